@@ -1,0 +1,149 @@
+//! The contract between this library and whatever knows the members of a cluster.
+//!
+//! A [`ClusterProvider`] opens a [`ProviderStream`], and the service pulls [`ProviderEvent`]s from it on a thread of its
+//! own. A stream begins with a whole [`ProviderEvent::Snapshot`]; after it a provider that learns of changes one by one
+//! sends [`ProviderEvent::Changes`] against its own last state, one that learns whole sets sends snapshots. Whatever
+//! happens, it gives a sign of life at least every five seconds ([`SIGN_OF_LIFE`]).
+//!
+//! A [`ProviderFactory`] makes providers of one kind from their [`ProviderDescriptor`]s, so that what was stored becomes
+//! a provider again.
+
+mod cancel;
+mod descriptor;
+mod event;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use cancel::{CancelGuard, CancelToken};
+pub use descriptor::{Credential, ProviderDescriptor, ProviderId, ProviderKind};
+pub use event::{MemberChange, ProviderEvent, ProviderHealth, ProviderTermination};
+
+use crate::clock::Clock;
+use crate::error::{ErrorCode, ProvisioningError};
+use crate::secret::Secrets;
+use crate::topology::{ClusterNode, NodeId};
+
+/// How often a stream gives a sign of life at the least, also when nothing changes.
+pub const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
+
+/// What a provider can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// It can watch the topology. Without this it is registered as disabled.
+    pub watch: bool,
+    /// It can register and deregister the local node.
+    pub register: bool,
+}
+
+impl Capabilities {
+    /// Watches only.
+    pub const WATCH: Capabilities = Capabilities { watch: true, register: false };
+    /// Watches, and registers the local node in member mode.
+    pub const WATCH_AND_REGISTER: Capabilities = Capabilities { watch: true, register: true };
+}
+
+/// Something that knows the members of a cluster.
+pub trait ClusterProvider: Send + Sync {
+    /// What this provider was made from.
+    fn descriptor(&self) -> &ProviderDescriptor;
+
+    /// What it can do.
+    fn capabilities(&self) -> Capabilities;
+
+    /// How often its data is refreshed at the least while all is well, also when nothing changes: data twice as old is
+    /// overdue and makes the provider Degraded. `None`: it makes no promise, and only silence counts.
+    fn refresh_interval(&self) -> Option<Duration>;
+
+    /// Verifies that the backend is there and lets itself be read. Called before the provider is accepted, on a thread
+    /// that may block; must return soon after `cancel` fires.
+    ///
+    /// # Errors
+    /// What is missing, with a code of the connection category.
+    fn check_connectivity(&self, cancel: &CancelToken) -> Result<(), ProvisioningError>;
+
+    /// Opens a stream. Called on the provider's own thread, and again after a stream has terminated. The stream ends
+    /// soon after `cancel` fires.
+    ///
+    /// # Errors
+    /// Why no stream could be opened; counts as a stream that terminated at once.
+    fn watch(&self, cancel: &CancelToken) -> Result<Box<dyn ProviderStream>, ProvisioningError>;
+
+    /// Registers the local node and returns what keeps the registration alive. Called on a thread of its own; must
+    /// return soon after `cancel` fires. Registering a node that is registered already re-asserts it.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Unsupported`] unless overridden; else why the node could not be registered. Tried again later.
+    fn join(&self, node: &ClusterNode, cancel: &CancelToken) -> Result<Box<dyn Registration>, ProvisioningError> {
+        let _ = (node, cancel);
+        Err(ProvisioningError::new(ErrorCode::Unsupported, "registering the local node", "this provider only watches")
+            .with_provider(&self.descriptor().id))
+    }
+}
+
+/// A watch under way.
+pub trait ProviderStream: Send {
+    /// Blocks until the next event. Gives a sign of life at least every [`SIGN_OF_LIFE`]. Once the token given to
+    /// [`ClusterProvider::watch`] fires it returns soon, with whatever event, which is ignored. Not called again after
+    /// [`ProviderEvent::Terminated`].
+    fn next(&mut self) -> ProviderEvent;
+}
+
+/// The registration of the local node with one provider.
+pub trait Registration: Send {
+    /// How long to wait before the next [`renew`](Self::renew).
+    fn renew_interval(&self) -> Duration;
+
+    /// Keeps the registration alive.
+    ///
+    /// # Errors
+    /// The registration is lost or in doubt: it is renewed again after at most 2 s, and if `renew` fails with
+    /// [`ErrorCode::RegistrationFailed`] the node is registered anew.
+    fn renew(&mut self, cancel: &CancelToken) -> Result<(), ProvisioningError>;
+
+    /// Deregisters the node. Must return within `budget`.
+    ///
+    /// # Errors
+    /// The node may still be registered, until the backend expires it.
+    fn leave(&mut self, budget: Duration) -> Result<(), ProvisioningError>;
+}
+
+/// What a factory may use to make a provider.
+#[derive(Clone)]
+pub struct ProviderEnvironment {
+    /// The service's clock.
+    pub clock: Arc<dyn Clock>,
+    /// The secrets handed to the builder, by name.
+    pub secrets: Secrets,
+    /// In member mode, the id under which the local node registers.
+    pub local_node: Option<NodeId>,
+}
+
+impl fmt::Debug for ProviderEnvironment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProviderEnvironment").field("local_node", &self.local_node).finish_non_exhaustive()
+    }
+}
+
+/// Makes providers of one kind.
+pub trait ProviderFactory: Send + Sync {
+    /// The kind.
+    fn kind(&self) -> ProviderKind;
+
+    /// Checks what the descriptor holds for this kind: required, unknown and malformed fields. Does no I/O.
+    ///
+    /// # Errors
+    /// A code of the validation category, with the field.
+    fn validate(&self, descriptor: &ProviderDescriptor) -> Result<(), ProvisioningError>;
+
+    /// Makes the provider. Does no I/O; called only with descriptors that [`validate`](Self::validate) accepts.
+    ///
+    /// # Errors
+    /// Why it cannot be made.
+    fn create(
+        &self,
+        descriptor: &ProviderDescriptor,
+        environment: &ProviderEnvironment,
+    ) -> Result<Arc<dyn ClusterProvider>, ProvisioningError>;
+}

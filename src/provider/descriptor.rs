@@ -1,0 +1,309 @@
+//! What a provider is made from, in the form in which it is configured and stored.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::error::{ErrorCode, ProvisioningError};
+
+/// The greatest priority.
+pub(crate) const MAX_PRIORITY: i64 = 1000;
+/// The longest duration that a parameter may name.
+const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
+
+macro_rules! name_type {
+    ($(#[$doc:meta])* $name:ident, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// A name of 1 to 64 letters, digits, `-`, `_` and `.` (ASCII), beginning with a letter or digit.
+            ///
+            /// # Errors
+            /// [`ErrorCode::MissingField`] if it is empty, [`ErrorCode::InvalidValue`] if it is otherwise malformed.
+            pub fn new(name: impl AsRef<str>) -> Result<Self, ProvisioningError> {
+                let name = name.as_ref();
+                check_name($what, name)?;
+                Ok(Self(name.into()))
+            }
+
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let name = String::deserialize(deserializer)?;
+                Self::new(name).map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+name_type! {
+    /// The name of a registered provider, unique in the service.
+    ProviderId, "id"
+}
+
+name_type! {
+    /// The kind of a provider, which decides the factory that makes it: `in-memory`, `consul`, or one of the host's own.
+    ProviderKind, "kind"
+}
+
+impl ProviderKind {
+    /// A shared cluster in this process's memory.
+    pub fn in_memory() -> Self {
+        Self("in-memory".into())
+    }
+
+    /// A service of a Consul agent.
+    pub fn consul() -> Self {
+        Self("consul".into())
+    }
+}
+
+fn check_name(field: &'static str, name: &str) -> Result<(), ProvisioningError> {
+    let refuse = |code, reason| Err(ProvisioningError::new(code, "reading a provider name", reason).with_field(field));
+    let mut chars = name.chars();
+    match chars.next() {
+        None => return refuse(ErrorCode::MissingField, "it is empty"),
+        Some(first) if !first.is_ascii_alphanumeric() => {
+            return refuse(ErrorCode::InvalidValue, "it does not begin with a letter or digit");
+        }
+        Some(_) => {}
+    }
+    if !chars.all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')) {
+        return refuse(ErrorCode::InvalidValue, "only letters, digits, `-`, `_` and `.` are allowed");
+    }
+    if name.len() > 64 {
+        return refuse(ErrorCode::InvalidValue, "it is longer than 64 characters");
+    }
+    Ok(())
+}
+
+/// Where a provider's credential comes from. It names a source and never holds the credential itself.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Credential {
+    /// No credential.
+    #[default]
+    None,
+    /// A file whose trimmed content is the token; read again for every connection attempt, so that it can be rotated.
+    TokenFile(String),
+    /// An environment variable whose value is the token.
+    TokenEnv(String),
+    /// A secret handed to the service's builder under this name.
+    Secret(String),
+}
+
+/// The definition of a provider: what an operator configures, what is stored, and what a
+/// [`ProviderFactory`](super::ProviderFactory) makes a provider from. Holds no secrets.
+///
+/// ```
+/// use cluster_provisioning::{Credential, ProviderDescriptor, ProviderKind};
+/// let descriptor = ProviderDescriptor::new("consul-a", ProviderKind::consul())?
+///     .priority(100)
+///     .endpoint("http://127.0.0.1:8500")
+///     .credential(Credential::TokenFile("/run/secrets/consul".into()))
+///     .parameter("service", "orders");
+/// # Ok::<(), cluster_provisioning::ProvisioningError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct ProviderDescriptor {
+    /// Its name, unique in the service.
+    pub id: ProviderId,
+    /// Its kind, which decides the factory.
+    pub kind: ProviderKind,
+    /// The higher, the rather it is selected: 0 to 1,000. Default 0. Ties go to the one registered first.
+    #[serde(default)]
+    pub priority: i64,
+    /// Where its backend is reached, in the kind's own form.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub endpoints: Vec<String>,
+    /// Where its credential comes from. Default: none.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub credential: Credential,
+    /// The kind's own parameters, by name; durations as `"1500ms"`, `"30s"`, `"10m"`, `"1h"`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parameters: BTreeMap<String, String>,
+}
+
+fn is_none(credential: &Credential) -> bool {
+    *credential == Credential::None
+}
+
+impl ProviderDescriptor {
+    /// A definition with priority 0, no endpoints, no credential and no parameters.
+    ///
+    /// # Errors
+    /// [`ErrorCode::MissingField`] or [`ErrorCode::InvalidValue`] if the id is no valid [`ProviderId`].
+    pub fn new(id: impl AsRef<str>, kind: ProviderKind) -> Result<Self, ProvisioningError> {
+        Ok(Self {
+            id: ProviderId::new(id)?,
+            kind,
+            priority: 0,
+            endpoints: Vec::new(),
+            credential: Credential::None,
+            parameters: BTreeMap::new(),
+        })
+    }
+
+    /// Sets the priority: 0 to 1,000, checked at validation.
+    #[must_use]
+    pub fn priority(mut self, priority: i64) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// Adds an endpoint.
+    #[must_use]
+    pub fn endpoint(mut self, endpoint: impl Into<String>) -> Self {
+        self.endpoints.push(endpoint.into());
+        self
+    }
+
+    /// Sets where the credential comes from.
+    #[must_use]
+    pub fn credential(mut self, credential: Credential) -> Self {
+        self.credential = credential;
+        self
+    }
+
+    /// Sets a parameter of the kind.
+    #[must_use]
+    pub fn parameter(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.parameters.insert(name.into(), value.into());
+        self
+    }
+
+    /// The parameter of that name, or [`ErrorCode::MissingField`].
+    ///
+    /// # Errors
+    /// [`ErrorCode::MissingField`] if it is absent or empty.
+    pub fn required(&self, name: &'static str) -> Result<&str, ProvisioningError> {
+        match self.parameters.get(name) {
+            Some(value) if !value.is_empty() => Ok(value),
+            _ => Err(self.refuse(ErrorCode::MissingField, name, "it is required")),
+        }
+    }
+
+    /// The parameter of that name read as a duration within `range`, or `default` if it is absent.
+    ///
+    /// # Errors
+    /// [`ErrorCode::InvalidValue`] if it is malformed or out of range.
+    pub fn duration(
+        &self,
+        name: &'static str,
+        default: Duration,
+        range: std::ops::RangeInclusive<Duration>,
+    ) -> Result<Duration, ProvisioningError> {
+        let Some(text) = self.parameters.get(name) else { return Ok(default) };
+        let duration = parse_duration(text).ok_or_else(|| {
+            self.refuse(
+                ErrorCode::InvalidValue,
+                name,
+                format!("{text:?} is no duration such as 1500ms, 30s, 10m or 1h"),
+            )
+        })?;
+        if !range.contains(&duration) {
+            let reason = format!("{duration:?} is outside {:?} to {:?}", range.start(), range.end());
+            return Err(self.refuse(ErrorCode::InvalidValue, name, reason));
+        }
+        Ok(duration)
+    }
+
+    /// Refuses every parameter whose name is not among `known`.
+    ///
+    /// # Errors
+    /// [`ErrorCode::UnknownField`], naming the parameter.
+    pub fn only_parameters(&self, known: &[&str]) -> Result<(), ProvisioningError> {
+        match self.parameters.keys().find(|name| !known.contains(&name.as_str())) {
+            None => Ok(()),
+            Some(name) => {
+                let reason = format!("the kind {} knows only: {}", self.kind, known.join(", "));
+                Err(self.refuse(ErrorCode::UnknownField, name.clone(), reason))
+            }
+        }
+    }
+
+    /// An error about a field of this definition.
+    pub fn refuse(
+        &self,
+        code: ErrorCode,
+        field: impl Into<std::borrow::Cow<'static, str>>,
+        reason: impl Into<std::borrow::Cow<'static, str>>,
+    ) -> ProvisioningError {
+        ProvisioningError::new(code, "validating a provider", reason).with_provider(&self.id).with_field(field)
+    }
+}
+
+/// Reads `1500ms`, `30s`, `10m`, `1h`; at most 24 hours.
+fn parse_duration(text: &str) -> Option<Duration> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().ok()?;
+    let millis = match unit {
+        "ms" => number,
+        "s" => number.checked_mul(1000)?,
+        "m" => number.checked_mul(60_000)?,
+        "h" => number.checked_mul(3_600_000)?,
+        _ => return None,
+    };
+    Some(Duration::from_millis(millis)).filter(|duration| *duration <= MAX_DURATION)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p1_1_names_are_checked() {
+        assert_eq!(ProviderId::new("").unwrap_err().code(), ErrorCode::MissingField);
+        for bad in ["-a", "a b", "ü", "a/b", &"x".repeat(65)] {
+            assert_eq!(ProviderId::new(bad).unwrap_err().code(), ErrorCode::InvalidValue, "{bad}");
+        }
+        assert_eq!(ProviderId::new("consul-1.eu_west").unwrap().as_str(), "consul-1.eu_west");
+        assert!(ProviderId::new("x".repeat(64)).is_ok());
+    }
+
+    #[test]
+    fn p1_1_absurd_durations_are_refused_with_field_and_reason() {
+        let range = Duration::from_secs(1)..=Duration::from_secs(600);
+        let read = |text: &str| {
+            let descriptor = ProviderDescriptor::new("a", ProviderKind::consul()).unwrap().parameter("wait", text);
+            descriptor.duration("wait", Duration::from_secs(60), range.clone())
+        };
+        assert_eq!(read("1500ms").unwrap(), Duration::from_millis(1500));
+        assert_eq!(read("10m").unwrap(), Duration::from_secs(600));
+        for bad in ["", "5", "s", "-1s", "1.5s", "0s", "11m", "25h", "99999999999999999999s", "5124095576030432h"] {
+            let error = read(bad).unwrap_err();
+            assert_eq!((error.code(), error.field()), (ErrorCode::InvalidValue, Some("wait")), "{bad}");
+        }
+    }
+}

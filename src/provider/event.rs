@@ -1,0 +1,98 @@
+//! What a provider's stream reports.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::error::ProvisioningError;
+use crate::topology::{ClusterNode, Members, NodeId, Revision};
+
+/// One report of a provider's stream. A *refresh* is a `Snapshot` that is not doubtful, `Changes` (also empty), or a
+/// `Heartbeat` with `current: true`: only a refresh clears errors, and only it confirms what was held back.
+#[derive(Clone, Debug)]
+pub enum ProviderEvent {
+    /// The whole set of members. The first event of a stream that knows the members is one of these.
+    Snapshot {
+        /// The members. An empty set is a confirmed empty answer and empties the topology.
+        members: Members,
+        /// The backend's mark of this state.
+        revision: Revision,
+        /// How many entries of the answer were unusable and left out.
+        skipped: usize,
+    },
+    /// What changed against this stream's own last state. None at all is a refresh too.
+    Changes {
+        /// The changes, in the order in which they happened.
+        changes: Vec<MemberChange>,
+        /// The backend's mark of the state after them.
+        revision: Revision,
+    },
+    /// The provider lives, and nothing changed as far as it knows.
+    Heartbeat {
+        /// Whether the backend confirmed the present state just now.
+        current: bool,
+    },
+    /// The backend answered something that the provider does not believe yet: it checks again. A sign of life; the last
+    /// known good set stays, and the provider is Degraded until the next refresh.
+    Doubtful {
+        /// What is doubtful about it.
+        reason: ProvisioningError,
+    },
+    /// The provider works on recovering from an error. The stream goes on; each such event counts as one error.
+    Degraded {
+        /// The error.
+        error: ProvisioningError,
+    },
+    /// This stream cannot go on. It is the last event; another stream is opened after a while.
+    Terminated(ProviderTermination),
+}
+
+/// One change to a stream's set of members.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MemberChange {
+    /// The node is a member, new or changed.
+    Upsert(Arc<ClusterNode>),
+    /// The node is no longer a member.
+    Remove(NodeId),
+}
+
+/// How a stream came to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProviderTermination {
+    /// In good order.
+    Ended,
+    /// By an error.
+    Errored {
+        /// The error.
+        reason: ProvisioningError,
+    },
+}
+
+impl fmt::Display for ProviderTermination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ProviderTermination::Ended => f.write_str("ended"),
+            ProviderTermination::Errored { reason } => write!(f, "{reason}"),
+        }
+    }
+}
+
+/// How well a provider serves; worse is less.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ProviderHealth {
+    /// Three errors in a row, no event for the silence timeout, or never heard from.
+    Unreachable,
+    /// One or two errors, doubtful or overdue data, or a stream that has just terminated.
+    Degraded,
+    /// The stream is open, has delivered its members, and its data is fresh.
+    Healthy,
+}
+
+impl fmt::Display for ProviderHealth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            ProviderHealth::Unreachable => "unreachable",
+            ProviderHealth::Degraded => "degraded",
+            ProviderHealth::Healthy => "healthy",
+        })
+    }
+}

@@ -1,0 +1,124 @@
+//! A topology as it is delivered.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::{Members, NodeId};
+use crate::clock::Timestamp;
+use crate::provider::{ProviderHealth, ProviderId};
+
+/// The place of a delivery in the order of all deliveries: first the epoch, which rises from one start of the service
+/// to the next, then the number within it, which rises by one with every delivery of any kind. A consumer that keeps the
+/// highest position it has seen and drops what is not above it sees everything once. It is also the fencing token of
+/// leases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Position {
+    /// Which start of the service: milliseconds since the Unix epoch at the start, or the stored epoch + 1 if greater.
+    pub epoch: u64,
+    /// The number of the delivery since that start; the first is 1.
+    pub seq_no: u64,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.epoch, self.seq_no)
+    }
+}
+
+/// A backend's own mark of a state: Consul's index, Kubernetes' resource version. Opaque; for people and logs.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Revision(Option<Arc<str>>);
+
+impl Revision {
+    /// No mark: the provider has none.
+    pub const NONE: Revision = Revision(None);
+
+    /// The mark as text.
+    pub fn new(mark: impl AsRef<str>) -> Self {
+        Self(Some(mark.as_ref().into()))
+    }
+
+    /// The mark, if there is one.
+    pub fn as_str(&self) -> Option<&str> {
+        self.0.as_deref()
+    }
+}
+
+impl fmt::Debug for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str().unwrap_or("-"))
+    }
+}
+
+/// Who put a node on the block list, which decides what the entry does and how it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum BlockSource {
+    /// Remoting quarantined the node. It stays a member, marked. Ends when Remoting has reported the connection back
+    /// and the next refresh contains the node; when the node comes back with another incarnation after it had left; or
+    /// after 24 h of absence.
+    Remoting,
+    /// A failure detector. The node is no member meanwhile. Ends by time.
+    FailureDetector,
+    /// A person or a program of theirs. The node stays a member, marked. Ends when it is lifted.
+    Operator,
+}
+
+impl fmt::Display for BlockSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            BlockSource::Remoting => "remoting",
+            BlockSource::FailureDetector => "failure detector",
+            BlockSource::Operator => "operator",
+        })
+    }
+}
+
+/// An entry of the block list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockedNode {
+    /// The node.
+    pub node: NodeId,
+    /// The incarnation that was blocked; 0 where the node was no member or its incarnation is unknown.
+    pub incarnation: u64,
+    /// Who blocked it.
+    pub source: BlockSource,
+    /// Why, in the words of whoever blocked it.
+    pub reason: Arc<str>,
+    /// Since when.
+    pub since: Timestamp,
+    /// When the entry ends by itself, if it does.
+    pub until: Option<Timestamp>,
+}
+
+/// The cluster as one provider showed it, in the form in which it is delivered. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct ProviderSnapshot {
+    /// The provider that it comes from.
+    pub provider_id: ProviderId,
+    /// The delivery by which it went out.
+    pub position: Position,
+    /// The members, sorted by id.
+    pub members: Members,
+    /// The members' hash; see [`Members::hash`].
+    pub hash: u64,
+    /// The provider's mark of this state.
+    pub revision: Revision,
+    /// The block list, sorted by node and source.
+    pub blocked: Arc<[BlockedNode]>,
+    /// The provider's health at the time.
+    pub health: ProviderHealth,
+    /// When it was delivered.
+    pub at: Timestamp,
+}
+
+impl ProviderSnapshot {
+    /// Whether the node is on the block list.
+    pub fn is_blocked(&self, node: &NodeId) -> bool {
+        self.blocked.binary_search_by(|entry| entry.node.cmp(node)).is_ok()
+    }
+
+    /// Whether the cluster is empty, by a confirmed answer of the provider.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+}
