@@ -2,14 +2,24 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+mod bridge;
 mod clock;
 mod error;
+mod event;
+mod failover;
 mod provider;
 mod secret;
 mod topology;
 
+pub use bridge::{PartitionManagerBridge, PlacementSupervisorBridge, RemotingBridge};
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use error::{ErrorCategory, ErrorCode, ProvisioningError};
+pub use event::{
+    GateChanged, HealthChanged, Lease, LeaseUpdate, OwnershipChange, PauseReason, PlacementGate, ProviderChanged,
+    ProvisioningEvent, RemoteTopologyChange, RemoteTopologyEvent, RemotingWarning, SnapshotDelivery, StreamEnded,
+    SwitchReason, Warning,
+};
+pub use failover::{FailoverPolicy, StandbyMode};
 pub use provider::{
     CancelGuard, CancelToken, Capabilities, ClusterProvider, Credential, MemberChange, ProviderDescriptor,
     ProviderEnvironment, ProviderEvent, ProviderFactory, ProviderHealth, ProviderId, ProviderKind, ProviderStream,

@@ -78,8 +78,8 @@ impl fmt::Display for BlockSource {
 pub struct BlockedNode {
     /// The node.
     pub node: NodeId,
-    /// The incarnation that was blocked; 0 where the node was no member or its incarnation is unknown.
-    pub incarnation: u64,
+    /// The incarnation that was blocked; `None` where the node was no member when it was blocked.
+    pub incarnation: Option<u64>,
     /// Who blocked it.
     pub source: BlockSource,
     /// Why, in the words of whoever blocked it.

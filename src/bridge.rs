@@ -1,0 +1,57 @@
+//! Where the hub meets the host: the callbacks of PlacementSupervisor, PartitionManager and Remoting.
+//!
+//! All of them are called on the hub's thread, one after the other, in the order of the deliveries. A callback may call
+//! the service: reads show the last completed tick, commands return a ticket, and waiting for one fails at once. A
+//! callback that panics is caught, counted and reported, and the hub goes on; one that is slow delays everyone and is
+//! reported past a limit.
+
+use crate::event::{
+    GateChanged, LeaseUpdate, OwnershipChange, ProviderChanged, RemoteTopologyEvent, RemotingWarning, SnapshotDelivery,
+    StreamEnded,
+};
+
+/// Decides who owns what. First to see each delivery.
+pub trait PlacementSupervisorBridge: Send + Sync {
+    /// The topology or the block list changed: recalculate ownership before serving further placement requests. What is
+    /// returned becomes leases, published to PartitionManager within the same tick. More can be ordered at any time with
+    /// [`ProviderWatchHub::publish_ownership`](crate::ProviderWatchHub::publish_ownership).
+    fn apply_snapshot(&self, delivery: &SnapshotDelivery) -> Vec<OwnershipChange>;
+
+    /// Another provider is followed; its snapshot follows in the same tick.
+    fn provider_changed(&self, change: &ProviderChanged);
+
+    /// Placement may go on, or has to pause.
+    fn gate_changed(&self, change: &GateChanged);
+}
+
+/// Keeps the partition map. Second to see each delivery.
+pub trait PartitionManagerBridge: Send + Sync {
+    /// The topology or the block list changed.
+    fn apply_snapshot(&self, delivery: &SnapshotDelivery);
+
+    /// Another provider is followed; its snapshot follows in the same tick.
+    fn provider_changed(&self, change: &ProviderChanged);
+
+    /// A provider's stream came to its end; its last snapshot stays available.
+    fn stream_ended(&self, end: &StreamEnded);
+
+    /// Ownership changed. Each lease carries its fencing token.
+    fn publish_leases(&self, update: &LeaseUpdate);
+
+    /// Placement may go on, or has to pause.
+    fn gate_changed(&self, change: &GateChanged);
+}
+
+/// Keeps the channels to remote nodes. Third to see each delivery. It reports a quarantined node with
+/// [`ProviderWatchHub::quarantine`](crate::ProviderWatchHub::quarantine) and a regained connection with
+/// [`ProviderWatchHub::reconnected`](crate::ProviderWatchHub::reconnected).
+pub trait RemotingBridge: Send + Sync {
+    /// A remote node came, went, was blocked or unblocked.
+    fn remote_topology(&self, event: &RemoteTopologyEvent);
+
+    /// The topology may be stale, or is fresh again. While it may be, no `Join` is delivered.
+    fn warning(&self, warning: &RemotingWarning);
+
+    /// Placement may go on, or has to pause.
+    fn gate_changed(&self, change: &GateChanged);
+}

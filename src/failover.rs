@@ -1,0 +1,132 @@
+//! Which provider is followed: the policy, the health of each provider, and the choice among them.
+//!
+//! All of it is pure: events and the current time in, health and decisions out. What a switch delivers is the hub's.
+
+mod backoff;
+mod controller;
+mod health;
+
+pub(crate) use backoff::{Backoff, Jitter};
+pub(crate) use controller::{Candidate, Choice, FailoverController, Guard, SlotKey};
+pub(crate) use health::HealthTracker;
+
+use std::time::Duration;
+
+use crate::error::{ErrorCode, ProvisioningError};
+
+/// Whether standbys watch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum StandbyMode {
+    /// All enabled providers watch at once, so that a failover is immediate.
+    #[default]
+    Hot,
+    /// A provider watches only while none of higher rank is healthy: fewer connections, slower failover.
+    Cold,
+}
+
+/// When health changes and when another provider is followed. Every duration can be set; the defaults suit most.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct FailoverPolicy {
+    /// Without any event for this long a provider is Unreachable. Default 15 s.
+    pub silence_timeout: Duration,
+    /// This many errors in a row make a provider Unreachable. Default 3.
+    pub max_errors: u32,
+    /// The first pause before a terminated stream is opened again; each further one is twice as long, and each is
+    /// multiplied by a random factor between 0.5 and 1. Default 2 s.
+    pub backoff_initial: Duration,
+    /// The longest such pause. Default 30 s.
+    pub backoff_max: Duration,
+    /// A provider that was healthy for this long begins again with the first pause. Default 30 s.
+    pub backoff_reset: Duration,
+    /// The least time between a switch and a voluntary one after it. Default 10 s.
+    pub cooldown: Duration,
+    /// A better provider must have been healthy for this long before it is followed again. Default 10 s.
+    pub failback_hold: Duration,
+    /// The provider followed may be Degraded for this long before a healthy standby takes over. Default 15 s.
+    pub degraded_grace: Duration,
+    /// At the start a lower provider waits this long for one of higher rank that has not answered yet. Default 1 s.
+    pub initial_grace: Duration,
+    /// A standby that lacks more than this share of the current members is not followed until its set has not shrunk
+    /// for [`guard_hold`](Self::guard_hold). 0 to 1; default 0.5.
+    pub guard_share: f64,
+    /// See [`guard_share`](Self::guard_share). Default 10 s.
+    pub guard_hold: Duration,
+    /// The same guard against a sudden loss within the provider followed: a set that lacks more than this share of the
+    /// current members is held back for [`guard_hold`](Self::guard_hold). Off (`None`) by default.
+    pub mass_loss_share: Option<f64>,
+    /// Data older than this counts as unavailable. Off (`None`) by default: last known good data serves for ever.
+    pub max_stale: Option<Duration>,
+    /// Whether standbys watch. Default: hot.
+    pub standby: StandbyMode,
+}
+
+impl Default for FailoverPolicy {
+    fn default() -> Self {
+        Self {
+            silence_timeout: Duration::from_secs(15),
+            max_errors: 3,
+            backoff_initial: Duration::from_secs(2),
+            backoff_max: Duration::from_secs(30),
+            backoff_reset: Duration::from_secs(30),
+            cooldown: Duration::from_secs(10),
+            failback_hold: Duration::from_secs(10),
+            degraded_grace: Duration::from_secs(15),
+            initial_grace: Duration::from_secs(1),
+            guard_share: 0.5,
+            guard_hold: Duration::from_secs(10),
+            mass_loss_share: None,
+            max_stale: None,
+            standby: StandbyMode::Hot,
+        }
+    }
+}
+
+impl FailoverPolicy {
+    /// Checks the policy.
+    ///
+    /// # Errors
+    /// [`ErrorCode::InvalidValue`], naming the field: a silence timeout under 5 s (streams give a sign of life every
+    /// 5 s) or over a day, no errors allowed at all, a first pause of zero or over the longest, shares outside 0 to 1,
+    /// or any duration over a day.
+    pub fn validate(&self) -> Result<(), ProvisioningError> {
+        let day = Duration::from_secs(24 * 60 * 60);
+        let refuse = |field: &'static str, reason: String| {
+            Err(ProvisioningError::new(ErrorCode::InvalidValue, "validating the failover policy", reason)
+                .with_field(field))
+        };
+        if self.silence_timeout < crate::provider::SIGN_OF_LIFE {
+            return refuse("silence_timeout", format!("{:?} is under 5 s", self.silence_timeout));
+        }
+        if self.max_errors == 0 {
+            return refuse("max_errors", "0 would make every provider unreachable".into());
+        }
+        if self.backoff_initial.is_zero() || self.backoff_initial > self.backoff_max {
+            return refuse("backoff_initial", format!("{:?} is zero or over backoff_max", self.backoff_initial));
+        }
+        let durations = [
+            ("silence_timeout", self.silence_timeout),
+            ("backoff_max", self.backoff_max),
+            ("backoff_reset", self.backoff_reset),
+            ("cooldown", self.cooldown),
+            ("failback_hold", self.failback_hold),
+            ("degraded_grace", self.degraded_grace),
+            ("initial_grace", self.initial_grace),
+            ("guard_hold", self.guard_hold),
+        ];
+        for (field, duration) in durations {
+            if duration > day {
+                return refuse(field, format!("{duration:?} is over a day"));
+            }
+        }
+        for (field, share) in [("guard_share", Some(self.guard_share)), ("mass_loss_share", self.mass_loss_share)] {
+            if share.is_some_and(|share| !(0.0..=1.0).contains(&share)) {
+                return refuse(field, format!("{share:?} is outside 0 to 1"));
+            }
+        }
+        if self.max_stale.is_some_and(|limit| limit.is_zero()) {
+            return refuse("max_stale", "zero would make all data stale".into());
+        }
+        Ok(())
+    }
+}

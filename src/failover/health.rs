@@ -1,0 +1,321 @@
+//! The health of one provider, from what its stream reported and when.
+//!
+//! Decides: what counts as an error, what clears it, when a provider is Degraded or Unreachable. Leaves to others what
+//! follows from it.
+
+use std::time::Duration;
+
+use super::FailoverPolicy;
+use crate::clock::Timestamp;
+use crate::error::{ErrorCode, ProvisioningError};
+use crate::provider::{ProviderHealth, ProviderId};
+
+/// What is known of one provider's stream, and the health that follows from it.
+#[derive(Clone, Debug)]
+pub(crate) struct HealthTracker {
+    id: ProviderId,
+    refresh_interval: Option<Duration>,
+    /// When the provider last gave a sign of life; where the silence window begins.
+    last_sign: Option<Timestamp>,
+    /// When the data was last confirmed.
+    last_refresh: Option<Timestamp>,
+    /// Where the window of overdue data begins: the last refresh, or later after a pause of the whole process.
+    fresh_from: Timestamp,
+    errors: u32,
+    /// The last error since the last refresh.
+    error: Option<ProvisioningError>,
+    /// What made the last stream end; until the next stream refreshes.
+    ended: Option<ProvisioningError>,
+    has_snapshot: bool,
+    health: ProviderHealth,
+    since: Timestamp,
+}
+
+impl HealthTracker {
+    /// A provider that has not been heard of; or, if `reachable`, one whose backend just answered a check.
+    pub(crate) fn new(id: ProviderId, refresh_interval: Option<Duration>, reachable: bool, now: Timestamp) -> Self {
+        Self {
+            id,
+            refresh_interval,
+            last_sign: reachable.then_some(now),
+            last_refresh: None,
+            fresh_from: now,
+            errors: 0,
+            error: None,
+            ended: None,
+            has_snapshot: false,
+            health: if reachable { ProviderHealth::Degraded } else { ProviderHealth::Unreachable },
+            since: now,
+        }
+    }
+
+    /// Any event: a sign of life.
+    pub(crate) fn sign_of_life(&mut self, now: Timestamp) {
+        self.last_sign = Some(now);
+    }
+
+    /// The data was confirmed: errors and doubts are over.
+    pub(crate) fn refreshed(&mut self, now: Timestamp) {
+        self.has_snapshot = true;
+        self.last_refresh = Some(now);
+        self.fresh_from = now;
+        self.errors = 0;
+        self.error = None;
+        self.ended = None;
+    }
+
+    /// One more error in a row.
+    pub(crate) fn failed(&mut self, error: ProvisioningError) {
+        self.errors = self.errors.saturating_add(1);
+        self.error = Some(error);
+    }
+
+    /// The backend's answer is not believed; not an error, but not healthy either.
+    pub(crate) fn doubted(&mut self, reason: ProvisioningError) {
+        self.error = Some(reason);
+    }
+
+    /// The stream came to its end; one more error in a row.
+    pub(crate) fn terminated(&mut self, cause: ProvisioningError) {
+        self.failed(cause.clone());
+        self.ended = Some(cause);
+    }
+
+    /// The whole process stood still: nobody could have been heard, so the windows begin again.
+    pub(crate) fn restart_windows(&mut self, now: Timestamp) {
+        if self.last_sign.is_some() && self.health != ProviderHealth::Unreachable {
+            self.last_sign = Some(now);
+            self.fresh_from = now;
+        }
+    }
+
+    /// Whether the last stream ended and none has refreshed since.
+    pub(crate) fn is_terminated(&self) -> bool {
+        self.ended.is_some()
+    }
+
+    /// Whether it fell silent: the reason for which its stream is given up.
+    pub(crate) fn is_silent(&self, now: Timestamp, policy: &FailoverPolicy) -> bool {
+        self.last_sign.is_some_and(|sign| now.since(sign) >= policy.silence_timeout)
+    }
+
+    /// Whether it has ever delivered its members.
+    pub(crate) fn has_snapshot(&self) -> bool {
+        self.has_snapshot
+    }
+
+    /// Whether nothing at all has been heard of it yet, good or bad.
+    pub(crate) fn is_unheard(&self) -> bool {
+        !self.has_snapshot && self.errors == 0 && self.error.is_none()
+    }
+
+    /// Errors in a row.
+    pub(crate) fn errors(&self) -> u32 {
+        self.errors
+    }
+
+    /// When the data was last confirmed.
+    pub(crate) fn last_refresh(&self) -> Option<Timestamp> {
+        self.last_refresh
+    }
+
+    /// When the provider last gave a sign of life.
+    pub(crate) fn last_sign(&self) -> Option<Timestamp> {
+        self.last_sign
+    }
+
+    /// The health as of the last [`assess`](Self::assess).
+    pub(crate) fn health(&self) -> ProviderHealth {
+        self.health
+    }
+
+    /// Since when the health is what it is.
+    pub(crate) fn since(&self) -> Timestamp {
+        self.since
+    }
+
+    /// Judges the health; returns the former one if it changed.
+    pub(crate) fn assess(&mut self, now: Timestamp, policy: &FailoverPolicy) -> Option<ProviderHealth> {
+        let (health, _) = self.judge(now, policy);
+        if health == self.health {
+            return None;
+        }
+        self.since = now;
+        Some(std::mem::replace(&mut self.health, health))
+    }
+
+    /// What is wrong, if anything is.
+    pub(crate) fn cause(&self, now: Timestamp, policy: &FailoverPolicy) -> Option<ProvisioningError> {
+        self.judge(now, policy).1
+    }
+
+    fn judge(&self, now: Timestamp, policy: &FailoverPolicy) -> (ProviderHealth, Option<ProvisioningError>) {
+        let problem = |code, detail: String| {
+            Some(ProvisioningError::new(code, "watching the topology", detail).with_provider(&self.id))
+        };
+        let Some(sign) = self.last_sign else {
+            let never = || problem(ErrorCode::NoSnapshot, "it has not been heard of yet".into());
+            return (ProviderHealth::Unreachable, self.error.clone().or_else(never));
+        };
+        if self.errors >= policy.max_errors {
+            return (ProviderHealth::Unreachable, self.error.clone());
+        }
+        if now.since(sign) >= policy.silence_timeout {
+            let detail = format!("no sign of life for {:?}", policy.silence_timeout);
+            return (ProviderHealth::Unreachable, problem(ErrorCode::StreamSilent, detail));
+        }
+        if let Some(error) = self.ended.as_ref().or(self.error.as_ref()) {
+            return (ProviderHealth::Degraded, Some(error.clone()));
+        }
+        if !self.has_snapshot {
+            return (
+                ProviderHealth::Degraded,
+                problem(ErrorCode::NoSnapshot, "it has not delivered its members yet".into()),
+            );
+        }
+        if self.overdue_at().is_some_and(|overdue| now >= overdue) {
+            let detail = format!(
+                "not refreshed for twice its refresh interval of {:?}",
+                self.refresh_interval.unwrap_or_default()
+            );
+            return (ProviderHealth::Degraded, problem(ErrorCode::DataOverdue, detail));
+        }
+        (ProviderHealth::Healthy, None)
+    }
+
+    /// When the data becomes overdue: the age *exceeds* twice the interval, hence the nanosecond.
+    fn overdue_at(&self) -> Option<Timestamp> {
+        let interval = self.refresh_interval?;
+        Some(self.fresh_from + interval.saturating_mul(2) + Duration::from_nanos(1))
+    }
+
+    /// When time alone changes the health, at the earliest.
+    pub(crate) fn deadlines(&self, policy: &FailoverPolicy) -> [Option<Timestamp>; 2] {
+        [self.last_sign.map(|sign| sign + policy.silence_timeout), self.overdue_at().filter(|_| self.has_snapshot)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ProviderHealth::*;
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn at(millis: u64) -> Timestamp {
+        Timestamp::from_millis(1_000_000 + millis)
+    }
+
+    fn tracker(interval: Option<Duration>) -> HealthTracker {
+        HealthTracker::new(ProviderId::new("a").unwrap(), interval, false, at(0))
+    }
+
+    fn error() -> ProvisioningError {
+        ProvisioningError::new(ErrorCode::BackendUnavailable, "testing", "refused")
+    }
+
+    fn health(tracker: &mut HealthTracker, millis: u64) -> ProviderHealth {
+        tracker.assess(at(millis), &FailoverPolicy::default());
+        tracker.health()
+    }
+
+    fn refresh(tracker: &mut HealthTracker, millis: u64) {
+        tracker.sign_of_life(at(millis));
+        tracker.refreshed(at(millis));
+    }
+
+    #[test]
+    fn p4_5_a_provider_begins_unreachable_unless_its_backend_just_answered() {
+        assert_eq!(health(&mut tracker(None), 0), Unreachable);
+        let mut checked = HealthTracker::new(ProviderId::new("a").unwrap(), None, true, at(0));
+        assert_eq!(health(&mut checked, 14_999), Degraded);
+        assert_eq!(health(&mut checked, 15_000), Unreachable);
+    }
+
+    #[test]
+    fn p2_5_fifteen_seconds_of_silence_are_unreachable_and_any_event_ends_it() {
+        let mut tracker = tracker(None);
+        refresh(&mut tracker, 0);
+        assert_eq!(health(&mut tracker, 14_999), Healthy);
+        assert_eq!(health(&mut tracker, 15_000), Unreachable);
+        tracker.sign_of_life(at(15_001));
+        assert_eq!(health(&mut tracker, 15_001), Healthy);
+    }
+
+    #[test]
+    fn p2_5_one_or_two_errors_degrade_and_the_third_makes_unreachable_until_a_refresh() {
+        let mut tracker = tracker(None);
+        refresh(&mut tracker, 0);
+        for expected in [Degraded, Degraded, Unreachable] {
+            tracker.sign_of_life(at(1));
+            tracker.failed(error());
+            assert_eq!(health(&mut tracker, 1), expected);
+        }
+        tracker.sign_of_life(at(2));
+        assert_eq!(health(&mut tracker, 2), Unreachable, "only a refresh clears errors");
+        refresh(&mut tracker, 3);
+        assert_eq!(health(&mut tracker, 3), Healthy);
+        tracker.failed(error());
+        assert_eq!(health(&mut tracker, 4), Degraded, "the count began again");
+    }
+
+    #[test]
+    fn p4_3_doubtful_answers_degrade_but_never_make_unreachable() {
+        let mut tracker = tracker(None);
+        refresh(&mut tracker, 0);
+        for _ in 0..10 {
+            tracker.sign_of_life(at(1));
+            tracker.doubted(error());
+            assert_eq!(health(&mut tracker, 1), Degraded);
+        }
+        refresh(&mut tracker, 2);
+        assert_eq!(health(&mut tracker, 2), Healthy);
+    }
+
+    #[test]
+    fn p2_2_a_terminated_provider_is_degraded_until_its_next_stream_refreshes() {
+        let mut tracker = tracker(None);
+        refresh(&mut tracker, 0);
+        tracker.terminated(error());
+        assert_eq!((health(&mut tracker, 1), tracker.is_terminated()), (Degraded, true));
+        tracker.sign_of_life(at(2));
+        assert_eq!((health(&mut tracker, 2), tracker.is_terminated()), (Degraded, true));
+        refresh(&mut tracker, 3);
+        assert_eq!((health(&mut tracker, 3), tracker.is_terminated()), (Healthy, false));
+    }
+
+    #[test]
+    fn p2_5_data_older_than_twice_the_refresh_interval_is_overdue() {
+        let mut tracker = tracker(Some(Duration::from_secs(3)));
+        refresh(&mut tracker, 0);
+        tracker.sign_of_life(at(5_000));
+        assert_eq!(health(&mut tracker, 6_000), Healthy);
+        assert_eq!(health(&mut tracker, 6_001), Degraded);
+        assert_eq!(tracker.cause(at(6_001), &FailoverPolicy::default()).unwrap().code(), ErrorCode::DataOverdue);
+        refresh(&mut tracker, 6_002);
+        assert_eq!(health(&mut tracker, 6_002), Healthy);
+    }
+
+    #[test]
+    fn p2_5_a_standstill_of_the_process_restarts_the_windows_of_those_that_were_reachable() {
+        let mut tracker = self::tracker(Some(MINUTE));
+        refresh(&mut tracker, 0);
+        tracker.assess(at(0), &FailoverPolicy::default());
+        tracker.restart_windows(at(200_000));
+        assert_eq!(health(&mut tracker, 200_001), Healthy);
+        assert_eq!(tracker.last_refresh(), Some(at(0)), "the data's age stays honest");
+        let mut lost = self::tracker(None);
+        lost.restart_windows(at(200_000));
+        assert_eq!(health(&mut lost, 200_000), Unreachable);
+    }
+
+    #[test]
+    fn p4_5_since_is_the_time_of_the_last_change() {
+        let mut tracker = tracker(None);
+        refresh(&mut tracker, 10);
+        health(&mut tracker, 10);
+        health(&mut tracker, 500);
+        assert_eq!(tracker.since(), at(10));
+        assert_eq!(tracker.errors(), 0);
+    }
+}
