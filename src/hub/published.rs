@@ -1,0 +1,176 @@
+//! What can be read from any thread without a lock: the state as the last completed tick left it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use super::Decision;
+use super::core::HubCore;
+use crate::clock::Timestamp;
+use crate::error::{ErrorCode, ProvisioningError};
+use crate::event::{PauseReason, PlacementGate};
+use crate::metrics::MetricsSnapshot;
+use crate::provider::{ProviderHealth, ProviderId};
+use crate::topology::{BlockSource, BlockedNode, Members, NodeId, Position, ProviderSnapshot};
+
+/// How a provider in force does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ProviderStatus {
+    /// The provider.
+    pub id: ProviderId,
+    /// Its priority.
+    pub priority: i64,
+    /// Whether it is the one followed.
+    pub active: bool,
+    /// Whether it is pinned.
+    pub pinned: bool,
+    /// Its health.
+    pub health: ProviderHealth,
+    /// Since when.
+    pub since: Timestamp,
+    /// Why it is not healthy; absent if it is.
+    pub cause: Option<ProvisioningError>,
+    /// Errors in a row.
+    pub errors: u32,
+    /// When it last gave a sign of life.
+    pub last_heartbeat: Option<Timestamp>,
+    /// When its data was last confirmed; how old the data is follows from it.
+    pub last_refresh: Option<Timestamp>,
+    /// How many members it shows, if it has shown any set yet.
+    pub members: Option<usize>,
+    /// The hash of the members that it shows.
+    pub hash: Option<u64>,
+}
+
+/// How a remote node does, as far as the hub knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RemoteHealth {
+    /// It left, or a failure detector has taken it out.
+    Down,
+    /// It is a member, but blocked, or shown by a provider that is not healthy.
+    Degraded,
+    /// It is a member.
+    Up,
+}
+
+/// A remote node's health.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteNode {
+    /// The node.
+    pub id: NodeId,
+    /// Its health.
+    pub health: RemoteHealth,
+    /// When that was last confirmed: the last refresh for a member, the time of the block for a blocked one, the time of
+    /// its departure for one that left.
+    pub last_update: Timestamp,
+}
+
+/// The state that a tick leaves behind.
+#[derive(Clone, Debug)]
+pub(crate) struct Published {
+    pub(crate) position: Position,
+    pub(crate) snapshot: Option<Arc<ProviderSnapshot>>,
+    pub(crate) gate: PlacementGate,
+    pub(crate) providers: Vec<ProviderStatus>,
+    pub(crate) blocked: Arc<[BlockedNode]>,
+    pub(crate) decisions: Arc<[Decision]>,
+    pub(crate) announced: Members,
+    pub(crate) departed: Arc<VecDeque<(NodeId, Timestamp)>>,
+    pub(crate) metrics: MetricsSnapshot,
+    pub(crate) stopped: bool,
+}
+
+/// Where the hub leaves the state, and everyone finds it.
+pub(crate) type Publication = Arc<ArcSwap<Published>>;
+
+impl Published {
+    /// The latest snapshot, or why there is none to work with.
+    pub(crate) fn latest_snapshot(&self) -> Result<Arc<ProviderSnapshot>, ProvisioningError> {
+        let doing = "reading the latest snapshot";
+        if let PlacementGate::Paused(PauseReason::Unavailable(code)) = self.gate {
+            let causes: Vec<String> = self
+                .providers
+                .iter()
+                .map(|status| match &status.cause {
+                    Some(cause) => format!("{}: {} ({})", status.id, status.health, cause.code()),
+                    None => format!("{}: {}", status.id, status.health),
+                })
+                .collect();
+            return Err(ProvisioningError::new(code, doing, format!("providers: {}", causes.join(", "))));
+        }
+        let missing = || ProvisioningError::new(ErrorCode::NoSnapshot, doing, "no provider had delivered one");
+        self.snapshot.clone().ok_or_else(missing)
+    }
+
+    /// The health of every remote node that is known of, sorted by id.
+    pub(crate) fn remote_nodes(&self) -> Vec<RemoteNode> {
+        let active = self.providers.iter().find(|status| status.active);
+        let fresh = active.is_some_and(|status| status.health == ProviderHealth::Healthy);
+        let refreshed = active.and_then(|status| status.last_refresh).unwrap_or_default();
+        let block = |id: &NodeId| {
+            let first = self.blocked.partition_point(|entry| entry.node < *id);
+            self.blocked.get(first).filter(|entry| entry.node == *id)
+        };
+        let members = self.announced.iter().map(|node| match block(node.id()) {
+            Some(entry) => RemoteNode { id: node.id().clone(), health: RemoteHealth::Degraded, last_update: entry.since },
+            None => {
+                let health = if fresh { RemoteHealth::Up } else { RemoteHealth::Degraded };
+                RemoteNode { id: node.id().clone(), health, last_update: refreshed }
+            }
+        });
+        let down = |id: &NodeId, at| RemoteNode { id: id.clone(), health: RemoteHealth::Down, last_update: at };
+        let excluded = self.blocked.iter().filter(|entry| entry.source == BlockSource::FailureDetector);
+        let departed = self.departed.iter().filter(|(id, _)| !self.announced.contains(id));
+        let mut nodes: Vec<RemoteNode> = members.collect();
+        nodes.extend(excluded.filter(|entry| !self.announced.contains(&entry.node)).map(|entry| down(&entry.node, entry.since)));
+        nodes.extend(departed.map(|(id, at)| down(id, *at)));
+        nodes.sort_by(|a, b| a.id.cmp(&b.id));
+        nodes.dedup_by(|a, b| a.id == b.id);
+        nodes
+    }
+}
+
+impl HubCore {
+    /// The state as it is now, with the metrics that the caller has gathered.
+    pub(crate) fn publish(&mut self, metrics: MetricsSnapshot, stopped: bool) -> Published {
+        Published {
+            position: self.position(),
+            snapshot: self.delivered.clone(),
+            gate: self.gate,
+            providers: self.provider_statuses(),
+            blocked: Arc::clone(self.blocks.entries()),
+            decisions: self.decisions.published(),
+            announced: self.remote.announced().clone(),
+            departed: Arc::clone(self.remote.departed()),
+            metrics,
+            stopped,
+        }
+    }
+
+    fn provider_statuses(&self) -> Vec<ProviderStatus> {
+        let (active, pinned) = (self.failover.active(), self.failover.pinned());
+        let status = |slot: &super::slot::Slot| {
+            let shown = slot.tracker.has_snapshot();
+            ProviderStatus {
+                id: slot.id.clone(),
+                priority: slot.priority,
+                active: active == Some(slot.key),
+                pinned: pinned == Some(slot.key),
+                health: slot.tracker.health(),
+                since: slot.tracker.since(),
+                cause: match slot.tracker.health() {
+                    ProviderHealth::Healthy => None,
+                    _ => slot.tracker.cause(self.now, self.failover.policy()),
+                },
+                errors: slot.tracker.errors(),
+                last_heartbeat: slot.tracker.last_sign(),
+                last_refresh: slot.tracker.last_refresh(),
+                members: shown.then(|| slot.members.len()),
+                hash: shown.then(|| slot.members.hash()),
+            }
+        };
+        self.slots.iter().map(status).collect()
+    }
+}
