@@ -2,14 +2,20 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+mod bridge;
 mod clock;
 mod error;
+mod event;
+mod metrics;
 mod provider;
 mod secret;
 mod topology;
 
+pub use bridge::Deduplicator;
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use error::{ErrorCategory, ErrorCode, ProvisioningError};
+pub use event::{EventStream, NoEvent, Publisher, Subscriptions};
+pub use metrics::Histogram;
 pub use provider::{
     CancelGuard, CancelToken, Capabilities, ClusterProvider, Credential, MemberChange, ProviderDescriptor,
     ProviderEnvironment, ProviderEvent, ProviderFactory, ProviderHealth, ProviderId, ProviderKind, ProviderStream,

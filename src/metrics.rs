@@ -1,0 +1,5 @@
+//! What the service counts and measures.
+
+mod histogram;
+
+pub use histogram::Histogram;
