@@ -8,6 +8,7 @@ mod error;
 mod event;
 mod metrics;
 mod provider;
+mod providers;
 mod secret;
 mod topology;
 
@@ -21,6 +22,7 @@ pub use provider::{
     ProviderEnvironment, ProviderEvent, ProviderFactory, ProviderHealth, ProviderId, ProviderKind, ProviderStream,
     ProviderTermination, Registration, SIGN_OF_LIFE,
 };
+pub use providers::{InMemoryCluster, InMemoryFactory, InMemoryFaults, InMemoryProvider};
 pub use secret::{Secret, Secrets};
 pub use topology::{
     BlockSource, BlockedNode, ClusterNode, ClusterNodeBuilder, Members, MembersBuilder, NodeId, Position,
