@@ -179,7 +179,7 @@ impl State {
         let end = StreamEnd { number, sender, queue: queue.clone() };
         let view = self.views.entry(provider.clone()).or_default();
         if !view.silent {
-            end.send(&view.snapshot(&self.members, revision), || Members::new());
+            end.send(&view.snapshot(&self.members, revision), Members::new);
         }
         view.streams.push(end);
         (number, queue)
