@@ -5,6 +5,10 @@
 //! callback that panics is caught, counted and reported, and the hub goes on; one that is slow delays everyone and is
 //! reported past a limit.
 
+mod deduplicator;
+
+pub use deduplicator::Deduplicator;
+
 use crate::event::{
     GateChanged, LeaseUpdate, OwnershipChange, ProviderChanged, RemoteTopologyEvent, RemotingWarning, SnapshotDelivery,
     StreamEnded,

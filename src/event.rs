@@ -3,8 +3,12 @@
 //! Each delivery carries its [`Position`]. Delivery is at least once; a consumer drops what is not above the highest
 //! position it has seen.
 
+mod stream;
+
 use std::fmt;
 use std::sync::Arc;
+
+pub use stream::{EventStream, NoEvent, Publisher, Subscriptions};
 
 use crate::clock::Timestamp;
 use crate::error::{ErrorCode, ProvisioningError};

@@ -21,8 +21,8 @@ pub(crate) use self::core::HubCore;
 pub(crate) use dispatch::{Bridges, Dispatcher};
 pub use explain::Decision;
 pub use handle::{ProviderWatchHub, Ticket};
-pub(crate) use published::{Published, Publication};
 pub use published::{ProviderStatus, RemoteHealth, RemoteNode};
+pub(crate) use published::{Publication, Published};
 pub(crate) use slot::SlotSpec;
 
 use crate::error::ProvisioningError;
@@ -115,4 +115,20 @@ pub(crate) struct Counters {
     pub(crate) skipped_members: u64,
     pub(crate) guard_holds: u64,
     pub(crate) held_joins: u64,
+}
+
+impl Counters {
+    fn report(&self, metrics: &mut crate::metrics::ProvisioningMetrics) {
+        metrics.failovers = self.failovers;
+        metrics.stream_interruptions = self.stream_interruptions;
+        metrics.deliveries = self.deliveries;
+        metrics.snapshots = self.snapshots;
+        metrics.deduplicated = self.deduplicated;
+        metrics.coalesced = self.coalesced;
+        metrics.refused_while_draining = self.refused_while_draining;
+        metrics.doubtful = self.doubtful;
+        metrics.skipped_members = self.skipped_members;
+        metrics.guard_holds = self.guard_holds;
+        metrics.held_joins = self.held_joins;
+    }
 }

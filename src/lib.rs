@@ -7,24 +7,32 @@ mod clock;
 mod error;
 mod event;
 mod failover;
+mod hub;
+mod metrics;
 mod provider;
+mod providers;
 mod secret;
+#[cfg(any(test, feature = "testkit"))]
+pub mod testkit;
 mod topology;
 
-pub use bridge::{PartitionManagerBridge, PlacementSupervisorBridge, RemotingBridge};
+pub use bridge::{Deduplicator, PartitionManagerBridge, PlacementSupervisorBridge, RemotingBridge};
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use error::{ErrorCategory, ErrorCode, ProvisioningError};
 pub use event::{
-    GateChanged, HealthChanged, Lease, LeaseUpdate, OwnershipChange, PauseReason, PlacementGate, ProviderChanged,
-    ProvisioningEvent, RemoteTopologyChange, RemoteTopologyEvent, RemotingWarning, SnapshotDelivery, StreamEnded,
-    SwitchReason, Warning,
+    EventStream, GateChanged, HealthChanged, Lease, LeaseUpdate, NoEvent, OwnershipChange, PauseReason, PlacementGate,
+    ProviderChanged, ProvisioningEvent, Publisher, RemoteTopologyChange, RemoteTopologyEvent, RemotingWarning,
+    SnapshotDelivery, StreamEnded, Subscriptions, SwitchReason, Warning,
 };
 pub use failover::{FailoverPolicy, StandbyMode};
+pub use hub::{Decision, ProviderStatus, ProviderWatchHub, RemoteHealth, RemoteNode, Ticket};
+pub use metrics::{BridgeMetrics, Histogram, ProvisioningMetrics};
 pub use provider::{
     CancelGuard, CancelToken, Capabilities, ClusterProvider, Credential, MemberChange, ProviderDescriptor,
     ProviderEnvironment, ProviderEvent, ProviderFactory, ProviderHealth, ProviderId, ProviderKind, ProviderStream,
     ProviderTermination, Registration, SIGN_OF_LIFE,
 };
+pub use providers::{InMemoryCluster, InMemoryFactory, InMemoryFaults, InMemoryProvider};
 pub use secret::{Secret, Secrets};
 pub use topology::{
     BlockSource, BlockedNode, ClusterNode, ClusterNodeBuilder, Members, MembersBuilder, NodeId, Position,

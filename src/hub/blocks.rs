@@ -36,12 +36,7 @@ pub(super) struct BlockList {
 
 impl BlockList {
     pub(super) fn new(absence_limit: Duration) -> Self {
-        Self {
-            entries: BTreeMap::new(),
-            absence_limit,
-            published: Arc::new([]),
-            announced: BTreeSet::new(),
-        }
+        Self { entries: BTreeMap::new(), absence_limit, published: Arc::new([]), announced: BTreeSet::new() }
     }
 
     /// The entries, sorted by node and source.
@@ -164,7 +159,9 @@ impl Entry {
             match members.and_then(|members| members.get(&self.node.node)) {
                 Some(_) if self.returning => return false,
                 // Another life of the node: the one that was quarantined has left.
-                Some(node) if self.node.incarnation.is_some_and(|blocked| blocked != node.incarnation()) => return false,
+                Some(node) if self.node.incarnation.is_some_and(|blocked| blocked != node.incarnation()) => {
+                    return false;
+                }
                 Some(_) => self.absent_since = None,
                 None => _ = self.absent_since.get_or_insert(now),
             }

@@ -17,7 +17,9 @@ use crate::error::{ErrorCode, ProvisioningError};
 use crate::event::*;
 use crate::failover::{Candidate, Choice, FailoverController, Guard, Jitter, SlotKey};
 use crate::provider::{ProviderEvent, ProviderHealth, ProviderId, ProviderTermination};
-use crate::topology::{BlockSource, BlockedNode, ClusterNode, Members, NodeId, Position, ProviderSnapshot, TopologyDiff};
+use crate::topology::{
+    BlockSource, BlockedNode, ClusterNode, Members, NodeId, Position, ProviderSnapshot, TopologyDiff,
+};
 
 /// The hub looks at the time at least this often, so that a standstill of the process shows as a gap.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
@@ -122,7 +124,8 @@ impl HubCore {
         let policy = self.failover.policy();
         let candidates = self.candidates();
         let pending = self.pending().then_some(self.window_until);
-        let mass_loss = self.active().filter(|_| self.mass_loss_reported).map(|slot| slot.shrunk_at + policy.guard_hold);
+        let mass_loss =
+            self.active().filter(|_| self.mass_loss_reported).map(|slot| slot.shrunk_at + policy.guard_hold);
         let guard = match self.reported_hold {
             Some((_, Guard::HeldUntil(until))) => Some(until),
             _ => None,
@@ -162,7 +165,6 @@ impl HubCore {
         let key = self.failover.active()?;
         self.slots.iter().find(|slot| slot.key == key)
     }
-
 
     pub(super) fn candidates(&self) -> Vec<Candidate<'_>> {
         let local_node = self.settings.local_node.as_ref();
@@ -212,7 +214,8 @@ impl HubCore {
             Input::Reconnected { node } => return self.blocks.reconnected(&node),
             Input::Pin(id) => {
                 let Some(key) = self.slots.iter().find(|slot| slot.id == id).map(|slot| slot.key) else {
-                    let error = ProvisioningError::new(ErrorCode::UnknownProvider, "pinning a provider", "no such provider");
+                    let error =
+                        ProvisioningError::new(ErrorCode::UnknownProvider, "pinning a provider", "no such provider");
                     return Err(error.with_provider(&id));
                 };
                 self.failover.pin(Some(key));
@@ -357,7 +360,8 @@ impl HubCore {
         reason: String,
         lasting: Option<Duration>,
     ) -> Result<(), ProvisioningError> {
-        let known = self.active().and_then(|slot| slot.members.get(&node)).or_else(|| self.remote.announced().get(&node));
+        let known =
+            self.active().and_then(|slot| slot.members.get(&node)).or_else(|| self.remote.announced().get(&node));
         let incarnation = known.map(|node| node.incarnation());
         let until = lasting.map(|lasting| self.now + lasting);
         let entry = BlockedNode { node, incarnation, source, reason: reason.into(), since: self.now, until };
@@ -433,7 +437,8 @@ impl HubCore {
     }
 
     fn switch(&mut self, to: SlotKey, reason: SwitchReason) {
-        let fell_back = self.failover.pinned().is_some_and(|pinned| self.failover.active() == Some(pinned) && pinned != to);
+        let fell_back =
+            self.failover.pinned().is_some_and(|pinned| self.failover.active() == Some(pinned) && pinned != to);
         self.failover.switched(to, self.now);
         let Some(slot) = self.active() else { return };
         let (to, snapshot_hash) = (slot.id.clone(), self.blocks.hash_without_excluded(&slot.members));
@@ -485,7 +490,8 @@ impl HubCore {
             Guard::Held => "it shows no members at all, and the present provider may come back".to_owned(),
             _ => format!("it shows {} members and lacks too many of the present ones", slot.members.len()),
         };
-        let error = ProvisioningError::new(ErrorCode::MassLossHeld, "switching to a standby", detail).with_provider(&slot.id);
+        let error =
+            ProvisioningError::new(ErrorCode::MassLossHeld, "switching to a standby", detail).with_provider(&slot.id);
         self.decide(format!("held back: {error}"));
         let warning = self.warning(error);
         self.events.push(warning);
@@ -522,7 +528,8 @@ impl HubCore {
     /// Whether the set of the provider followed lost so much at once that it is held back.
     fn holds_mass_loss(&mut self) -> bool {
         let policy = self.failover.policy();
-        let (Some(slot), Some(delivered), Some(share)) = (self.active(), &self.delivered, policy.mass_loss_share) else {
+        let (Some(slot), Some(delivered), Some(share)) = (self.active(), &self.delivered, policy.mass_loss_share)
+        else {
             return false;
         };
         let held = self.now < slot.shrunk_at + policy.guard_hold && lacks(&slot.members, &delivered.members, share);
@@ -579,7 +586,8 @@ impl HubCore {
     /// Leaving the unavailable state is itself a delivery of the snapshot, whatever its hash.
     fn recover(&mut self) {
         let unavailable = matches!(self.gate, PlacementGate::Paused(PauseReason::Unavailable(_)));
-        let stays = matches!(self.judge_gate(), PlacementGate::Paused(PauseReason::Unavailable(_) | PauseReason::Draining));
+        let stays =
+            matches!(self.judge_gate(), PlacementGate::Paused(PauseReason::Unavailable(_) | PauseReason::Draining));
         if unavailable && !stays && !self.snapshot_delivered {
             self.deliver();
         }

@@ -10,7 +10,7 @@ use super::core::HubCore;
 use crate::clock::Timestamp;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::event::{PauseReason, PlacementGate};
-use crate::metrics::MetricsSnapshot;
+use crate::metrics::ProvisioningMetrics;
 use crate::provider::{ProviderHealth, ProviderId};
 use crate::topology::{BlockSource, BlockedNode, Members, NodeId, Position, ProviderSnapshot};
 
@@ -78,7 +78,7 @@ pub(crate) struct Published {
     pub(crate) decisions: Arc<[Decision]>,
     pub(crate) announced: Members,
     pub(crate) departed: Arc<VecDeque<(NodeId, Timestamp)>>,
-    pub(crate) metrics: MetricsSnapshot,
+    pub(crate) metrics: ProvisioningMetrics,
     pub(crate) stopped: bool,
 }
 
@@ -114,7 +114,9 @@ impl Published {
             self.blocked.get(first).filter(|entry| entry.node == *id)
         };
         let members = self.announced.iter().map(|node| match block(node.id()) {
-            Some(entry) => RemoteNode { id: node.id().clone(), health: RemoteHealth::Degraded, last_update: entry.since },
+            Some(entry) => {
+                RemoteNode { id: node.id().clone(), health: RemoteHealth::Degraded, last_update: entry.since }
+            }
             None => {
                 let health = if fresh { RemoteHealth::Up } else { RemoteHealth::Degraded };
                 RemoteNode { id: node.id().clone(), health, last_update: refreshed }
@@ -124,7 +126,9 @@ impl Published {
         let excluded = self.blocked.iter().filter(|entry| entry.source == BlockSource::FailureDetector);
         let departed = self.departed.iter().filter(|(id, _)| !self.announced.contains(id));
         let mut nodes: Vec<RemoteNode> = members.collect();
-        nodes.extend(excluded.filter(|entry| !self.announced.contains(&entry.node)).map(|entry| down(&entry.node, entry.since)));
+        nodes.extend(
+            excluded.filter(|entry| !self.announced.contains(&entry.node)).map(|entry| down(&entry.node, entry.since)),
+        );
         nodes.extend(departed.map(|(id, at)| down(id, *at)));
         nodes.sort_by(|a, b| a.id.cmp(&b.id));
         nodes.dedup_by(|a, b| a.id == b.id);
@@ -134,7 +138,7 @@ impl Published {
 
 impl HubCore {
     /// The state as it is now, with the metrics that the caller has gathered.
-    pub(crate) fn publish(&mut self, metrics: MetricsSnapshot, stopped: bool) -> Published {
+    pub(crate) fn publish(&mut self, metrics: ProvisioningMetrics, stopped: bool) -> Published {
         Published {
             position: self.position(),
             snapshot: self.delivered.clone(),

@@ -46,7 +46,9 @@ impl HubCore {
     /// The thread of a stream has ended.
     pub(super) fn stream_closed(&mut self, key: SlotKey, generation: u64) {
         let now = self.now;
-        let Some(slot) = self.slots.iter_mut().find(|slot| slot.key == key && slot.generation == generation) else { return };
+        let Some(slot) = self.slots.iter_mut().find(|slot| slot.key == key && slot.generation == generation) else {
+            return;
+        };
         match slot.stream {
             StreamState::Closing { pause: true } => {
                 let pause = slot.backoff.pause(self.failover.policy(), &mut self.jitter);

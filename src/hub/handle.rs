@@ -1,0 +1,201 @@
+//! The hub's public handle: lock-free reads of the last completed tick, and commands.
+
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::thread::ThreadId;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+
+use super::thread::Message;
+use super::{Decision, Input, ProviderStatus, Publication, RemoteNode};
+use crate::clock::Clock;
+use crate::error::{ErrorCode, ProvisioningError};
+use crate::event::{EventStream, OwnershipChange, PlacementGate, ProvisioningEvent, Subscriptions};
+use crate::metrics::ProvisioningMetrics;
+use crate::provider::ProviderId;
+use crate::topology::{BlockSource, BlockedNode, NodeId, Position, ProviderSnapshot};
+
+/// The handle by which the host reads the topology and orders things, from any thread and from inside callbacks. Cheap
+/// to clone.
+///
+/// Reads take no lock and show the last completed tick. Commands are carried out by the hub's thread, in order; each
+/// returns a [`Ticket`] for its outcome, which may be dropped.
+#[derive(Clone)]
+pub struct ProviderWatchHub {
+    pub(crate) publication: Publication,
+    pub(crate) inbox: Sender<Message>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) hub_thread: Arc<OnceLock<ThreadId>>,
+    pub(crate) subscriptions: Subscriptions<Arc<ProvisioningEvent>>,
+}
+
+impl ProviderWatchHub {
+    /// The last snapshot delivered, also while placement is paused; `None` before the first.
+    pub fn snapshot(&self) -> Option<Arc<ProviderSnapshot>> {
+        self.publication.load().snapshot.clone()
+    }
+
+    /// The snapshot to build a partition map from.
+    ///
+    /// # Errors
+    /// Why there is none to work with: [`ErrorCode::NoSnapshot`], [`ErrorCode::ProvisioningUnavailable`] or
+    /// [`ErrorCode::DataStale`], with the state of each provider. While draining it is the last one.
+    pub fn latest_snapshot(&self) -> Result<Arc<ProviderSnapshot>, ProvisioningError> {
+        self.publication.load().latest_snapshot()
+    }
+
+    /// Whether new placements may be made.
+    pub fn gate(&self) -> PlacementGate {
+        self.publication.load().gate
+    }
+
+    /// The position of the last delivery of the last completed tick.
+    pub fn position(&self) -> Position {
+        self.publication.load().position
+    }
+
+    /// The providers in force, in the order of registration.
+    pub fn providers(&self) -> Vec<ProviderStatus> {
+        self.publication.load().providers.clone()
+    }
+
+    /// The provider that is followed.
+    pub fn active_provider(&self) -> Option<ProviderId> {
+        self.publication.load().providers.iter().find(|status| status.active).map(|status| status.id.clone())
+    }
+
+    /// The block list, sorted by node and source.
+    pub fn blocked(&self) -> Arc<[BlockedNode]> {
+        Arc::clone(&self.publication.load().blocked)
+    }
+
+    /// The health of every remote node that is known of, sorted by id: the members that Remoting has been told of, those
+    /// taken out by a failure detector, and up to 1,024 that left. Costs as much as there are nodes.
+    pub fn remote_nodes(&self) -> Vec<RemoteNode> {
+        self.publication.load().remote_nodes()
+    }
+
+    /// What has been counted and measured since the start.
+    pub fn metrics(&self) -> ProvisioningMetrics {
+        self.publication.load().metrics.clone()
+    }
+
+    /// The last decisions (up to 64) with their reasons, in words, oldest first.
+    pub fn explain(&self) -> Arc<[Decision]> {
+        Arc::clone(&self.publication.load().decisions)
+    }
+
+    /// Subscribes to all deliveries from here on. At most `capacity` wait; a subscriber that does not read loses the
+    /// oldest and sees how many.
+    pub fn subscribe(&self, capacity: usize) -> EventStream<Arc<ProvisioningEvent>> {
+        self.subscriptions.subscribe(capacity)
+    }
+
+    /// Remoting quarantined the node: it is marked as blocked until [`reconnected`](Self::reconnected) was called and
+    /// the next refresh contains it, or it comes back with another incarnation, or it was no member for 24 h. Calling it
+    /// again cancels a pending return.
+    pub fn quarantine(&self, node: NodeId, reason: impl Into<String>) -> Ticket {
+        self.send(Input::Block { node, source: BlockSource::Remoting, reason: reason.into(), lasting: None })
+    }
+
+    /// Remoting has regained the connection to a node that it had quarantined. The ticket fails with
+    /// [`ErrorCode::NotBlocked`] if it had not.
+    pub fn reconnected(&self, node: NodeId) -> Ticket {
+        self.send(Input::Reconnected { node })
+    }
+
+    /// An operator blocks the node: it is marked until [`unblock`](Self::unblock).
+    pub fn block(&self, node: NodeId, reason: impl Into<String>) -> Ticket {
+        self.send(Input::Block { node, source: BlockSource::Operator, reason: reason.into(), lasting: None })
+    }
+
+    /// Ends an operator's block. The ticket fails with [`ErrorCode::NotBlocked`] if there is none.
+    pub fn unblock(&self, node: NodeId) -> Ticket {
+        self.send(Input::Lift { node, source: BlockSource::Operator })
+    }
+
+    /// A failure detector takes the node out of the members for that time.
+    pub fn exclude(&self, node: NodeId, reason: impl Into<String>, lasting: Duration) -> Ticket {
+        let source = BlockSource::FailureDetector;
+        self.send(Input::Block { node, source, reason: reason.into(), lasting: Some(lasting) })
+    }
+
+    /// A failure detector's exclusion ends early. The ticket fails with [`ErrorCode::NotBlocked`] if there is none.
+    pub fn readmit(&self, node: NodeId) -> Ticket {
+        self.send(Input::Lift { node, source: BlockSource::FailureDetector })
+    }
+
+    /// Follows this provider whatever the priorities, until [`unpin`](Self::unpin). While it is unreachable another
+    /// serves, with a warning. The ticket fails with [`ErrorCode::UnknownProvider`] if it is not in force.
+    pub fn pin(&self, provider: ProviderId) -> Ticket {
+        self.send(Input::Pin(provider))
+    }
+
+    /// Chooses the provider freely again.
+    pub fn unpin(&self) -> Ticket {
+        self.send(Input::Unpin)
+    }
+
+    /// Publishes ownership changes to PartitionManager as leases, in a tick of their own.
+    pub fn publish_ownership(&self, changes: Vec<OwnershipChange>) -> Ticket {
+        self.send(Input::PublishOwnership(changes))
+    }
+
+    pub(crate) fn send(&self, input: Input) -> Ticket {
+        let (reply, outcome) = bounded(1);
+        let message = Message::Input { input, at: self.clock.now(), reply: Some(reply.clone()) };
+        // Never blocks: a callback that waited for room in the inbox would wait for itself.
+        if let Err(error) = self.inbox.try_send(message) {
+            let (code, detail) = match error {
+                TrySendError::Full(_) => (ErrorCode::InboxFull, "too many inputs are waiting"),
+                TrySendError::Disconnected(_) => (ErrorCode::Stopped, "its thread has ended"),
+            };
+            _ = reply.try_send(Err(ProvisioningError::new(code, "ordering something of the hub", detail)));
+        }
+        Ticket { outcome, hub_thread: Arc::clone(&self.hub_thread) }
+    }
+
+    pub(crate) fn is_hub_thread(&self) -> bool {
+        self.hub_thread.get() == Some(&std::thread::current().id())
+    }
+}
+
+impl std::fmt::Debug for ProviderWatchHub {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let state = self.publication.load();
+        f.debug_struct("ProviderWatchHub").field("position", &state.position).field("gate", &state.gate).finish()
+    }
+}
+
+/// The outcome of a command, once the hub has carried it out: its tick is then through, and reads show it.
+#[derive(Debug)]
+pub struct Ticket {
+    outcome: Receiver<Result<(), ProvisioningError>>,
+    hub_thread: Arc<OnceLock<ThreadId>>,
+}
+
+impl Ticket {
+    /// Waits for the outcome.
+    ///
+    /// # Errors
+    /// The command's own error; [`ErrorCode::WouldBlock`] at once inside a callback of the hub;
+    /// [`ErrorCode::WaitTimedOut`] if the time is over first; [`ErrorCode::Stopped`] if the hub stopped before.
+    pub fn wait(&self, timeout: Duration) -> Result<(), ProvisioningError> {
+        let doing = "waiting for the outcome of a command";
+        if self.hub_thread.get() == Some(&std::thread::current().id()) {
+            let detail = "the hub cannot carry out the command before this callback has returned";
+            return Err(ProvisioningError::new(ErrorCode::WouldBlock, doing, detail));
+        }
+        match self.outcome.recv_timeout(timeout) {
+            Ok(outcome) => outcome,
+            Err(RecvTimeoutError::Timeout) => {
+                let detail = format!("the hub did not get to it within {timeout:?}");
+                Err(ProvisioningError::new(ErrorCode::WaitTimedOut, doing, detail))
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                Err(ProvisioningError::new(ErrorCode::Stopped, doing, "the hub has stopped"))
+            }
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! What hosts need to test their own bridges and providers (feature `testkit`).
+//!
+//! - [`FakeClock`]: time that moves only when told to.
+//! - [`Recorder`]: bridges that write down every call, in order, and misbehave on demand.
+//! - [`ScriptedProvider`]: a provider whose streams say what a test tells them to.
+//! - [`Harness`]: the hub's own rules and deliveries without threads, driven step by step.
+
+mod clock;
+mod harness;
+mod recorder;
+mod scripted;
+
+pub use clock::FakeClock;
+pub use harness::{Harness, HarnessProvider, HarnessSettings, members, node};
+pub use recorder::{BridgeKind, Recorded, Recorder};
+pub use scripted::{ScriptedFactory, ScriptedProvider};

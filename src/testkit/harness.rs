@@ -1,0 +1,404 @@
+//! The hub's own rules and deliveries without threads, driven step by step.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use super::{FakeClock, Recorder};
+use crate::clock::{Clock, Timestamp};
+use crate::error::ProvisioningError;
+use crate::event::{OwnershipChange, PlacementGate, ProvisioningEvent, Publisher};
+use crate::failover::{FailoverPolicy, SlotKey};
+use crate::hub::{
+    Bridges, Decision, Dispatcher, HubCore, HubSettings, Input, ProviderStatus, Publication, RemoteNode, SlotSpec,
+    StreamCommand,
+};
+use crate::metrics::ProvisioningMetrics;
+use crate::provider::{ProviderEvent, ProviderId, ProviderTermination};
+use crate::topology::{BlockSource, BlockedNode, ClusterNode, Members, NodeId, Position, ProviderSnapshot, Revision};
+
+/// How a harness's hub is set up. The defaults are the service's.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct HarnessSettings {
+    /// The failover policy.
+    pub failover: FailoverPolicy,
+    /// After a delivery the next snapshot waits this long.
+    pub coalesce: Duration,
+    /// In member mode, the local node's id.
+    pub local_node: Option<NodeId>,
+    /// Seed of the jitter.
+    pub seed: u64,
+}
+
+impl Default for HarnessSettings {
+    fn default() -> Self {
+        let HubSettings { failover, coalesce, local_node, seed, .. } = HubSettings::default();
+        Self { failover, coalesce, local_node, seed }
+    }
+}
+
+/// A provider in force in a harness.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct HarnessProvider {
+    /// Its name.
+    pub id: String,
+    /// Its priority.
+    pub priority: i64,
+    /// The refresh interval that it declares. Default: none.
+    pub refresh_interval: Option<Duration>,
+    /// Whether it registers the local node. Default: no.
+    pub registers: bool,
+    /// Whether its backend answered the connectivity check. Default: no.
+    pub reachable: bool,
+}
+
+impl HarnessProvider {
+    /// A provider with that name and priority.
+    pub fn new(id: &str, priority: i64) -> Self {
+        Self { id: id.into(), priority, refresh_interval: None, registers: false, reachable: false }
+    }
+}
+
+/// The hub without threads: the test says what the providers report and what time it is, and reads what is delivered.
+/// Bridges, order, published state and rules are the service's own.
+pub struct Harness {
+    core: HubCore,
+    dispatcher: Dispatcher,
+    publication: Publication,
+    clock: Arc<FakeClock>,
+    recorder: Arc<Recorder>,
+    slots: BTreeMap<String, (SlotKey, HarnessProvider)>,
+    streams: BTreeMap<SlotKey, u64>,
+    opened: BTreeMap<SlotKey, usize>,
+    stuck: bool,
+    next_key: SlotKey,
+    delivered: Vec<ProvisioningEvent>,
+}
+
+impl Harness {
+    /// A harness with the service's defaults and these providers: names and priorities.
+    ///
+    /// # Panics
+    /// If a name is no valid [`ProviderId`].
+    pub fn new(providers: &[(&str, i64)]) -> Self {
+        let providers = providers.iter().map(|(id, priority)| HarnessProvider::new(id, *priority));
+        Self::with(HarnessSettings::default(), providers)
+    }
+
+    /// A harness with these settings and providers.
+    ///
+    /// # Panics
+    /// If a name is no valid [`ProviderId`].
+    pub fn with(settings: HarnessSettings, providers: impl IntoIterator<Item = HarnessProvider>) -> Self {
+        let clock = FakeClock::new();
+        let recorder = Recorder::new();
+        let HarnessSettings { failover, coalesce, local_node, seed } = settings;
+        let settings = HubSettings { failover, coalesce, local_node, seed, ..HubSettings::default() };
+        let mut core = HubCore::new(settings, clock.now().as_millis(), clock.now());
+        let state = core.publish(ProvisioningMetrics::default(), false);
+        let publication: Publication = Arc::new(ArcSwap::from_pointee(state));
+        let bridges = Bridges {
+            placement_supervisor: Some(recorder.clone()),
+            partition_manager: Some(recorder.clone()),
+            remoting: Some(recorder.clone()),
+        };
+        let slow_limit = Duration::from_secs(60);
+        let dispatcher =
+            Dispatcher::new(bridges, Publisher::new(), Arc::clone(&publication), clock.clone(), slow_limit);
+        let mut harness = Self {
+            core,
+            dispatcher,
+            publication,
+            clock,
+            recorder,
+            slots: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            opened: BTreeMap::new(),
+            stuck: false,
+            next_key: 0,
+            delivered: Vec::new(),
+        };
+        harness.reconfigure(providers);
+        harness
+    }
+
+    /// Brings another set of providers into force. Those of a known name stay as they are, but for their priority.
+    ///
+    /// # Panics
+    /// If a name is no valid [`ProviderId`].
+    pub fn reconfigure(&mut self, providers: impl IntoIterator<Item = HarnessProvider>) {
+        let mut old = std::mem::take(&mut self.slots);
+        let mut specs = Vec::new();
+        for provider in providers {
+            let key = match old.remove(&provider.id) {
+                Some((key, _)) => key,
+                None => {
+                    self.next_key += 1;
+                    self.next_key
+                }
+            };
+            specs.push(SlotSpec {
+                key,
+                id: ProviderId::new(&provider.id).expect("a valid provider id"),
+                priority: provider.priority,
+                refresh_interval: provider.refresh_interval,
+                registers: provider.registers,
+                reachable: provider.reachable,
+            });
+            self.slots.insert(provider.id.clone(), (key, provider));
+        }
+        _ = self.input(Input::Reconfigure(specs));
+    }
+
+    /// The provider's present stream reports something. Nothing happens if it has none.
+    pub fn event(&mut self, provider: &str, event: ProviderEvent) {
+        let Some((key, _)) = self.slots.get(provider) else { return };
+        let (key, Some(generation)) = (*key, self.streams.get(key).copied()) else { return };
+        if matches!(event, ProviderEvent::Terminated(_)) {
+            self.streams.remove(&key);
+        }
+        _ = self.input(Input::Event { key, generation, event });
+    }
+
+    /// The provider's present stream reports a whole set of members.
+    pub fn show(&mut self, provider: &str, members: Members) {
+        self.event(provider, ProviderEvent::Snapshot { members, revision: Revision::NONE, skipped: 0 });
+    }
+
+    /// The provider's present stream confirms its data.
+    pub fn refresh(&mut self, provider: &str) {
+        self.event(provider, ProviderEvent::Heartbeat { current: true });
+    }
+
+    /// The provider's present stream reports an error.
+    pub fn degrade(&mut self, provider: &str, error: ProvisioningError) {
+        self.event(provider, ProviderEvent::Degraded { error });
+    }
+
+    /// The provider's present stream comes to its end.
+    pub fn end(&mut self, provider: &str) {
+        self.event(provider, ProviderEvent::Terminated(ProviderTermination::Ended));
+    }
+
+    /// Whether the provider has an open stream.
+    pub fn is_open(&self, provider: &str) -> bool {
+        self.slots.get(provider).is_some_and(|(key, _)| self.streams.contains_key(key))
+    }
+
+    /// How many streams of the provider have been opened.
+    pub fn opened(&self, provider: &str) -> usize {
+        self.slots.get(provider).and_then(|(key, _)| self.opened.get(key)).copied().unwrap_or(0)
+    }
+
+    /// Whether streams that are given up get stuck instead of ending at once. Default: they end.
+    pub fn set_stuck(&mut self, stuck: bool) {
+        self.stuck = stuck;
+    }
+
+    /// Lets time pass, with every timer firing when it is due.
+    pub fn advance(&mut self, duration: Duration) {
+        let end = self.clock.now() + duration;
+        while self.core.next_timeout() <= end {
+            self.clock.advance_to(self.core.next_timeout());
+            let tick = self.core.handle_timers(self.clock.now());
+            _ = self.carry_out(tick, None);
+        }
+        self.clock.advance_to(end);
+    }
+
+    /// Lets time pass while the whole process stands still: no timer fires until its end.
+    pub fn stand_still(&mut self, duration: Duration) {
+        self.clock.advance(duration);
+        let tick = self.core.handle_timers(self.clock.now());
+        _ = self.carry_out(tick, None);
+    }
+
+    /// Remoting quarantines a node.
+    ///
+    /// # Errors
+    /// As the hub's own.
+    pub fn quarantine(&mut self, node: &NodeId, reason: &str) -> Result<(), ProvisioningError> {
+        self.block(node, BlockSource::Remoting, reason, None)
+    }
+
+    /// Someone blocks a node.
+    ///
+    /// # Errors
+    /// As the hub's own.
+    pub fn block(
+        &mut self,
+        node: &NodeId,
+        source: BlockSource,
+        reason: &str,
+        lasting: Option<Duration>,
+    ) -> Result<(), ProvisioningError> {
+        self.input(Input::Block { node: node.clone(), source, reason: reason.into(), lasting })
+    }
+
+    /// Someone ends a block.
+    ///
+    /// # Errors
+    /// As the hub's own.
+    pub fn lift(&mut self, node: &NodeId, source: BlockSource) -> Result<(), ProvisioningError> {
+        self.input(Input::Lift { node: node.clone(), source })
+    }
+
+    /// Remoting has regained the connection to a node.
+    ///
+    /// # Errors
+    /// As the hub's own.
+    pub fn reconnected(&mut self, node: &NodeId) -> Result<(), ProvisioningError> {
+        self.input(Input::Reconnected { node: node.clone() })
+    }
+
+    /// Holds on to a provider, or no longer.
+    ///
+    /// # Errors
+    /// As the hub's own.
+    ///
+    /// # Panics
+    /// If the name is no valid [`ProviderId`].
+    pub fn pin(&mut self, provider: Option<&str>) -> Result<(), ProvisioningError> {
+        self.input(match provider {
+            Some(provider) => Input::Pin(ProviderId::new(provider).expect("a valid provider id")),
+            None => Input::Unpin,
+        })
+    }
+
+    /// PlacementSupervisor orders ownership changes outside a snapshot.
+    pub fn publish_ownership(&mut self, changes: Vec<OwnershipChange>) {
+        _ = self.input(Input::PublishOwnership(changes));
+    }
+
+    /// Begins to drain.
+    pub fn drain(&mut self) {
+        _ = self.input(Input::Drain);
+    }
+
+    /// Every delivery since the last call of this, in order.
+    pub fn take(&mut self) -> Vec<ProvisioningEvent> {
+        std::mem::take(&mut self.delivered)
+    }
+
+    /// The bridges, which write down every call.
+    pub fn recorder(&self) -> &Arc<Recorder> {
+        &self.recorder
+    }
+
+    /// The clock, for what else is to share it.
+    pub fn clock(&self) -> &Arc<FakeClock> {
+        &self.clock
+    }
+
+    /// The current time.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// The last snapshot delivered.
+    pub fn snapshot(&self) -> Option<Arc<ProviderSnapshot>> {
+        self.publication.load().snapshot.clone()
+    }
+
+    /// The snapshot to work with, or why there is none.
+    ///
+    /// # Errors
+    /// As [`ProviderWatchHub::latest_snapshot`](crate::ProviderWatchHub::latest_snapshot).
+    pub fn latest_snapshot(&self) -> Result<Arc<ProviderSnapshot>, ProvisioningError> {
+        self.publication.load().latest_snapshot()
+    }
+
+    /// The gate.
+    pub fn gate(&self) -> PlacementGate {
+        self.publication.load().gate
+    }
+
+    /// The position of the last delivery.
+    pub fn position(&self) -> Position {
+        self.publication.load().position
+    }
+
+    /// The providers in force.
+    pub fn providers(&self) -> Vec<ProviderStatus> {
+        self.publication.load().providers.clone()
+    }
+
+    /// The provider of that name.
+    ///
+    /// # Panics
+    /// If none of that name is in force.
+    pub fn provider(&self, id: &str) -> ProviderStatus {
+        self.providers().into_iter().find(|status| status.id.as_str() == id).expect("a provider in force")
+    }
+
+    /// The name of the provider followed.
+    pub fn active(&self) -> Option<String> {
+        self.providers().into_iter().find(|status| status.active).map(|status| status.id.to_string())
+    }
+
+    /// The block list.
+    pub fn blocked(&self) -> Arc<[BlockedNode]> {
+        Arc::clone(&self.publication.load().blocked)
+    }
+
+    /// The health of every remote node that is known of.
+    pub fn remote_nodes(&self) -> Vec<RemoteNode> {
+        self.publication.load().remote_nodes()
+    }
+
+    /// What has been counted and measured.
+    pub fn metrics(&self) -> ProvisioningMetrics {
+        self.publication.load().metrics.clone()
+    }
+
+    /// The last decisions.
+    pub fn explain(&self) -> Arc<[Decision]> {
+        Arc::clone(&self.publication.load().decisions)
+    }
+
+    fn input(&mut self, input: Input) -> Result<(), ProvisioningError> {
+        let now = self.clock.now();
+        let tick = self.core.handle(input, now);
+        self.carry_out(tick, Some(now))
+    }
+
+    fn carry_out(&mut self, mut tick: crate::hub::Tick, stamp: Option<Timestamp>) -> Result<(), ProvisioningError> {
+        self.dispatcher.carry_out(&mut self.core, &mut tick, stamp);
+        self.delivered.append(&mut tick.events);
+        for command in tick.streams {
+            match command {
+                StreamCommand::Open { key, generation } => {
+                    self.streams.insert(key, generation);
+                    *self.opened.entry(key).or_default() += 1;
+                }
+                StreamCommand::Close { key, generation } => {
+                    self.streams.remove(&key);
+                    if !self.stuck {
+                        _ = self.input(Input::StreamClosed { key, generation });
+                    }
+                }
+            }
+        }
+        tick.reply
+    }
+}
+
+/// A node `id` at `10.0.0.1:8080`, for tests.
+///
+/// # Panics
+/// If the id is no valid [`NodeId`].
+pub fn node(id: &str) -> ClusterNode {
+    ClusterNode::builder(id, "10.0.0.1", 8080).build().expect("a valid node")
+}
+
+/// Members with these ids at `10.0.0.1:8080`, for tests.
+///
+/// # Panics
+/// If an id is no valid [`NodeId`].
+pub fn members(ids: &[&str]) -> Members {
+    ids.iter().map(|id| node(id)).collect()
+}
