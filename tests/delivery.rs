@@ -1,5 +1,4 @@
 //! What the hub delivers, proved on the hub without threads.
-#![cfg(feature = "testkit")]
 
 use cluster_provisioning::testkit::{Harness, members};
 use cluster_provisioning::*;
