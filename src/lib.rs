@@ -6,6 +6,7 @@ mod clock;
 mod error;
 mod provider;
 mod secret;
+mod store;
 mod topology;
 
 pub use clock::{Clock, SystemClock, Timestamp};
@@ -16,6 +17,7 @@ pub use provider::{
     ProviderTermination, Registration, SIGN_OF_LIFE,
 };
 pub use secret::{Secret, Secrets};
+pub use store::{FileProviderStore, MAX_PROVIDERS, ProviderStore, StoredSet};
 pub use topology::{
     BlockSource, BlockedNode, ClusterNode, ClusterNodeBuilder, Members, MembersBuilder, NodeId, Position,
     ProviderSnapshot, Revision, TopologyDiff,
