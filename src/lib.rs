@@ -4,10 +4,12 @@
 
 mod clock;
 mod error;
+mod panics;
 mod provider;
 mod secret;
 mod store;
 mod topology;
+mod validator;
 
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use error::{ErrorCategory, ErrorCode, ProvisioningError};
@@ -21,4 +23,8 @@ pub use store::{FileProviderStore, MAX_PROVIDERS, ProviderStore, StoredSet};
 pub use topology::{
     BlockSource, BlockedNode, ClusterNode, ClusterNodeBuilder, Members, MembersBuilder, NodeId, Position,
     ProviderSnapshot, Revision, TopologyDiff,
+};
+pub use validator::{
+    CONNECTIVITY_TIMEOUT, ProviderValidator, Suppression, SuppressionChange, SuppressionSettings, ValidProvider,
+    ValidationReport, check_connectivity,
 };
