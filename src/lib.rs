@@ -6,6 +6,7 @@ mod clock;
 mod error;
 mod panics;
 mod provider;
+mod registry;
 mod secret;
 mod store;
 mod topology;
@@ -17,6 +18,10 @@ pub use provider::{
     CancelGuard, CancelToken, Capabilities, ClusterProvider, Credential, MemberChange, ProviderDescriptor,
     ProviderEnvironment, ProviderEvent, ProviderFactory, ProviderHealth, ProviderId, ProviderKind, ProviderStream,
     ProviderTermination, Registration, SIGN_OF_LIFE,
+};
+pub use registry::{
+    DefinitionDifference, ProviderEntry, ProviderRegistry, ProviderStatus, RegistryChange, RegistrySettings,
+    RestoreReport,
 };
 pub use secret::{Secret, Secrets};
 pub use store::{FileProviderStore, MAX_PROVIDERS, ProviderStore, StoredSet};

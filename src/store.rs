@@ -3,7 +3,7 @@
 //! A [`ProviderStore`] keeps one [`StoredSet`], whole: after any failure or power cut it holds the set before or the set
 //! after, never a mixture. What the set means, who may change it and what happens at a start is the registry's to decide;
 //! a definition is not validated here. [`FileProviderStore`] keeps the set in a file: this file decides how it is
-//! replaced, locked and cleaned up after, and [`format`] what its bytes are.
+//! replaced, locked and cleaned up after, and [`format`](mod@format) what its bytes are.
 
 mod format;
 
