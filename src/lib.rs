@@ -9,12 +9,17 @@ mod event;
 mod failover;
 mod hub;
 mod metrics;
+mod panics;
 mod provider;
 mod providers;
+mod registry;
 mod secret;
+mod service;
+mod store;
 #[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
 mod topology;
+mod validator;
 
 pub use bridge::{Deduplicator, PartitionManagerBridge, PlacementSupervisorBridge, RemotingBridge};
 pub use clock::{Clock, SystemClock, Timestamp};
@@ -33,8 +38,17 @@ pub use provider::{
     ProviderTermination, Registration, SIGN_OF_LIFE,
 };
 pub use providers::{InMemoryCluster, InMemoryFactory, InMemoryFaults, InMemoryProvider};
+pub use registry::{
+    DefinitionDifference, Enablement, ProviderEntry, ProviderRegistry, RegistryChange, RegistrySettings, RestoreReport,
+};
 pub use secret::{Secret, Secrets};
+pub use service::{ClusterProvisioningService, ServiceBuilder};
+pub use store::{FileProviderStore, MAX_PROVIDERS, ProviderStore, StoredSet};
 pub use topology::{
     BlockSource, BlockedNode, ClusterNode, ClusterNodeBuilder, Members, MembersBuilder, NodeId, Position,
     ProviderSnapshot, Revision, TopologyDiff,
+};
+pub use validator::{
+    CONNECTIVITY_TIMEOUT, ProviderValidator, Suppression, SuppressionChange, SuppressionSettings, ValidProvider,
+    ValidationReport, check_connectivity,
 };
