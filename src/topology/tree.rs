@@ -1,7 +1,7 @@
 //! The tree in which a set of members keeps its nodes: a B+ tree that is copied along the path of a change.
 //!
 //! Leaves hold nodes, sorted by id; all leaves are equally deep. A change copies the leaf and the inner nodes above it,
-//! unless nobody shares them, and nothing beside them: with a hundred thousand nodes about ninety pointers. Two trees
+//! unless nobody shares them, and nothing beside them: with a hundred thousand nodes about eighty pointers. Two trees
 //! that come from one another share all the rest, and [`Walk`] lets a walk through both skip it. Which nodes belong
 //! into the tree, and its hash, is the business of [`Members`](super::Members).
 
@@ -10,12 +10,12 @@ use std::sync::Arc;
 use super::{ClusterNode, NodeId};
 
 /// The most nodes of a leaf, and how many bulk loading puts there at the most, so that the first insertions split none.
-const LEAF: usize = 64;
-const BULK_LEAF: usize = 48;
+const LEAF: usize = 32;
+const BULK_LEAF: usize = 24;
 /// The same for the children of an inner node. Chosen by measuring one change at 1,000 to 100,000 nodes: wider copies
-/// more, narrower is deeper.
-const FANOUT: usize = 16;
-const BULK_FANOUT: usize = 12;
+/// more, narrower is deeper and takes more memory.
+const FANOUT: usize = 32;
+const BULK_FANOUT: usize = 24;
 
 type Leaf = Vec<Arc<ClusterNode>>;
 
@@ -27,11 +27,54 @@ pub(super) enum Tree {
 
 #[derive(Clone)]
 pub(super) struct Inner {
-    /// `splits[i]` is above every id in `children[i]` and not above any in `children[i + 1]`. Shared as a whole, so that
-    /// a change that neither splits nor merges copies one pointer.
-    splits: Arc<[NodeId]>,
+    /// The `i`th is above every id in `children[i]` and not above any in `children[i + 1]`. Shared as a whole, so that a
+    /// change that neither splits nor merges copies one pointer.
+    splits: Arc<Splits>,
     /// At least two, all of one height.
     children: Vec<Arc<Tree>>,
+}
+
+/// Ids in rising order, with the first bytes in which they differ side by side: a search reads those, and an id itself
+/// only where they are equal. Reading ids costs a cache miss each, which is most of a lookup in a large set.
+struct Splits {
+    ids: Vec<NodeId>,
+    /// How many bytes all ids begin with alike.
+    alike: usize,
+    /// The eight bytes of each id after those, as a number in the order of the ids.
+    keys: Vec<u64>,
+}
+
+impl Splits {
+    fn of(ids: Vec<NodeId>) -> Arc<Self> {
+        let ends = || Some((ids.first()?.as_str().as_bytes(), ids.last()?.as_str().as_bytes()));
+        // The ids rise: what the first and the last begin with, all between them do.
+        let alike = ends().map_or(0, |(first, last)| first.iter().zip(last).take_while(|(a, b)| a == b).count());
+        let keys = ids.iter().map(|id| key(id.as_str().as_bytes().get(alike..))).collect();
+        Arc::new(Self { ids, alike, keys })
+    }
+
+    /// How many of the ids are not above this one.
+    fn not_above(&self, id: &NodeId) -> usize {
+        let bytes = id.as_str().as_bytes();
+        let Some(first) = self.ids.first() else { return 0 };
+        let common = first.as_str().as_bytes().get(..self.alike).unwrap_or_default();
+        if bytes.get(..self.alike) != Some(common) {
+            return if bytes < common { 0 } else { self.ids.len() };
+        }
+        let key = key(bytes.get(self.alike..));
+        let low = self.keys.partition_point(|other| *other < key);
+        let same = self.keys.iter().skip(low).take_while(|other| **other == key).count();
+        low + self.ids.iter().skip(low).take(same).take_while(|split| *split <= id).count()
+    }
+}
+
+/// The first eight bytes as a number: of two texts the lesser never has the greater one.
+fn key(bytes: Option<&[u8]>) -> u64 {
+    let mut first = [0; 8];
+    for (to, from) in first.iter_mut().zip(bytes.unwrap_or_default()) {
+        *to = *from;
+    }
+    u64::from_be_bytes(first)
 }
 
 /// What was split off from a tree, and the id that divides it from the rest.
@@ -55,7 +98,7 @@ impl Tree {
             level = cut(level, most)
                 .filter_map(|group| {
                     let first = group.first()?.0.clone();
-                    let splits = group.iter().skip(1).map(|(id, _)| id.clone()).collect();
+                    let splits = Splits::of(group.iter().skip(1).map(|(id, _)| id.clone()).collect());
                     let children = group.into_iter().map(|(_, child)| child).collect();
                     Some((first, Arc::new(Tree::Inner(Inner { splits, children }))))
                 })
@@ -79,7 +122,7 @@ impl Tree {
         let (previous, split) = Self::insert_below(root, node);
         if let Some((id, upper)) = split {
             let lower = std::mem::take(root);
-            *root = Arc::new(Tree::Inner(Inner { splits: Arc::new([id]), children: vec![lower, upper] }));
+            *root = Arc::new(Tree::Inner(Inner { splits: Splits::of(vec![id]), children: vec![lower, upper] }));
         }
         previous
     }
@@ -138,9 +181,10 @@ impl Tree {
             Tree::Inner(inner) if inner.children.len() > FANOUT => {
                 let middle = inner.children.len() / 2;
                 let children = inner.children.split_off(middle);
-                let split = inner.splits[middle - 1].clone();
-                let upper = Inner { splits: inner.splits[middle..].into(), children };
-                inner.splits = inner.splits[..middle - 1].into();
+                let ids = &inner.splits.ids;
+                let split = ids[middle - 1].clone();
+                let upper = Inner { splits: Splits::of(ids[middle..].to_vec()), children };
+                inner.splits = Splits::of(ids[..middle - 1].to_vec());
                 Some((split, Arc::new(Tree::Inner(upper))))
             }
             _ => None,
@@ -159,13 +203,14 @@ impl Tree {
 impl Inner {
     /// Which child the id belongs to.
     fn child(&self, id: &NodeId) -> usize {
-        self.splits.partition_point(|split| split <= id)
+        self.splits.not_above(id)
     }
 
     /// Puts what was split off from a child beside it.
     fn add(&mut self, at: usize, (id, upper): Split) {
-        let (before, after) = self.splits.split_at(at);
-        self.splits = before.iter().chain([&id]).chain(after).cloned().collect();
+        let mut ids = self.splits.ids.clone();
+        ids.insert(at, id);
+        self.splits = Splits::of(ids);
         self.children.insert(at + 1, upper);
     }
 
@@ -173,15 +218,19 @@ impl Inner {
     /// than fits.
     fn merge(&mut self, at: usize) {
         let at = at.saturating_sub(1);
-        let Some(id) = self.splits.get(at).cloned() else { return };
+        if at >= self.splits.ids.len() {
+            return;
+        }
+        let mut ids = self.splits.ids.clone();
+        let id = ids.remove(at);
+        self.splits = Splits::of(ids);
         let upper = self.children.remove(at + 1);
-        let (before, after) = (&self.splits[..at], &self.splits[at + 1..]);
-        self.splits = before.iter().chain(after).cloned().collect();
         let lower = own(&mut self.children[at]);
         match (&mut *lower, Arc::unwrap_or_clone(upper)) {
             (Tree::Leaf(nodes), Tree::Leaf(more)) => nodes.extend(more),
             (Tree::Inner(inner), Tree::Inner(more)) => {
-                inner.splits = inner.splits.iter().chain([&id]).chain(more.splits.iter()).cloned().collect();
+                let ids = inner.splits.ids.iter().chain([&id]).chain(&more.splits.ids).cloned().collect();
+                inner.splits = Splits::of(ids);
                 inner.children.extend(more.children);
             }
             // All children of an inner node have one height.
@@ -335,10 +384,10 @@ impl Tree {
             Tree::Inner(inner) => {
                 let children = inner.children.len();
                 assert!(children <= FANOUT && children >= if root { 2 } else { FANOUT / 4 });
-                assert_eq!(inner.splits.len() + 1, children);
-                let bounds = |at: usize| if at == 0 { from } else { inner.splits.get(at - 1) };
+                assert_eq!(inner.splits.ids.len() + 1, children);
+                let bounds = |at: usize| if at == 0 { from } else { inner.splits.ids.get(at - 1) };
                 let heights: Vec<usize> = (0..children)
-                    .map(|at| inner.children[at].check_below(bounds(at), inner.splits.get(at).or(below), false))
+                    .map(|at| inner.children[at].check_below(bounds(at), inner.splits.ids.get(at).or(below), false))
                     .collect();
                 assert!(heights.iter().all(|height| *height == heights[0]));
                 heights[0] + 1
@@ -366,7 +415,9 @@ impl Tree {
                 Tree::Inner(inner) => {
                     inner.children.capacity() * size_of::<usize>()
                         + SHARED
-                        + inner.splits.len() * size_of::<NodeId>()
+                        + size_of::<Splits>()
+                        + 32
+                        + inner.splits.ids.len() * (size_of::<NodeId>() + size_of::<u64>())
                         + inner.children.iter().map(|child| child.bytes()).sum::<usize>()
                 }
             }
