@@ -29,19 +29,22 @@ impl Members {
     /// returned beside the set.
     pub fn from_nodes(mut nodes: Vec<Arc<ClusterNode>>) -> (Self, usize) {
         let before = nodes.len();
-        if !nodes.is_sorted_by(|a, b| a.id() < b.id()) {
-            nodes.sort_by(|a, b| a.id().cmp(b.id()));
-            nodes.dedup_by(|later, first| later.id() == first.id());
-        }
+        // Reading the nodes is what it costs where they are many: once where they come sorted.
+        let hash = match hash_of_sorted(&nodes) {
+            Some(hash) => hash,
+            None => {
+                nodes.sort_by(|a, b| a.id().cmp(b.id()));
+                nodes.dedup_by(|later, first| later.id() == first.id());
+                sum(&nodes)
+            }
+        };
         let dropped = before - nodes.len();
-        (Self::from_sorted(nodes), dropped)
+        (Self { len: nodes.len(), hash, root: Tree::from_sorted(nodes) }, dropped)
     }
 
     /// A set from nodes whose ids strictly rise.
     fn from_sorted(nodes: Vec<Arc<ClusterNode>>) -> Self {
-        let len = nodes.len();
-        let hash = nodes.iter().fold(0u64, |sum, node| sum.wrapping_add(node.hash()));
-        Self { root: Tree::from_sorted(nodes), len, hash }
+        Self { len: nodes.len(), hash: sum(&nodes), root: Tree::from_sorted(nodes) }
     }
 
     /// How many members there are.
@@ -122,6 +125,24 @@ impl Members {
         }
         shared
     }
+}
+
+/// The set's hash.
+fn sum(nodes: &[Arc<ClusterNode>]) -> u64 {
+    nodes.iter().fold(0, |sum, node| sum.wrapping_add(node.hash()))
+}
+
+/// The set's hash, if the ids strictly rise.
+fn hash_of_sorted(nodes: &[Arc<ClusterNode>]) -> Option<u64> {
+    let Some((first, others)) = nodes.split_first() else { return Some(0) };
+    let (mut hash, mut last) = (first.hash(), first.id());
+    for node in others {
+        if node.id() <= last {
+            return None;
+        }
+        (hash, last) = (hash.wrapping_add(node.hash()), node.id());
+    }
+    Some(hash)
 }
 
 /// The nodes of a set, sorted by id.
