@@ -7,11 +7,11 @@ mod support;
 
 use std::time::Duration;
 
+use cluster_provisioning::MemberChange;
 use cluster_provisioning::testkit::{Harness, HarnessProvider, HarnessSettings};
-use cluster_provisioning::{MemberChange, Members};
 use support::counting::Counting;
 use support::puppet::{change, snapshot};
-use support::{Samples, Sequence, Table, Target, hash_pass, node, node_of, nodes, time};
+use support::{Samples, Sequence, Table, Target, gather, hash_pass, node, node_of, nodes, time};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting::new();
@@ -41,38 +41,32 @@ fn as_snapshot() {
     let mut hub = hub(LARGE);
     let mut places = Sequence(1);
     let none = Samples::default;
-    let (mut whole, mut pass, mut copy, mut make, mut handle) = (none(), none(), none(), none(), none());
+    let (mut whole, mut floor, mut make, mut handle) = (none(), none(), none(), none());
     let mut allocations = Vec::new();
     for round in 0..31u64 {
         let mut decoded = nodes(LARGE);
         let place = places.below(LARGE);
         decoded[place] = node_of(place, 2 + round).into();
-        let passing = |pass: &mut Samples| pass.push(time(|| hash_pass(&decoded)).0);
-        if round % 2 == 0 {
-            passing(&mut pass);
-        }
+        let before = (round % 2 == 0).then(|| time(|| hash_pass(&decoded)).0);
         let (copying, sorted) = time(|| std::hint::black_box(&decoded).clone());
-        copy.push(copying);
-        let (hashing, _) = time(|| hash_pass(&decoded));
-        let before = ALLOCATOR.allocations();
-        let (making, (members, _)) = time(|| Members::from_nodes(sorted));
+        let allocated = ALLOCATOR.allocations();
+        let (gathering, builder) = time(|| gather(sorted));
+        let (making, (members, _)) = time(|| builder.build());
         let event = snapshot(members);
         let (handling, ()) = time(|| hub.event("a", event));
-        allocations.push(ALLOCATOR.allocations() - before);
-        whole.push(hashing + making + handling);
+        allocations.push(ALLOCATOR.allocations() - allocated);
+        whole.push(gathering + making + handling);
         make.push(making);
         handle.push(handling);
-        if round % 2 == 1 {
-            passing(&mut pass);
-        }
+        let passing = before.unwrap_or_else(|| time(|| hash_pass(&decoded)).0);
+        floor.push(passing + copying);
         forget(&mut hub);
     }
     allocations.sort_unstable();
-    let floor = pass.median() + copy.median();
     let mut table = Table::new("One node changes, as a whole snapshot of 100,000", "p50", "pass + copy");
-    table.row("hash pass, set and delivery", whole.median(), floor, Target::Times(3.0));
-    table.row("of that the set made of sorted nodes", make.median(), floor, Target::None);
-    table.row("of that the hub", handle.median(), floor, Target::None);
+    table.pairs("hash pass, set and delivery", &whole, &floor, Target::Times(3.0));
+    table.pairs("of that making the set", &make, &floor, Target::None);
+    table.pairs("of that the hub", &handle, &floor, Target::None);
     let each = allocations[allocations.len() / 2] as f64;
     table.limit("allocations for each node", each / LARGE as f64, "", Some(0.5));
 }

@@ -1,16 +1,15 @@
 //! An unchanged refresh: the backend answers the whole set again, nothing has changed, and nobody is told.
 //!
-//! What the provider and the hub do about it is one pass of the node hash (each decoded node gets its hash), the sorted
-//! set made of the nodes, and the hub's comparison. Floor: that one pass alone, over the same nodes. Decoding and sorting
+//! What the provider and the hub do about it is one pass of the node hash (each decoded node gets its hash, and is added
+//! to the set), the set made of them, and the hub's comparison. Floor: that one pass alone, over the same nodes. Decoding and sorting
 //! are the provider's, and letting go of the discarded nodes is whoever's who allocated them: reported apart.
 
 mod support;
 
 use std::sync::Arc;
 
-use cluster_provisioning::Members;
 use cluster_provisioning::testkit::Harness;
-use support::{Samples, Table, Target, hash_pass, node, nodes, time};
+use support::{Samples, Table, Target, gather, hash_pass, node, nodes, time};
 
 fn main() {
     let mut table = Table::new("Unchanged refresh of a full, sorted snapshot", "refresh, p50", "hash pass");
@@ -30,12 +29,12 @@ fn main() {
             if round % 2 == 0 {
                 passing(&mut pass);
             }
-            let sorted = decoded.clone();
-            let (hashing, _) = time(|| hash_pass(&decoded));
-            let (making, (members, _)) = time(|| Members::from_nodes(sorted));
+            let listed = decoded.clone();
+            let (gathering, builder) = time(|| gather(listed));
+            let (making, (members, _)) = time(|| builder.build());
             let kept = members.clone();
             let (handling, ()) = time(|| hub.show("a", members));
-            refresh.push(hashing + making + handling);
+            refresh.push(gathering + making + handling);
             make.push(making);
             handle.push(handling);
             if round % 2 == 1 {
@@ -52,13 +51,12 @@ fn main() {
             assert!(hub.take().is_empty(), "an unchanged refresh is not delivered");
         }
         assert_eq!(hub.metrics().deduplicated, rounds as u64);
-        let floor = pass.median();
-        table.row(&format!("{size} nodes"), refresh.median(), floor, Target::Times(1.5));
-        apart.row(&format!("{size} nodes: the set made of sorted nodes"), make.median(), floor, Target::None);
-        apart.row(&format!("{size} nodes: the hub"), handle.median(), floor, Target::None);
-        apart.row(&format!("{size} nodes: building them"), build.median(), floor, Target::None);
-        apart.row(&format!("{size} nodes: sorting two sorted runs"), sort.median(), floor, Target::None);
-        apart.row(&format!("{size} nodes: letting go of them"), discard.median(), floor, Target::None);
+        table.pairs(&format!("{size} nodes"), &refresh, &pass, Target::Times(1.5));
+        apart.pairs(&format!("{size} nodes: making the set"), &make, &pass, Target::None);
+        apart.pairs(&format!("{size} nodes: the hub"), &handle, &pass, Target::None);
+        apart.pairs(&format!("{size} nodes: building them"), &build, &pass, Target::None);
+        apart.pairs(&format!("{size} nodes: sorting two sorted runs"), &sort, &pass, Target::None);
+        apart.pairs(&format!("{size} nodes: letting go of them"), &discard, &pass, Target::None);
     }
     drop(table);
 }

@@ -11,7 +11,7 @@ use std::fmt::Write;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use cluster_provisioning::{ClusterNode, NodeId};
+use cluster_provisioning::{ClusterNode, MembersBuilder, NodeId, ProvisioningError};
 
 /// Nanoseconds since the first call; stamps that threads can exchange in an atomic.
 pub fn nanos() -> u64 {
@@ -55,6 +55,16 @@ pub fn nodes(count: usize) -> Vec<Arc<ClusterNode>> {
 /// One pass of the documented hash over the nodes.
 pub fn hash_pass(nodes: &[Arc<ClusterNode>]) -> u64 {
     std::hint::black_box(nodes).iter().fold(0u64, |sum, node| sum.wrapping_add(node.compute_hash()))
+}
+
+/// Hashes the nodes and adds them to a set, one by one, as a provider that decodes an answer does.
+pub fn gather(listed: Vec<Arc<ClusterNode>>) -> MembersBuilder {
+    let mut builder = MembersBuilder::new();
+    for node in listed {
+        std::hint::black_box(node.compute_hash());
+        builder.push(Ok::<_, ProvisioningError>(node));
+    }
+    builder
 }
 
 /// A reproducible sequence without a pattern (SplitMix64).
@@ -128,7 +138,20 @@ impl Table {
     }
 
     pub fn row(&mut self, what: &str, figure: Duration, floor: Duration, target: Target) {
-        let ratio = figure.as_secs_f64() / floor.as_secs_f64();
+        self.judge(what, figure, floor, figure.as_secs_f64() / floor.as_secs_f64(), target);
+    }
+
+    /// Figures and floors that were measured in pairs: the medians of each, and the median of the pairs' ratios, which
+    /// what else the machine does hardly touches.
+    pub fn pairs(&mut self, what: &str, figures: &Samples, floors: &Samples, target: Target) {
+        let pairs = figures.0.iter().zip(&floors.0);
+        let mut ratios: Vec<f64> = pairs.map(|(figure, floor)| figure.as_secs_f64() / floor.as_secs_f64()).collect();
+        ratios.sort_by(f64::total_cmp);
+        let ratio = ratios.get(ratios.len() / 2).copied().unwrap_or_default();
+        self.judge(what, figures.median(), floors.median(), ratio, target);
+    }
+
+    fn judge(&mut self, what: &str, figure: Duration, floor: Duration, ratio: f64, target: Target) {
         let reached = |yes| if yes { "reached" } else { "missed" };
         let verdict = match target {
             Target::Times(times) => format!("<= {times:.1} x floor: {}", reached(ratio <= times)),
