@@ -207,29 +207,50 @@ impl FromIterator<ClusterNode> for Members {
 }
 
 /// Gathers what a backend listed, counting what is unusable instead of failing on it.
-#[derive(Debug, Default)]
+///
+/// Looks at each node when it is added, while it is at hand: making a large set of nodes that come sorted then reads none
+/// of them again.
+#[derive(Debug)]
 pub struct MembersBuilder {
     nodes: Vec<Arc<ClusterNode>>,
     skipped: usize,
+    /// The sum of the nodes' hashes, which is the set's if the ids rise.
+    hash: u64,
+    /// Whether the ids strictly rise so far.
+    rising: bool,
 }
 
 impl MembersBuilder {
     /// Starts with nothing.
     pub fn new() -> Self {
-        Self::default()
+        Self { nodes: Vec::new(), skipped: 0, hash: 0, rising: true }
     }
 
     /// Adds a node, or counts it as skipped if it could not be built.
-    pub fn push<E>(&mut self, node: Result<ClusterNode, E>) {
-        match node {
-            Ok(node) => self.nodes.push(Arc::new(node)),
-            Err(_) => self.skipped += 1,
-        }
+    pub fn push<E>(&mut self, node: Result<impl Into<Arc<ClusterNode>>, E>) {
+        let Ok(node) = node else {
+            self.skipped += 1;
+            return;
+        };
+        let node = node.into();
+        self.rising = self.rising && self.nodes.last().is_none_or(|last| last.id() < node.id());
+        self.hash = self.hash.wrapping_add(node.hash());
+        self.nodes.push(node);
     }
 
     /// The set, and how many entries were skipped: unusable ones, and those whose id an earlier one has.
     pub fn build(self) -> (Members, usize) {
+        if self.rising {
+            let members = Members { len: self.nodes.len(), hash: self.hash, root: Tree::from_sorted(self.nodes) };
+            return (members, self.skipped);
+        }
         let (members, dropped) = Members::from_nodes(self.nodes);
         (members, self.skipped + dropped)
+    }
+}
+
+impl Default for MembersBuilder {
+    fn default() -> Self {
+        Self::new()
     }
 }
