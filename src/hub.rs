@@ -29,7 +29,7 @@ use crate::error::ProvisioningError;
 use crate::event::{OwnershipChange, ProvisioningEvent};
 use crate::failover::{FailoverPolicy, SlotKey};
 use crate::provider::{ProviderEvent, ProviderId};
-use crate::topology::{BlockSource, NodeId};
+use crate::topology::{BlockSource, Members, NodeId};
 
 /// What the hub's rules can be set to.
 #[derive(Clone, Debug)]
@@ -98,6 +98,9 @@ pub(crate) enum StreamCommand {
 pub(crate) struct Tick {
     pub(crate) events: Vec<ProvisioningEvent>,
     pub(crate) streams: Vec<StreamCommand>,
+    /// The set that a provider listed, whose nodes may all be duplicates of known ones: to be let go of after the
+    /// callbacks, since that takes as long for many nodes as all the rest.
+    pub(crate) discarded: Option<Members>,
     pub(crate) reply: Result<(), ProvisioningError>,
 }
 

@@ -63,6 +63,7 @@ pub(crate) struct HubCore {
     pub(super) decisions: DecisionLog,
     pub(super) events: Vec<ProvisioningEvent>,
     pub(super) streams: Vec<StreamCommand>,
+    discarded: Option<Members>,
     /// A snapshot went out in this tick.
     snapshot_delivered: bool,
     /// The set of the provider followed changed in this tick.
@@ -96,6 +97,7 @@ impl HubCore {
             decisions: DecisionLog::default(),
             events: Vec::new(),
             streams: Vec::new(),
+            discarded: None,
             snapshot_delivered: false,
             active_changed: false,
             active_refreshed: false,
@@ -201,7 +203,12 @@ impl HubCore {
         self.snapshot_delivered = false;
         self.active_changed = false;
         self.active_refreshed = false;
-        Tick { events: std::mem::take(&mut self.events), streams: std::mem::take(&mut self.streams), reply }
+        Tick {
+            events: std::mem::take(&mut self.events),
+            streams: std::mem::take(&mut self.streams),
+            discarded: self.discarded.take(),
+            reply,
+        }
     }
 
     fn take(&mut self, input: Input) -> Result<(), ProvisioningError> {
@@ -257,6 +264,7 @@ impl HubCore {
                 self.counters.skipped_members += skipped as u64;
                 slot.begun = true;
                 slot.revision = revision;
+                self.discarded = Some(members.clone());
                 changed = Some(slot.replace(members, reference.as_ref(), now));
             }
             ProviderEvent::Changes { changes, revision } if slot.begun => {
