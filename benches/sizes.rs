@@ -19,6 +19,8 @@ struct Figures {
     theatre: Theatre,
     changes: Samples,
     snapshot: Samples,
+    /// Of a whole snapshot, from rest.
+    delivery: Samples,
     failover: Samples,
     pass: Samples,
     copy: Samples,
@@ -50,19 +52,9 @@ fn main() {
     let mut table = Table::new("Failover: the active one's stream ends", "switch, p50", "delivery");
     for figures in &all {
         let target = if figures.size == 100_000 { Target::Times(2.0) } else { Target::None };
-        table.row(&format!("{} nodes", figures.size), figures.failover.median(), figures.snapshot.median(), target);
+        table.pairs(&format!("{} nodes", figures.size), &figures.failover, &figures.delivery, target);
     }
-    table.note("delivery: of the same set, as a whole Snapshot of the provider followed");
-    drop(table);
-    let mut table = Table::new("The same beside a delivery of one change", "switch, p50", "changes");
-    for figures in &all {
-        table.row(
-            &format!("{} nodes", figures.size),
-            figures.failover.median(),
-            figures.changes.median(),
-            Target::None,
-        );
-    }
+    table.note("delivery: of the same set less a node, as a whole Snapshot of the provider followed; both from rest");
 }
 
 impl Figures {
@@ -76,6 +68,7 @@ impl Figures {
             theatre: Theatre::new(&[full, standby]),
             changes: none(),
             snapshot: none(),
+            delivery: none(),
             failover: none(),
             pass: none(),
             copy: none(),
@@ -117,14 +110,24 @@ impl Figures {
         };
         self.snapshot.extend(active.run(if size < 10_000 { 51 } else { 7 }, Duration::ZERO, whole_set));
 
-        let switches = if size < 10_000 { 10 } else { 2 };
-        for _ in 0..switches {
-            let active = &self.theatre.puppets[self.theatre.active()];
+        // Both from rest, in turn.
+        for _ in 0..if size < 10_000 { 10 } else { 3 } {
+            let active = self.rested();
+            let (first, last) = if self.theatre.active() == 1 { (1, size) } else { (0, size) };
+            let event = puppet::snapshot((first..last - 1).map(node).collect());
+            self.delivery.push(active.once(event));
+            // The missing node comes back, and is not measured.
+            _ = self.rested().once(puppet::change(MemberChange::Upsert(node(last - 1).into())));
             let end = ProviderEvent::Terminated(ProviderTermination::Ended);
-            self.failover.push(active.once(end));
-            // The one that ended comes back as standby.
-            std::thread::sleep(Duration::from_millis(5));
-            self.theatre.settle();
+            self.failover.push(self.rested().once(end));
         }
+        _ = self.rested();
+    }
+
+    /// The provider followed, once all is quiet: the one that ended has come back as standby.
+    fn rested(&self) -> std::sync::Arc<puppet::Puppet> {
+        std::thread::sleep(Duration::from_millis(5));
+        self.theatre.settle();
+        std::sync::Arc::clone(&self.theatre.puppets[self.theatre.active()])
     }
 }

@@ -290,12 +290,14 @@ impl Theatre {
         theatre
     }
 
-    /// Waits until every provider is healthy.
+    /// Waits until every provider is healthy and the hub is done with whatever it was at.
     pub fn settle(&self) {
         let healthy = || self.service.hub().providers().iter().all(|status| status.health == ProviderHealth::Healthy);
         while !healthy() {
             thread::sleep(Duration::from_millis(1));
         }
+        // Any command: its ticket comes when its tick is through.
+        self.service.hub().unpin().wait(PATIENCE).expect("the hub's answer");
     }
 
     /// Which provider is followed.
