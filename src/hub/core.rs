@@ -66,6 +66,8 @@ pub(crate) struct HubCore {
     discarded: Option<Members>,
     /// A snapshot went out in this tick.
     snapshot_delivered: bool,
+    /// What it changed, and from which set.
+    delivered_diff: Option<(Members, Arc<TopologyDiff>)>,
     /// The set of the provider followed changed in this tick.
     active_changed: bool,
     /// The provider followed was refreshed in this tick.
@@ -99,6 +101,7 @@ impl HubCore {
             streams: Vec::new(),
             discarded: None,
             snapshot_delivered: false,
+            delivered_diff: None,
             active_changed: false,
             active_refreshed: false,
             settings,
@@ -201,6 +204,7 @@ impl HubCore {
 
     fn finish(&mut self, reply: Result<(), ProvisioningError>) -> Tick {
         self.snapshot_delivered = false;
+        self.delivered_diff = None;
         self.active_changed = false;
         self.active_refreshed = false;
         Tick {
@@ -563,13 +567,14 @@ impl HubCore {
             // Placement pauses before it learns that nobody is left.
             self.set_gate(PlacementGate::Paused(PauseReason::Empty));
         }
-        let (diff, invalidates) = match &self.delivered {
+        let (previous, invalidates) = match &self.delivered {
             Some(previous) => {
                 let changed = previous.hash != members.hash();
-                (TopologyDiff::between(&previous.members, &members), changed.then_some(previous.hash))
+                (previous.members.clone(), changed.then_some(previous.hash))
             }
-            None => (TopologyDiff::between(&Members::new(), &members), None),
+            None => (Members::new(), None),
         };
+        let diff = Arc::new(TopologyDiff::between(&previous, &members));
         let snapshot = Arc::new(ProviderSnapshot {
             provider_id,
             position: self.next_position(),
@@ -587,7 +592,8 @@ impl HubCore {
         self.window_until = self.now + self.settings.coalesce;
         self.snapshot_delivered = true;
         self.delivered = Some(Arc::clone(&snapshot));
-        let delivery = SnapshotDelivery { snapshot, diff: Arc::new(diff), invalidates };
+        self.delivered_diff = Some((previous, Arc::clone(&diff)));
+        let delivery = SnapshotDelivery { snapshot, diff, invalidates };
         self.events.push(ProvisioningEvent::Snapshot(delivery));
     }
 
@@ -669,7 +675,8 @@ impl HubCore {
             if self.remote.matches(&delivered.members) || (joins == Joins::Hold && !self.snapshot_delivered) {
                 return;
             }
-            (self.remote.follow(&delivered.members, joins, self.now), self.snapshot_delivered)
+            let known = self.delivered_diff.as_ref();
+            (self.remote.follow(&delivered.members, joins, known, self.now), self.snapshot_delivered)
         };
         if held_anew {
             self.counters.held_joins += changes.held as u64;

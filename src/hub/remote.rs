@@ -51,9 +51,19 @@ impl RemoteView {
         &self.departed
     }
 
-    /// Brings the view to `members` as far as may be, and gives what Remoting is to be told.
-    pub(super) fn follow(&mut self, members: &Members, joins: Joins, now: Timestamp) -> RemoteChanges {
-        let diff = TopologyDiff::between(&self.announced, members);
+    /// Brings the view to `members` as far as may be, and gives what Remoting is to be told. `known`: the difference to
+    /// `members` from a set that the view may be at.
+    pub(super) fn follow(
+        &mut self,
+        members: &Members,
+        joins: Joins,
+        known: Option<&(Members, Arc<TopologyDiff>)>,
+        now: Timestamp,
+    ) -> RemoteChanges {
+        let diff = match known {
+            Some((from, diff)) if from.is_same(&self.announced) => Arc::clone(diff),
+            _ => Arc::new(TopologyDiff::between(&self.announced, members)),
+        };
         let mut changes = RemoteChanges { left: diff.left().to_vec(), ..RemoteChanges::default() };
         if joins == Joins::Tell || diff.joined().is_empty() {
             self.announced = members.clone();
@@ -85,13 +95,15 @@ impl RemoteView {
     fn remember(&mut self, changes: &RemoteChanges, now: Timestamp) {
         let announced = &self.announced;
         let departed: Vec<_> = changes.left.iter().filter(|node| !announced.contains(node.id())).collect();
-        let may_be_back = !self.departed.is_empty() && !changes.joined.is_empty();
-        if departed.is_empty() && !may_be_back {
+        // Those who joined are sorted by id.
+        let is_back = |(id, _): &(NodeId, Timestamp)| changes.joined.binary_search_by(|node| node.id().cmp(id)).is_ok();
+        let any_back = !changes.joined.is_empty() && self.departed.iter().any(is_back);
+        if departed.is_empty() && !any_back {
             return;
         }
         let remembered = Arc::make_mut(&mut self.departed);
-        if may_be_back {
-            remembered.retain(|(id, _)| !announced.contains(id));
+        if any_back {
+            remembered.retain(|entry| !is_back(entry));
         }
         for node in departed {
             if remembered.len() == DEPARTED {

@@ -17,14 +17,15 @@ impl HubCore {
     /// Gives up silent streams, opens those that are due, and in cold standby closes those that are not needed.
     pub(super) fn tend_streams(&mut self) {
         self.give_up_silent_streams();
-        let wanted = self.wanted();
+        // All of them, in hot standby.
+        let wanted = (self.failover.policy().standby == StandbyMode::Cold).then(|| self.wanted());
         let now = self.now;
         let reset = self.failover.policy().backoff_reset;
         for slot in &mut self.slots {
             if slot.tracker.health() == ProviderHealth::Healthy && now.since(slot.tracker.since()) >= reset {
                 slot.backoff.reset();
             }
-            let wanted = wanted.contains(&slot.key);
+            let wanted = wanted.as_ref().is_none_or(|wanted| wanted.contains(&slot.key));
             match slot.stream {
                 StreamState::Idle { reopen_at } if wanted && reopen_at <= now => {
                     slot.generation += 1;
@@ -88,13 +89,10 @@ impl HubCore {
         }
     }
 
-    /// The providers that are to watch: all of them, or in cold standby those of higher rank than the first healthy one,
-    /// that one itself, and the one followed.
+    /// The providers that are to watch in cold standby: those of higher rank than the first healthy one, that one itself,
+    /// and the one followed.
     fn wanted(&self) -> Vec<SlotKey> {
         let mut candidates = self.candidates();
-        if self.failover.policy().standby == StandbyMode::Hot {
-            return candidates.iter().map(|candidate| candidate.key).collect();
-        }
         candidates.sort_by_key(|candidate| Reverse((candidate.shows_local_node, candidate.priority)));
         let mut wanted: Vec<SlotKey> = self.failover.active().into_iter().chain(self.failover.pinned()).collect();
         for candidate in candidates {

@@ -101,6 +101,11 @@ impl Members {
         Some(node)
     }
 
+    /// Whether both are one and the same in memory.
+    pub(crate) fn is_same(&self, other: &Members) -> bool {
+        Arc::ptr_eq(&self.root, &other.root)
+    }
+
     /// The same set, sharing with `other` every node that is equal in both, so that two providers that see the same
     /// cluster hold it in memory once.
     #[must_use]
