@@ -370,6 +370,7 @@ impl HubCore {
 
     /// Brings everything in line with what the tick's input and the time have made true.
     fn settle(&mut self) {
+        self.give_up_silent_streams();
         self.assess();
         self.review_blocks();
         self.select();

@@ -14,9 +14,8 @@ use crate::failover::{HealthTracker, SlotKey, StandbyMode};
 use crate::provider::{ProviderHealth, ProviderTermination};
 
 impl HubCore {
-    /// Gives up silent streams, opens those that are due, and in cold standby closes those that are not needed.
+    /// Opens the streams that are due, and in cold standby closes those that are not needed.
     pub(super) fn tend_streams(&mut self) {
-        self.give_up_silent_streams();
         let wanted = self.wanted();
         let now = self.now;
         let reset = self.failover.policy().backoff_reset;
@@ -73,7 +72,8 @@ impl HubCore {
         })
     }
 
-    fn give_up_silent_streams(&mut self) {
+    /// Gives up the streams that have said nothing for too long.
+    pub(super) fn give_up_silent_streams(&mut self) {
         let silence = self.failover.policy().silence_timeout;
         let is_silent = |since: Timestamp| self.now.since(since) >= silence;
         let silent: Vec<SlotKey> =
