@@ -10,7 +10,7 @@ use super::core::{Ending, HubCore};
 use super::slot::StreamState;
 use crate::clock::Timestamp;
 use crate::error::{ErrorCode, ProvisioningError};
-use crate::failover::{HealthTracker, SlotKey, StandbyMode};
+use crate::failover::{SlotKey, StandbyMode};
 use crate::provider::{ProviderHealth, ProviderTermination};
 
 impl HubCore {
@@ -34,12 +34,14 @@ impl HubCore {
                 StreamState::Open { .. } if !wanted => {
                     slot.stream = StreamState::Closing { pause: false };
                     // What it showed ages unwatched from here on: it counts for nothing until it watches again.
-                    slot.tracker = HealthTracker::new(slot.id.clone(), slot.refresh_interval, false, now);
+                    slot.tracker.forget();
                     self.streams.push(StreamCommand::Close { key: slot.key, generation: slot.generation });
                 }
                 _ => {}
             }
         }
+        // Those that were closed just now.
+        self.assess();
     }
 
     /// The thread of a stream has ended.
