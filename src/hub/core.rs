@@ -58,6 +58,8 @@ pub(crate) struct HubCore {
     /// The switch that is held back by the guard, so that it is reported once.
     reported_hold: Option<(SlotKey, Guard)>,
     mass_loss_reported: bool,
+    /// It was reported that another provider serves than the pinned one.
+    pin_reported: bool,
     pub(super) draining: bool,
     pub(super) counters: Counters,
     pub(super) decisions: DecisionLog,
@@ -91,6 +93,7 @@ impl HubCore {
             warned: false,
             reported_hold: None,
             mass_loss_reported: false,
+            pin_reported: false,
             draining: false,
             counters: Counters::default(),
             decisions: DecisionLog::default(),
@@ -219,6 +222,7 @@ impl HubCore {
                     return Err(error.with_provider(&id));
                 };
                 self.failover.pin(Some(key));
+                self.pin_reported = false;
                 self.decide(format!("{id} is pinned"));
             }
             Input::Unpin => {
@@ -314,7 +318,7 @@ impl HubCore {
             Ending::GivenUp => StreamState::Closing { pause: true },
         };
         let provider_id = slot.id.clone();
-        let snapshot_hash = slot.tracker.has_snapshot().then(|| slot.members.hash());
+        let snapshot_hash = slot.tracker.has_snapshot().then(|| self.blocks.hash_without_excluded(&slot.members));
         self.decide(format!("{provider_id}: its stream came to its end ({termination})"));
         let position = self.next_position();
         self.events.push(ProvisioningEvent::StreamEnded(StreamEnded {
@@ -329,6 +333,10 @@ impl HubCore {
 
     fn reconfigure(&mut self, specs: &[SlotSpec]) {
         let now = self.now;
+        if self.failover.active().is_some_and(|active| specs.iter().all(|spec| spec.key != active)) {
+            // What waits would be lost with the provider that showed it.
+            self.flush(true);
+        }
         let mut old = std::mem::take(&mut self.slots);
         for spec in specs {
             let slot = match old.iter().position(|slot| slot.key == spec.key) {
@@ -374,6 +382,7 @@ impl HubCore {
         self.assess();
         self.review_blocks();
         self.select();
+        self.report_pin();
         if self.active_changed && self.draining {
             self.counters.refused_while_draining += 1;
         }
@@ -389,7 +398,7 @@ impl HubCore {
         self.tend_streams();
     }
 
-    fn assess(&mut self) {
+    pub(super) fn assess(&mut self) {
         let now = self.now;
         let mut changes = Vec::new();
         for slot in &mut self.slots {
@@ -438,8 +447,6 @@ impl HubCore {
     }
 
     fn switch(&mut self, to: SlotKey, reason: SwitchReason) {
-        let fell_back =
-            self.failover.pinned().is_some_and(|pinned| self.failover.active() == Some(pinned) && pinned != to);
         self.failover.switched(to, self.now);
         let Some(slot) = self.active() else { return };
         let (to, snapshot_hash) = (slot.id.clone(), self.blocks.hash_without_excluded(&slot.members));
@@ -453,12 +460,25 @@ impl HubCore {
         let change = ProviderChanged { position, at, from, to, reason, snapshot_hash };
         self.events.push(ProvisioningEvent::ProviderChanged(change));
         self.deliver();
-        if fell_back {
-            let detail = "the pinned provider is unreachable; another serves until it is back";
-            let error = ProvisioningError::new(ErrorCode::ProviderUnhealthy, "holding on to a pinned provider", detail);
-            let warning = self.warning(error);
-            self.events.push(warning);
+    }
+
+    /// Warns once when another provider serves than the pinned one.
+    fn report_pin(&mut self) {
+        let (pinned, active) = (self.failover.pinned(), self.failover.active());
+        if self.draining || pinned.is_none() || active.is_none() || pinned == active {
+            self.pin_reported = false;
+            return;
         }
+        if std::mem::replace(&mut self.pin_reported, true) {
+            return;
+        }
+        let detail = "the pinned provider cannot serve; another does until it is back";
+        let mut error = ProvisioningError::new(ErrorCode::ProviderUnhealthy, "holding on to a pinned provider", detail);
+        if let Some(slot) = self.slots.iter().find(|slot| Some(slot.key) == pinned) {
+            error = error.with_provider(&slot.id);
+        }
+        let warning = self.warning(error);
+        self.events.push(warning);
     }
 
     /// Whether the provider's set may replace the present one.
@@ -519,7 +539,8 @@ impl HubCore {
             return;
         }
         let (Some(slot), Some(delivered)) = (self.active(), &self.delivered) else { return };
-        let urgent = self.blocks_differ(delivered) || slot.members.is_empty() != delivered.members.is_empty();
+        let empty = self.blocks.without_excluded(&slot.members).is_empty();
+        let urgent = self.blocks_differ(delivered) || empty != delivered.members.is_empty();
         let due = at_once || urgent || self.now >= self.window_until;
         if due && !self.holds_mass_loss() {
             self.deliver();
@@ -658,7 +679,9 @@ impl HubCore {
             (self.remote.shrink(&members, self.now), false)
         } else {
             let Some(delivered) = self.delivered.clone() else { return };
-            let joins = if self.is_active_healthy() { Joins::Tell } else { Joins::Hold };
+            // What a refresh has just dropped, but is still to be delivered as gone, was not confirmed by it.
+            let confirmed = self.is_active_healthy() && (self.snapshot_delivered || !self.pending());
+            let joins = if confirmed { Joins::Tell } else { Joins::Hold };
             if self.remote.matches(&delivered.members) || (joins == Joins::Hold && !self.snapshot_delivered) {
                 return;
             }
