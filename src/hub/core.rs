@@ -67,6 +67,10 @@ pub(crate) struct HubCore {
     pub(super) streams: Vec<StreamCommand>,
     /// A snapshot went out in this tick.
     snapshot_delivered: bool,
+    /// When the provider followed reported the oldest change that is not delivered yet.
+    changed_at: Option<Timestamp>,
+    /// The same, of what this tick delivers.
+    waited_since: Option<Timestamp>,
     /// The set of the provider followed changed in this tick.
     active_changed: bool,
     /// The provider followed was refreshed in this tick.
@@ -100,6 +104,8 @@ impl HubCore {
             events: Vec::new(),
             streams: Vec::new(),
             snapshot_delivered: false,
+            changed_at: None,
+            waited_since: None,
             active_changed: false,
             active_refreshed: false,
             settings,
@@ -204,7 +210,12 @@ impl HubCore {
         self.snapshot_delivered = false;
         self.active_changed = false;
         self.active_refreshed = false;
-        Tick { events: std::mem::take(&mut self.events), streams: std::mem::take(&mut self.streams), reply }
+        Tick {
+            events: std::mem::take(&mut self.events),
+            streams: std::mem::take(&mut self.streams),
+            waited_since: self.waited_since.take(),
+            reply,
+        }
     }
 
     fn take(&mut self, input: Input) -> Result<(), ProvisioningError> {
@@ -286,7 +297,9 @@ impl HubCore {
         if is_active {
             self.active_refreshed = true;
             self.active_changed = changed;
-            if !changed {
+            if changed {
+                self.changed_at.get_or_insert(now);
+            } else {
                 self.counters.deduplicated += 1;
             }
         } else if let Some(reference) = reference {
@@ -536,6 +549,7 @@ impl HubCore {
     fn flush(&mut self, at_once: bool) {
         if !self.pending() {
             self.mass_loss_reported = false;
+            self.changed_at = None;
             return;
         }
         let (Some(slot), Some(delivered)) = (self.active(), &self.delivered) else { return };
@@ -600,6 +614,7 @@ impl HubCore {
         self.counters.snapshots += 1;
         self.window_until = self.now + self.settings.coalesce;
         self.snapshot_delivered = true;
+        self.waited_since = self.changed_at.take();
         self.delivered = Some(Arc::clone(&snapshot));
         let delivery = SnapshotDelivery { snapshot, diff: Arc::new(diff), invalidates };
         self.events.push(ProvisioningEvent::Snapshot(delivery));

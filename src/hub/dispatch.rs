@@ -63,7 +63,7 @@ impl Dispatcher {
             self.tell_partition_manager(&tick.events);
             self.tell_remoting(&tick.events);
             let delivers = tick.events.iter().any(|event| matches!(event, ProvisioningEvent::Snapshot(_)));
-            if let Some(stamp) = stamp.filter(|_| delivers) {
+            if let Some(stamp) = tick.waited_since.or(stamp).filter(|_| delivers) {
                 self.metrics.snapshot_latency.record(self.clock.now().since(stamp));
             }
             let faults = std::mem::take(&mut self.faults);
