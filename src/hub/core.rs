@@ -18,7 +18,7 @@ use crate::event::*;
 use crate::failover::{Candidate, Choice, FailoverController, Guard, Jitter, SlotKey};
 use crate::provider::{ProviderEvent, ProviderHealth, ProviderId, ProviderTermination};
 use crate::topology::{
-    BlockSource, BlockedNode, ClusterNode, Members, NodeId, Position, ProviderSnapshot, TopologyDiff,
+    BlockSource, BlockedNode, ClusterNode, Members, NodeId, Position, ProviderSnapshot, Revision, TopologyDiff,
 };
 
 /// The hub looks at the time at least this often, so that a standstill of the process shows as a gap.
@@ -48,6 +48,10 @@ pub(crate) struct HubCore {
     pub(super) blocks: BlockList,
     pub(super) remote: RemoteView,
     pub(super) delivered: Option<Arc<ProviderSnapshot>>,
+    /// The members that the provider followed showed then, those included that a failure detector has taken out.
+    accepted: Members,
+    /// When the provider followed last confirmed its data; also after it was removed.
+    confirmed_at: Option<Timestamp>,
     /// The provider followed last, also after it was removed.
     last_active: Option<ProviderId>,
     /// Until then a changed snapshot waits, unless it is urgent.
@@ -91,6 +95,8 @@ impl HubCore {
             blocks: BlockList::new(settings.block_absence),
             remote: RemoteView::default(),
             delivered: None,
+            accepted: Members::new(),
+            confirmed_at: None,
             last_active: None,
             window_until: now,
             gate: PlacementGate::Paused(PauseReason::Unavailable(ErrorCode::NoSnapshot)),
@@ -139,7 +145,7 @@ impl HubCore {
             Some((_, Guard::HeldUntil(until))) => Some(until),
             _ => None,
         };
-        let stale = self.active().and_then(|slot| Some(slot.tracker.last_refresh()? + policy.max_stale?));
+        let stale = self.confirmed_at.and_then(|confirmed| Some(confirmed + policy.max_stale?));
         let health = self.slots.iter().flat_map(|slot| slot.tracker.deadlines(policy)).flatten();
         let own = [pending, mass_loss, guard, stale, self.blocks.deadline()].into_iter().flatten();
         let deadlines = own.chain(health).chain(self.stream_deadlines()).chain(self.failover.deadlines(&candidates));
@@ -403,6 +409,9 @@ impl HubCore {
         if self.active_changed && !self.draining && !self.snapshot_delivered {
             self.counters.coalesced += 1;
         }
+        if let Some(slot) = self.active() {
+            self.confirmed_at = slot.tracker.last_refresh();
+        }
         self.recover();
         self.warn_remoting();
         self.tell_remoting();
@@ -554,10 +563,13 @@ impl HubCore {
         }
         let (Some(slot), Some(delivered)) = (self.active(), &self.delivered) else { return };
         let empty = self.blocks.without_excluded(&slot.members).is_empty();
-        let urgent = self.blocks_differ(delivered) || empty != delivered.members.is_empty();
+        let blocks_differ = self.blocks_differ(delivered);
+        let urgent = blocks_differ || empty != delivered.members.is_empty();
         let due = at_once || urgent || self.now >= self.window_until;
         if due && !self.holds_mass_loss() {
             self.deliver();
+        } else if blocks_differ {
+            self.deliver_again();
         }
     }
 
@@ -585,8 +597,22 @@ impl HubCore {
     /// Delivers the topology that the provider followed shows.
     fn deliver(&mut self) {
         let Some(slot) = self.active() else { return };
-        let members = self.blocks.without_excluded(&slot.members);
-        let (provider_id, revision, health) = (slot.id.clone(), slot.revision.clone(), slot.tracker.health());
+        let (members, revision) = (slot.members.clone(), slot.revision.clone());
+        self.accepted = members;
+        self.deliver_accepted(revision);
+        self.waited_since = self.changed_at.take();
+    }
+
+    /// Delivers what was delivered last once more, with the block list as it is now.
+    fn deliver_again(&mut self) {
+        let revision = self.delivered.as_ref().map(|snapshot| snapshot.revision.clone());
+        self.deliver_accepted(revision.unwrap_or_default());
+    }
+
+    fn deliver_accepted(&mut self, revision: Revision) {
+        let Some(slot) = self.active() else { return };
+        let members = self.blocks.without_excluded(&self.accepted);
+        let (provider_id, health) = (slot.id.clone(), slot.tracker.health());
         if members.is_empty() && self.gate.is_open() {
             // Placement pauses before it learns that nobody is left.
             self.set_gate(PlacementGate::Paused(PauseReason::Empty));
@@ -614,7 +640,6 @@ impl HubCore {
         self.counters.snapshots += 1;
         self.window_until = self.now + self.settings.coalesce;
         self.snapshot_delivered = true;
-        self.waited_since = self.changed_at.take();
         self.delivered = Some(Arc::clone(&snapshot));
         let delivery = SnapshotDelivery { snapshot, diff: Arc::new(diff), invalidates };
         self.events.push(ProvisioningEvent::Snapshot(delivery));
@@ -626,7 +651,11 @@ impl HubCore {
         let stays =
             matches!(self.judge_gate(), PlacementGate::Paused(PauseReason::Unavailable(_) | PauseReason::Draining));
         if unavailable && !stays && !self.snapshot_delivered {
-            self.deliver();
+            if self.pending() && self.holds_mass_loss() {
+                self.deliver_again();
+            } else {
+                self.deliver();
+            }
         }
     }
 
@@ -643,8 +672,7 @@ impl HubCore {
             // What the removed provider showed does not come into force again.
             return unavailable(ErrorCode::ProvisioningUnavailable);
         }
-        let refreshed = self.active().and_then(|slot| slot.tracker.last_refresh());
-        if let (Some(refreshed), Some(limit)) = (refreshed, self.failover.policy().max_stale)
+        if let (Some(refreshed), Some(limit)) = (self.confirmed_at, self.failover.policy().max_stale)
             && self.now.since(refreshed) >= limit
         {
             return unavailable(ErrorCode::DataStale);
