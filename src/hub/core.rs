@@ -668,14 +668,14 @@ impl HubCore {
         if self.slots.iter().all(|slot| slot.tracker.health() == ProviderHealth::Unreachable) {
             return unavailable(ErrorCode::ProvisioningUnavailable);
         }
-        if self.active().is_none() && matches!(self.gate, PlacementGate::Paused(PauseReason::Unavailable(_))) {
-            // What the removed provider showed does not come into force again.
-            return unavailable(ErrorCode::ProvisioningUnavailable);
-        }
         if let (Some(refreshed), Some(limit)) = (self.confirmed_at, self.failover.policy().max_stale)
             && self.now.since(refreshed) >= limit
         {
             return unavailable(ErrorCode::DataStale);
+        }
+        if self.active().is_none() && matches!(self.gate, PlacementGate::Paused(PauseReason::Unavailable(_))) {
+            // What the removed provider showed does not come into force again.
+            return unavailable(ErrorCode::ProvisioningUnavailable);
         }
         if delivered.members.is_empty() {
             return PlacementGate::Paused(PauseReason::Empty);
