@@ -139,11 +139,11 @@ fn p4_4_a_provider_without_incarnations_is_no_proof_of_another_life() {
 fn p4_4_quarantine_ends_after_a_day_of_absence_counted_from_the_confirmed_leave() {
     let mut hub = one(&["n1", "n2"]);
     hub.quarantine(&id("n1"), "no answer").unwrap();
-    advance_alive(&mut hub, day(), &["a"]);
+    hub.stand_still(day());
     assert_eq!(hub.blocked().len(), 1, "a member is not absent");
     hub.show("a", members(&["n2"]));
     hub.take();
-    advance_alive(&mut hub, day() - millis(1), &["a"]);
+    hub.stand_still(day() - millis(1));
     assert_eq!(remote(&mut hub), NOTHING);
     hub.advance(millis(1));
     assert_eq!(remote(&mut hub), ["unblocked n1"]);
@@ -154,11 +154,11 @@ fn p4_4_absence_that_was_interrupted_counts_anew() {
     let mut hub = one(&["n1", "n2"]);
     hub.quarantine(&id("n1"), "no answer").unwrap();
     hub.show("a", members(&["n2"]));
-    advance_alive(&mut hub, day() - seconds(1), &["a"]);
+    hub.stand_still(day() - seconds(1));
     hub.show("a", members(&["n1", "n2"]));
     hub.advance(seconds(1));
     hub.show("a", members(&["n2"]));
-    advance_alive(&mut hub, day() - seconds(1), &["a"]);
+    hub.stand_still(day() - seconds(1));
     assert_eq!(hub.blocked().len(), 1);
     hub.advance(seconds(1));
     assert_eq!(hub.blocked().len(), 0);
@@ -170,7 +170,7 @@ fn p4_2_a_node_that_is_no_member_can_be_blocked_and_ends_after_a_day_too() {
     hub.quarantine(&id("gone"), "no answer").unwrap();
     assert_eq!(story(&mut hub), ["snapshot a: n1", "blocked gone"]);
     assert_eq!(hub.blocked()[0].incarnation, None);
-    advance_alive(&mut hub, day(), &["a"]);
+    hub.stand_still(day());
     assert_eq!(remote(&mut hub), ["unblocked gone"]);
 }
 
@@ -207,7 +207,7 @@ fn p4_2_an_operators_entry_marks_the_node_and_ends_only_by_lift() {
     assert_eq!(hub.reconnected(&id("n1")).unwrap_err().code(), ErrorCode::NotBlocked);
     hub.refresh("a");
     hub.show("a", members(&[]));
-    advance_alive(&mut hub, day() + SECOND, &["a"]);
+    hub.stand_still(day() + SECOND);
     assert_eq!(hub.blocked().len(), 1);
     hub.take();
     hub.lift(&id("n1"), BlockSource::Operator).unwrap();
