@@ -4,7 +4,10 @@
 
 mod clock;
 mod error;
+#[cfg(feature = "consul")]
+mod http;
 mod provider;
+mod providers;
 mod secret;
 mod topology;
 
@@ -15,6 +18,8 @@ pub use provider::{
     ProviderEnvironment, ProviderEvent, ProviderFactory, ProviderHealth, ProviderId, ProviderKind, ProviderStream,
     ProviderTermination, Registration, SIGN_OF_LIFE,
 };
+#[cfg(feature = "consul")]
+pub use providers::consul::ConsulFactory;
 pub use secret::{Secret, Secrets};
 pub use topology::{
     BlockSource, BlockedNode, ClusterNode, ClusterNodeBuilder, Members, MembersBuilder, NodeId, Position,
