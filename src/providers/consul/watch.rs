@@ -239,7 +239,7 @@ impl Machine {
         self.hold_is_over(now);
         self.send_due(now);
         if now.since(self.last_event) >= QUIET {
-            self.report(now, ProviderEvent::Heartbeat { current: false });
+            self.alive(now, false);
         }
     }
 
@@ -447,7 +447,7 @@ impl Machine {
         self.report(now, ProviderEvent::Degraded { error });
     }
 
-    /// Reports that the backend lives. While there is a doubt that is not a refresh.
+    /// A sign of life: that there still is a doubt, or a heartbeat.
     fn alive(&mut self, now: Timestamp, current: bool) {
         match &self.reason {
             Some(reason) => self.doubt_it(now, reason.clone()),

@@ -522,9 +522,9 @@ mod tests {
         assert_eq!(
             nodes,
             [
-                r##""c"#0@h:3["user"]"##,
-                r##""node-a"#7@10.0.0.9:1["user"]{"zone": "1"}"##,
-                r##""orders@fe80::1:2"#0@fe80::1:2["user", "x"]"##,
+                r##"c#0@h:3["user"]"##,
+                r##"node-a#7@10.0.0.9:1["user"]{"zone": "1"}"##,
+                r##"orders@fe80::1:2#0@fe80::1:2["user", "x"]"##,
             ]
         );
     }
