@@ -7,6 +7,7 @@
 
 mod backoff;
 mod credential;
+mod stamp;
 mod target;
 
 use std::io::Read;
@@ -14,12 +15,15 @@ use std::time::Duration;
 
 use ureq::config::AutoHeaderValue;
 use ureq::http::{HeaderMap, HeaderName, HeaderValue};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{Connector, DefaultConnector};
 use ureq::{Agent, Body};
 
 pub(crate) use backoff::{Backoff, Jitter};
 pub(crate) use credential::CredentialReader;
 pub(crate) use target::Target;
 
+use self::stamp::Stamp;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::secret::Secret;
 
@@ -31,32 +35,86 @@ const CHUNK: usize = 64 * 1024;
 /// How much of a refusal's text is repeated in an error, in characters.
 const EXCERPT: usize = 120;
 
-/// An agent for one connection to the target. Cancelling is `Agent::shutdown`, which ends a request blocked on its
-/// socket and spoils every clone, so each connection has an agent of its own. It does not interrupt a connect or name
-/// look-up under way; each of these is bounded by `connect_timeout`.
-pub(crate) fn agent(target: &Target, connect_timeout: Duration) -> Agent {
-    let mut config = Agent::config_builder()
-        .max_redirects(0)
-        .max_redirects_will_error(false)
-        .http_status_as_error(false)
-        .timeout_connect(Some(connect_timeout))
-        .timeout_send_request(Some(connect_timeout))
-        .timeout_recv_body(Some(BODY_TIMEOUT))
-        .max_idle_connections(1)
-        .max_idle_age(Duration::from_secs(60))
-        .user_agent(concat!("cluster-provisioning/", env!("CARGO_PKG_VERSION")));
-    if !target.is_literal() {
-        // With a limit the look-up costs a thread, which an address that needs none does not have to pay.
-        config = config.timeout_resolve(Some(connect_timeout));
-    }
-    if target.is_loopback() {
-        // Compression between neighbours in one machine costs more than it saves.
-        config = config.proxy(None).accept_encoding(AutoHeaderValue::None);
-    }
-    config.build().new_agent()
+/// An HTTP client for one connection to a target, which serves one request at a time. Clones share the connection.
+#[derive(Clone)]
+pub(crate) struct Client {
+    agent: Agent,
+    stamp: Stamp,
 }
 
-/// A request for [`get`].
+impl Client {
+    /// A client that is not connected yet. A name look-up, a connect and sending a request may each take
+    /// `connect_timeout`.
+    pub(crate) fn new(target: &Target, connect_timeout: Duration) -> Self {
+        let mut config = Agent::config_builder()
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .http_status_as_error(false)
+            .timeout_connect(Some(connect_timeout))
+            .timeout_send_request(Some(connect_timeout))
+            .timeout_recv_body(Some(BODY_TIMEOUT))
+            .max_idle_connections(1)
+            .max_idle_age(Duration::from_secs(60))
+            .user_agent(concat!("cluster-provisioning/", env!("CARGO_PKG_VERSION")));
+        if !target.is_literal() {
+            // With a limit the look-up costs a thread, which an address that needs none does not have to pay.
+            config = config.timeout_resolve(Some(connect_timeout));
+        }
+        if target.is_loopback() {
+            // Compression between neighbours in one machine costs more than it saves.
+            config = config.proxy(None).accept_encoding(AutoHeaderValue::None);
+        }
+        let stamp = Stamp::default();
+        let connector = DefaultConnector::new().chain(stamp.clone());
+        Self { agent: Agent::with_parts(config.build(), connector, DefaultResolver::default()), stamp }
+    }
+
+    /// Ends a request blocked on its socket, at once, and spoils this client and its clones. A connect or name look-up
+    /// under way is not interrupted: it ends within its timeout.
+    pub(crate) fn shutdown(self) {
+        self.agent.shutdown();
+    }
+
+    /// Sends the request and reads the whole answer. Blocks; ends soon after the client is shut down, or after its connect
+    /// timeout if it is connecting.
+    ///
+    /// # Errors
+    /// [`ErrorCode::RedirectRefused`] for a redirect, [`ErrorCode::Timeout`], [`ErrorCode::AnswerTooLarge`],
+    /// [`ErrorCode::MalformedAnswer`] for what is not HTTP or not the announced encoding, [`ErrorCode::TokenUnreadable`]
+    /// for a credential that no header can carry, [`ErrorCode::BackendUnavailable`] for all else.
+    pub(crate) fn get(&self, get: &Get<'_>) -> Result<Answer, ProvisioningError> {
+        let failed = |error: &ureq::Error| failure(get.doing, error);
+        let mut request = self.agent.get(get.url).config().timeout_recv_response(Some(get.answer_timeout)).build();
+        if let Some((name, secret)) = get.credential {
+            request = request.header(HeaderName::from_static(name), self.stand_in(get.doing, secret)?);
+        }
+        let response = request.call();
+        self.stamp.clear();
+        let response = response.map_err(|error| failed(&error))?;
+        let (parts, body) = response.into_parts();
+        if parts.status.is_redirection() {
+            let detail = match parts.headers.get("location").and_then(|value| value.to_str().ok()) {
+                Some(location) => format!("redirected ({}) to {}", parts.status.as_u16(), origin(location)),
+                None => format!("redirected ({})", parts.status.as_u16()),
+            };
+            return Err(ProvisioningError::new(ErrorCode::RedirectRefused, get.doing.to_owned(), detail));
+        }
+        let body = read_body(body, get.max_body, get.doing)?;
+        Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body })
+    }
+
+    /// What the client is given in place of the credential.
+    fn stand_in(&self, doing: &str, secret: &Secret) -> Result<HeaderValue, ProvisioningError> {
+        let unusable = || {
+            let detail = "the token has characters that no HTTP header can carry";
+            ProvisioningError::new(ErrorCode::TokenUnreadable, doing.to_owned(), detail)
+        };
+        HeaderValue::from_str(secret.expose()).map_err(|_| unusable())?;
+        HeaderValue::from_str(&self.stamp.set(secret)).map_err(|_| unusable())
+    }
+}
+
+/// A request for [`Client::get`].
 #[derive(Debug)]
 pub(crate) struct Get<'a> {
     /// The whole URL.
@@ -100,41 +158,6 @@ impl Answer {
 
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(EXCERPT).collect()
-}
-
-/// Sends the request and reads the whole answer. Blocks; ends soon after the agent is shut down, or after its connect
-/// timeout if it is connecting.
-///
-/// # Errors
-/// [`ErrorCode::RedirectRefused`] for a redirect, [`ErrorCode::Timeout`], [`ErrorCode::AnswerTooLarge`],
-/// [`ErrorCode::MalformedAnswer`] for what is not HTTP or not the announced encoding, [`ErrorCode::TokenUnreadable`]
-/// for a credential that no header can carry, [`ErrorCode::BackendUnavailable`] for all else.
-pub(crate) fn get(agent: &Agent, get: &Get<'_>) -> Result<Answer, ProvisioningError> {
-    let failed = |error: &ureq::Error| failure(get.doing, error);
-    let mut request = agent.get(get.url).config().timeout_recv_response(Some(get.answer_timeout)).build();
-    if let Some((name, secret)) = get.credential {
-        request = request.header(HeaderName::from_static(name), credential_header(get.doing, secret)?);
-    }
-    let response = request.call().map_err(|error| failed(&error))?;
-    let (parts, body) = response.into_parts();
-    if parts.status.is_redirection() {
-        let detail = match parts.headers.get("location").and_then(|value| value.to_str().ok()) {
-            Some(location) => format!("redirected ({}) to {}", parts.status.as_u16(), origin(location)),
-            None => format!("redirected ({})", parts.status.as_u16()),
-        };
-        return Err(ProvisioningError::new(ErrorCode::RedirectRefused, get.doing.to_owned(), detail));
-    }
-    let body = read_body(body, get.max_body, get.doing)?;
-    Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body })
-}
-
-fn credential_header(doing: &str, secret: &Secret) -> Result<HeaderValue, ProvisioningError> {
-    let mut value = HeaderValue::from_str(secret.expose()).map_err(|_| {
-        let detail = "the token has characters that no HTTP header can carry";
-        ProvisioningError::new(ErrorCode::TokenUnreadable, doing.to_owned(), detail)
-    })?;
-    value.set_sensitive(true);
-    Ok(value)
 }
 
 /// Scheme, host and port of a redirect's target, for people: what follows them may hold secrets.

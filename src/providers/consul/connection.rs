@@ -1,6 +1,6 @@
 //! A connection to the agent with a thread of its own, so that a request can block while its owner does not.
 //!
-//! Requests are answered one at a time, in order. Whoever waits waits on a channel; breaking off shuts the HTTP agent
+//! Requests are answered one at a time, in order. Whoever waits waits on a channel; breaking off shuts the HTTP client
 //! down, which ends a request blocked on its socket at once. A thread that is stuck in a connect or name look-up is not
 //! waited for: it ends by itself within the connect timeout.
 
@@ -14,7 +14,7 @@ use super::config::Config;
 use super::watch::WatchAnswer;
 use super::wire::{self, Mark, TOKEN_HEADER};
 use crate::error::{ErrorCode, ProvisioningError};
-use crate::http::{self, CredentialReader, Get};
+use crate::http::{Client, CredentialReader, Get};
 use crate::provider::{CancelGuard, CancelToken};
 
 /// What a connection asks, and what it makes of the answer.
@@ -35,13 +35,13 @@ pub(super) enum Reply {
     Probe(Result<Mark, ProvisioningError>),
 }
 
-/// The present HTTP agent; `None` once cancelled.
-type Slot = Arc<Mutex<Option<ureq::Agent>>>;
+/// The present HTTP client; `None` once cancelled.
+type Slot = Arc<Mutex<Option<Client>>>;
 
 /// A connection. Dropping it breaks off what is under way and ends the thread.
 pub(super) struct Connection {
     config: Arc<Config>,
-    jobs: Sender<(ureq::Agent, Ask)>,
+    jobs: Sender<(Client, Ask)>,
     replies: Receiver<Reply>,
     slot: Slot,
     _on_cancel: CancelGuard,
@@ -64,8 +64,8 @@ impl Connection {
         thread::Builder::new()
             .name(format!("consul-{role}"))
             .spawn(move || {
-                for (agent, ask) in inbox {
-                    if outbox.send(worker.answer(&agent, ask)).is_err() {
+                for (client, ask) in inbox {
+                    if outbox.send(worker.answer(&client, ask)).is_err() {
                         return;
                     }
                 }
@@ -73,7 +73,7 @@ impl Connection {
             .map_err(|error| {
                 ProvisioningError::new(ErrorCode::ThreadRefused, "opening a connection to Consul", error.to_string())
             })?;
-        let slot: Slot = Arc::new(Mutex::new(Some(http::agent(&config.target, config.connect_timeout))));
+        let slot: Slot = Arc::new(Mutex::new(Some(Client::new(&config.target, config.connect_timeout))));
         let fired = Arc::clone(&slot);
         let on_cancel = cancel.on_cancel(move || shut_down(&fired));
         Ok(Self { config: Arc::clone(config), jobs, replies, slot, _on_cancel: on_cancel })
@@ -81,9 +81,9 @@ impl Connection {
 
     /// Sends a request. After a cancellation nothing is sent.
     pub(super) fn send(&self, ask: Ask) {
-        if let Some(agent) = lock(&self.slot).clone() {
+        if let Some(client) = lock(&self.slot).clone() {
             // The thread ends only by a panic, which shows as a disconnected channel of replies.
-            let _ = self.jobs.send((agent, ask));
+            let _ = self.jobs.send((client, ask));
         }
     }
 
@@ -95,9 +95,9 @@ impl Connection {
     /// Breaks off the request under way, which then fails.
     pub(super) fn abort(&self) {
         let mut slot = lock(&self.slot);
-        if let Some(agent) = slot.take() {
-            agent.shutdown();
-            *slot = Some(http::agent(&self.config.target, self.config.connect_timeout));
+        if let Some(client) = slot.take() {
+            client.shutdown();
+            *slot = Some(Client::new(&self.config.target, self.config.connect_timeout));
         }
     }
 }
@@ -108,13 +108,13 @@ impl Drop for Connection {
     }
 }
 
-fn lock(slot: &Slot) -> std::sync::MutexGuard<'_, Option<ureq::Agent>> {
+fn lock(slot: &Slot) -> std::sync::MutexGuard<'_, Option<Client>> {
     slot.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn shut_down(slot: &Slot) {
-    if let Some(agent) = lock(slot).take() {
-        agent.shutdown();
+    if let Some(client) = lock(slot).take() {
+        client.shutdown();
     }
 }
 
@@ -124,11 +124,11 @@ struct Worker {
 }
 
 impl Worker {
-    fn answer(&mut self, agent: &ureq::Agent, ask: Ask) -> Reply {
+    fn answer(&mut self, client: &Client, ask: Ask) -> Reply {
         match ask {
             Ask::Watch { number, path, answer_timeout } => {
                 let doing = format!("watching service {}", self.config.query.service());
-                let answer = self.exchange(agent, &path, answer_timeout, &doing).and_then(|(mark, body)| {
+                let answer = self.exchange(client, &path, answer_timeout, &doing).and_then(|(mark, body)| {
                     let (members, skipped) = wire::members(&body, self.config.query.service(), &doing)?;
                     Ok(WatchAnswer { mark, members, skipped })
                 });
@@ -136,7 +136,7 @@ impl Worker {
             }
             Ask::Probe { path } => {
                 let doing = format!("probing service {}", self.config.query.service());
-                let answer = self.exchange(agent, &path, self.config.probe_timeout, &doing);
+                let answer = self.exchange(client, &path, self.config.probe_timeout, &doing);
                 Reply::Probe(answer.and_then(|(mark, body)| wire::check_list(&body, &doing).map(|()| mark)))
             }
         }
@@ -144,23 +144,20 @@ impl Worker {
 
     fn exchange(
         &mut self,
-        agent: &ureq::Agent,
+        client: &Client,
         path: &str,
         answer_timeout: Duration,
         doing: &str,
     ) -> Result<(Mark, Vec<u8>), ProvisioningError> {
         let token = self.credential.read()?;
         let url = format!("{}{path}", self.config.target.base());
-        let answer = http::get(
-            agent,
-            &Get {
-                url: &url,
-                credential: token.as_ref().map(|token| (TOKEN_HEADER, token)),
-                answer_timeout,
-                max_body: self.config.max_body,
-                doing,
-            },
-        )?;
+        let answer = client.get(&Get {
+            url: &url,
+            credential: token.as_ref().map(|token| (TOKEN_HEADER, token)),
+            answer_timeout,
+            max_body: self.config.max_body,
+            doing,
+        })?;
         let mark = wire::mark(&answer, token.as_ref(), doing)?;
         Ok((mark, answer.body))
     }
