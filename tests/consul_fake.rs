@@ -435,3 +435,79 @@ fn consul_point_20_the_connectivity_check_honours_its_cancellation_and_its_limit
     });
     assert!(taken < PROMPT && started.elapsed() < SOON, "{taken:?}");
 }
+
+/// Not a test of a rule: prints how long it takes from the server's sending an answer to the event, beside a client
+/// that only reads the bytes. One entry has 2.6 kB, as a real agent's has.
+#[test]
+fn consul_latency_from_the_answer_to_the_event() {
+    const ROUNDS: u64 = 9;
+    for entries in [1, 100, 1000] {
+        let padding = "x".repeat(2300);
+        let (go, turn) = crossbeam_channel::unbounded::<u64>();
+        let (told, sent) = crossbeam_channel::unbounded();
+        let body = move |index: u64| {
+            let padded = |n: u64| {
+                let id = if n == 0 { format!("n{index}") } else { format!("m{n}") };
+                entry(&id).replacen("{\"CheckID\"", &format!("{{\"Output\":\"{padding}\",\"CheckID\""), 1)
+            };
+            format!("[{}]", (0..entries).map(padded).collect::<Vec<_>>().join(","))
+        };
+        let fake = Fake::start(move |request, stream| {
+            if request.is_probe() {
+                return hold(stream);
+            }
+            let Some(index) = request.index() else { return list(stream, 10, "[]") };
+            let next = index.parse::<u64>().unwrap() + 1;
+            let body = body(next);
+            let Ok(_) = turn.recv() else { return false };
+            told.send(Instant::now()).is_ok() && list(stream, next, &body)
+        });
+        let mut bare = Vec::new();
+        let mut stream = TcpStream::connect(fake.address).unwrap();
+        for round in 0..ROUNDS {
+            write!(stream, "GET /?index={} HTTP/1.1\r\n\r\n", 10 + round).unwrap();
+            go.send(round).unwrap();
+            read_answer(&mut stream);
+            bare.push(sent.recv().unwrap().elapsed());
+        }
+        let watching = watch(&descriptor(&fake.url()).parameter("probe-timeout", "5s"));
+        watching.expect_members(&[], SOON);
+        let mut ours = Vec::new();
+        for round in 0..ROUNDS {
+            // Slower than requests are paced.
+            std::thread::sleep(Duration::from_millis(120));
+            go.send(round).unwrap();
+            let at = sent.recv().unwrap();
+            let arrived = loop {
+                let (arrived, event) = watching.events.recv_timeout(SOON).unwrap();
+                if matches!(event, ProviderEvent::Snapshot { .. }) {
+                    break arrived;
+                }
+            };
+            ours.push(arrived.duration_since(at));
+        }
+        ours.sort();
+        bare.sort();
+        let middle = ROUNDS as usize / 2;
+        println!(
+            "{entries} entries, median of {ROUNDS}: answer to event {:?}, bytes alone {:?}",
+            ours[middle], bare[middle]
+        );
+    }
+}
+
+fn read_answer(stream: &mut TcpStream) {
+    use std::io::Read;
+    let mut bytes = Vec::new();
+    let mut block = vec![0; 64 * 1024];
+    loop {
+        let read = stream.read(&mut block).unwrap();
+        bytes.extend_from_slice(&block[..read]);
+        let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else { continue };
+        let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+        let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).unwrap();
+        if bytes.len() >= end + 4 + length.parse::<usize>().unwrap() {
+            return;
+        }
+    }
+}
