@@ -383,13 +383,26 @@ fn consul_point_16_a_proxy_in_the_environment_is_not_used_for_loopback() {
 }
 
 #[test]
-fn consul_point_20_stop_in_the_middle_of_a_poll_is_prompt() {
-    let fake = peaceful(10, format!("[{}]", entry("a")));
+fn consul_point_20_stop_in_the_middle_of_a_poll_is_prompt_and_hangs_up() {
+    let (hung_up, hang_ups) = crossbeam_channel::unbounded();
+    let fake = Fake::start(move |request, stream| match (request.is_probe(), request.index()) {
+        (true, _) => list(stream, 10, "[]"),
+        (false, None) => list(stream, 10, &format!("[{}]", entry("a"))),
+        (false, Some(_)) => {
+            hold(stream);
+            let _ = hung_up.send(Instant::now());
+            false
+        }
+    });
     let mut watching = watch(&descriptor(&fake.url()).parameter("wait", "10m"));
     watching.expect_members(&["a"], SOON);
     watching.expect_current(SOON);
+    let start = Instant::now();
     let took = watching.stop();
     assert!(took < PROMPT, "{took:?}");
+    // No thread is left behind in the blocked read either.
+    let hung_up = hang_ups.recv_timeout(SOON).unwrap().duration_since(start);
+    assert!(hung_up < PROMPT, "{hung_up:?}");
 }
 
 #[test]
