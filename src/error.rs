@@ -107,8 +107,8 @@ error_codes! {
     DoubtfulAnswer = "doubtful-answer", Stream, "none needed if it passes; else check the backend for lost state or rights";
     /// The provider's data has not been refreshed for twice its refresh interval.
     DataOverdue = "data-overdue", Stream, "check the backend's load";
-    /// The provider's thread panicked.
-    ProviderPanicked = "provider-panicked", Stream, "report the panic to the provider's author; the stream is opened again";
+    /// The provider's code, or its factory's, panicked.
+    ProviderPanicked = "provider-panicked", Stream, "report the panic to the provider's author; a stream is opened again";
     /// The provider is not healthy enough for what was asked.
     ProviderUnhealthy = "provider-unhealthy", Failover, "restore the provider or choose another";
     /// Every provider is unavailable: no new placements until one recovers.

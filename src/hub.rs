@@ -21,8 +21,8 @@ pub(crate) use self::core::HubCore;
 pub(crate) use dispatch::{Bridges, Dispatcher};
 pub use explain::Decision;
 pub use handle::{ProviderWatchHub, Ticket};
+pub(crate) use published::Publication;
 pub use published::{ProviderStatus, RemoteHealth, RemoteNode};
-pub(crate) use published::{Publication, Published};
 pub(crate) use slot::SlotSpec;
 
 use crate::clock::Timestamp;

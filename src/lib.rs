@@ -7,14 +7,21 @@ mod clock;
 mod error;
 mod event;
 mod failover;
+#[cfg(feature = "consul")]
+mod http;
 mod hub;
 mod metrics;
+mod panics;
 mod provider;
 mod providers;
+mod registry;
 mod secret;
+mod service;
+mod store;
 #[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
 mod topology;
+mod validator;
 
 pub use bridge::{Deduplicator, PartitionManagerBridge, PlacementSupervisorBridge, RemotingBridge};
 pub use clock::{Clock, SystemClock, Timestamp};
@@ -32,9 +39,20 @@ pub use provider::{
     ProviderEnvironment, ProviderEvent, ProviderFactory, ProviderHealth, ProviderId, ProviderKind, ProviderStream,
     ProviderTermination, Registration, SIGN_OF_LIFE,
 };
+#[cfg(feature = "consul")]
+pub use providers::ConsulFactory;
 pub use providers::{InMemoryCluster, InMemoryFactory, InMemoryFaults, InMemoryProvider};
+pub use registry::{
+    DefinitionDifference, Enablement, ProviderEntry, ProviderRegistry, RegistryChange, RegistrySettings, RestoreReport,
+};
 pub use secret::{Secret, Secrets};
+pub use service::{ClusterProvisioningService, ServiceBuilder};
+pub use store::{FileProviderStore, MAX_PROVIDERS, ProviderStore, StoredSet};
 pub use topology::{
     BlockSource, BlockedNode, ClusterNode, ClusterNodeBuilder, Members, MembersBuilder, NodeId, Position,
     ProviderSnapshot, Revision, TopologyDiff,
+};
+pub use validator::{
+    CONNECTIVITY_TIMEOUT, ProviderValidator, Suppression, SuppressionChange, SuppressionSettings, ValidProvider,
+    ValidationReport, check_connectivity,
 };

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use cancel::{CancelGuard, CancelToken};
+pub(crate) use descriptor::MAX_PRIORITY;
 pub use descriptor::{Credential, ProviderDescriptor, ProviderId, ProviderKind};
 pub use event::{MemberChange, ProviderEvent, ProviderHealth, ProviderTermination};
 

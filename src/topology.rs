@@ -7,8 +7,12 @@ mod diff;
 mod members;
 mod node;
 mod snapshot;
+mod tree;
 
 pub use diff::TopologyDiff;
 pub use members::{Members, MembersBuilder};
 pub use node::{ClusterNode, ClusterNodeBuilder, NodeId};
 pub use snapshot::{BlockSource, BlockedNode, Position, ProviderSnapshot, Revision};
+
+#[cfg(test)]
+mod tests;

@@ -107,11 +107,6 @@ impl HealthTracker {
         self.ended.is_some()
     }
 
-    /// Whether it fell silent: the reason for which its stream is given up.
-    pub(crate) fn is_silent(&self, now: Timestamp, policy: &FailoverPolicy) -> bool {
-        self.last_sign.is_some_and(|sign| now.since(sign) >= policy.silence_timeout)
-    }
-
     /// Whether it has ever delivered its members.
     pub(crate) fn has_snapshot(&self) -> bool {
         self.has_snapshot

@@ -3,7 +3,6 @@
 //! Calls the bridges on the hub's thread and keeps one that panics from taking the hub along. Holds no rules of its own
 //! but that order.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::event::{OwnershipChange, ProvisioningEvent, Publisher};
 use crate::metrics::{BridgeMetrics, ProvisioningMetrics};
+use crate::panics::caught;
 
 /// The host's bridges. Any of them may be missing.
 #[derive(Clone, Default)]
@@ -163,11 +163,11 @@ impl<'a> Watch<'a> {
     /// business: ours is untouched.
     fn call<T>(&mut self, callback: impl FnOnce() -> T) -> Option<T> {
         self.started.get_or_insert_with(|| self.clock.now());
-        match catch_unwind(AssertUnwindSafe(callback)) {
+        match caught(callback) {
             Ok(value) => Some(value),
             Err(panic) => {
                 self.metrics.panics += 1;
-                let detail = format!("{}: {}", self.name, panic_text(&*panic));
+                let detail = format!("{}: {panic}", self.name);
                 self.faults.push(ProvisioningError::new(ErrorCode::BridgePanicked, "calling a bridge", detail));
                 None
             }
@@ -184,10 +184,4 @@ impl<'a> Watch<'a> {
             self.faults.push(ProvisioningError::new(ErrorCode::BridgeSlow, "calling a bridge", detail));
         }
     }
-}
-
-/// What a panic said.
-pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("it said nothing readable")
 }

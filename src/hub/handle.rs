@@ -1,7 +1,7 @@
 //! The hub's public handle: lock-free reads of the last completed tick, and commands.
 
-use std::sync::Arc;
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::ThreadId;
 use std::time::Duration;
 
@@ -28,6 +28,8 @@ pub struct ProviderWatchHub {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) hub_thread: Arc<OnceLock<ThreadId>>,
     pub(crate) subscriptions: Subscriptions<Arc<ProvisioningEvent>>,
+    /// Counted by whoever validates, not by the hub.
+    pub(crate) validation_failures: Arc<AtomicU64>,
 }
 
 impl ProviderWatchHub {
@@ -78,7 +80,8 @@ impl ProviderWatchHub {
 
     /// What has been counted and measured since the start.
     pub fn metrics(&self) -> ProvisioningMetrics {
-        self.publication.load().metrics.clone()
+        let validation_failures = self.validation_failures.load(Ordering::Relaxed);
+        ProvisioningMetrics { validation_failures, ..self.publication.load().metrics.clone() }
     }
 
     /// The last decisions (up to 64) with their reasons, in words, oldest first.
@@ -154,6 +157,10 @@ impl ProviderWatchHub {
             _ = reply.try_send(Err(ProvisioningError::new(code, "ordering something of the hub", detail)));
         }
         Ticket { outcome, hub_thread: Arc::clone(&self.hub_thread) }
+    }
+
+    pub(crate) fn count_validation_failure(&self) {
+        self.validation_failures.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn is_hub_thread(&self) -> bool {

@@ -4,17 +4,16 @@
 //! that a slow callback does not make every provider look silent.
 
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, select_biased};
 
-use super::dispatch::panic_text;
 use super::{Dispatcher, HubCore, Input, StreamCommand, Tick};
 use crate::clock::{Clock, Timestamp};
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::failover::SlotKey;
+use crate::panics::caught;
 use crate::provider::{CancelToken, ClusterProvider, ProviderEvent, ProviderTermination};
 
 /// How many messages may wait for the hub. A stream that has more to say waits; a command is refused.
@@ -45,6 +44,8 @@ pub(crate) struct HubThread {
     pub(crate) clock: Arc<dyn Clock>,
     /// Called after every tick.
     pub(crate) after_tick: Box<dyn Fn() + Send>,
+    /// Disconnects its receiver when this thread and all streams' threads have ended.
+    pub(crate) alive: Sender<()>,
 }
 
 impl HubThread {
@@ -55,6 +56,7 @@ impl HubThread {
             running: BTreeMap::new(),
             sender: self.sender.clone(),
             clock: Arc::clone(&self.clock),
+            alive: self.alive.clone(),
         };
         'life: loop {
             let wait = self.core.next_timeout().since(self.clock.now());
@@ -75,7 +77,8 @@ impl HubThread {
             let now = self.clock.now();
             if self.core.next_timeout() <= now {
                 let tick = self.core.handle_timers(now);
-                self.carry_out(tick, None, &mut streams);
+                // Time alone asks for nothing that could fail.
+                _ = self.carry_out(tick, None, &mut streams);
             }
         }
         streams.cancel_all();
@@ -123,6 +126,7 @@ struct Streams {
     running: BTreeMap<SlotKey, (u64, CancelToken)>,
     sender: Sender<Message>,
     clock: Arc<dyn Clock>,
+    alive: Sender<()>,
 }
 
 impl Streams {
@@ -149,8 +153,12 @@ impl Streams {
             clock: Arc::clone(&self.clock),
         };
         let name = format!("watch-{}", provider.descriptor().id);
-        let unstarted = outlet.clone();
-        match thread::Builder::new().name(name).spawn(move || run_stream(&*provider, &outlet)) {
+        let (unstarted, alive) = (outlet.clone(), self.alive.clone());
+        let work = move || {
+            run_stream(&*provider, &outlet);
+            drop(alive);
+        };
+        match thread::Builder::new().name(name).spawn(work) {
             Ok(_) => _ = self.running.insert(key, (generation, cancel)),
             Err(error) => {
                 // The hub's thread must not wait for room in its own inbox; if there is none, the silence of the stream
@@ -207,8 +215,7 @@ impl Outlet {
 }
 
 fn run_stream(provider: &dyn ClusterProvider, outlet: &Outlet) {
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| pump(provider, outlet))) {
-        let detail = panic_text(&*panic).to_owned();
+    if let Err(detail) = caught(|| pump(provider, outlet)) {
         let reason = ProvisioningError::new(ErrorCode::ProviderPanicked, "watching the topology", detail);
         outlet.report(ProviderEvent::Terminated(ProviderTermination::Errored { reason }));
     }

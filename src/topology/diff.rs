@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use super::members::{Branch, Leaf};
+use super::tree::Walk;
 use super::{ClusterNode, Members};
 
 /// The difference between two sets of members, each part sorted by id.
@@ -22,10 +22,13 @@ impl TopologyDiff {
     /// What changed from `before` to `after`. Costs as much as what the two do not share in memory.
     pub fn between(before: &Members, after: &Members) -> Self {
         let mut diff = Self::default();
-        let mut old = Cursor::new(before);
-        let mut new = Cursor::new(after);
+        if Arc::ptr_eq(&before.root, &after.root) {
+            return diff;
+        }
+        let mut old = Walk::new(&before.root);
+        let mut new = Walk::new(&after.root);
         loop {
-            skip_shared(&mut old, &mut new);
+            old.skip_shared(&mut new);
             match (old.node(), new.node()) {
                 (None, None) => return diff,
                 (Some(gone), None) => {
@@ -95,74 +98,5 @@ impl TopologyDiff {
     /// How many entries the three parts have together.
     pub fn len(&self) -> usize {
         self.joined.len() + self.left.len() + self.updated.len()
-    }
-}
-
-/// A position in a set: at the node `slot` of the leaf `leaf` of the branch `branch`, or past the end.
-struct Cursor<'a> {
-    branches: &'a [Arc<Branch>],
-    branch: usize,
-    leaf: usize,
-    slot: usize,
-}
-
-impl<'a> Cursor<'a> {
-    fn new(members: &'a Members) -> Self {
-        Self { branches: &members.branches, branch: 0, leaf: 0, slot: 0 }
-    }
-
-    fn node(&self) -> Option<&'a Arc<ClusterNode>> {
-        self.branches.get(self.branch)?.get(self.leaf)?.get(self.slot)
-    }
-
-    /// The branch that starts here.
-    fn branch_start(&self) -> Option<&'a Arc<Branch>> {
-        if self.leaf == 0 && self.slot == 0 { self.branches.get(self.branch) } else { None }
-    }
-
-    /// The leaf that starts here.
-    fn leaf_start(&self) -> Option<&'a Arc<Leaf>> {
-        if self.slot == 0 { self.branches.get(self.branch)?.get(self.leaf) } else { None }
-    }
-
-    fn advance(&mut self) {
-        self.slot += 1;
-        let leaf_len = self.branches.get(self.branch).and_then(|b| b.get(self.leaf)).map_or(0, |l| l.len());
-        if self.slot >= leaf_len {
-            self.skip_leaf();
-        }
-    }
-
-    fn skip_leaf(&mut self) {
-        self.slot = 0;
-        self.leaf += 1;
-        if self.leaf >= self.branches.get(self.branch).map_or(0, |b| b.len()) {
-            self.skip_branch();
-        }
-    }
-
-    fn skip_branch(&mut self) {
-        self.slot = 0;
-        self.leaf = 0;
-        self.branch += 1;
-    }
-}
-
-/// Moves both past the branches and leaves that they share.
-fn skip_shared(old: &mut Cursor<'_>, new: &mut Cursor<'_>) {
-    loop {
-        if let (Some(a), Some(b)) = (old.branch_start(), new.branch_start())
-            && Arc::ptr_eq(a, b)
-        {
-            old.skip_branch();
-            new.skip_branch();
-        } else if let (Some(a), Some(b)) = (old.leaf_start(), new.leaf_start())
-            && Arc::ptr_eq(a, b)
-        {
-            old.skip_leaf();
-            new.skip_leaf();
-        } else {
-            return;
-        }
     }
 }

@@ -1,36 +1,22 @@
-//! A set of nodes sorted by id that is cheap to clone and to change.
+//! A set of nodes sorted by id that is cheap to clone, to change and to compare.
 //!
-//! The nodes lie in a sorted sequence cut into leaves, and the leaves into branches. A clone shares everything. A
-//! change copies one leaf, one branch and the list of branches, never the nodes and never what is beside them, so that
-//! its cost hardly grows with the set. Two sets that come from one another share most leaves, and their
+//! The nodes lie in a persistent [tree](super::tree). A clone shares it all; a change copies one path of it, never the
+//! nodes and never what is beside the path, so that its cost hardly grows with the set. The hash is kept per change.
+//! Two sets that come from one another share most of their trees, and comparing them or taking their
 //! [difference](super::TopologyDiff) skips what they share.
 
 use std::fmt;
 use std::sync::Arc;
 
+use super::tree::{Tree, Walk};
 use super::{ClusterNode, NodeId};
-
-/// The most nodes of a leaf and the most leaves of a branch. Chosen by measuring one change at 100,000 nodes.
-const CAPACITY: usize = 64;
-/// How full bulk loading leaves them, so that the first insertions split nothing.
-const BULK: usize = 48;
-
-pub(super) type Leaf = Vec<Arc<ClusterNode>>;
-pub(super) type Branch = Vec<Arc<Leaf>>;
 
 /// The members of the cluster, sorted by id, each id once. Cheap to clone; nodes are shared.
 #[derive(Clone, Default)]
 pub struct Members {
-    pub(super) branches: Vec<Arc<Branch>>,
+    pub(super) root: Arc<Tree>,
     len: usize,
     hash: u64,
-}
-
-/// Where a node is, or where it would have to be.
-struct Place {
-    branch: usize,
-    leaf: usize,
-    slot: Result<usize, usize>,
 }
 
 impl Members {
@@ -55,9 +41,7 @@ impl Members {
     fn from_sorted(nodes: Vec<Arc<ClusterNode>>) -> Self {
         let len = nodes.len();
         let hash = nodes.iter().fold(0u64, |sum, node| sum.wrapping_add(node.hash()));
-        let leaves: Branch = cut(nodes).into_iter().map(Arc::new).collect();
-        let branches = cut(leaves).into_iter().map(Arc::new).collect();
-        Self { branches, len, hash }
+        Self { root: Tree::from_sorted(nodes), len, hash }
     }
 
     /// How many members there are.
@@ -78,9 +62,7 @@ impl Members {
 
     /// The member of that id.
     pub fn get(&self, id: &NodeId) -> Option<&Arc<ClusterNode>> {
-        let place = self.find(id)?;
-        let slot = place.slot.ok()?;
-        self.branches.get(place.branch)?.get(place.leaf)?.get(slot)
+        self.root.get(id)
     }
 
     /// Whether there is a member of that id.
@@ -89,59 +71,30 @@ impl Members {
     }
 
     /// The members, sorted by id.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<ClusterNode>> {
-        self.branches.iter().flat_map(|branch| branch.iter()).flat_map(|leaf| leaf.iter())
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Arc<ClusterNode>> {
+        Iter { walk: Walk::new(&self.root), left: self.len }
     }
 
     /// Adds the node, or replaces the one of the same id, which is returned. A node equal to the present one changes
     /// nothing: the present one stays, shared as it is, and the given one is returned.
     pub fn insert(&mut self, node: Arc<ClusterNode>) -> Option<Arc<ClusterNode>> {
-        let Some(place) = self.find(node.id()) else {
-            *self = Self::from_sorted(vec![node]);
-            return None;
-        };
-        match place.slot {
-            Ok(slot) => {
-                if *self.branches[place.branch][place.leaf][slot] == *node {
-                    return Some(node);
-                }
-                self.hash = self.hash.wrapping_add(node.hash());
-                let leaf = self.leaf_mut(&place);
-                let previous = std::mem::replace(&mut leaf[slot], node);
-                self.hash = self.hash.wrapping_sub(previous.hash());
-                Some(previous)
-            }
-            Err(slot) => {
-                self.len += 1;
-                self.hash = self.hash.wrapping_add(node.hash());
-                let leaf = self.leaf_mut(&place);
-                leaf.insert(slot, node);
-                if leaf.len() > CAPACITY {
-                    self.split(&place);
-                }
-                None
-            }
+        if self.get(node.id()).is_some_and(|present| *present == node) {
+            return Some(node);
         }
+        self.hash = self.hash.wrapping_add(node.hash());
+        let previous = Tree::insert(&mut self.root, node);
+        match &previous {
+            Some(previous) => self.hash = self.hash.wrapping_sub(previous.hash()),
+            None => self.len += 1,
+        }
+        previous
     }
 
     /// Removes the node of that id and returns it.
     pub fn remove(&mut self, id: &NodeId) -> Option<Arc<ClusterNode>> {
-        let place = self.find(id)?;
-        let slot = place.slot.ok()?;
-        let leaf = self.leaf_mut(&place);
-        let node = leaf.remove(slot);
-        if leaf.is_empty() {
-            let branch = Arc::make_mut(&mut self.branches[place.branch]);
-            branch.remove(place.leaf);
-            if branch.is_empty() {
-                self.branches.remove(place.branch);
-            }
-        }
+        let node = Tree::remove(&mut self.root, id)?;
         self.len -= 1;
         self.hash = self.hash.wrapping_sub(node.hash());
-        if self.is_sparse() {
-            *self = Self::from_sorted(self.iter().cloned().collect());
-        }
         Some(node)
     }
 
@@ -169,55 +122,51 @@ impl Members {
         }
         shared
     }
+}
 
-    /// The place of the id; `None` only in the empty set.
-    fn find(&self, id: &NodeId) -> Option<Place> {
-        let first_id = |branch: &Arc<Branch>| branch.first().and_then(|leaf| leaf.first()).map(|node| node.id() <= id);
-        let branch = self.branches.partition_point(|branch| first_id(branch) == Some(true)).saturating_sub(1);
-        let leaves = self.branches.get(branch)?;
-        let leaf = leaves.partition_point(|leaf| leaf.first().is_some_and(|node| node.id() <= id)).saturating_sub(1);
-        let slot = leaves.get(leaf)?.binary_search_by(|node| node.id().cmp(id));
-        Some(Place { branch, leaf, slot })
+/// The nodes of a set, sorted by id.
+struct Iter<'a> {
+    walk: Walk<'a>,
+    left: usize,
+}
+
+impl<'a> Iterator for Iter<'a> {
+    type Item = &'a Arc<ClusterNode>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let node = self.walk.node()?;
+        self.walk.advance();
+        self.left = self.left.saturating_sub(1);
+        Some(node)
     }
 
-    fn leaf_mut(&mut self, place: &Place) -> &mut Leaf {
-        Arc::make_mut(&mut Arc::make_mut(&mut self.branches[place.branch])[place.leaf])
-    }
-
-    fn split(&mut self, place: &Place) {
-        let branch = Arc::make_mut(&mut self.branches[place.branch]);
-        let upper = Arc::make_mut(&mut branch[place.leaf]).split_off(CAPACITY / 2);
-        branch.insert(place.leaf + 1, Arc::new(upper));
-        if branch.len() > CAPACITY {
-            let upper = branch.split_off(CAPACITY / 2);
-            self.branches.insert(place.branch + 1, Arc::new(upper));
-        }
-    }
-
-    /// Whether removals have left so little in each branch that walking the set costs more than rebuilding it.
-    fn is_sparse(&self) -> bool {
-        self.branches.len() > 2 && self.len < self.branches.len() * CAPACITY * CAPACITY / 16
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
     }
 }
 
-/// Cuts a sequence into pieces of at most [`BULK`].
-fn cut<T>(items: Vec<T>) -> Vec<Vec<T>> {
-    let mut pieces = Vec::with_capacity(items.len().div_ceil(BULK));
-    let mut items = items.into_iter();
-    loop {
-        let piece: Vec<T> = items.by_ref().take(BULK).collect();
-        if piece.is_empty() {
-            return pieces;
-        }
-        pieces.push(piece);
-    }
-}
+impl ExactSizeIterator for Iter<'_> {}
 
 impl PartialEq for Members {
     fn eq(&self, other: &Self) -> bool {
-        self.hash == other.hash
-            && self.len == other.len
-            && self.iter().zip(other.iter()).all(|(a, b)| Arc::ptr_eq(a, b) || a == b)
+        if self.hash != other.hash || self.len != other.len {
+            return false;
+        }
+        if Arc::ptr_eq(&self.root, &other.root) {
+            return true;
+        }
+        let (mut mine, mut others) = (Walk::new(&self.root), Walk::new(&other.root));
+        loop {
+            mine.skip_shared(&mut others);
+            match (mine.node(), others.node()) {
+                (None, None) => return true,
+                (Some(a), Some(b)) if Arc::ptr_eq(a, b) || a == b => {
+                    mine.advance();
+                    others.advance();
+                }
+                _ => return false,
+            }
+        }
     }
 }
 

@@ -1,0 +1,1086 @@
+//! Which providers are registered, which of them are enabled, and why the others are not.
+//!
+//! Every operation first prepares the new set, then saves it, then puts it in force: whatever fails, the old set stays
+//! wholly in force. What it takes to get from the old set to the new one is handed out as a [`RegistryChange`]; running
+//! the providers, and how healthy they are, is the hub's business. What makes a definition acceptable by itself is the
+//! validator's.
+//!
+//! Lives on the callers' threads. Operations may block while backends are asked whether they are there; the time is an
+//! argument, and nothing runs in the background.
+
+mod change;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use change::RegistryChange;
+
+use crate::clock::Timestamp;
+use crate::error::{ErrorCategory, ErrorCode, ProvisioningError};
+use crate::panics::caught;
+use crate::provider::{CancelToken, ClusterProvider, ProviderDescriptor, ProviderId};
+use crate::store::{MAX_PROVIDERS, ProviderStore, StoredSet};
+use crate::validator::{
+    CONNECTIVITY_TIMEOUT, ProviderValidator, Suppression, SuppressionChange, SuppressionSettings, ValidationReport,
+    check_connectivity,
+};
+use change::{differences, equal_but_for_priority};
+
+const STARTING: &str = "restoring the providers";
+const REGISTERING: &str = "registering a provider";
+const REMOVING: &str = "removing a provider";
+const RELOADING: &str = "reloading the providers";
+
+/// The most changes of the suppression that wait to be taken; the oldest go first.
+const MAX_NOTICES: usize = 64;
+
+/// A registered provider.
+#[derive(Clone)]
+pub struct ProviderEntry {
+    /// Its definition, with the priority in force. ([`ClusterProvider::descriptor`] keeps the priority with which the
+    /// provider was made.)
+    pub descriptor: ProviderDescriptor,
+    /// Whether it is enabled, or why not.
+    pub status: Enablement,
+    /// Whether its backend answered when it was last asked, at the start or at registration. False also if it was not
+    /// asked because the provider is disabled. How it is now is the provider's health.
+    pub reachable: bool,
+    provider: Arc<dyn ClusterProvider>,
+}
+
+/// Whether a registered provider may be run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Enablement {
+    /// It may.
+    Enabled,
+    /// It may not.
+    Disabled {
+        /// Why.
+        reason: ProvisioningError,
+    },
+}
+
+impl ProviderEntry {
+    /// The provider itself.
+    pub fn provider(&self) -> &Arc<dyn ClusterProvider> {
+        &self.provider
+    }
+
+    /// Whether it is enabled.
+    pub fn is_enabled(&self) -> bool {
+        self.status == Enablement::Enabled
+    }
+}
+
+impl fmt::Display for ProviderEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}, priority {}): ", self.descriptor.id, self.descriptor.kind, self.descriptor.priority)?;
+        match &self.status {
+            Enablement::Enabled if self.reachable => f.write_str("enabled"),
+            Enablement::Enabled => f.write_str("enabled, but not reachable when last asked"),
+            Enablement::Disabled { reason } => write!(f, "disabled: {reason}"),
+        }
+    }
+}
+
+impl fmt::Debug for ProviderEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProviderEntry")
+            .field("descriptor", &self.descriptor)
+            .field("status", &self.status)
+            .field("reachable", &self.reachable)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How a registry goes about its work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RegistrySettings {
+    /// How long all backends together have for answering, at a start and at each submission. Default 5 s.
+    pub connectivity_timeout: Duration,
+    /// When enabling is suppressed.
+    pub suppression: SuppressionSettings,
+}
+
+impl Default for RegistrySettings {
+    fn default() -> Self {
+        Self { connectivity_timeout: CONNECTIVITY_TIMEOUT, suppression: SuppressionSettings::default() }
+    }
+}
+
+/// What came of a start.
+#[derive(Debug)]
+pub struct RestoreReport {
+    /// What is to be run.
+    pub change: RegistryChange,
+    /// Whether the set came from the store, rather than from the given definitions.
+    pub restored: bool,
+    /// In what the given definitions differ from the stored ones, which won.
+    pub differences: Vec<DefinitionDifference>,
+    /// Why stored providers could not be reached. They are accepted nevertheless.
+    pub unreachable: Vec<ProvisioningError>,
+}
+
+/// How a given definition differs from the stored one of the same name, which is in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DefinitionDifference {
+    /// The provider.
+    pub id: ProviderId,
+    /// One line per field that differs.
+    pub fields: Vec<String>,
+}
+
+impl fmt::Display for DefinitionDifference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the given definition of provider {} is not in force: {}", self.id, self.fields.join("; "))
+    }
+}
+
+/// The registered providers, in the order of their registration. See the module's description for how they change.
+pub struct ProviderRegistry {
+    validator: ProviderValidator,
+    store: Option<Box<dyn ProviderStore>>,
+    connectivity_timeout: Duration,
+    suppression: Suppression,
+    notices: Vec<SuppressionChange>,
+    epoch: u64,
+    entries: Vec<ProviderEntry>,
+}
+
+impl ProviderRegistry {
+    /// Starts from the store, or, if it holds no definitions, from the given ones.
+    ///
+    /// The epoch comes first: the start time in milliseconds, or the stored epoch + 1 if that is greater, is saved before
+    /// anything else is done. A stored set wins over the given one; its backends are asked, all at once, but need not
+    /// answer. Given definitions that seed an empty store are accepted only if they all are acceptable and the backend of
+    /// each enabled one answers. Without a store nothing outlives the process, and the epoch is the start time.
+    ///
+    /// # Errors
+    /// Those of the store; [`ErrorCode::DuplicateName`] if two given definitions share a name;
+    /// [`ErrorCode::NoProviders`] if there is no definition at all; else what is wrong with the first definition that
+    /// cannot be accepted. The stored definitions stay as they are.
+    pub fn start(
+        validator: ProviderValidator,
+        store: Option<Box<dyn ProviderStore>>,
+        given: Vec<ProviderDescriptor>,
+        settings: RegistrySettings,
+        now: Timestamp,
+        cancel: &CancelToken,
+    ) -> Result<(ProviderRegistry, RestoreReport), ProvisioningError> {
+        let mut registry = Self {
+            validator,
+            store,
+            connectivity_timeout: settings.connectivity_timeout,
+            suppression: Suppression::new(settings.suppression),
+            notices: Vec::new(),
+            epoch: 0,
+            entries: Vec::new(),
+        };
+        let stored = registry.take_epoch(now)?;
+        check_names(&given, STARTING)?;
+        let restored = !stored.is_empty();
+        let differences = if restored { compare(&stored, &given) } else { Vec::new() };
+        let definitions = if restored { stored } else { given };
+        if definitions.is_empty() {
+            return Err(ProvisioningError::new(ErrorCode::NoProviders, STARTING, "neither stored nor given ones"));
+        }
+        check_names(&definitions, STARTING)?;
+        let made = definitions.iter().map(|definition| registry.make(definition));
+        let made = made.collect::<Result<Vec<_>, _>>();
+        let mut entries = made.map_err(|error| if restored { of_stored(&error) } else { error })?;
+        let unreachable = registry.connect(&mut entries, cancel);
+        if let Some(error) = unreachable.first().filter(|_| !restored) {
+            return Err(error.clone());
+        }
+        let change = registry.commit(entries)?;
+        Ok((registry, RestoreReport { change, restored, differences, unreachable }))
+    }
+
+    /// Adds a provider at the end of the order. A definition identical to that of a registered one changes nothing.
+    /// One that lacks a required capability is accepted as disabled.
+    ///
+    /// # Errors
+    /// [`ErrorCode::DuplicateName`] if a different definition has the name: the existing one stays. What the validator
+    /// or the backend says; each of these counts as a validation failure. [`ErrorCode::EnablingSuppressed`] if there
+    /// were too many. Those of the store. The set in force is unchanged.
+    pub fn register(
+        &mut self,
+        descriptor: ProviderDescriptor,
+        now: Timestamp,
+        cancel: &CancelToken,
+    ) -> Result<RegistryChange, ProvisioningError> {
+        let prepared = self.check_name(&descriptor).and_then(|()| {
+            let known = self.entries.iter().any(|entry| entry.descriptor.id == descriptor.id);
+            let added = if known { None } else { Some(descriptor) };
+            let definitions = self.entries.iter().map(|entry| entry.descriptor.clone()).chain(added).collect();
+            self.prepare(definitions, REGISTERING, now, cancel)
+        });
+        self.settle(prepared, now)
+    }
+
+    /// Removes a provider.
+    ///
+    /// # Errors
+    /// [`ErrorCode::UnknownProvider`] if there is none of that name, [`ErrorCode::NoProviders`] if it is the last one;
+    /// those of the store. The set in force is unchanged.
+    pub fn remove(&mut self, id: &ProviderId) -> Result<RegistryChange, ProvisioningError> {
+        let entries: Vec<_> = self.entries.iter().filter(|entry| entry.descriptor.id != *id).cloned().collect();
+        let refuse = |code, reason: &'static str| Err(ProvisioningError::new(code, REMOVING, reason).with_provider(id));
+        if entries.len() == self.entries.len() {
+            return refuse(ErrorCode::UnknownProvider, "it is not registered");
+        }
+        if entries.is_empty() {
+            return refuse(ErrorCode::NoProviders, "it is the last one");
+        }
+        self.commit(entries)
+    }
+
+    /// Replaces the whole set. Providers whose definitions are unchanged go on, and so do those of which only the
+    /// priority changed; their backends are not asked. The order becomes that of the new set.
+    ///
+    /// # Errors
+    /// [`ErrorCode::NoProviders`] if the new set is empty, [`ErrorCode::DuplicateName`] if it names a provider twice,
+    /// else as for [`register`](Self::register). The old set stays wholly in force.
+    pub fn replace_all(
+        &mut self,
+        definitions: Vec<ProviderDescriptor>,
+        now: Timestamp,
+        cancel: &CancelToken,
+    ) -> Result<RegistryChange, ProvisioningError> {
+        let prepared = self.prepare(definitions, RELOADING, now, cancel);
+        self.settle(prepared, now)
+    }
+
+    /// Judges a definition as [`register`](Self::register) would, without changing anything and without counting as a
+    /// failure. Its backend is asked if `connectivity` is set.
+    pub fn dry_run(
+        &self,
+        descriptor: &ProviderDescriptor,
+        connectivity: bool,
+        cancel: &CancelToken,
+    ) -> ValidationReport {
+        let timeout = connectivity.then_some(self.connectivity_timeout);
+        let report = self.validator.dry_run(descriptor, timeout, cancel);
+        ValidationReport { name: self.check_name(descriptor), ..report }
+    }
+
+    /// The registered providers, in the order of their registration.
+    pub fn list(&self) -> &[ProviderEntry] {
+        &self.entries
+    }
+
+    /// The provider of that name.
+    pub fn get(&self, id: &ProviderId) -> Option<&ProviderEntry> {
+        self.entries.iter().find(|entry| entry.descriptor.id == *id)
+    }
+
+    /// The epoch of this start: greater than that of every earlier start with the same store.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Whether enabling is suppressed at this time, and if so, until when if nothing more fails.
+    pub fn suppressed_until(&self, now: Timestamp) -> Option<Timestamp> {
+        self.suppression.until().filter(|until| now < *until)
+    }
+
+    /// Lifts the suppression; whether there was one.
+    pub fn lift_suppression(&mut self, now: Timestamp) -> bool {
+        self.advance(now);
+        let change = self.suppression.lift(now);
+        self.note(change)
+    }
+
+    /// The beginnings and ends of suppression since the last call, up to this time, oldest first; at most 64. Each is
+    /// worth a warning event. To be called after every operation, and at [`suppressed_until`](Self::suppressed_until).
+    pub fn take_suppression_changes(&mut self, now: Timestamp) -> Vec<SuppressionChange> {
+        self.advance(now);
+        std::mem::take(&mut self.notices)
+    }
+
+    /// Reads the stored definitions, and saves the new epoch with them before anything else is done.
+    fn take_epoch(&mut self, now: Timestamp) -> Result<Vec<ProviderDescriptor>, ProvisioningError> {
+        let stored = with_store(&mut self.store, STARTING, |store| store.load())?.unwrap_or_default();
+        let next = stored.epoch.checked_add(1).ok_or_else(|| {
+            ProvisioningError::new(ErrorCode::StoreCorrupt, STARTING, "the stored epoch is the last possible one")
+        })?;
+        self.epoch = now.as_millis().max(next);
+        let set = StoredSet { epoch: self.epoch, descriptors: stored.descriptors };
+        with_store(&mut self.store, STARTING, |store| store.save(&set))?;
+        Ok(set.descriptors)
+    }
+
+    /// Whether the name is free, or belongs to the same definition.
+    fn check_name(&self, descriptor: &ProviderDescriptor) -> Result<(), ProvisioningError> {
+        let Some(existing) = self.get(&descriptor.id) else { return Ok(()) };
+        let fields = differences(&existing.descriptor, descriptor);
+        if fields.is_empty() {
+            return Ok(());
+        }
+        let reason = format!("the name is taken by a different definition: {}", fields.join("; "));
+        Err(ProvisioningError::new(ErrorCode::DuplicateName, REGISTERING, reason).with_provider(&descriptor.id))
+    }
+
+    /// The entries of the new set: those in force where the definition still makes the same provider, new ones
+    /// otherwise. Changes nothing but the passage of time.
+    fn prepare(
+        &mut self,
+        definitions: Vec<ProviderDescriptor>,
+        doing: &'static str,
+        now: Timestamp,
+        cancel: &CancelToken,
+    ) -> Result<Vec<ProviderEntry>, ProvisioningError> {
+        self.advance(now);
+        if definitions.is_empty() {
+            return Err(ProvisioningError::new(ErrorCode::NoProviders, doing, "the new set is empty"));
+        }
+        check_names(&definitions, doing)?;
+        let (mut entries, mut fresh) = (Vec::with_capacity(definitions.len()), Vec::new());
+        for definition in definitions {
+            match self.get(&definition.id) {
+                Some(entry) if entry.descriptor == definition => entries.push(entry.clone()),
+                Some(entry) if equal_but_for_priority(&entry.descriptor, &definition) => {
+                    self.validator.check_fields(&definition)?;
+                    entries.push(ProviderEntry { descriptor: definition, ..entry.clone() });
+                }
+                _ => {
+                    let entry = self.make(&definition)?;
+                    fresh.push(entries.len());
+                    entries.push(entry);
+                }
+            }
+        }
+        let mut newcomers: Vec<_> = fresh.iter().map(|index| entries[*index].clone()).collect();
+        if let Some(newcomer) = newcomers.iter().find(|entry| entry.is_enabled() && self.suppression.is_active()) {
+            let reason = "there were too many validation failures";
+            let error = ProvisioningError::new(ErrorCode::EnablingSuppressed, doing, reason);
+            return Err(error.with_provider(&newcomer.descriptor.id));
+        }
+        if let Some(error) = self.connect(&mut newcomers, cancel).into_iter().next() {
+            return Err(error);
+        }
+        for (index, newcomer) in fresh.into_iter().zip(newcomers) {
+            entries[index] = newcomer;
+        }
+        Ok(entries)
+    }
+
+    /// Commits what was prepared, or counts the failure.
+    fn settle(
+        &mut self,
+        prepared: Result<Vec<ProviderEntry>, ProvisioningError>,
+        now: Timestamp,
+    ) -> Result<RegistryChange, ProvisioningError> {
+        match prepared {
+            Ok(entries) => self.commit(entries),
+            Err(error) => {
+                if is_failure(&error) {
+                    self.advance(now);
+                    let change = self.suppression.failure(now);
+                    self.note(change);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Saves the new set and puts it in force; after the save nothing can fail.
+    fn commit(&mut self, entries: Vec<ProviderEntry>) -> Result<RegistryChange, ProvisioningError> {
+        // Saved also if nothing changed: after a failed save the store may hold the other set.
+        let descriptors = entries.iter().map(|entry| entry.descriptor.clone()).collect();
+        let set = StoredSet { epoch: self.epoch, descriptors };
+        with_store(&mut self.store, "saving the provider set", |store| store.save(&set))?;
+        let change = RegistryChange::between(&self.entries, &entries);
+        self.entries = entries;
+        Ok(change)
+    }
+
+    /// A new entry, not yet known to be reachable.
+    fn make(&self, descriptor: &ProviderDescriptor) -> Result<ProviderEntry, ProvisioningError> {
+        let valid = self.validator.validate(descriptor)?;
+        let status = match valid.shortfall {
+            None => Enablement::Enabled,
+            Some(reason) => Enablement::Disabled { reason },
+        };
+        Ok(ProviderEntry { descriptor: descriptor.clone(), status, reachable: false, provider: valid.provider })
+    }
+
+    /// Asks the backends of the enabled entries, all at once, and marks those that answer; the errors of the others.
+    fn connect(&self, entries: &mut [ProviderEntry], cancel: &CancelToken) -> Vec<ProvisioningError> {
+        let mut asked: Vec<_> = entries.iter_mut().filter(|entry| entry.is_enabled()).collect();
+        let providers: Vec<_> = asked.iter().map(|entry| Arc::clone(&entry.provider)).collect();
+        let answers = check_connectivity(&providers, self.connectivity_timeout, cancel);
+        let mut errors = Vec::new();
+        for (entry, answer) in asked.iter_mut().zip(answers) {
+            entry.reachable = answer.is_ok();
+            errors.extend(answer.err());
+        }
+        errors
+    }
+
+    fn advance(&mut self, now: Timestamp) {
+        let change = self.suppression.advance(now);
+        self.note(change);
+    }
+
+    fn note(&mut self, change: Option<SuppressionChange>) -> bool {
+        let Some(change) = change else { return false };
+        if self.notices.len() == MAX_NOTICES {
+            self.notices.remove(0);
+        }
+        self.notices.push(change);
+        true
+    }
+}
+
+impl fmt::Debug for ProviderRegistry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProviderRegistry")
+            .field("epoch", &self.epoch)
+            .field("entries", &self.entries)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether a refused submission counts towards suppression: everything that is wrong with it or its backend, but not the
+/// suppression itself, which would never end for one who tries again and again, nor a stop, which is not its fault.
+fn is_failure(error: &ProvisioningError) -> bool {
+    match error.code() {
+        ErrorCode::EnablingSuppressed | ErrorCode::Stopped | ErrorCode::ThreadRefused => false,
+        code => code.category() != ErrorCategory::Store,
+    }
+}
+
+/// The same error, saying that the definition is a stored one: the operator will not find it in the configuration.
+fn of_stored(error: &ProvisioningError) -> ProvisioningError {
+    let detail = format!("its stored definition cannot be used: {}", error.detail());
+    let mut told = ProvisioningError::new(error.code(), STARTING, detail);
+    if let Some(provider) = error.provider() {
+        told = told.with_provider(provider);
+    }
+    if let Some(field) = error.field() {
+        told = told.with_field(field.to_owned());
+    }
+    told
+}
+
+/// Uses the store, if there is one. A store may be the host's own: its panic is an error.
+fn with_store<T>(
+    store: &mut Option<Box<dyn ProviderStore>>,
+    doing: &'static str,
+    work: impl FnOnce(&mut dyn ProviderStore) -> Result<T, ProvisioningError>,
+) -> Result<Option<T>, ProvisioningError> {
+    let Some(store) = store else { return Ok(None) };
+    let outcome = caught(|| work(store.as_mut())).unwrap_or_else(|panic| {
+        Err(ProvisioningError::new(ErrorCode::StoreIo, doing, format!("the store panicked: {panic}")))
+    });
+    outcome.map(Some)
+}
+
+/// Refuses sets that name a provider twice, or too many providers.
+fn check_names(definitions: &[ProviderDescriptor], doing: &'static str) -> Result<(), ProvisioningError> {
+    if definitions.len() > MAX_PROVIDERS {
+        let reason = format!("{} providers are more than the {MAX_PROVIDERS} allowed", definitions.len());
+        return Err(ProvisioningError::new(ErrorCode::InvalidConfig, doing, reason));
+    }
+    let mut ids = BTreeSet::new();
+    match definitions.iter().find(|definition| !ids.insert(&definition.id)) {
+        None => Ok(()),
+        Some(twice) => {
+            let reason = "the set defines it more than once";
+            Err(ProvisioningError::new(ErrorCode::DuplicateName, doing, reason).with_provider(&twice.id))
+        }
+    }
+}
+
+/// How the given definitions differ from the stored ones, including those that the store does not know at all.
+fn compare(stored: &[ProviderDescriptor], given: &[ProviderDescriptor]) -> Vec<DefinitionDifference> {
+    let difference = |given: &ProviderDescriptor| {
+        let fields = match stored.iter().find(|stored| stored.id == given.id) {
+            Some(stored) => differences(stored, given),
+            None => vec!["the store holds other providers, but not this one".to_owned()],
+        };
+        (!fields.is_empty()).then(|| DefinitionDifference { id: given.id.clone(), fields })
+    };
+    given.iter().filter_map(difference).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::provider::ProviderKind;
+    use crate::validator::testing::{Backends, definition, validator};
+
+    /// A store in memory that can be made to fail.
+    #[derive(Clone, Default)]
+    struct Disk(Arc<Mutex<DiskState>>);
+
+    #[derive(Default)]
+    struct DiskState {
+        set: StoredSet,
+        saves: Vec<StoredSet>,
+        fails: bool,
+        panics: bool,
+    }
+
+    impl ProviderStore for Disk {
+        fn load(&mut self) -> Result<StoredSet, ProvisioningError> {
+            Ok(self.0.lock().unwrap().set.clone())
+        }
+
+        fn save(&mut self, set: &StoredSet) -> Result<(), ProvisioningError> {
+            let (fails, panics) = {
+                let mut state = self.0.lock().unwrap();
+                if !state.fails && !state.panics {
+                    state.set = set.clone();
+                    state.saves.push(set.clone());
+                }
+                (state.fails, state.panics)
+            };
+            assert!(!panics, "a scripted panic");
+            if fails { Err(ProvisioningError::new(ErrorCode::StoreIo, "saving", "disk full")) } else { Ok(()) }
+        }
+    }
+
+    impl Disk {
+        fn holding(epoch: u64, descriptors: Vec<ProviderDescriptor>) -> Disk {
+            let disk = Disk::default();
+            disk.0.lock().unwrap().set = StoredSet { epoch, descriptors };
+            disk
+        }
+
+        fn set(&self) -> StoredSet {
+            self.0.lock().unwrap().set.clone()
+        }
+
+        fn fails(&self, fails: bool) {
+            self.0.lock().unwrap().fails = fails;
+        }
+    }
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_millis(1_000_000 + seconds * 1000)
+    }
+
+    type Attempt = fn(&mut ProviderRegistry) -> Result<RegistryChange, ProvisioningError>;
+    type Started = Result<(ProviderRegistry, RestoreReport), ProvisioningError>;
+
+    fn start(disk: &Disk, given: Vec<ProviderDescriptor>, down: &[&str]) -> (Started, Arc<Backends>) {
+        let (validator, backends) = validator();
+        backends.down(down);
+        let settings =
+            RegistrySettings { connectivity_timeout: Duration::from_secs(60), ..RegistrySettings::default() };
+        let store = Some(Box::new(disk.clone()) as Box<dyn ProviderStore>);
+        (ProviderRegistry::start(validator, store, given, settings, at(0), &CancelToken::new()), backends)
+    }
+
+    /// A registry seeded with definitions of these names; nothing noted yet.
+    fn seeded(ids: &[&str]) -> (ProviderRegistry, Disk, Arc<Backends>) {
+        let disk = Disk::default();
+        let (started, backends) = start(&disk, ids.iter().map(|id| definition(id)).collect(), &[]);
+        let _ = (backends.take_checked(), backends.take_made());
+        (started.unwrap().0, disk, backends)
+    }
+
+    fn id(text: &str) -> ProviderId {
+        ProviderId::new(text).unwrap()
+    }
+
+    fn never() -> CancelToken {
+        CancelToken::new()
+    }
+
+    fn names<'a>(ids: impl IntoIterator<Item = &'a ProviderId>) -> Vec<&'a str> {
+        ids.into_iter().map(ProviderId::as_str).collect()
+    }
+
+    fn added(change: &RegistryChange) -> Vec<&str> {
+        names(change.added.iter().map(|entry| &entry.descriptor.id))
+    }
+
+    fn registered(registry: &ProviderRegistry) -> Vec<ProviderDescriptor> {
+        registry.list().iter().map(|entry| entry.descriptor.clone()).collect()
+    }
+
+    /// The set in force, by the providers themselves: equal only if nothing was made anew.
+    fn in_force(registry: &ProviderRegistry) -> Vec<(ProviderDescriptor, Enablement, bool, usize)> {
+        let identity = |entry: &ProviderEntry| Arc::as_ptr(&entry.provider).cast::<()>() as usize;
+        let entry =
+            |entry: &ProviderEntry| (entry.descriptor.clone(), entry.status.clone(), entry.reachable, identity(entry));
+        registry.list().iter().map(entry).collect()
+    }
+
+    // Start
+
+    #[test]
+    fn p1_5_accepted_definitions_are_restored_after_a_restart_in_their_order() {
+        let disk = Disk::default();
+        let (started, _) = start(&disk, vec![definition("b")], &[]);
+        let (mut registry, report) = started.unwrap();
+        assert!(!report.restored);
+        assert_eq!(added(&report.change), ["b"]);
+        registry.register(definition("a").priority(7), at(1), &never()).unwrap();
+        let before = registered(&registry);
+
+        let (registry, report) = start(&disk, vec![], &[]).0.unwrap();
+        assert!(report.restored && report.differences.is_empty() && report.unreachable.is_empty());
+        assert_eq!(registered(&registry), before);
+        assert_eq!(names(&report.change.order), ["b", "a"]);
+        assert!(registry.list().iter().all(|entry| entry.reachable));
+    }
+
+    #[test]
+    fn p1_5_a_stored_set_wins_over_the_given_one_and_the_difference_is_named() {
+        let disk = Disk::holding(1, vec![definition("same"), definition("a").priority(1), definition("stored-only")]);
+        let given = vec![
+            definition("same"),
+            definition("a").priority(2).endpoint("x").parameter("service", "bills").parameter("watch", "no"),
+            definition("given-only"),
+        ];
+        let (registry, report) = start(&disk, given, &[]).0.unwrap();
+        assert_eq!(names(registry.list().iter().map(|entry| &entry.descriptor.id)), ["same", "a", "stored-only"]);
+        assert_eq!(registry.get(&id("a")).unwrap().descriptor.priority, 1);
+        let found: Vec<_> = report.differences.iter().map(|found| (found.id.as_str(), found.fields.clone())).collect();
+        assert_eq!(
+            found,
+            [
+                (
+                    "a",
+                    vec![
+                        "priority: 1 in force, 2 given".to_owned(),
+                        "endpoints: [] in force, [\"x\"] given".to_owned(),
+                        "service: \"orders\" in force, \"bills\" given".to_owned(),
+                        "watch: none in force, \"no\" given".to_owned(),
+                    ]
+                ),
+                ("given-only", vec!["the store holds other providers, but not this one".to_owned()]),
+            ]
+        );
+    }
+
+    #[test]
+    fn p1_5_every_field_shows_in_the_difference() {
+        use crate::provider::Credential;
+        let stored = definition("a");
+        let mut other_kind = stored.clone();
+        other_kind.kind = ProviderKind::consul();
+        let variants = [
+            (other_kind, "kind: scripted in force, consul given"),
+            (stored.clone().priority(3), "priority: 0 in force, 3 given"),
+            (stored.clone().endpoint("x"), "endpoints: [] in force, [\"x\"] given"),
+            (
+                stored.clone().credential(Credential::TokenEnv("T".into())),
+                "credential: none in force, environment variable \"T\" given",
+            ),
+            (stored.clone().parameter("p", "1"), "p: none in force, \"1\" given"),
+        ];
+        for (given, line) in variants {
+            assert_eq!(differences(&stored, &given), [line]);
+            let priority_only = line.starts_with("priority");
+            assert_eq!(equal_but_for_priority(&stored, &given), priority_only, "{line}");
+        }
+        assert!(differences(&stored, &stored.clone()).is_empty());
+    }
+
+    #[test]
+    fn p1_5_the_epoch_rises_from_start_to_start_and_is_saved_before_anything_else() {
+        let disk = Disk::default();
+        assert_eq!(start(&disk, vec![definition("a")], &[]).0.unwrap().0.epoch(), at(0).as_millis());
+        // The clock stands still, or was set back.
+        assert_eq!(start(&disk, vec![], &[]).0.unwrap().0.epoch(), at(0).as_millis() + 1);
+        assert_eq!(disk.set().epoch, at(0).as_millis() + 1);
+
+        // Also a start that fails has used its epoch up, and the stored definitions stay.
+        let disk = Disk::holding(5, vec![definition("a").parameter("panic", "create")]);
+        assert!(start(&disk, vec![], &[]).0.is_err());
+        assert_eq!(
+            disk.set(),
+            StoredSet { epoch: at(0).as_millis(), ..Disk::holding(5, disk.set().descriptors).set() }
+        );
+        assert_eq!(disk.0.lock().unwrap().saves.len(), 1);
+
+        let disk = Disk::holding(5, vec![definition("a")]);
+        disk.fails(true);
+        let (started, backends) = start(&disk, vec![], &[]);
+        assert_eq!(started.unwrap_err().code(), ErrorCode::StoreIo);
+        assert!(backends.take_made().is_empty(), "no epoch, no start");
+
+        let disk = Disk::holding(u64::MAX, vec![definition("a")]);
+        assert_eq!(start(&disk, vec![], &[]).0.unwrap_err().code(), ErrorCode::StoreCorrupt);
+    }
+
+    #[test]
+    fn p1_5_every_save_carries_the_epoch_of_this_start() {
+        let (mut registry, disk, _) = seeded(&["a"]);
+        registry.register(definition("b"), at(1), &never()).unwrap();
+        assert_eq!(disk.set(), StoredSet { epoch: registry.epoch(), descriptors: registered(&registry) });
+    }
+
+    #[test]
+    fn p1_1_no_provider_at_all_stops_the_start() {
+        assert_eq!(start(&Disk::default(), vec![], &[]).0.unwrap_err().code(), ErrorCode::NoProviders);
+    }
+
+    #[test]
+    fn p1_2_a_name_given_twice_stops_the_start() {
+        let twice = || vec![definition("a"), definition("a")];
+        let error = start(&Disk::default(), twice(), &[]).0.unwrap_err();
+        assert_eq!((error.code(), error.provider()), (ErrorCode::DuplicateName, Some(&id("a"))));
+        let error = start(&Disk::holding(1, vec![definition("b")]), twice(), &[]).0.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::DuplicateName);
+        // A store of the host's own may be less strict than ours.
+        let error = start(&Disk::holding(1, twice()), vec![], &[]).0.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::DuplicateName);
+    }
+
+    #[test]
+    fn p1_1_a_stored_definition_of_unknown_kind_stops_the_start_and_says_that_it_is_stored() {
+        let mut unknown = definition("a");
+        unknown.kind = ProviderKind::new("etcd").unwrap();
+        let disk = Disk::holding(1, vec![definition("b"), unknown]);
+        let error = start(&disk, vec![], &[]).0.unwrap_err();
+        assert_eq!(
+            (error.code(), error.provider(), error.field()),
+            (ErrorCode::UnknownKind, Some(&id("a")), Some("kind"))
+        );
+        assert!(error.detail().contains("stored"), "{error}");
+        assert_eq!(disk.set().descriptors.len(), 2);
+    }
+
+    #[test]
+    fn p1_4_restored_providers_need_not_answer_but_given_ones_must() {
+        let disk = Disk::default();
+        let both = || vec![definition("a"), definition("b")];
+        let error = start(&disk, both(), &["b"]).0.unwrap_err();
+        assert_eq!((error.code(), error.provider()), (ErrorCode::BackendUnavailable, Some(&id("b"))));
+        assert!(disk.set().descriptors.is_empty(), "nothing was accepted");
+
+        let disk = Disk::holding(1, both());
+        let (registry, report) = start(&disk, vec![], &["b"]).0.unwrap();
+        assert_eq!(registry.list().iter().map(|entry| entry.reachable).collect::<Vec<_>>(), [true, false]);
+        assert_eq!(names(report.unreachable.iter().filter_map(ProvisioningError::provider)), ["b"]);
+        assert_eq!(added(&report.change), ["a", "b"]);
+        assert!(registry.get(&id("b")).unwrap().to_string().contains("not reachable when last asked"));
+    }
+
+    #[test]
+    fn p1_5_without_a_store_the_epoch_is_the_start_time() {
+        let given = vec![definition("a")];
+        let (registry, _) =
+            ProviderRegistry::start(validator().0, None, given, RegistrySettings::default(), at(9), &never()).unwrap();
+        assert_eq!(registry.epoch(), at(9).as_millis());
+    }
+
+    // Registering and removing
+
+    #[test]
+    fn p1_2_a_duplicate_name_is_refused_and_the_existing_one_stays() {
+        let (mut registry, disk, backends) = seeded(&["a"]);
+        let (before, stored) = (in_force(&registry), disk.set());
+        let error = registry.register(definition("a").priority(5), at(1), &never()).unwrap_err();
+        assert_eq!((error.code(), error.provider()), (ErrorCode::DuplicateName, Some(&id("a"))));
+        assert!(error.detail().contains("priority: 0 in force, 5 given"), "{error}");
+        assert_eq!((in_force(&registry), disk.set()), (before, stored));
+        assert!(backends.take_made().is_empty());
+    }
+
+    #[test]
+    fn p1_2_an_identical_definition_is_no_collision() {
+        let (mut registry, _, backends) = seeded(&["a", "b"]);
+        let before = in_force(&registry);
+        let change = registry.register(definition("a"), at(1), &never()).unwrap();
+        assert_eq!((in_force(&registry), names(&change.kept)), (before, vec!["a", "b"]));
+        assert!(change.added.is_empty() && change.removed.is_empty() && backends.take_made().is_empty());
+    }
+
+    #[test]
+    fn p1_1_a_bad_definition_is_refused_and_nothing_changes() {
+        let (mut registry, disk, _) = seeded(&["a"]);
+        let (before, stored) = (in_force(&registry), disk.set());
+        let error = registry.register(definition("b").priority(-1), at(1), &never()).unwrap_err();
+        assert_eq!((error.code(), error.field()), (ErrorCode::InvalidValue, Some("priority")));
+        assert_eq!((in_force(&registry), disk.set()), (before, stored));
+    }
+
+    #[test]
+    fn p1_3_a_provider_that_cannot_watch_is_registered_as_disabled_with_the_reason() {
+        let (mut registry, disk, backends) = seeded(&["a"]);
+        let blind = definition("b").parameter("watch", "no");
+        let change = registry.register(blind.clone(), at(1), &never()).unwrap();
+        let entry = registry.get(&id("b")).unwrap();
+        assert!(
+            matches!(&entry.status, Enablement::Disabled { reason } if reason.code() == ErrorCode::CapabilityMissing)
+        );
+        assert!(entry.to_string().starts_with("b (scripted, priority 0): disabled: [capability-missing]"), "{entry}");
+        assert!(change.added.is_empty(), "it is not run");
+        assert_eq!(names(change.disabled.iter().map(|entry| &entry.descriptor.id)), ["b"]);
+        assert_eq!(names(&change.order), ["a"]);
+        assert!(backends.take_checked().is_empty(), "nobody needs its backend");
+        assert_eq!(disk.set().descriptors, [definition("a"), blind]);
+
+        let change = registry.remove(&id("b")).unwrap();
+        assert!(change.removed.is_empty(), "what did not run is not stopped");
+    }
+
+    #[test]
+    fn p1_4_a_provider_whose_backend_does_not_answer_is_not_accepted() {
+        let (mut registry, disk, backends) = seeded(&["a"]);
+        let (before, stored) = (in_force(&registry), disk.set());
+        backends.down(&["b"]);
+        let error = registry.register(definition("b"), at(1), &never()).unwrap_err();
+        assert_eq!((error.code(), error.provider()), (ErrorCode::BackendUnavailable, Some(&id("b"))));
+        assert_eq!((in_force(&registry), disk.set()), (before, stored));
+        backends.down(&[]);
+        registry.register(definition("b"), at(2), &never()).unwrap();
+        assert!(registry.get(&id("b")).unwrap().reachable);
+        assert_eq!(backends.take_checked(), ["b", "b"], "those in force are not asked");
+    }
+
+    #[test]
+    fn p1_5_nothing_is_in_force_that_is_not_stored() {
+        let (mut registry, disk, _) = seeded(&["a", "b"]);
+        let (before, stored) = (in_force(&registry), disk.set());
+        let attempts: [Attempt; 3] = [
+            |registry| registry.register(definition("c"), at(1), &never()),
+            |registry| registry.remove(&id("a")),
+            |registry| registry.replace_all(vec![definition("c")], at(1), &never()),
+        ];
+        for attempt in attempts {
+            disk.fails(true);
+            assert_eq!(attempt(&mut registry).unwrap_err().code(), ErrorCode::StoreIo);
+            disk.fails(false);
+            disk.0.lock().unwrap().panics = true;
+            assert_eq!(attempt(&mut registry).unwrap_err().code(), ErrorCode::StoreIo);
+            disk.0.lock().unwrap().panics = false;
+            assert_eq!((in_force(&registry), disk.set()), (before.clone(), stored.clone()));
+        }
+    }
+
+    #[test]
+    fn p5_4_a_set_is_saved_again_even_if_nothing_changed() {
+        // After a save that failed late the store may hold the other set.
+        let (mut registry, disk, _) = seeded(&["a"]);
+        disk.0.lock().unwrap().set.descriptors = vec![definition("x")];
+        registry.replace_all(vec![definition("a")], at(1), &never()).unwrap();
+        assert_eq!(disk.set().descriptors, [definition("a")]);
+    }
+
+    #[test]
+    fn p1_2_removing_frees_the_name_and_the_last_provider_stays() {
+        let (mut registry, disk, _) = seeded(&["a", "b"]);
+        let change = registry.remove(&id("a")).unwrap();
+        assert_eq!((names(&change.removed), names(&change.kept)), (vec!["a"], vec!["b"]));
+        assert_eq!(disk.set().descriptors, [definition("b")]);
+        assert_eq!(registry.remove(&id("a")).unwrap_err().code(), ErrorCode::UnknownProvider);
+        assert_eq!(registry.remove(&id("b")).unwrap_err().code(), ErrorCode::NoProviders);
+        let change = registry.register(definition("a").priority(9), at(1), &never()).unwrap();
+        assert_eq!((added(&change), names(&change.order)), (vec!["a"], vec!["b", "a"]));
+    }
+
+    #[test]
+    fn p1_1_there_is_a_limit_to_the_number_of_providers() {
+        let (mut registry, _, backends) = seeded(&["a"]);
+        let many = (0..=MAX_PROVIDERS).map(|number| definition(&number.to_string())).collect();
+        assert_eq!(registry.replace_all(many, at(1), &never()).unwrap_err().code(), ErrorCode::InvalidConfig);
+        assert!(backends.take_made().is_empty());
+    }
+
+    // Reloading
+
+    #[test]
+    fn p5_4_a_reload_replaces_the_whole_set_and_says_what_to_do() {
+        let (mut registry, disk, backends) = seeded(&["same", "gone", "changed", "moved"]);
+        let before = registry.list().to_vec();
+        let new = vec![
+            definition("moved").priority(9),
+            definition("new"),
+            definition("changed").parameter("service", "bills"),
+            definition("same"),
+            definition("blind").parameter("watch", "no"),
+        ];
+        // Whoever is unchanged is not asked: its backend may be down at this very moment.
+        backends.down(&["same", "moved"]);
+        let change = registry.replace_all(new.clone(), at(1), &never()).unwrap();
+        assert_eq!(names(&change.removed), ["gone", "changed"]);
+        assert_eq!(added(&change), ["new", "changed"]);
+        assert_eq!(names(&change.kept), ["moved", "same"]);
+        assert_eq!(change.reprioritised, [(id("moved"), 9)]);
+        assert_eq!(names(&change.order), ["moved", "new", "changed", "same"]);
+        assert_eq!(names(change.disabled.iter().map(|entry| &entry.descriptor.id)), ["blind"]);
+        assert_eq!(backends.take_made(), ["new", "changed", "blind"]);
+        assert_eq!(backends.take_checked(), ["changed", "new"]);
+        assert_eq!((registered(&registry), disk.set().descriptors), (new.clone(), new));
+
+        let provider = |entries: &[ProviderEntry], name: &str| {
+            let entry = entries.iter().find(|entry| entry.descriptor.id.as_str() == name);
+            Arc::as_ptr(entry.unwrap().provider()).cast::<()>()
+        };
+        for (name, kept) in [("same", true), ("moved", true), ("changed", false)] {
+            assert_eq!(provider(&before, name) == provider(registry.list(), name), kept, "{name}");
+        }
+        assert!(registry.list().iter().all(|entry| entry.reachable == entry.is_enabled()));
+    }
+
+    #[test]
+    fn p5_4_a_reload_that_fails_anywhere_leaves_the_old_set_wholly_in_force() {
+        let (mut registry, disk, backends) = seeded(&["a", "b"]);
+        let (before, stored) = (in_force(&registry), disk.set());
+        backends.down(&["down"]);
+        let cases = [
+            (vec![], ErrorCode::NoProviders),
+            (vec![definition("a"), definition("c"), definition("c")], ErrorCode::DuplicateName),
+            (vec![definition("a"), definition("a")], ErrorCode::DuplicateName),
+            (vec![definition("c"), definition("d").priority(1001)], ErrorCode::InvalidValue),
+            (vec![definition("c"), definition("a").priority(1001)], ErrorCode::InvalidValue),
+            (vec![definition("c"), definition("d").parameter("panic", "create")], ErrorCode::ProviderPanicked),
+        ];
+        for (number, (new, code)) in cases.into_iter().enumerate() {
+            // Far apart, so that none is refused for the failures before it.
+            let now = at(100 * number as u64);
+            assert_eq!(registry.replace_all(new, now, &never()).unwrap_err().code(), code);
+            assert_eq!((in_force(&registry), disk.set()), (before.clone(), stored.clone()), "{code}");
+        }
+        let error = registry.replace_all(vec![definition("c"), definition("down")], at(9999), &never()).unwrap_err();
+        assert_eq!((error.code(), error.provider()), (ErrorCode::BackendUnavailable, Some(&id("down"))));
+        assert_eq!((in_force(&registry), disk.set()), (before, stored));
+    }
+
+    #[test]
+    fn p5_4_what_becomes_able_to_watch_starts_and_what_no_longer_is_stops() {
+        let (mut registry, _, _) = seeded(&["a", "b"]);
+        let blind = || definition("b").parameter("watch", "no");
+        let change = registry.replace_all(vec![definition("a"), blind()], at(1), &never()).unwrap();
+        assert_eq!((names(&change.removed), added(&change)), (vec!["b"], vec![]));
+        let change = registry.replace_all(vec![definition("a"), blind()], at(2), &never()).unwrap();
+        assert!(change.disabled.is_empty() && change.removed.is_empty(), "told once");
+        let change = registry.replace_all(vec![definition("a"), definition("b")], at(3), &never()).unwrap();
+        assert_eq!((names(&change.removed), added(&change)), (vec![], vec!["b"]));
+    }
+
+    // Suppression
+
+    /// Submits a bad definition.
+    fn fail(registry: &mut ProviderRegistry, now: Timestamp) {
+        let error = registry.register(definition("bad").priority(-1), now, &never()).unwrap_err();
+        assert_eq!(error.code(), ErrorCode::InvalidValue);
+    }
+
+    #[test]
+    fn p5_2_after_five_failures_nothing_new_is_enabled_until_a_minute_has_passed_without_one() {
+        let (mut registry, disk, backends) = seeded(&["a"]);
+        for second in 0..5 {
+            assert_eq!(registry.suppressed_until(at(second)), None);
+            assert!(registry.take_suppression_changes(at(second)).is_empty());
+            fail(&mut registry, at(second));
+        }
+        assert_eq!(registry.suppressed_until(at(4)), Some(at(64)));
+        let started = SuppressionChange::Started { at: at(4), failures: 5, until: at(64) };
+        assert_eq!(registry.take_suppression_changes(at(4)), [started]);
+        let (before, stored) = (in_force(&registry), disk.set());
+
+        let _ = backends.take_checked();
+        let error = registry.register(definition("b"), at(50), &never()).unwrap_err();
+        assert_eq!((error.code(), error.provider()), (ErrorCode::EnablingSuppressed, Some(&id("b"))));
+        let error = registry.replace_all(vec![definition("a"), definition("b")], at(50), &never()).unwrap_err();
+        assert_eq!(error.code(), ErrorCode::EnablingSuppressed);
+        let changed = vec![definition("a").parameter("service", "bills")];
+        let error = registry.replace_all(changed, at(50), &never()).unwrap_err();
+        assert_eq!(error.code(), ErrorCode::EnablingSuppressed);
+        assert_eq!((in_force(&registry), disk.set()), (before, stored));
+        assert!(backends.take_checked().is_empty(), "refused before any backend is asked");
+
+        assert_eq!(registry.suppressed_until(at(63)), Some(at(64)), "being refused does not prolong it");
+        assert_eq!(registry.suppressed_until(at(64)), None);
+        registry.register(definition("b"), at(64), &never()).unwrap();
+        let ended = SuppressionChange::Ended { at: at(64), lifted: false };
+        assert_eq!(registry.take_suppression_changes(at(64)), [ended]);
+    }
+
+    #[test]
+    fn p5_2_while_suppressed_what_enables_nothing_new_is_still_done() {
+        let (mut registry, _, _) = seeded(&["a", "b", "c"]);
+        (0..5).for_each(|second| fail(&mut registry, at(second)));
+        registry.remove(&id("c")).unwrap();
+        registry.register(definition("a"), at(5), &never()).unwrap();
+        registry.register(definition("blind").parameter("watch", "no"), at(5), &never()).unwrap();
+        registry.replace_all(vec![definition("b").priority(3), definition("a")], at(5), &never()).unwrap();
+        assert!(registry.suppressed_until(at(5)).is_some());
+    }
+
+    #[test]
+    fn p5_2_lifting_allows_enabling_at_once() {
+        let (mut registry, _, _) = seeded(&["a"]);
+        assert!(!registry.lift_suppression(at(0)));
+        (0..5).for_each(|second| fail(&mut registry, at(second)));
+        let _ = registry.take_suppression_changes(at(5));
+        assert!(registry.lift_suppression(at(6)));
+        assert_eq!(registry.take_suppression_changes(at(6)), [SuppressionChange::Ended { at: at(6), lifted: true }]);
+        registry.register(definition("b"), at(6), &never()).unwrap();
+    }
+
+    #[test]
+    fn p5_2_duplicates_bad_reloads_and_unreachable_backends_count_and_store_failures_do_not() {
+        let (mut registry, disk, backends) = seeded(&["a"]);
+        backends.down(&["down"]);
+        disk.fails(true);
+        for _ in 0..9 {
+            registry.register(definition("b"), at(0), &never()).unwrap_err();
+        }
+        disk.fails(false);
+        registry.remove(&id("nobody")).unwrap_err();
+        registry.register(definition("a").priority(1), at(1), &never()).unwrap_err();
+        registry.register(definition("down"), at(1), &never()).unwrap_err();
+        registry.replace_all(vec![], at(1), &never()).unwrap_err();
+        registry.replace_all(vec![definition("x"), definition("x")], at(1), &never()).unwrap_err();
+        assert_eq!(registry.suppressed_until(at(1)), None, "four so far");
+        registry.register(definition("down"), at(1), &never()).unwrap_err();
+        assert!(registry.suppressed_until(at(1)).is_some());
+    }
+
+    #[test]
+    fn p5_2_what_is_not_the_definitions_fault_does_not_count() {
+        let error = |code| ProvisioningError::new(code, "testing", "");
+        for code in
+            [ErrorCode::Stopped, ErrorCode::ThreadRefused, ErrorCode::EnablingSuppressed, ErrorCode::StoreLocked]
+        {
+            assert!(!is_failure(&error(code)), "{code}");
+        }
+        for code in [ErrorCode::Timeout, ErrorCode::ProviderPanicked, ErrorCode::AccessDenied, ErrorCode::UnknownKind] {
+            assert!(is_failure(&error(code)), "{code}");
+        }
+    }
+
+    #[test]
+    fn p5_2_a_dry_run_changes_nothing_and_is_no_failure() {
+        let (registry, disk, backends) = seeded(&["a"]);
+        let (before, stored) = (in_force(&registry), disk.set());
+        backends.down(&["down"]);
+        let codes = |descriptor: &ProviderDescriptor| {
+            let report = registry.dry_run(descriptor, true, &never());
+            report.problems().map(ProvisioningError::code).collect::<Vec<_>>()
+        };
+        assert!(codes(&definition("b")).is_empty());
+        assert!(codes(&definition("a")).is_empty(), "an identical definition is no collision");
+        assert_eq!(codes(&definition("a").priority(-1)), [ErrorCode::DuplicateName, ErrorCode::InvalidValue]);
+        for _ in 0..9 {
+            assert_eq!(codes(&definition("down")), [ErrorCode::BackendUnavailable]);
+        }
+        assert_eq!(registry.suppressed_until(at(1)), None);
+        assert_eq!((in_force(&registry), disk.set()), (before, stored));
+    }
+
+    #[test]
+    fn p5_2_changes_that_nobody_takes_do_not_pile_up() {
+        let (mut registry, _, _) = seeded(&["a"]);
+        for round in 0..100 {
+            (0..5).for_each(|_| fail(&mut registry, at(round * 100)));
+        }
+        let changes = registry.take_suppression_changes(at(10_000));
+        assert_eq!(changes.len(), MAX_NOTICES);
+        assert!(matches!(changes.last(), Some(SuppressionChange::Ended { .. })));
+    }
+}

@@ -1,0 +1,93 @@
+//! How two definitions and two sets of providers differ. Pure.
+
+use crate::provider::{Credential, ProviderDescriptor, ProviderId};
+
+use super::ProviderEntry;
+
+/// What the one who runs the providers has to do so that the new set is in force. Concerns enabled providers only:
+/// disabled ones are never run. A provider whose definition changed is both removed and added.
+#[derive(Clone, Debug, Default)]
+pub struct RegistryChange {
+    /// To be stopped, before the added ones are started.
+    pub removed: Vec<ProviderId>,
+    /// To be started.
+    pub added: Vec<ProviderEntry>,
+    /// Whose priority alone changed, with the new priority: their streams go on. They are among the kept as well.
+    pub reprioritised: Vec<(ProviderId, i64)>,
+    /// To go on as they are, apart from a new priority.
+    pub kept: Vec<ProviderId>,
+    /// New in the set, or newly defined, but not enabled: the reason is in their status.
+    pub disabled: Vec<ProviderEntry>,
+    /// All enabled providers in the order of registration, which decides between equal priorities.
+    pub order: Vec<ProviderId>,
+}
+
+impl RegistryChange {
+    /// What leads from one set of entries to another.
+    pub(super) fn between(old: &[ProviderEntry], new: &[ProviderEntry]) -> RegistryChange {
+        let mut change = RegistryChange::default();
+        for entry in new {
+            let id = &entry.descriptor.id;
+            let before = old.iter().find(|before| before.descriptor.id == *id);
+            let same = before.filter(|before| equal_but_for_priority(&before.descriptor, &entry.descriptor));
+            match (entry.is_enabled(), same) {
+                (true, Some(before)) => {
+                    if before.descriptor.priority != entry.descriptor.priority {
+                        change.reprioritised.push((id.clone(), entry.descriptor.priority));
+                    }
+                    change.kept.push(id.clone());
+                }
+                (true, None) => change.added.push(entry.clone()),
+                (false, Some(_)) => {}
+                (false, None) => change.disabled.push(entry.clone()),
+            }
+        }
+        change.order = new.iter().filter(|entry| entry.is_enabled()).map(|entry| entry.descriptor.id.clone()).collect();
+        let ran = old.iter().filter(|entry| entry.is_enabled()).map(|entry| &entry.descriptor.id);
+        change.removed = ran.filter(|id| !change.kept.contains(id)).cloned().collect();
+        change
+    }
+}
+
+/// Whether the definitions make the same provider.
+pub(super) fn equal_but_for_priority(one: &ProviderDescriptor, other: &ProviderDescriptor) -> bool {
+    let ProviderDescriptor { id, kind, priority: _, endpoints, credential, parameters } = one;
+    *id == other.id
+        && *kind == other.kind
+        && *endpoints == other.endpoints
+        && *credential == other.credential
+        && *parameters == other.parameters
+}
+
+/// In which fields `given` differs from `stored`, one line each; empty if they are equal.
+pub(super) fn differences(stored: &ProviderDescriptor, given: &ProviderDescriptor) -> Vec<String> {
+    // Taken apart, so that a new field cannot be forgotten here.
+    let ProviderDescriptor { id: _, kind, priority, endpoints, credential, parameters } = stored;
+    let mut found = Vec::new();
+    let mut compare = |field: &str, stored: String, given: String| {
+        if stored != given {
+            found.push(format!("{field}: {stored} in force, {given} given"));
+        }
+    };
+    compare("kind", kind.to_string(), given.kind.to_string());
+    compare("priority", priority.to_string(), given.priority.to_string());
+    compare("endpoints", format!("{endpoints:?}"), format!("{:?}", given.endpoints));
+    compare("credential", source(credential), source(&given.credential));
+    let mut names: Vec<_> = parameters.keys().chain(given.parameters.keys()).collect();
+    names.sort();
+    names.dedup();
+    for name in names {
+        let value = |of: &ProviderDescriptor| of.parameters.get(name).map_or("none".to_owned(), |v| format!("{v:?}"));
+        compare(name, value(stored), value(given));
+    }
+    found
+}
+
+fn source(credential: &Credential) -> String {
+    match credential {
+        Credential::None => "none".to_owned(),
+        Credential::TokenFile(path) => format!("token file {path:?}"),
+        Credential::TokenEnv(variable) => format!("environment variable {variable:?}"),
+        Credential::Secret(name) => format!("secret {name:?}"),
+    }
+}

@@ -1,0 +1,332 @@
+//! The service: wires registry, hub, streams and registrations together, owns the threads, and shuts them down.
+//!
+//! Holds no rules of its own: what a definition must satisfy is the registry's, what is delivered the hub's.
+
+mod builder;
+mod registration;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
+
+pub use builder::ServiceBuilder;
+use registration::Registrations;
+
+use crate::clock::Clock;
+use crate::error::{ErrorCode, ProvisioningError};
+use crate::event::{PauseReason, PlacementGate};
+use crate::failover::SlotKey;
+use crate::hub::thread::Message;
+use crate::hub::{Input, ProviderWatchHub, SlotSpec};
+use crate::provider::{CancelToken, ClusterProvider, ProviderDescriptor, ProviderId};
+use crate::registry::{ProviderEntry, ProviderRegistry, RegistryChange};
+use crate::validator::ValidationReport;
+
+/// How long a shutdown waits for the hub's thread, and then for the streams' threads, before it leaves them to end by
+/// themselves.
+const STOP_PATIENCE: Duration = Duration::from_millis(100);
+
+/// How long a change of the set waits for the hub: far longer than any callback should take.
+const HUB_PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running service. Made by [`ClusterProvisioningService::builder`]; dropping it shuts it down.
+///
+/// Everything that reads or orders goes through [`hub`](Self::hub), which can be cloned and handed out.
+pub struct ClusterProvisioningService {
+    hub: ProviderWatchHub,
+    clock: Arc<dyn Clock>,
+    set: Mutex<ProviderSet>,
+    /// Disconnects when the hub's thread and all streams' threads have ended.
+    threads_ended: Receiver<()>,
+    hub_thread: Mutex<Option<JoinHandle<()>>>,
+    progress: Arc<Progress>,
+    leave_budget: Duration,
+    /// Fires at shutdown: ends connectivity checks that are under way.
+    cancel: CancelToken,
+}
+
+/// What is registered, and under which key each enabled provider is in force.
+struct ProviderSet {
+    registry: ProviderRegistry,
+    keys: Vec<(SlotKey, Arc<dyn ClusterProvider>)>,
+    next_key: SlotKey,
+    registrations: Registrations,
+}
+
+/// Wakes those who wait for the hub to get somewhere.
+#[derive(Default)]
+struct Progress {
+    waiting: AtomicUsize,
+    lock: Mutex<()>,
+    moved: Condvar,
+}
+
+impl Progress {
+    /// A tick is through.
+    fn tick(&self) {
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner));
+            self.moved.notify_all();
+        }
+    }
+
+    /// Waits until `reached`, looking anew after every tick. Whether it was reached in time.
+    fn wait(&self, timeout: Duration, mut reached: impl FnMut() -> bool) -> bool {
+        let deadline = Instant::now() + timeout;
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let reached = loop {
+            if reached() {
+                break true;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break false;
+            }
+            guard = self.moved.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0;
+        };
+        drop(guard);
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+        reached
+    }
+}
+
+impl ClusterProvisioningService {
+    /// Starts to set up a service.
+    pub fn builder() -> ServiceBuilder {
+        ServiceBuilder::new()
+    }
+
+    /// The handle to read from and to order with.
+    pub fn hub(&self) -> &ProviderWatchHub {
+        &self.hub
+    }
+
+    /// Waits until placement may begin: a snapshot with members was delivered.
+    ///
+    /// # Errors
+    /// [`ErrorCode::WaitTimedOut`], saying what is missing, if the time is over first; [`ErrorCode::WouldBlock`] inside a
+    /// callback of the hub; [`ErrorCode::Draining`] or [`ErrorCode::Stopped`] if it will not happen any more.
+    pub fn wait_ready(&self, timeout: Duration) -> Result<(), ProvisioningError> {
+        let doing = "waiting until placement may begin";
+        self.forbid_in_callback(doing)?;
+        let ready = self.progress.wait(timeout, || {
+            let state = self.hub.publication.load();
+            state.gate.is_open() || state.stopped || state.gate == PlacementGate::Paused(PauseReason::Draining)
+        });
+        let state = self.hub.publication.load();
+        if state.stopped {
+            return Err(ProvisioningError::new(ErrorCode::Stopped, doing, "the service has stopped"));
+        }
+        if state.gate == PlacementGate::Paused(PauseReason::Draining) {
+            return Err(ProvisioningError::new(ErrorCode::Draining, doing, "the service is shutting down"));
+        }
+        if ready {
+            return Ok(());
+        }
+        let detail = match state.latest_snapshot() {
+            Err(error) => format!("after {timeout:?}: [{}] {}", error.code(), error.detail()),
+            Ok(_) => format!("after {timeout:?}: placement is {}", state.gate),
+        };
+        Err(ProvisioningError::new(ErrorCode::WaitTimedOut, doing, detail))
+    }
+
+    /// Registers another provider: validated, its backend asked, stored, then in force. One that cannot watch is accepted
+    /// as disabled. Blocks for as long as the backend is asked (5 s by default).
+    ///
+    /// # Errors
+    /// As for [`ProviderRegistry::register`], and [`ErrorCode::WouldBlock`] inside a callback of the hub; the set in
+    /// force is then unchanged.
+    pub fn register(&self, descriptor: ProviderDescriptor) -> Result<(), ProvisioningError> {
+        self.change("registering a provider", |registry| registry.register(descriptor, self.clock.now(), &self.cancel))
+    }
+
+    /// Removes a provider. If it is the one followed, another is, in the same tick.
+    ///
+    /// # Errors
+    /// As for [`ProviderRegistry::remove`], and [`ErrorCode::WouldBlock`] inside a callback of the hub.
+    pub fn remove(&self, id: &ProviderId) -> Result<(), ProvisioningError> {
+        self.change("removing a provider", |registry| registry.remove(id))
+    }
+
+    /// Replaces the whole set of providers: validated away from the hub, stored, then switched in one tick. Unchanged
+    /// providers keep their watch and their data. Blocks for as long as the new backends are asked (5 s by default).
+    ///
+    /// # Errors
+    /// As for [`ProviderRegistry::replace_all`], and [`ErrorCode::WouldBlock`] inside a callback of the hub; the old set
+    /// is then wholly in force.
+    pub fn reload(&self, definitions: Vec<ProviderDescriptor>) -> Result<(), ProvisioningError> {
+        self.change("reloading the providers", |registry| {
+            registry.replace_all(definitions, self.clock.now(), &self.cancel)
+        })
+    }
+
+    /// Judges a definition as [`register`](Self::register) would, without changing anything and without counting as a
+    /// failure. Its backend is asked if `connectivity` is set, which blocks.
+    ///
+    /// # Errors
+    /// [`ErrorCode::WouldBlock`] inside a callback of the hub. What is wrong with the definition is in the report.
+    pub fn validate(
+        &self,
+        descriptor: &ProviderDescriptor,
+        connectivity: bool,
+    ) -> Result<ValidationReport, ProvisioningError> {
+        self.forbid_in_callback("validating a provider")?;
+        Ok(self.set().registry.dry_run(descriptor, connectivity, &self.cancel))
+    }
+
+    /// The registered providers, in the order of registration, with why some of them are disabled.
+    pub fn registered(&self) -> Vec<ProviderEntry> {
+        self.set().registry.list().to_vec()
+    }
+
+    /// Lifts the suppression of enabling providers; whether there was one.
+    pub fn lift_suppression(&self) -> bool {
+        let mut set = self.set();
+        let lifted = set.registry.lift_suppression(self.clock.now());
+        self.report_suppression(&mut set.registry);
+        lifted
+    }
+
+    /// Begins to drain, irreversibly: from here on no snapshot, join or switch is delivered, placement pauses, and the
+    /// last snapshot stays readable; the local node is deregistered everywhere, within the budget (2 s by default).
+    ///
+    /// # Errors
+    /// [`ErrorCode::WouldBlock`] inside a callback of the hub; [`ErrorCode::Stopped`] if the service has stopped; why the
+    /// local node could not be deregistered in time, when it leaves by expiry. Draining has begun nevertheless.
+    pub fn drain(&self) -> Result<(), ProvisioningError> {
+        self.forbid_in_callback("draining")?;
+        self.leave()
+    }
+
+    /// Drains, ends every stream and stops. Returns within 100 ms where streams are connected, after the budget of
+    /// deregistration; what is stuck in a connect ends by itself later. Dropping the service does the same.
+    pub fn shutdown(self) {
+        drop(self);
+    }
+
+    fn leave(&self) -> Result<(), ProvisioningError> {
+        // The hub hears of it before the departure of the local node can reach it as a change.
+        let told = self.hub.send(Input::Drain);
+        let left = self.set().registrations.leave_all(self.leave_budget);
+        told.wait(self.leave_budget).and(left)
+    }
+
+    fn stop(&self) {
+        // Also when the service is dropped inside a callback, or while one hangs: whatever is not through in time is left
+        // behind.
+        self.cancel.cancel();
+        if let Err(error) = self.leave() {
+            log::warn!("{error}");
+        }
+        _ = self.hub.inbox.send_timeout(Message::Stop, STOP_PATIENCE);
+        _ = self.threads_ended.recv_timeout(STOP_PATIENCE);
+        let thread = self.hub_thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread.filter(JoinHandle::is_finished) {
+            // Its panic, if there was one, was reported by its own thread.
+            _ = thread.join();
+        }
+    }
+
+    fn change(
+        &self,
+        doing: &'static str,
+        change: impl FnOnce(&mut ProviderRegistry) -> Result<RegistryChange, ProvisioningError>,
+    ) -> Result<(), ProvisioningError> {
+        self.forbid_in_callback(doing)?;
+        let mut set = self.set();
+        let changed = change(&mut set.registry);
+        self.report_suppression(&mut set.registry);
+        if let Err(error) = changed {
+            self.hub.count_validation_failure();
+            self.warn(error.clone());
+            return Err(error);
+        }
+        self.put_in_force(&mut set)
+    }
+
+    /// Hands the registry's set to the hub. Called with what is stored and in force already: nothing can fail but a hub
+    /// that has stopped.
+    fn put_in_force(&self, set: &mut ProviderSet) -> Result<(), ProvisioningError> {
+        let specs = set.assign_keys();
+        let providers: BTreeMap<_, _> = set.keys.iter().cloned().collect();
+        let (reply, outcome) = bounded(1);
+        let input = Input::Reconfigure(specs);
+        let message = Message::Providers { providers, input, at: self.clock.now(), reply };
+        let stopped =
+            || ProvisioningError::new(ErrorCode::Stopped, "putting providers in force", "the hub has stopped");
+        self.hub.inbox.send(message).map_err(|_| stopped())?;
+        outcome.recv().map_err(|_| stopped())??;
+        if let Err(error) = set.registrations.follow(&set.keys, self.leave_budget) {
+            self.warn(error);
+        }
+        Ok(())
+    }
+
+    fn report_suppression(&self, registry: &mut ProviderRegistry) {
+        for change in registry.take_suppression_changes(self.clock.now()) {
+            let doing = "watching over validation failures";
+            self.warn(ProvisioningError::new(ErrorCode::EnablingSuppressed, doing, change.to_string()));
+        }
+    }
+
+    fn warn(&self, error: ProvisioningError) {
+        drop(self.hub.send(Input::Warn(error)));
+    }
+
+    fn forbid_in_callback(&self, doing: &'static str) -> Result<(), ProvisioningError> {
+        if !self.hub.is_hub_thread() {
+            return Ok(());
+        }
+        let detail = "inside a callback the hub would wait for itself";
+        Err(ProvisioningError::new(ErrorCode::WouldBlock, doing, detail))
+    }
+
+    fn set(&self) -> MutexGuard<'_, ProviderSet> {
+        self.set.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ProviderSet {
+    /// Gives every enabled provider its key: the one that it has, or a new one. Those who are gone lose theirs.
+    fn assign_keys(&mut self) -> Vec<SlotSpec> {
+        let mut keys = Vec::new();
+        let mut specs = Vec::new();
+        for entry in self.registry.list().iter().filter(|entry| entry.is_enabled()) {
+            let provider = entry.provider();
+            let known = self.keys.iter().find(|(_, other)| Arc::ptr_eq(other, provider)).map(|(key, _)| *key);
+            let key = known.unwrap_or_else(|| {
+                self.next_key += 1;
+                self.next_key
+            });
+            keys.push((key, Arc::clone(provider)));
+            specs.push(SlotSpec {
+                key,
+                id: entry.descriptor.id.clone(),
+                priority: entry.descriptor.priority,
+                refresh_interval: provider.refresh_interval(),
+                registers: provider.capabilities().register,
+                reachable: entry.reachable,
+            });
+        }
+        self.keys = keys;
+        specs
+    }
+}
+
+impl Drop for ClusterProvisioningService {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl fmt::Debug for ClusterProvisioningService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClusterProvisioningService").field("hub", &self.hub).finish_non_exhaustive()
+    }
+}

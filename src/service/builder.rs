@@ -1,0 +1,305 @@
+//! Setting a service up.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use crossbeam_channel::bounded;
+
+use super::registration::Registrations;
+use super::{ClusterProvisioningService, Progress, ProviderSet};
+use crate::bridge::{PartitionManagerBridge, PlacementSupervisorBridge, RemotingBridge};
+use crate::clock::{Clock, SystemClock};
+use crate::error::{ErrorCode, ProvisioningError};
+use crate::event::Publisher;
+use crate::failover::FailoverPolicy;
+use crate::hub::thread::{HubThread, INBOX};
+use crate::hub::{Bridges, Dispatcher, HubCore, HubSettings, ProviderWatchHub};
+use crate::metrics::ProvisioningMetrics;
+use crate::provider::{CancelToken, ProviderDescriptor, ProviderEnvironment, ProviderFactory, ProviderKind};
+use crate::registry::{ProviderRegistry, RegistrySettings};
+use crate::secret::{Secret, Secrets};
+use crate::store::{FileProviderStore, ProviderStore};
+use crate::topology::ClusterNode;
+use crate::validator::{ProviderValidator, SuppressionSettings};
+
+const SETTING_UP: &str = "setting up the service";
+
+/// Sets a service up; [`start`](Self::start) runs it. The README's table lists all defaults.
+pub struct ServiceBuilder {
+    providers: Vec<ProviderDescriptor>,
+    factories: BTreeMap<ProviderKind, Arc<dyn ProviderFactory>>,
+    store: Store,
+    secrets: Vec<(String, Secret)>,
+    bridges: Bridges,
+    hub: HubSettings,
+    registry: RegistrySettings,
+    slow_bridge: Duration,
+    leave_budget: Duration,
+    join_timeout: Duration,
+    member: Option<ClusterNode>,
+    clock: Arc<dyn Clock>,
+}
+
+enum Store {
+    None,
+    File(PathBuf),
+    Custom(Box<dyn ProviderStore>),
+}
+
+impl ServiceBuilder {
+    /// Nothing but the defaults, and the kinds that come with this library and need no more than their descriptors.
+    pub(super) fn new() -> Self {
+        let builder = Self {
+            providers: Vec::new(),
+            factories: BTreeMap::new(),
+            store: Store::None,
+            secrets: Vec::new(),
+            bridges: Bridges::default(),
+            hub: HubSettings::default(),
+            registry: RegistrySettings::default(),
+            slow_bridge: Duration::from_millis(100),
+            leave_budget: Duration::from_secs(2),
+            join_timeout: Duration::from_secs(10),
+            member: None,
+            clock: SystemClock::shared(),
+        };
+        #[cfg(feature = "consul")]
+        let builder = builder.factory(Arc::new(crate::providers::ConsulFactory));
+        builder
+    }
+
+    /// Adds a provider. Where a store holds definitions already, those win, and this only seeds an empty one.
+    #[must_use]
+    pub fn provider(mut self, descriptor: ProviderDescriptor) -> Self {
+        self.providers.push(descriptor);
+        self
+    }
+
+    /// Adds what makes providers of a kind: one of the host's own, or an
+    /// [`InMemoryFactory`](crate::InMemoryFactory). Replaces an earlier one of the same kind.
+    #[must_use]
+    pub fn factory(mut self, factory: Arc<dyn ProviderFactory>) -> Self {
+        self.factories.insert(factory.kind(), factory);
+        self
+    }
+
+    /// Keeps the accepted definitions in this file, so that they are restored after a restart. Default: they are not
+    /// kept. See [`FileProviderStore`].
+    #[must_use]
+    pub fn store_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.store = Store::File(path.into());
+        self
+    }
+
+    /// Keeps the accepted definitions in a store of the host's own.
+    #[must_use]
+    pub fn store(mut self, store: impl ProviderStore + 'static) -> Self {
+        self.store = Store::Custom(Box::new(store));
+        self
+    }
+
+    /// Hands over a secret that descriptors may name.
+    #[must_use]
+    pub fn secret(mut self, name: impl Into<String>, secret: Secret) -> Self {
+        self.secrets.push((name.into(), secret));
+        self
+    }
+
+    /// The host's PlacementSupervisor.
+    #[must_use]
+    pub fn placement_supervisor(mut self, bridge: Arc<dyn PlacementSupervisorBridge>) -> Self {
+        self.bridges.placement_supervisor = Some(bridge);
+        self
+    }
+
+    /// The host's PartitionManager.
+    #[must_use]
+    pub fn partition_manager(mut self, bridge: Arc<dyn PartitionManagerBridge>) -> Self {
+        self.bridges.partition_manager = Some(bridge);
+        self
+    }
+
+    /// The host's Remoting.
+    #[must_use]
+    pub fn remoting(mut self, bridge: Arc<dyn RemotingBridge>) -> Self {
+        self.bridges.remoting = Some(bridge);
+        self
+    }
+
+    /// Member mode: registers this node with every enabled provider that can register one, and keeps it registered.
+    /// Default: client mode, which only watches.
+    #[must_use]
+    pub fn member(mut self, node: ClusterNode) -> Self {
+        self.hub.local_node = Some(node.id().clone());
+        self.member = Some(node);
+        self
+    }
+
+    /// How long [`start`](Self::start) waits in member mode for the first registration. Default 10 s.
+    #[must_use]
+    pub fn join_timeout(mut self, timeout: Duration) -> Self {
+        self.join_timeout = timeout;
+        self
+    }
+
+    /// How long deregistration may take when draining. Default 2 s.
+    #[must_use]
+    pub fn leave_budget(mut self, budget: Duration) -> Self {
+        self.leave_budget = budget;
+        self
+    }
+
+    /// When health changes and when another provider is followed.
+    #[must_use]
+    pub fn failover(mut self, policy: FailoverPolicy) -> Self {
+        self.hub.failover = policy;
+        self
+    }
+
+    /// After a delivery the next snapshot waits this long, so that a burst of changes is few deliveries; a lone change
+    /// is delivered at once. Default 100 ms; zero delivers each by itself; at most 60 s.
+    #[must_use]
+    pub fn coalescing(mut self, window: Duration) -> Self {
+        self.hub.coalesce = window;
+        self
+    }
+
+    /// After how long without the node Remoting's entry in the block list ends. Default 24 h.
+    #[must_use]
+    pub fn block_absence(mut self, limit: Duration) -> Self {
+        self.hub.block_absence = limit;
+        self
+    }
+
+    /// A bridge whose callbacks take longer than this in one tick is reported. Default 100 ms.
+    #[must_use]
+    pub fn slow_bridge_limit(mut self, limit: Duration) -> Self {
+        self.slow_bridge = limit;
+        self
+    }
+
+    /// How long all backends together have for answering at a start and at each submission. Default 5 s.
+    #[must_use]
+    pub fn connectivity_timeout(mut self, timeout: Duration) -> Self {
+        self.registry.connectivity_timeout = timeout;
+        self
+    }
+
+    /// When repeated validation failures suppress enabling. Default: 5 within 60 s.
+    #[must_use]
+    pub fn suppression(mut self, settings: SuppressionSettings) -> Self {
+        self.registry.suppression = settings;
+        self
+    }
+
+    /// Another clock, for tests. Default: the system's. Waits are in real time whatever the clock shows.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Starts the service: restores or accepts the definitions, in member mode registers the local node, and begins to
+    /// watch. Blocks while the backends are asked (5 s at most by default), and in member mode until one provider has the
+    /// local node.
+    ///
+    /// # Errors
+    /// [`ErrorCode::InvalidValue`] for settings out of range; those of the store; [`ErrorCode::NoProviders`]; what is
+    /// wrong with a definition, or with a backend that is not restored from the store;
+    /// [`ErrorCode::RegistrationFailed`] if no provider took the local node in time; [`ErrorCode::ThreadRefused`].
+    pub fn start(self) -> Result<ClusterProvisioningService, ProvisioningError> {
+        self.hub.failover.validate()?;
+        if self.hub.coalesce > Duration::from_secs(60) {
+            let detail = format!("{:?} is over 60 s", self.hub.coalesce);
+            return Err(ProvisioningError::new(ErrorCode::InvalidValue, SETTING_UP, detail).with_field("coalescing"));
+        }
+        let now = self.clock.now();
+        let cancel = CancelToken::new();
+        let store: Option<Box<dyn ProviderStore>> = match self.store {
+            Store::None => None,
+            Store::File(path) => Some(Box::new(FileProviderStore::open(path)?)),
+            Store::Custom(store) => Some(store),
+        };
+        let environment = ProviderEnvironment {
+            clock: Arc::clone(&self.clock),
+            secrets: Secrets::new(self.secrets),
+            local_node: self.hub.local_node.clone(),
+        };
+        let validator = ProviderValidator::new(self.factories, environment);
+        let (registry, report) =
+            ProviderRegistry::start(validator, store, self.providers, self.registry, now, &cancel)?;
+
+        let settings = HubSettings { seed: now.as_nanos() ^ u64::from(std::process::id()), ..self.hub };
+        let mut core = HubCore::new(settings, registry.epoch(), now);
+        let publication = Arc::new(ArcSwap::from_pointee(core.publish(ProvisioningMetrics::default(), false)));
+        let publisher = Publisher::new();
+        let (sender, inbox) = bounded(INBOX);
+        let (alive, threads_ended) = bounded(0);
+        let hub = ProviderWatchHub {
+            publication: Arc::clone(&publication),
+            inbox: sender.clone(),
+            clock: Arc::clone(&self.clock),
+            hub_thread: Arc::new(OnceLock::new()),
+            subscriptions: publisher.subscriptions(),
+            validation_failures: Arc::new(AtomicU64::new(0)),
+        };
+        let progress = Arc::new(Progress::default());
+        let after_tick = {
+            let progress = Arc::clone(&progress);
+            Box::new(move || progress.tick())
+        };
+        let dispatcher =
+            Dispatcher::new(self.bridges, publisher, publication, Arc::clone(&self.clock), self.slow_bridge);
+        let clock = Arc::clone(&self.clock);
+        let thread = HubThread { core, dispatcher, inbox, sender, clock, after_tick, alive };
+        let identity = Arc::clone(&hub.hub_thread);
+        let spawned = thread::Builder::new().name("cluster-provisioning".into()).spawn(move || {
+            // The first to set it.
+            _ = identity.set(thread::current().id());
+            thread.run();
+        });
+        let hub_thread =
+            spawned.map_err(|error| ProvisioningError::new(ErrorCode::ThreadRefused, SETTING_UP, error.to_string()))?;
+        let registrations = Registrations::new(self.member.map(Arc::new), hub.clone(), Arc::clone(&self.clock));
+        let service = ClusterProvisioningService {
+            hub,
+            clock: self.clock,
+            set: Mutex::new(ProviderSet { registry, keys: Vec::new(), next_key: 0, registrations }),
+            threads_ended,
+            hub_thread: Mutex::new(Some(hub_thread)),
+            progress,
+            leave_budget: self.leave_budget,
+            cancel,
+        };
+        {
+            let mut set = service.set();
+            service.put_in_force(&mut set)?;
+            set.registrations.wait_first(self.join_timeout)?;
+        }
+        for difference in &report.differences {
+            let error = ProvisioningError::new(ErrorCode::InvalidConfig, SETTING_UP, difference.to_string());
+            service.warn(error.with_provider(&difference.id));
+        }
+        for entry in &report.change.disabled {
+            if let crate::registry::Enablement::Disabled { reason } = &entry.status {
+                service.warn(reason.clone());
+            }
+        }
+        for error in report.unreachable {
+            service.warn(error);
+        }
+        Ok(service)
+    }
+}
+
+impl fmt::Debug for ServiceBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServiceBuilder").field("providers", &self.providers).finish_non_exhaustive()
+    }
+}

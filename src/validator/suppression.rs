@@ -1,0 +1,203 @@
+//! When enabling providers is suppressed: too many refused submissions in a short time mean that whoever submits does
+//! not know what it does, and each accepted definition would cost a failover.
+//!
+//! Pure: failures and the current time in, changes out. What counts as a failure and what is refused meanwhile is the
+//! registry's to decide.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+
+/// When enabling is suppressed, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SuppressionSettings {
+    /// This many failures within the window suppress enabling. Default 5; 0 counts as 1.
+    pub threshold: usize,
+    /// The window, and also how long it must stay free of failures for the suppression to end. Default 60 s.
+    pub window: Duration,
+}
+
+impl Default for SuppressionSettings {
+    fn default() -> Self {
+        Self { threshold: 5, window: Duration::from_secs(60) }
+    }
+}
+
+/// A beginning or end of the suppression; the service raises a warning event for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SuppressionChange {
+    /// Enabling is suppressed from now on.
+    Started {
+        /// When.
+        at: Timestamp,
+        /// How many failures within the window caused it.
+        failures: usize,
+        /// When it ends if nothing more fails.
+        until: Timestamp,
+    },
+    /// Enabling is allowed again.
+    Ended {
+        /// When.
+        at: Timestamp,
+        /// Whether an operator lifted it, rather than time.
+        lifted: bool,
+    },
+}
+
+impl fmt::Display for SuppressionChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SuppressionChange::Started { at, failures, until } => write!(
+                f,
+                "enabling providers is suppressed for {:?} at least, after {failures} refused definitions",
+                until.since(*at)
+            ),
+            SuppressionChange::Ended { lifted: true, .. } => f.write_str("enabling providers was allowed again"),
+            SuppressionChange::Ended { lifted: false, .. } => {
+                f.write_str("enabling providers is allowed again: no definition was refused for a while")
+            }
+        }
+    }
+}
+
+/// Counts validation failures and says when enabling is suppressed. See [`SuppressionSettings`].
+#[derive(Clone, Debug)]
+pub struct Suppression {
+    threshold: usize,
+    window: Duration,
+    /// The latest failures, oldest first; never more than the threshold.
+    failures: VecDeque<Timestamp>,
+    active: bool,
+}
+
+impl Suppression {
+    /// Not suppressed, and no failures counted.
+    pub fn new(settings: SuppressionSettings) -> Self {
+        Self { threshold: settings.threshold.max(1), window: settings.window, failures: VecDeque::new(), active: false }
+    }
+
+    /// Counts a failure. While suppressed it prolongs the suppression. Call [`advance`](Self::advance) with the same
+    /// time first, so that an end that fell before it is not lost.
+    pub fn failure(&mut self, now: Timestamp) -> Option<SuppressionChange> {
+        if self.failures.len() == self.threshold {
+            self.failures.pop_front();
+        }
+        self.failures.push_back(now);
+        let oldest = self.failures.front().copied().unwrap_or(now);
+        let too_many = self.failures.len() == self.threshold && now.since(oldest) <= self.window;
+        if self.active || !too_many {
+            return None;
+        }
+        self.active = true;
+        Some(SuppressionChange::Started { at: now, failures: self.threshold, until: now + self.window })
+    }
+
+    /// Lets time pass: ends the suppression once the window has gone by without a failure.
+    pub fn advance(&mut self, now: Timestamp) -> Option<SuppressionChange> {
+        if now < self.until()? {
+            return None;
+        }
+        self.end(now, false)
+    }
+
+    /// Ends the suppression and forgets the failures, by an operator's order. `None` if it was not suppressed.
+    pub fn lift(&mut self, now: Timestamp) -> Option<SuppressionChange> {
+        self.failures.clear();
+        self.end(now, true)
+    }
+
+    /// Whether enabling is suppressed, as of the last [`advance`](Self::advance).
+    pub fn is_active(&self) -> bool {
+        self.active
+    }
+
+    /// When the suppression ends if nothing more fails; `None` if it is not suppressed.
+    pub fn until(&self) -> Option<Timestamp> {
+        self.failures.back().filter(|_| self.active).map(|last| *last + self.window)
+    }
+
+    fn end(&mut self, at: Timestamp, lifted: bool) -> Option<SuppressionChange> {
+        if !std::mem::take(&mut self.active) {
+            return None;
+        }
+        self.failures.clear();
+        Some(SuppressionChange::Ended { at, lifted })
+    }
+}
+
+impl Default for Suppression {
+    fn default() -> Self {
+        Self::new(SuppressionSettings::default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_millis(1_000_000 + seconds * 1000)
+    }
+
+    fn after_failures(seconds: impl IntoIterator<Item = u64>) -> (Suppression, Vec<SuppressionChange>) {
+        let mut suppression = Suppression::default();
+        let changes = seconds.into_iter().filter_map(|second| suppression.failure(at(second))).collect();
+        (suppression, changes)
+    }
+
+    #[test]
+    fn p5_2_five_failures_within_a_minute_suppress_and_four_do_not() {
+        let (four, changes) = after_failures([0, 1, 2, 3]);
+        assert!(!four.is_active() && changes.is_empty() && four.until().is_none());
+        let (five, changes) = after_failures([0, 15, 30, 45, 60]);
+        assert!(five.is_active());
+        assert_eq!(changes, [SuppressionChange::Started { at: at(60), failures: 5, until: at(120) }]);
+    }
+
+    #[test]
+    fn p5_2_failures_further_apart_than_the_window_do_not_suppress() {
+        let (slow, changes) = after_failures([0, 16, 32, 48, 61, 77, 93]);
+        assert!(!slow.is_active() && changes.is_empty());
+    }
+
+    #[test]
+    fn p5_2_a_minute_without_a_failure_ends_it_and_a_failure_prolongs_it() {
+        let (mut suppression, _) = after_failures([0; 5]);
+        assert_eq!(suppression.advance(at(59)), None);
+        assert_eq!(suppression.failure(at(59)), None);
+        assert_eq!(suppression.until(), Some(at(119)));
+        assert_eq!(suppression.advance(at(118)), None);
+        assert!(suppression.is_active());
+        assert_eq!(suppression.advance(at(119)), Some(SuppressionChange::Ended { at: at(119), lifted: false }));
+        assert!(!suppression.is_active());
+        assert_eq!(suppression.advance(at(120)), None);
+        assert_eq!(suppression.failure(at(120)), None, "the count begins anew");
+    }
+
+    #[test]
+    fn p5_2_lifting_ends_it_and_forgets_the_failures() {
+        let (mut suppression, _) = after_failures([0; 5]);
+        assert_eq!(suppression.lift(at(1)), Some(SuppressionChange::Ended { at: at(1), lifted: true }));
+        assert!(!suppression.is_active());
+        assert_eq!(suppression.lift(at(1)), None);
+        for _ in 0..4 {
+            assert_eq!(suppression.failure(at(2)), None);
+        }
+        assert_eq!(suppression.lift(at(3)), None);
+        assert_eq!(suppression.failure(at(3)), None, "lifting forgets failures also before the threshold");
+    }
+
+    #[test]
+    fn p5_2_threshold_and_window_are_settings() {
+        let window = Duration::from_secs(5);
+        let mut suppression = Suppression::new(SuppressionSettings { threshold: 0, window });
+        assert!(suppression.failure(at(0)).is_some(), "a threshold of 0 counts as 1");
+        assert!(suppression.advance(at(5)).is_some());
+        let mut suppression = Suppression::new(SuppressionSettings { threshold: 2, window });
+        assert!(suppression.failure(at(0)).is_none());
+        assert!(suppression.failure(at(6)).is_none());
+        assert!(suppression.failure(at(7)).is_some());
+    }
+}
