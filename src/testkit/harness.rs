@@ -122,6 +122,7 @@ impl Harness {
             clock: clock.clone(),
             hub_thread: Arc::new(OnceLock::from(std::thread::current().id())),
             subscriptions: publisher.subscriptions(),
+            validation_failures: Arc::default(),
         };
         let dispatcher = Dispatcher::new(bridges, publisher, Arc::clone(&publication), clock.clone(), slow_bridge);
         let mut harness = Self {
