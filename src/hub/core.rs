@@ -398,18 +398,28 @@ impl HubCore {
             }
         }
         for (provider_id, from, to, cause) in changes {
-            let why = cause.as_ref().map_or_else(|| "refreshed".to_owned(), ToString::to_string);
-            self.decide(format!("{provider_id}: {from} -> {to} ({why})"));
-            let position = self.next_position();
-            self.events.push(ProvisioningEvent::HealthChanged(HealthChanged {
-                position,
-                at: now,
-                provider_id,
-                from,
-                to,
-                cause,
-            }));
+            self.health_changed(&provider_id, from, to, cause);
         }
+    }
+
+    pub(super) fn health_changed(
+        &mut self,
+        provider_id: &ProviderId,
+        from: ProviderHealth,
+        to: ProviderHealth,
+        cause: Option<ProvisioningError>,
+    ) {
+        let why = cause.as_ref().map_or_else(|| "refreshed".to_owned(), ToString::to_string);
+        self.decide(format!("{provider_id}: {from} -> {to} ({why})"));
+        let (position, at, provider_id) = (self.next_position(), self.now, provider_id.clone());
+        self.events.push(ProvisioningEvent::HealthChanged(HealthChanged {
+            position,
+            at,
+            provider_id,
+            from,
+            to,
+            cause,
+        }));
     }
 
     fn review_blocks(&mut self) {

@@ -20,6 +20,7 @@ impl HubCore {
         let wanted = self.wanted();
         let now = self.now;
         let reset = self.failover.policy().backoff_reset;
+        let mut unwatched = Vec::new();
         for slot in &mut self.slots {
             if slot.tracker.health() == ProviderHealth::Healthy && now.since(slot.tracker.since()) >= reset {
                 slot.backoff.reset();
@@ -35,11 +36,19 @@ impl HubCore {
                 StreamState::Open { .. } if !wanted => {
                     slot.stream = StreamState::Closing { pause: false };
                     // What it showed ages unwatched from here on: it counts for nothing until it watches again.
+                    if slot.tracker.health() != ProviderHealth::Unreachable {
+                        unwatched.push((slot.id.clone(), slot.tracker.health()));
+                    }
                     slot.tracker = HealthTracker::new(slot.id.clone(), slot.refresh_interval, false, now);
                     self.streams.push(StreamCommand::Close { key: slot.key, generation: slot.generation });
                 }
                 _ => {}
             }
+        }
+        for (id, from) in unwatched {
+            let detail = "in cold standby it does not watch while a better provider is healthy";
+            let cause = ProvisioningError::new(ErrorCode::NoSnapshot, "watching the topology", detail);
+            self.health_changed(&id, from, ProviderHealth::Unreachable, Some(cause.with_provider(&id)));
         }
     }
 
