@@ -528,10 +528,17 @@ impl HubCore {
             return;
         }
         let (Some(slot), Some(delivered)) = (self.active(), &self.delivered) else { return };
-        let urgent = self.blocks_differ(delivered) || slot.members.is_empty() != delivered.members.is_empty();
+        let blocks_differ = self.blocks_differ(delivered);
+        let urgent = blocks_differ || slot.members.is_empty() != delivered.members.is_empty();
         let due = at_once || urgent || self.now >= self.window_until;
-        if due && !self.holds_mass_loss() {
-            self.deliver();
+        if !due {
+            return;
+        }
+        match self.holds_mass_loss() {
+            false => self.deliver(),
+            // Who is blocked is told all the same.
+            true if blocks_differ => self.deliver_again(),
+            true => {}
         }
     }
 
@@ -558,8 +565,19 @@ impl HubCore {
 
     /// Delivers the topology that the provider followed shows.
     fn deliver(&mut self) {
+        let Some(members) = self.active().map(|slot| slot.members.clone()) else { return };
+        self.deliver_members(&members);
+    }
+
+    /// Delivers the members that were delivered last: what the provider shows is held back.
+    fn deliver_again(&mut self) {
+        let Some(members) = self.delivered.as_ref().map(|snapshot| snapshot.members.clone()) else { return };
+        self.deliver_members(&members);
+    }
+
+    fn deliver_members(&mut self, members: &Members) {
         let Some(slot) = self.active() else { return };
-        let members = self.blocks.without_excluded(&slot.members);
+        let members = self.blocks.without_excluded(members);
         let (provider_id, revision, health) = (slot.id.clone(), slot.revision.clone(), slot.tracker.health());
         if members.is_empty() && self.gate.is_open() {
             // Placement pauses before it learns that nobody is left.
@@ -599,7 +617,10 @@ impl HubCore {
         let stays =
             matches!(self.judge_gate(), PlacementGate::Paused(PauseReason::Unavailable(_) | PauseReason::Draining));
         if unavailable && !stays && !self.snapshot_delivered {
-            self.deliver();
+            match self.holds_mass_loss() {
+                true => self.deliver_again(),
+                false => self.deliver(),
+            }
         }
     }
 
