@@ -279,6 +279,12 @@ impl Model {
                 _ => {}
             }
         }
+        let reset = self.policy().backoff_reset;
+        for slot in &mut self.slots {
+            if slot.health == ProviderHealth::Healthy && now.since(slot.since) >= reset {
+                slot.failures = 0;
+            }
+        }
         for command in &tick.streams {
             match *command {
                 StreamCommand::Open { key, generation } => {
@@ -289,12 +295,6 @@ impl Model {
                     }
                 }
                 StreamCommand::Close { key, .. } => self.give_up(key, gave_up(self, tick, key)),
-            }
-        }
-        let reset = self.policy().backoff_reset;
-        for slot in &mut self.slots {
-            if slot.health == ProviderHealth::Healthy && now.since(slot.since) >= reset {
-                slot.failures = 0;
             }
         }
     }

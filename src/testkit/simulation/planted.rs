@@ -135,8 +135,11 @@ impl PlantedBug {
                 }
             }
             SnapshotAgain | SnapshotWhileDraining => {
-                let occasion = (self == SnapshotWhileDraining) == model.draining && !tick.events.is_empty();
-                if let Some(snapshot) = model.delivered.clone().filter(|_| occasion) {
+                let occasion = match self {
+                    SnapshotWhileDraining => model.draining,
+                    _ => model.gate.is_open() && !model.draining,
+                };
+                if let Some(snapshot) = tick.state.snapshot.clone().filter(|_| occasion) {
                     let delivery = SnapshotDelivery { snapshot, diff: Arc::default(), invalidates: None };
                     tick.events.push(ProvisioningEvent::Snapshot(delivery));
                 }
@@ -158,9 +161,15 @@ impl PlantedBug {
                 }
             }
             SnapshotWithheld => {
-                tick.events.retain(|event| !matches!(event, ProvisioningEvent::Snapshot(_)));
-                let before = model.delivered.clone();
-                edit_state(tick, |state| state.snapshot = before);
+                let differs = model
+                    .delivered
+                    .as_ref()
+                    .is_some_and(|before| tick.state.snapshot.as_ref().is_some_and(|after| after.hash != before.hash));
+                if differs && model.gate.is_open() && !is_switch(tick) {
+                    tick.events.retain(|event| !matches!(event, ProvisioningEvent::Snapshot(_)));
+                    let before = model.delivered.clone();
+                    edit_state(tick, |state| state.snapshot = before);
+                }
             }
             LossNotHeld => {
                 if let (Some(before), Some(slot)) = (&model.delivered, model.slot(model.followed))
@@ -203,7 +212,7 @@ impl PlantedBug {
             WarningLost => tick.events.retain(|event| !matches!(event, ProvisioningEvent::RemotingWarning(_))),
             BlockedLost => retain_remote(tick, RemoteTopologyChange::Blocked),
             UnblockedBySwitch => {
-                let switched = tick.events.iter().any(|event| matches!(event, ProvisioningEvent::ProviderChanged(_)));
+                let switched = is_switch(tick);
                 let blocked = model.blocked().next().map(|(node, _)| node.to_string());
                 if let Some(blocked) = blocked.filter(|_| switched) {
                     push_remote(tick, RemoteTopologyChange::Unblocked, &blocked);
@@ -219,13 +228,22 @@ impl PlantedBug {
                 }
             }
             SwitchWithoutSnapshot => {
-                let switched = tick.events.iter().any(|event| matches!(event, ProvisioningEvent::ProviderChanged(_)));
+                let switched = is_switch(tick);
                 tick.events.retain(|event| !switched || !matches!(event, ProvisioningEvent::Snapshot(_)));
             }
             TwoActive => edit_state(tick, |state| state.providers.iter_mut().for_each(|status| status.active = true)),
             FailbackTooSoon => relabel(tick, SwitchReason::StreamEnded, SwitchReason::PriorityRestored),
-            GuardIgnored => relabel(tick, SwitchReason::ManualOverride, SwitchReason::StreamEnded),
-            SwitchMissed => tick.events.retain(|event| !matches!(event, ProvisioningEvent::ProviderChanged(_))),
+            GuardIgnored => {
+                let empties = tick.state.snapshot.as_ref().is_some_and(|after| after.is_empty());
+                if empties && model.delivered.as_ref().is_some_and(|before| !before.is_empty()) {
+                    relabel(tick, SwitchReason::ManualOverride, SwitchReason::StreamEnded);
+                }
+            }
+            SwitchMissed => {
+                if model.followed.is_some() {
+                    tick.events.retain(|event| !matches!(event, ProvisioningEvent::ProviderChanged(_)));
+                }
+            }
             SilenceOverlooked => edit_state(tick, |state| {
                 for status in &mut state.providers {
                     if status.health == ProviderHealth::Unreachable {
@@ -276,6 +294,10 @@ fn edit_snapshot(tick: &mut TracedTick, edit: impl Fn(&mut SnapshotDelivery, &mu
             delivery.snapshot = Arc::new(snapshot);
         }
     }
+}
+
+fn is_switch(tick: &TracedTick) -> bool {
+    tick.events.iter().any(|event| matches!(event, ProvisioningEvent::ProviderChanged(_)))
 }
 
 fn edit_state(tick: &mut TracedTick, edit: impl FnOnce(&mut Published)) {

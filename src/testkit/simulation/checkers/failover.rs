@@ -82,12 +82,8 @@ impl Checker for Restraint {
             ensure!(to.has_snapshot, "{} has no snapshot", to.id);
             ensure!(to.health != ProviderHealth::Unreachable, "{} is unreachable", to.id);
             let pinned = model.pinned == Some(to.key);
-            ensure!(
-                pinned == (change.reason == SwitchReason::ManualOverride)
-                    || change.reason != SwitchReason::ManualOverride,
-                "{} was not pinned",
-                to.id
-            );
+            let overridden = change.reason == SwitchReason::ManualOverride;
+            ensure!(pinned || !overridden, "{} was not pinned", to.id);
             let cooled = model.last_switch.is_none_or(|at| tick.at.since(at) >= policy.cooldown);
             let from = model.slot(model.followed);
             let grace = from.is_some_and(|from| tick.at.since(from.since) >= policy.degraded_grace);
