@@ -24,13 +24,13 @@ mod world;
 use std::fmt;
 use std::num::NonZero;
 use std::ops::Range;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 pub use transitions::{Transition, Transitions};
 
 use crate::event::{OwnershipChange, SnapshotDelivery};
+use crate::topology::ClusterNode;
 
 /// How many failures a summary keeps.
 const KEPT_FAILURES: usize = 5;
@@ -181,12 +181,11 @@ impl fmt::Display for Summary {
 
 /// What the simulated PlacementSupervisor orders for a snapshot: a function of it alone, so that checkers can tell.
 fn placement(delivery: &SnapshotDelivery) -> Vec<OwnershipChange> {
-    if delivery.snapshot.hash % 3 == 0 {
+    if delivery.snapshot.hash.is_multiple_of(3) {
         return Vec::new();
     }
-    let release = |node: &std::sync::Arc<crate::ClusterNode>| OwnershipChange::release(node.id().as_str());
-    let assign =
-        |node: &std::sync::Arc<crate::ClusterNode>| OwnershipChange::assign(node.id().as_str(), node.id().clone());
+    let release = |node: &Arc<ClusterNode>| OwnershipChange::release(node.id().as_str());
+    let assign = |node: &Arc<ClusterNode>| OwnershipChange::assign(node.id().as_str(), node.id().clone());
     let released = delivery.diff.left().iter().take(2).map(release);
     released.chain(delivery.diff.joined().iter().take(2).map(assign)).collect()
 }

@@ -14,7 +14,7 @@ impl Dice {
 
     /// 0 to `bound` - 1, each as likely; 0 if the bound is.
     pub(super) fn below(&mut self, bound: u64) -> u64 {
-        (u128::from(self.0.next()) * u128::from(bound) >> 64) as u64
+        ((u128::from(self.0.next()) * u128::from(bound)) >> 64) as u64
     }
 
     pub(super) fn index(&mut self, len: usize) -> usize {
