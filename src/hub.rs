@@ -59,7 +59,7 @@ impl Default for HubSettings {
 }
 
 /// Something that the hub has to take note of. One input is one tick.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Input {
     /// A provider's stream reports.
     Event { key: SlotKey, generation: u64, event: ProviderEvent },
