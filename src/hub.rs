@@ -22,6 +22,8 @@ pub(crate) use dispatch::{Bridges, Dispatcher};
 pub use explain::Decision;
 pub use handle::{ProviderWatchHub, Ticket};
 pub(crate) use published::Publication;
+#[cfg(any(test, feature = "testkit"))]
+pub(crate) use published::Published;
 pub use published::{ProviderStatus, RemoteHealth, RemoteNode};
 pub(crate) use slot::SlotSpec;
 

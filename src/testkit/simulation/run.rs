@@ -430,7 +430,7 @@ fn settings(dice: &mut Dice) -> HarnessSettings {
     }
     let coalesce = if dice.chance(250) { Duration::ZERO } else { Duration::from_millis(100) };
     let local_node = dice.chance(300).then(|| NodeId::new("n0").expect("a valid id"));
-    HarnessSettings { failover, coalesce, local_node, seed: dice.below(u64::MAX) }
+    HarnessSettings { failover, coalesce, local_node, seed: dice.below(u64::MAX), ..HarnessSettings::default() }
 }
 
 fn plan(dice: &mut Dice) -> Plan {
