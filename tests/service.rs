@@ -163,6 +163,25 @@ fn p1_5_the_accepted_set_is_restored_and_a_dead_backend_does_not_stop_the_start(
 }
 
 #[test]
+fn p1_5_a_definition_that_differs_from_the_stored_one_is_a_warning_among_the_first_deliveries() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("providers.jsonl");
+    drop(Fixture::with(&[("a", 1)], |builder| builder.store_file(&path)));
+    let factory = ScriptedFactory::new(kind());
+    let builder = ClusterProvisioningService::builder().factory(factory).store_file(&path).provider(descriptor("a", 7));
+    let mut events = builder.subscribe(1000);
+    let service = builder.start().unwrap();
+    let warning = loop {
+        match &*events.recv_timeout(PATIENCE).unwrap() {
+            ProvisioningEvent::Warning(warning) => break warning.error.clone(),
+            event => assert!(event.position() <= service.hub().position()),
+        }
+    };
+    assert_eq!(warning.code(), ErrorCode::InvalidConfig);
+    assert!(warning.detail().contains("priority: 1 in force, 7 given"), "{warning}");
+}
+
+#[test]
 fn p1_5_a_stored_kind_without_a_factory_is_a_clear_error() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("providers.jsonl");

@@ -16,7 +16,7 @@ use super::{ClusterProvisioningService, Progress, ProviderSet};
 use crate::bridge::{PartitionManagerBridge, PlacementSupervisorBridge, RemotingBridge};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{ErrorCode, ProvisioningError};
-use crate::event::Publisher;
+use crate::event::{EventStream, ProvisioningEvent, Publisher};
 use crate::failover::FailoverPolicy;
 use crate::hub::thread::{HubThread, INBOX};
 use crate::hub::{Bridges, Dispatcher, HubCore, HubSettings, ProviderWatchHub};
@@ -37,6 +37,7 @@ pub struct ServiceBuilder {
     store: Store,
     secrets: Vec<(String, Secret)>,
     bridges: Bridges,
+    publisher: Publisher<Arc<ProvisioningEvent>>,
     hub: HubSettings,
     registry: RegistrySettings,
     slow_bridge: Duration,
@@ -61,6 +62,7 @@ impl ServiceBuilder {
             store: Store::None,
             secrets: Vec::new(),
             bridges: Bridges::default(),
+            publisher: Publisher::new(),
             hub: HubSettings::default(),
             registry: RegistrySettings::default(),
             slow_bridge: Duration::from_millis(100),
@@ -130,6 +132,12 @@ impl ServiceBuilder {
     pub fn remoting(mut self, bridge: Arc<dyn RemotingBridge>) -> Self {
         self.bridges.remoting = Some(bridge);
         self
+    }
+
+    /// Subscribes to all deliveries from the very first, the warnings of the start among them; see
+    /// [`ProviderWatchHub::subscribe`] for those from later on. Ends at once if the service does not start.
+    pub fn subscribe(&self, capacity: usize) -> EventStream<Arc<ProvisioningEvent>> {
+        self.publisher.subscribe(capacity)
     }
 
     /// Member mode: registers this node with every enabled provider that can register one, and keeps it registered.
@@ -238,7 +246,7 @@ impl ServiceBuilder {
         let settings = HubSettings { seed: now.as_nanos() ^ u64::from(std::process::id()), ..self.hub };
         let mut core = HubCore::new(settings, registry.epoch(), now);
         let publication = Arc::new(ArcSwap::from_pointee(core.publish(ProvisioningMetrics::default(), false)));
-        let publisher = Publisher::new();
+        let publisher = self.publisher;
         let (sender, inbox) = bounded(INBOX);
         let (alive, threads_ended) = bounded(0);
         let hub = ProviderWatchHub {
