@@ -313,7 +313,7 @@ fn p3_5_draining_refuses_snapshots_and_keeps_the_last_one() {
     assert!(matches!(left, ProvisioningEvent::RemoteTopology(remote) if remote.node_id.as_str() == "n2"));
     assert_eq!(fixture.hub().latest_snapshot().unwrap().members, members(&["n1", "n2"]));
     let error = fixture.service.wait_ready(Duration::ZERO).unwrap_err();
-    assert_eq!(error.code(), ErrorCode::WaitTimedOut);
+    assert_eq!(error.code(), ErrorCode::Draining);
 }
 
 #[test]
@@ -405,6 +405,32 @@ fn no_provider_at_all_and_settings_out_of_range_are_refused() {
     assert_eq!((error.code(), error.field()), (ErrorCode::InvalidValue, Some("max_errors")));
     let error = start(ClusterProvisioningService::builder().coalescing(Duration::from_secs(61)));
     assert_eq!((error.code(), error.field()), (ErrorCode::InvalidValue, Some("coalescing")));
+}
+
+#[test]
+fn a_wait_that_ends_first_says_what_is_missing() {
+    let fixture = Fixture::new(&[("a", 1)]);
+    let error = fixture.service.wait_ready(Duration::from_millis(1)).unwrap_err();
+    assert_eq!(error.code(), ErrorCode::WaitTimedOut);
+    assert!(error.detail().contains("no-snapshot") && error.detail().contains("a: "), "{error}");
+}
+
+#[test]
+fn a_service_dropped_inside_a_callback_ends_without_waiting_for_itself() {
+    let fixture = Fixture::new(&[("a", 1)]);
+    fixture.provider("a").show(members(&["n1"]));
+    fixture.ready();
+    let hub = fixture.hub().clone();
+    let mut events = hub.subscribe(1000);
+    let service = Mutex::new(Some(fixture.service));
+    fixture.recorder.on_call(move |_| drop(service.lock().unwrap().take()));
+    fixture.factory.provider("a").unwrap().show(members(&["n1", "n2"]));
+    loop {
+        match events.recv_timeout(PATIENCE) {
+            Ok(_) => {}
+            Err(end) => break assert_eq!(end, NoEvent::Closed),
+        }
+    }
 }
 
 #[test]

@@ -71,8 +71,8 @@ impl ServiceBuilder {
             member: None,
             clock: SystemClock::shared(),
         };
-        #[cfg(any())]
-        let builder = builder.factory(Arc::new(crate::providers::ConsulFactory::new()));
+        #[cfg(feature = "consul")]
+        let builder = builder.factory(Arc::new(crate::providers::ConsulFactory));
         builder
     }
 
