@@ -113,7 +113,7 @@ fn consul_point_5_instant_replies_do_not_make_a_hot_loop() {
 #[test]
 fn consul_point_6_a_wait_and_its_sixteenth_are_no_timeout_and_silence_beyond_the_margin_is() {
     let fake = Fake::start(|request, stream| match (request.is_probe(), request.index()) {
-        (true, _) => list(stream, 10, "[]"),
+        (true, _) => list(stream, 11, "[]"),
         (false, None) => list(stream, 10, &format!("[{}]", entry("a"))),
         (false, Some("10")) => {
             // The longest that a genuine server holds a wait of 1 s.
@@ -122,10 +122,7 @@ fn consul_point_6_a_wait_and_its_sixteenth_are_no_timeout_and_silence_beyond_the
         }
         (false, Some(_)) => hold(stream),
     });
-    let short = descriptor(&fake.url())
-        .parameter("wait", "1s")
-        .parameter("answer-timeout", "300ms")
-        .parameter("probe-interval", "5s");
+    let short = descriptor(&fake.url()).parameter("wait", "1s").parameter("answer-timeout", "300ms");
     let watching = watch(&short);
     watching.expect("snapshot of b", SOON, |event| match event {
         ProviderEvent::Snapshot { members, .. } => members.iter().any(|node| node.id().as_str() == "b").then_some(()),
@@ -135,7 +132,7 @@ fn consul_point_6_a_wait_and_its_sixteenth_are_no_timeout_and_silence_beyond_the
     let silent = Instant::now();
     watching.expect_error(ErrorCode::Timeout, SOON);
     let waited = silent.elapsed();
-    assert!(waited > Duration::from_millis(1200) && waited < Duration::from_millis(1900), "{waited:?}");
+    assert!(waited > Duration::from_millis(1200) && waited < Duration::from_secs(4), "{waited:?}");
     watching.expect_current(SOON);
 }
 
@@ -175,6 +172,15 @@ fn consul_point_7_and_10_each_refusal_has_its_code() {
     let unknown = descriptor("http://no-such-host.invalid:8500").parameter("connect-timeout", "500ms");
     let code = check(&unknown).unwrap_err().code();
     assert!(matches!(code, ErrorCode::BackendUnavailable | ErrorCode::Timeout), "{code}");
+}
+
+#[test]
+fn consul_an_https_url_reaches_no_plain_server() {
+    let fake = Fake::start(|_, stream| send(stream, "400 Bad Request", "", b"plain HTTP here"));
+    let url = fake.url().replace("http://", "https://");
+    let error = check(&with_token(&url).parameter("connect-timeout", "500ms")).unwrap_err();
+    assert!(matches!(error.code(), ErrorCode::BackendUnavailable | ErrorCode::Timeout), "{error}");
+    assert!(fake.requests().is_empty());
 }
 
 #[test]
@@ -383,13 +389,26 @@ fn consul_point_16_a_proxy_in_the_environment_is_not_used_for_loopback() {
 }
 
 #[test]
-fn consul_point_20_stop_in_the_middle_of_a_poll_is_prompt() {
-    let fake = peaceful(10, format!("[{}]", entry("a")));
+fn consul_point_20_stop_in_the_middle_of_a_poll_is_prompt_and_hangs_up() {
+    let (hung_up, hang_ups) = crossbeam_channel::unbounded();
+    let fake = Fake::start(move |request, stream| match (request.is_probe(), request.index()) {
+        (true, _) => list(stream, 10, "[]"),
+        (false, None) => list(stream, 10, &format!("[{}]", entry("a"))),
+        (false, Some(_)) => {
+            hold(stream);
+            let _ = hung_up.send(Instant::now());
+            false
+        }
+    });
     let mut watching = watch(&descriptor(&fake.url()).parameter("wait", "10m"));
     watching.expect_members(&["a"], SOON);
     watching.expect_current(SOON);
+    let start = Instant::now();
     let took = watching.stop();
     assert!(took < PROMPT, "{took:?}");
+    // No thread is left behind in the blocked read either.
+    let hung_up = hang_ups.recv_timeout(SOON).unwrap().duration_since(start);
+    assert!(hung_up < PROMPT, "{hung_up:?}");
 }
 
 #[test]
@@ -434,4 +453,80 @@ fn consul_point_20_the_connectivity_check_honours_its_cancellation_and_its_limit
         start.elapsed()
     });
     assert!(taken < PROMPT && started.elapsed() < SOON, "{taken:?}");
+}
+
+/// Not a test of a rule: prints how long it takes from the server's sending an answer to the event, beside a client
+/// that only reads the bytes. One entry has 2.6 kB, as a real agent's has.
+#[test]
+fn consul_latency_from_the_answer_to_the_event() {
+    const ROUNDS: u64 = 9;
+    for entries in [1, 100, 1000] {
+        let padding = "x".repeat(2300);
+        let (go, turn) = crossbeam_channel::unbounded::<u64>();
+        let (told, sent) = crossbeam_channel::unbounded();
+        let body = move |index: u64| {
+            let padded = |n: u64| {
+                let id = if n == 0 { format!("n{index}") } else { format!("m{n}") };
+                entry(&id).replacen("{\"CheckID\"", &format!("{{\"Output\":\"{padding}\",\"CheckID\""), 1)
+            };
+            format!("[{}]", (0..entries).map(padded).collect::<Vec<_>>().join(","))
+        };
+        let fake = Fake::start(move |request, stream| {
+            if request.is_probe() {
+                return hold(stream);
+            }
+            let Some(index) = request.index() else { return list(stream, 10, "[]") };
+            let next = index.parse::<u64>().unwrap() + 1;
+            let body = body(next);
+            let Ok(_) = turn.recv() else { return false };
+            told.send(Instant::now()).is_ok() && list(stream, next, &body)
+        });
+        let mut bare = Vec::new();
+        let mut stream = TcpStream::connect(fake.address).unwrap();
+        for round in 0..ROUNDS {
+            write!(stream, "GET /?index={} HTTP/1.1\r\n\r\n", 10 + round).unwrap();
+            go.send(round).unwrap();
+            read_answer(&mut stream);
+            bare.push(sent.recv().unwrap().elapsed());
+        }
+        let watching = watch(&descriptor(&fake.url()).parameter("probe-timeout", "5s"));
+        watching.expect_members(&[], SOON);
+        let mut ours = Vec::new();
+        for round in 0..ROUNDS {
+            // Slower than requests are paced.
+            std::thread::sleep(Duration::from_millis(120));
+            go.send(round).unwrap();
+            let at = sent.recv().unwrap();
+            let arrived = loop {
+                let (arrived, event) = watching.events.recv_timeout(SOON).unwrap();
+                if matches!(event, ProviderEvent::Snapshot { .. }) {
+                    break arrived;
+                }
+            };
+            ours.push(arrived.duration_since(at));
+        }
+        ours.sort();
+        bare.sort();
+        let middle = ROUNDS as usize / 2;
+        println!(
+            "{entries} entries, median of {ROUNDS}: answer to event {:?}, bytes alone {:?}",
+            ours[middle], bare[middle]
+        );
+    }
+}
+
+fn read_answer(stream: &mut TcpStream) {
+    use std::io::Read;
+    let mut bytes = Vec::new();
+    let mut block = vec![0; 64 * 1024];
+    loop {
+        let read = stream.read(&mut block).unwrap();
+        bytes.extend_from_slice(&block[..read]);
+        let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else { continue };
+        let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+        let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).unwrap();
+        if bytes.len() >= end + 4 + length.parse::<usize>().unwrap() {
+            return;
+        }
+    }
 }

@@ -49,6 +49,7 @@ impl Fake {
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let Ok(mut stream) = stream else { return };
+                stream.set_nodelay(true).unwrap();
                 connections.fetch_add(1, Ordering::SeqCst);
                 let (answer, requests) = (Arc::clone(&answer), Arc::clone(&requests));
                 std::thread::spawn(move || {

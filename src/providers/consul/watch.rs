@@ -8,7 +8,7 @@
 //!
 //! What is believed:
 //! - An answer of an ordinary index is believed, also an empty one.
-//! - An answer of a lower index, or an empty one of index 1, is not. The server is asked again, without an index and
+//! - An answer of a lower index, one that lacks members at the same index, or an empty one of index 1, is not. The server is asked again, without an index and
 //!   with proof that the leader leads. If the answer then lacks members that were there before the rollback, or is still
 //!   empty with index 1, it is held until the repair grace is over, asked for once more, and only then believed. An
 //!   agent that lost its state answers like that until the members find the loss and register again: those that do
@@ -299,7 +299,11 @@ impl Machine {
         let faint = answer.members.is_empty() && index.unwrap_or(1) <= 1;
         if regressed {
             let detail = format!("the index went back from {} to {}", self.index, index.unwrap_or_default());
-            self.roll_back(now, detail);
+            self.roll_back(now, self.index, detail);
+        } else if matches!(self.doubt, Doubt::None) && index == Some(self.index) && self.missing(&answer.members) > 0 {
+            // One timeline has one content for each index: another has grown to the same one.
+            let detail = format!("members are gone although the index is still {}", self.index);
+            self.roll_back(now, self.index.saturating_add(1), detail);
         } else if faint && !confirmed && !matches!(self.doubt, Doubt::Holding(_)) {
             let reason = doubtful(ErrorCode::DoubtfulAnswer, "no members, with index 1: asked again");
             self.doubt = Doubt::Confirming;
@@ -332,9 +336,10 @@ impl Machine {
         self.ask = Some(index.unwrap_or(1).max(1));
     }
 
-    /// The answer, or the probe, shows an index below ours: everything is asked anew.
-    fn roll_back(&mut self, now: Timestamp, detail: String) {
-        self.before = Some(self.before.unwrap_or(0).max(self.index));
+    /// The answer, or the probe, is of another timeline than ours, in which nothing below `before` counts: everything
+    /// is asked anew.
+    fn roll_back(&mut self, now: Timestamp, before: u64, detail: String) {
+        self.before = Some(self.before.unwrap_or(0).max(before));
         self.index = 0;
         self.ask = None;
         self.doubt = Doubt::Confirming;
@@ -344,8 +349,14 @@ impl Machine {
 
     /// How many of the believed members the answer lacks, if it comes from after a rollback.
     fn lost(&self, members: &Members) -> usize {
-        match (&self.believed, self.before) {
-            (Some(believed), Some(_)) => believed.iter().filter(|node| !members.contains(node.id())).count(),
+        if self.before.is_some() { self.missing(members) } else { 0 }
+    }
+
+    fn missing(&self, members: &Members) -> usize {
+        match &self.believed {
+            Some(believed) if believed != members => {
+                believed.iter().filter(|node| !members.contains(node.id())).count()
+            }
             _ => 0,
         }
     }
@@ -417,7 +428,8 @@ impl Machine {
                 return self.alive(now, false);
             }
             self.outputs.push_back(Output::AbortWatch);
-            return self.roll_back(now, format!("the index went back from {sent} to {index}, as a probe shows"));
+            let detail = format!("the index went back from {sent} to {index}, as a probe shows");
+            return self.roll_back(now, self.index, detail);
         }
         if index <= self.index || !indexed {
             self.behind = None;

@@ -519,6 +519,31 @@ fn consul_point_8_a_second_rollback_within_the_grace_starts_it_anew() {
 }
 
 #[test]
+fn consul_point_8_members_gone_at_the_same_index_are_a_rollback_that_has_caught_up() {
+    let mut sim = Sim::settled(&["a", "b"], 14);
+    sim.fail();
+    sim.settle();
+    sim.told();
+    sim.answer(14, &["b"]);
+    sim.settle();
+    sim.answer(14, &["b"]);
+    assert_eq!(sim.told(), ["doubtful index-rollback", "doubtful doubtful-answer"]);
+    let start = sim.now;
+    sim.settle();
+    while sim.aborts == 0 {
+        sim.tick();
+        if sim.probe.is_some() {
+            sim.end_probe(Ok(mark(14)));
+        }
+    }
+    assert_eq!(sim.now.since(start), GRACE);
+    sim.settle();
+    sim.told();
+    sim.answer(14, &["b"]);
+    assert_eq!(sim.told(), [snapshot(&["b"])]);
+}
+
+#[test]
 fn consul_point_8_a_server_that_only_lagged_is_no_rollback() {
     let mut sim = Sim::settled(&["a", "b"], 100);
     sim.answer(90, &["a"]);
