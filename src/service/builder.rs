@@ -306,8 +306,21 @@ impl ServiceBuilder {
     }
 }
 
+/// All settings, without secrets.
 impl fmt::Debug for ServiceBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServiceBuilder").field("providers", &self.providers).finish_non_exhaustive()
+        f.debug_struct("ServiceBuilder")
+            .field("providers", &self.providers)
+            .field("kinds", &self.factories.keys())
+            .field("member", &self.member.as_ref().map(ClusterNode::id))
+            .field("failover", &self.hub.failover)
+            .field("coalescing", &self.hub.coalesce)
+            .field("block_absence", &self.hub.block_absence)
+            .field("slow_bridge_limit", &self.slow_bridge)
+            .field("connectivity_timeout", &self.registry.connectivity_timeout)
+            .field("suppression", &self.registry.suppression)
+            .field("join_timeout", &self.join_timeout)
+            .field("leave_budget", &self.leave_budget)
+            .finish_non_exhaustive()
     }
 }
