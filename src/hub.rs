@@ -25,6 +25,7 @@ pub(crate) use published::Publication;
 pub use published::{ProviderStatus, RemoteHealth, RemoteNode};
 pub(crate) use slot::SlotSpec;
 
+use crate::clock::Timestamp;
 use crate::error::ProvisioningError;
 use crate::event::{OwnershipChange, ProvisioningEvent};
 use crate::failover::{FailoverPolicy, SlotKey};
@@ -98,6 +99,8 @@ pub(crate) enum StreamCommand {
 pub(crate) struct Tick {
     pub(crate) events: Vec<ProvisioningEvent>,
     pub(crate) streams: Vec<StreamCommand>,
+    /// When the provider reported what is delivered, where it had to wait for this tick.
+    pub(crate) waited_since: Option<Timestamp>,
     pub(crate) reply: Result<(), ProvisioningError>,
 }
 

@@ -258,10 +258,16 @@ impl ClusterProvisioningService {
         let (reply, outcome) = bounded(1);
         let input = Input::Reconfigure(specs);
         let message = Message::Providers { providers, input, at: self.clock.now(), reply };
-        let stopped =
-            || ProvisioningError::new(ErrorCode::Stopped, "putting providers in force", "the hub has stopped");
-        self.hub.inbox.send(message).map_err(|_| stopped())?;
-        outcome.recv().map_err(|_| stopped())??;
+        let doing = "putting providers in force";
+        let refuse = |stopped: bool| match stopped {
+            true => ProvisioningError::new(ErrorCode::Stopped, doing, "the hub has stopped"),
+            false => {
+                let detail = "the set is stored, but a callback keeps the hub from putting it in force";
+                ProvisioningError::new(ErrorCode::WaitTimedOut, doing, detail)
+            }
+        };
+        self.hub.inbox.send_timeout(message, HUB_PATIENCE).map_err(|error| refuse(error.is_disconnected()))?;
+        outcome.recv_timeout(HUB_PATIENCE).map_err(|error| refuse(error == RecvTimeoutError::Disconnected))??;
         if let Err(error) = set.registrations.follow(&set.keys, self.leave_budget) {
             self.warn(error);
         }

@@ -116,6 +116,8 @@ impl FailoverController {
             let usable = pin.tracker.has_snapshot() && pin.tracker.health() > ProviderHealth::Unreachable;
             match (usable, self.active == Some(pin.key)) {
                 (true, true) => return Choice::Stay,
+                // A stream that ended has to show its set anew first.
+                (true, false) if pin.tracker.is_terminated() => {}
                 (true, false) => return Choice::Switch { to: pin.key, reason: SwitchReason::ManualOverride },
                 (false, _) => {}
             }

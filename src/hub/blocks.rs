@@ -159,14 +159,18 @@ impl Entry {
             match members.and_then(|members| members.get(&self.node.node)) {
                 Some(_) if self.returning => return false,
                 // Another life of the node: the one that was quarantined has left.
-                Some(node) if self.node.incarnation.is_some_and(|blocked| blocked != node.incarnation()) => {
-                    return false;
-                }
+                Some(node) if self.is_another_life(node.incarnation()) => return false,
                 Some(_) => self.absent_since = None,
                 None => _ = self.absent_since.get_or_insert(now),
             }
         }
         self.absent_since.is_none_or(|since| now.since(since) < limit)
+    }
+
+    /// Whether that incarnation is known to be another than the one blocked. 0 says nothing: a provider without
+    /// incarnations shows the same life with it.
+    fn is_another_life(&self, incarnation: u64) -> bool {
+        incarnation != 0 && self.node.incarnation.is_some_and(|blocked| blocked != 0 && blocked != incarnation)
     }
 }
 

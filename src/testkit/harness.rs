@@ -1,19 +1,21 @@
 //! The hub's own rules and deliveries without threads, driven step by step.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use crossbeam_channel::{Receiver, unbounded};
 
 use super::{FakeClock, Recorder};
 use crate::clock::{Clock, Timestamp};
 use crate::error::ProvisioningError;
-use crate::event::{OwnershipChange, PlacementGate, ProvisioningEvent, Publisher};
+use crate::event::{EventStream, OwnershipChange, PlacementGate, ProvisioningEvent, Publisher};
 use crate::failover::{FailoverPolicy, SlotKey};
+use crate::hub::thread::Message;
 use crate::hub::{
-    Bridges, Decision, Dispatcher, HubCore, HubSettings, Input, ProviderStatus, Publication, RemoteNode, SlotSpec,
-    StreamCommand,
+    Bridges, Decision, Dispatcher, HubCore, HubSettings, Input, ProviderStatus, ProviderWatchHub, Publication,
+    RemoteNode, SlotSpec, StreamCommand,
 };
 use crate::metrics::ProvisioningMetrics;
 use crate::provider::{ProviderEvent, ProviderId, ProviderTermination};
@@ -31,12 +33,14 @@ pub struct HarnessSettings {
     pub local_node: Option<NodeId>,
     /// Seed of the jitter.
     pub seed: u64,
+    /// A bridge that takes longer than this in one tick, by the harness's clock, is reported.
+    pub slow_bridge: Duration,
 }
 
 impl Default for HarnessSettings {
     fn default() -> Self {
         let HubSettings { failover, coalesce, local_node, seed, .. } = HubSettings::default();
-        Self { failover, coalesce, local_node, seed }
+        Self { failover, coalesce, local_node, seed, slow_bridge: Duration::from_secs(1) }
     }
 }
 
@@ -73,6 +77,10 @@ pub struct Harness {
     recorder: Arc<Recorder>,
     slots: BTreeMap<String, (SlotKey, HarnessProvider)>,
     streams: BTreeMap<SlotKey, u64>,
+    /// The streams that were given up last, by provider.
+    given_up: BTreeMap<SlotKey, u64>,
+    hub: ProviderWatchHub,
+    inbox: Receiver<Message>,
     opened: BTreeMap<SlotKey, usize>,
     stuck: bool,
     next_key: SlotKey,
@@ -96,7 +104,7 @@ impl Harness {
     pub fn with(settings: HarnessSettings, providers: impl IntoIterator<Item = HarnessProvider>) -> Self {
         let clock = FakeClock::new();
         let recorder = Recorder::new();
-        let HarnessSettings { failover, coalesce, local_node, seed } = settings;
+        let HarnessSettings { failover, coalesce, local_node, seed, slow_bridge } = settings;
         let settings = HubSettings { failover, coalesce, local_node, seed, ..HubSettings::default() };
         let mut core = HubCore::new(settings, clock.now().as_millis(), clock.now());
         let state = core.publish(ProvisioningMetrics::default(), false);
@@ -106,9 +114,17 @@ impl Harness {
             partition_manager: Some(recorder.clone()),
             remoting: Some(recorder.clone()),
         };
-        let slow_limit = Duration::from_secs(60);
-        let dispatcher =
-            Dispatcher::new(bridges, Publisher::new(), Arc::clone(&publication), clock.clone(), slow_limit);
+        let publisher = Publisher::new();
+        let (sender, inbox) = unbounded();
+        let hub = ProviderWatchHub {
+            publication: Arc::clone(&publication),
+            inbox: sender,
+            clock: clock.clone(),
+            hub_thread: Arc::new(OnceLock::from(std::thread::current().id())),
+            subscriptions: publisher.subscriptions(),
+            validation_failures: Arc::default(),
+        };
+        let dispatcher = Dispatcher::new(bridges, publisher, Arc::clone(&publication), clock.clone(), slow_bridge);
         let mut harness = Self {
             core,
             dispatcher,
@@ -117,6 +133,9 @@ impl Harness {
             recorder,
             slots: BTreeMap::new(),
             streams: BTreeMap::new(),
+            given_up: BTreeMap::new(),
+            hub,
+            inbox,
             opened: BTreeMap::new(),
             stuck: false,
             next_key: 0,
@@ -192,6 +211,22 @@ impl Harness {
     /// How many streams of the provider have been opened.
     pub fn opened(&self, provider: &str) -> usize {
         self.slots.get(provider).and_then(|(key, _)| self.opened.get(key)).copied().unwrap_or(0)
+    }
+
+    /// The provider's stream that was given up last reports something nevertheless. Nothing happens if none was.
+    pub fn late_event(&mut self, provider: &str, event: ProviderEvent) {
+        let Some((key, _)) = self.slots.get(provider) else { return };
+        let (key, Some(generation)) = (*key, self.given_up.get(key).copied()) else { return };
+        _ = self.input(Input::Event { key, generation, event });
+    }
+
+    /// The thread of the provider's stream ends without a word: of the present one, else of the one given up last.
+    pub fn end_thread(&mut self, provider: &str) {
+        let Some((key, _)) = self.slots.get(provider) else { return };
+        let key = *key;
+        if let Some(generation) = self.streams.remove(&key).or_else(|| self.given_up.get(&key).copied()) {
+            _ = self.input(Input::StreamClosed { key, generation });
+        }
     }
 
     /// Whether streams that are given up get stuck instead of ending at once. Default: they end.
@@ -279,6 +314,17 @@ impl Harness {
         _ = self.input(Input::Drain);
     }
 
+    /// The hub's public handle, for what calls the service from inside callbacks. Its commands are carried out after the
+    /// tick during which they were given; waiting for one fails, because the harness runs on the caller's thread.
+    pub fn hub(&self) -> &ProviderWatchHub {
+        &self.hub
+    }
+
+    /// Subscribes to all deliveries from here on.
+    pub fn subscribe(&self, capacity: usize) -> EventStream<Arc<ProvisioningEvent>> {
+        self.hub.subscribe(capacity)
+    }
+
     /// Every delivery since the last call of this, in order.
     pub fn take(&mut self) -> Vec<ProvisioningEvent> {
         std::mem::take(&mut self.delivered)
@@ -363,7 +409,17 @@ impl Harness {
     fn input(&mut self, input: Input) -> Result<(), ProvisioningError> {
         let now = self.clock.now();
         let tick = self.core.handle(input, now);
-        self.carry_out(tick, Some(now))
+        let outcome = self.carry_out(tick, Some(now));
+        while let Ok(message) = self.inbox.try_recv() {
+            let Message::Input { input, at, reply } = message else { continue };
+            let tick = self.core.handle(input, at);
+            let outcome = self.carry_out(tick, Some(at));
+            if let Some(reply) = reply {
+                // Whoever asked may have stopped waiting.
+                _ = reply.try_send(outcome);
+            }
+        }
+        outcome
     }
 
     fn carry_out(&mut self, mut tick: crate::hub::Tick, stamp: Option<Timestamp>) -> Result<(), ProvisioningError> {
@@ -377,6 +433,7 @@ impl Harness {
                 }
                 StreamCommand::Close { key, generation } => {
                     self.streams.remove(&key);
+                    self.given_up.insert(key, generation);
                     if !self.stuck {
                         _ = self.input(Input::StreamClosed { key, generation });
                     }
