@@ -403,8 +403,32 @@ fn no_provider_at_all_and_settings_out_of_range_are_refused() {
     policy.max_errors = 0;
     let error = start(ClusterProvisioningService::builder().failover(policy));
     assert_eq!((error.code(), error.field()), (ErrorCode::InvalidValue, Some("max_errors")));
-    let error = start(ClusterProvisioningService::builder().coalescing(Duration::from_secs(61)));
-    assert_eq!((error.code(), error.field()), (ErrorCode::InvalidValue, Some("coalescing")));
+    let builder = ClusterProvisioningService::builder;
+    let endless = SuppressionSettings { threshold: 1, window: Duration::MAX };
+    for (field, builder) in [
+        ("coalescing", builder().coalescing(Duration::from_secs(61))),
+        ("connectivity_timeout", builder().connectivity_timeout(Duration::MAX)),
+        ("join_timeout", builder().join_timeout(Duration::MAX)),
+        ("leave_budget", builder().leave_budget(Duration::MAX)),
+        ("suppression", builder().suppression(endless)),
+    ] {
+        let error = start(builder);
+        assert_eq!((error.code(), error.field()), (ErrorCode::InvalidValue, Some(field)));
+    }
+}
+
+#[test]
+fn p5_5_a_wait_longer_than_the_clock_can_express_is_a_wait_without_end() {
+    let fixture = Fixture::new(&[("a", 1)]);
+    let provider = fixture.provider("a");
+    let shown = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(20));
+        provider.show(members(&["n1"]));
+    });
+    fixture.service.wait_ready(Duration::MAX).unwrap();
+    shown.join().unwrap();
+    fixture.hub().exclude(id("n1"), "for ever", Duration::MAX).wait(Duration::MAX).unwrap();
+    assert!(fixture.hub().snapshot().unwrap().is_empty());
 }
 
 #[test]

@@ -149,14 +149,14 @@ impl ServiceBuilder {
         self
     }
 
-    /// How long [`start`](Self::start) waits in member mode for the first registration. Default 10 s.
+    /// How long [`start`](Self::start) waits in member mode for the first registration. Default 10 s; at most a day.
     #[must_use]
     pub fn join_timeout(mut self, timeout: Duration) -> Self {
         self.join_timeout = timeout;
         self
     }
 
-    /// How long deregistration may take when draining. Default 2 s.
+    /// How long deregistration may take when draining. Default 2 s; at most a day.
     #[must_use]
     pub fn leave_budget(mut self, budget: Duration) -> Self {
         self.leave_budget = budget;
@@ -192,7 +192,7 @@ impl ServiceBuilder {
         self
     }
 
-    /// How long all backends together have for answering at a start and at each submission. Default 5 s.
+    /// How long all backends together have for answering at a start and at each submission. Default 5 s; at most a day.
     #[must_use]
     pub fn connectivity_timeout(mut self, timeout: Duration) -> Self {
         self.registry.connectivity_timeout = timeout;
@@ -213,6 +213,25 @@ impl ServiceBuilder {
         self
     }
 
+    /// Refuses waits so long that nobody can mean them.
+    fn check_durations(&self) -> Result<(), ProvisioningError> {
+        let (minute, day) = (Duration::from_secs(60), Duration::from_secs(24 * 60 * 60));
+        let limits = [
+            ("coalescing", self.hub.coalesce, minute, "60 s"),
+            ("connectivity_timeout", self.registry.connectivity_timeout, day, "a day"),
+            ("join_timeout", self.join_timeout, day, "a day"),
+            ("leave_budget", self.leave_budget, day, "a day"),
+            ("suppression", self.registry.suppression.window, day, "a day"),
+        ];
+        for (field, duration, most, words) in limits {
+            if duration > most {
+                let detail = format!("{duration:?} is over {words}");
+                return Err(ProvisioningError::new(ErrorCode::InvalidValue, SETTING_UP, detail).with_field(field));
+            }
+        }
+        Ok(())
+    }
+
     /// Starts the service: restores or accepts the definitions, in member mode registers the local node, and begins to
     /// watch. Blocks while the backends are asked (5 s at most by default), and in member mode until one provider has the
     /// local node.
@@ -223,10 +242,7 @@ impl ServiceBuilder {
     /// [`ErrorCode::RegistrationFailed`] if no provider took the local node in time; [`ErrorCode::ThreadRefused`].
     pub fn start(self) -> Result<ClusterProvisioningService, ProvisioningError> {
         self.hub.failover.validate()?;
-        if self.hub.coalesce > Duration::from_secs(60) {
-            let detail = format!("{:?} is over 60 s", self.hub.coalesce);
-            return Err(ProvisioningError::new(ErrorCode::InvalidValue, SETTING_UP, detail).with_field("coalescing"));
-        }
+        self.check_durations()?;
         let now = self.clock.now();
         let cancel = CancelToken::new();
         let store: Option<Box<dyn ProviderStore>> = match self.store {
