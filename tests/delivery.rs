@@ -365,3 +365,17 @@ fn p2_1_a_standbys_changes_are_not_delivered() {
     assert_eq!(story(&mut hub), Vec::<String>::new());
     assert_eq!(hub.provider("b").members, Some(2));
 }
+
+#[test]
+fn p3_4_one_watermark_turns_repeated_deliveries_of_every_kind_into_single_ones() {
+    let mut hub = two(&["n1", "n2"]);
+    hub.recorder().place(|_| vec![OwnershipChange::release("k")]);
+    hub.quarantine(&id("n1"), "no answer").unwrap();
+    hub.end("a");
+    hub.show("b", members(&[]));
+    let events = hub.take();
+    let mut deduplicator = Deduplicator::new();
+    let fresh = |event: &&ProvisioningEvent| deduplicator.fresh(event.position());
+    let kept = events.iter().flat_map(|event| [event, event]).chain(&events).filter(fresh).count();
+    assert_eq!(kept, events.len());
+}

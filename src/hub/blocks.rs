@@ -178,3 +178,34 @@ fn not_blocked(node: &NodeId, source: BlockSource) -> ProvisioningError {
     let detail = format!("node {node} has no entry of {source}");
     ProvisioningError::new(ErrorCode::NotBlocked, "ending a block", detail)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(node: &str) -> BlockedNode {
+        BlockedNode {
+            node: NodeId::new(node).unwrap(),
+            incarnation: None,
+            source: BlockSource::Operator,
+            reason: "testing".into(),
+            since: Timestamp::default(),
+            until: None,
+        }
+    }
+
+    #[test]
+    fn p4_2_a_full_list_refuses_new_entries_and_renews_old_ones() {
+        let mut list = BlockList::new(Duration::ZERO);
+        for n in 0..LIMIT {
+            let node = entry(&n.to_string());
+            let key = (node.node.clone(), node.source);
+            list.entries.insert(key, Entry { node, returning: false, absent_since: None });
+        }
+        assert_eq!(list.block(entry("new")).unwrap_err().code(), ErrorCode::BlockListFull);
+        list.block(entry("7")).unwrap();
+        list.lift(&entry("7").node, BlockSource::Operator).unwrap();
+        list.block(entry("new")).unwrap();
+        assert_eq!(list.entries().len(), LIMIT);
+    }
+}

@@ -723,7 +723,7 @@ impl HubCore {
         } else {
             let Some(delivered) = self.delivered.clone() else { return };
             // What a refresh has just dropped, but is still to be delivered as gone, was not confirmed by it.
-            let confirmed = self.is_active_healthy() && (self.snapshot_delivered || !self.pending());
+            let confirmed = self.is_active_healthy() && !self.pending();
             let joins = if confirmed { Joins::Tell } else { Joins::Hold };
             if self.remote.matches(&delivered.members) || (joins == Joins::Hold && !self.snapshot_delivered) {
                 return;
