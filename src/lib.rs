@@ -1,4 +1,4 @@
-//! One steady, trustworthy view of who is in the cluster, for programs without an async runtime.
+#![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 

@@ -77,14 +77,15 @@ impl Progress {
 
     /// Waits until `reached`, looking anew after every tick. Whether it was reached in time.
     fn wait(&self, timeout: Duration, mut reached: impl FnMut() -> bool) -> bool {
-        let deadline = Instant::now() + timeout;
+        // A deadline beyond what the clock can express is none.
+        let deadline = Instant::now().checked_add(timeout);
         self.waiting.fetch_add(1, Ordering::SeqCst);
         let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         let reached = loop {
             if reached() {
                 break true;
             }
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = deadline.map_or(timeout, |deadline| deadline.saturating_duration_since(Instant::now()));
             if left.is_zero() {
                 break false;
             }
