@@ -32,7 +32,7 @@ use crate::error::ProvisioningError;
 use crate::event::{OwnershipChange, ProvisioningEvent};
 use crate::failover::{FailoverPolicy, SlotKey};
 use crate::provider::{ProviderEvent, ProviderId};
-use crate::topology::{BlockSource, NodeId};
+use crate::topology::{BlockSource, Members, NodeId};
 
 /// What the hub's rules can be set to.
 #[derive(Clone, Debug)]
@@ -103,6 +103,9 @@ pub(crate) struct Tick {
     pub(crate) streams: Vec<StreamCommand>,
     /// When the provider reported what is delivered, where it had to wait for this tick.
     pub(crate) waited_since: Option<Timestamp>,
+    /// The set that a provider listed, whose nodes may all be duplicates of known ones: to be let go of after the
+    /// callbacks, since that takes as long for many nodes as all the rest.
+    pub(crate) discarded: Option<Members>,
     pub(crate) reply: Result<(), ProvisioningError>,
 }
 

@@ -69,6 +69,7 @@ pub(crate) struct HubCore {
     pub(super) decisions: DecisionLog,
     pub(super) events: Vec<ProvisioningEvent>,
     pub(super) streams: Vec<StreamCommand>,
+    discarded: Option<Members>,
     /// A snapshot went out in this tick.
     snapshot_delivered: bool,
     /// When the provider followed reported the oldest change that is not delivered yet.
@@ -109,6 +110,7 @@ impl HubCore {
             decisions: DecisionLog::default(),
             events: Vec::new(),
             streams: Vec::new(),
+            discarded: None,
             snapshot_delivered: false,
             changed_at: None,
             waited_since: None,
@@ -220,6 +222,7 @@ impl HubCore {
             events: std::mem::take(&mut self.events),
             streams: std::mem::take(&mut self.streams),
             waited_since: self.waited_since.take(),
+            discarded: self.discarded.take(),
             reply,
         }
     }
@@ -278,6 +281,7 @@ impl HubCore {
                 self.counters.skipped_members += skipped as u64;
                 slot.begun = true;
                 slot.revision = revision;
+                self.discarded = Some(members.clone());
                 changed = Some(slot.replace(members, reference.as_ref(), now));
             }
             ProviderEvent::Changes { changes, revision } if slot.begun => {
