@@ -60,6 +60,27 @@ pub enum ErrorCategory {
     Bridge,
 }
 
+impl ErrorCategory {
+    /// The category as it is printed and documented.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            ErrorCategory::Validation => "validation",
+            ErrorCategory::Connection => "connection",
+            ErrorCategory::Stream => "stream",
+            ErrorCategory::Failover => "failover",
+            ErrorCategory::Store => "store",
+            ErrorCategory::Control => "control",
+            ErrorCategory::Bridge => "bridge",
+        }
+    }
+}
+
+impl fmt::Display for ErrorCategory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
 error_codes! {
     /// A setting or definition is wrong in a way that no narrower code names.
     InvalidConfig = "invalid-config", Validation, "correct the setting that the message names";

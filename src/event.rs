@@ -3,6 +3,7 @@
 //! Each delivery carries its [`Position`]. Delivery is at least once; a consumer drops what is not above the highest
 //! position it has seen.
 
+mod display;
 mod stream;
 
 use std::fmt;
@@ -234,6 +235,24 @@ pub enum RemoteTopologyChange {
     Blocked,
     /// It is no longer blocked.
     Unblocked,
+}
+
+impl RemoteTopologyChange {
+    /// The change as a stable code.
+    pub const fn code(self) -> &'static str {
+        match self {
+            RemoteTopologyChange::Join => "join",
+            RemoteTopologyChange::Leave => "leave",
+            RemoteTopologyChange::Blocked => "blocked",
+            RemoteTopologyChange::Unblocked => "unblocked",
+        }
+    }
+}
+
+impl fmt::Display for RemoteTopologyChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.code())
+    }
 }
 
 /// A remote node came, went, was blocked or unblocked.

@@ -1,4 +1,4 @@
-//! One steady, trustworthy view of who is in the cluster, for programs without an async runtime.
+#![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
@@ -7,6 +7,8 @@ mod clock;
 mod error;
 mod event;
 mod failover;
+#[cfg(feature = "consul")]
+mod http;
 mod hub;
 mod metrics;
 mod panics;
@@ -37,6 +39,8 @@ pub use provider::{
     ProviderEnvironment, ProviderEvent, ProviderFactory, ProviderHealth, ProviderId, ProviderKind, ProviderStream,
     ProviderTermination, Registration, SIGN_OF_LIFE,
 };
+#[cfg(feature = "consul")]
+pub use providers::ConsulFactory;
 pub use providers::{InMemoryCluster, InMemoryFactory, InMemoryFaults, InMemoryProvider};
 pub use registry::{
     DefinitionDifference, Enablement, ProviderEntry, ProviderRegistry, RegistryChange, RegistrySettings, RestoreReport,

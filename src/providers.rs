@@ -1,5 +1,9 @@
 //! The providers that come with this library.
 
+#[cfg(feature = "consul")]
+mod consul;
 mod in_memory;
 
+#[cfg(feature = "consul")]
+pub use consul::ConsulFactory;
 pub use in_memory::{InMemoryCluster, InMemoryFactory, InMemoryFaults, InMemoryProvider};

@@ -12,13 +12,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
 pub use builder::ServiceBuilder;
 use registration::Registrations;
 
 use crate::clock::Clock;
 use crate::error::{ErrorCode, ProvisioningError};
+use crate::event::{PauseReason, PlacementGate};
 use crate::failover::SlotKey;
 use crate::hub::thread::Message;
 use crate::hub::{Input, ProviderWatchHub, SlotSpec};
@@ -29,6 +30,9 @@ use crate::validator::ValidationReport;
 /// How long a shutdown waits for the hub's thread, and then for the streams' threads, before it leaves them to end by
 /// themselves.
 const STOP_PATIENCE: Duration = Duration::from_millis(100);
+
+/// How long a change of the set waits for the hub: far longer than any callback should take.
+const HUB_PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running service. Made by [`ClusterProvisioningService::builder`]; dropping it shuts it down.
 ///
@@ -73,14 +77,15 @@ impl Progress {
 
     /// Waits until `reached`, looking anew after every tick. Whether it was reached in time.
     fn wait(&self, timeout: Duration, mut reached: impl FnMut() -> bool) -> bool {
-        let deadline = Instant::now() + timeout;
+        // A deadline beyond what the clock can express is none.
+        let deadline = Instant::now().checked_add(timeout);
         self.waiting.fetch_add(1, Ordering::SeqCst);
         let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         let reached = loop {
             if reached() {
                 break true;
             }
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = deadline.map_or(timeout, |deadline| deadline.saturating_duration_since(Instant::now()));
             if left.is_zero() {
                 break false;
             }
@@ -113,11 +118,14 @@ impl ClusterProvisioningService {
         self.forbid_in_callback(doing)?;
         let ready = self.progress.wait(timeout, || {
             let state = self.hub.publication.load();
-            state.gate.is_open() || state.stopped
+            state.gate.is_open() || state.stopped || state.gate == PlacementGate::Paused(PauseReason::Draining)
         });
         let state = self.hub.publication.load();
         if state.stopped {
             return Err(ProvisioningError::new(ErrorCode::Stopped, doing, "the service has stopped"));
+        }
+        if state.gate == PlacementGate::Paused(PauseReason::Draining) {
+            return Err(ProvisioningError::new(ErrorCode::Draining, doing, "the service is shutting down"));
         }
         if ready {
             return Ok(());
@@ -194,8 +202,7 @@ impl ClusterProvisioningService {
     /// local node could not be deregistered in time, when it leaves by expiry. Draining has begun nevertheless.
     pub fn drain(&self) -> Result<(), ProvisioningError> {
         self.forbid_in_callback("draining")?;
-        self.hub.send(Input::Drain).wait(STOP_PATIENCE.max(self.leave_budget))?;
-        self.set().registrations.leave_all(self.leave_budget)
+        self.leave()
     }
 
     /// Drains, ends every stream and stops. Returns within 100 ms where streams are connected, after the budget of
@@ -204,12 +211,20 @@ impl ClusterProvisioningService {
         drop(self);
     }
 
+    fn leave(&self) -> Result<(), ProvisioningError> {
+        // The hub hears of it before the departure of the local node can reach it as a change.
+        let told = self.hub.send(Input::Drain);
+        let left = self.set().registrations.leave_all(self.leave_budget);
+        told.wait(self.leave_budget).and(left)
+    }
+
     fn stop(&self) {
-        // A bridge that hangs must not hang the shutdown with it: whatever is not through in time is left behind.
-        if let Err(error) = self.drain() {
+        // Also when the service is dropped inside a callback, or while one hangs: whatever is not through in time is left
+        // behind.
+        self.cancel.cancel();
+        if let Err(error) = self.leave() {
             log::warn!("{error}");
         }
-        self.cancel.cancel();
         _ = self.hub.inbox.send_timeout(Message::Stop, STOP_PATIENCE);
         _ = self.threads_ended.recv_timeout(STOP_PATIENCE);
         let thread = self.hub_thread.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -244,10 +259,16 @@ impl ClusterProvisioningService {
         let (reply, outcome) = bounded(1);
         let input = Input::Reconfigure(specs);
         let message = Message::Providers { providers, input, at: self.clock.now(), reply };
-        let stopped =
-            || ProvisioningError::new(ErrorCode::Stopped, "putting providers in force", "the hub has stopped");
-        self.hub.inbox.send(message).map_err(|_| stopped())?;
-        outcome.recv().map_err(|_| stopped())??;
+        let doing = "putting providers in force";
+        let refuse = |stopped: bool| match stopped {
+            true => ProvisioningError::new(ErrorCode::Stopped, doing, "the hub has stopped"),
+            false => {
+                let detail = "the set is stored, but a callback keeps the hub from putting it in force";
+                ProvisioningError::new(ErrorCode::WaitTimedOut, doing, detail)
+            }
+        };
+        self.hub.inbox.send_timeout(message, HUB_PATIENCE).map_err(|error| refuse(error.is_disconnected()))?;
+        outcome.recv_timeout(HUB_PATIENCE).map_err(|error| refuse(error == RecvTimeoutError::Disconnected))??;
         if let Err(error) = set.registrations.follow(&set.keys, self.leave_budget) {
             self.warn(error);
         }

@@ -110,10 +110,11 @@ fn p2_5_a_stream_that_ends_fails_over_and_is_opened_again() {
     let ProvisioningEvent::ProviderChanged(change) = event else { unreachable!() };
     assert_eq!((change.from.unwrap().as_str(), change.to.as_str()), ("a", "b"));
     fixture.provider("a").show(members(&["n1"]));
+    // The state of the tick before may still be the published one: both were healthy in it.
     wait_until(&mut events, fixture.hub(), |hub| {
-        hub.providers().iter().all(|status| status.health == ProviderHealth::Healthy)
+        let healthy = |status: &ProviderStatus| status.health == ProviderHealth::Healthy;
+        fixture.provider("a").opened() == 2 && hub.providers().iter().all(healthy)
     });
-    assert_eq!(fixture.provider("a").opened(), 2);
 }
 
 /// Looks at the hub after every event until it is as wanted.
@@ -160,6 +161,25 @@ fn p1_5_the_accepted_set_is_restored_and_a_dead_backend_does_not_stop_the_start(
     factory.provider("a").unwrap().show(members(&["n1"]));
     service.wait_ready(PATIENCE).unwrap();
     assert!(service.hub().position().epoch > epoch, "the epoch rises from start to start");
+}
+
+#[test]
+fn p1_5_a_definition_that_differs_from_the_stored_one_is_a_warning_among_the_first_deliveries() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("providers.jsonl");
+    drop(Fixture::with(&[("a", 1)], |builder| builder.store_file(&path)));
+    let factory = ScriptedFactory::new(kind());
+    let builder = ClusterProvisioningService::builder().factory(factory).store_file(&path).provider(descriptor("a", 7));
+    let mut events = builder.subscribe(1000);
+    let service = builder.start().unwrap();
+    let warning = loop {
+        match &*events.recv_timeout(PATIENCE).unwrap() {
+            ProvisioningEvent::Warning(warning) => break warning.error.clone(),
+            event => assert!(event.position() <= service.hub().position()),
+        }
+    };
+    assert_eq!(warning.code(), ErrorCode::InvalidConfig);
+    assert!(warning.detail().contains("priority: 1 in force, 7 given"), "{warning}");
 }
 
 #[test]
@@ -294,7 +314,7 @@ fn p3_5_draining_refuses_snapshots_and_keeps_the_last_one() {
     assert!(matches!(left, ProvisioningEvent::RemoteTopology(remote) if remote.node_id.as_str() == "n2"));
     assert_eq!(fixture.hub().latest_snapshot().unwrap().members, members(&["n1", "n2"]));
     let error = fixture.service.wait_ready(Duration::ZERO).unwrap_err();
-    assert_eq!(error.code(), ErrorCode::WaitTimedOut);
+    assert_eq!(error.code(), ErrorCode::Draining);
 }
 
 #[test]
@@ -384,8 +404,58 @@ fn no_provider_at_all_and_settings_out_of_range_are_refused() {
     policy.max_errors = 0;
     let error = start(ClusterProvisioningService::builder().failover(policy));
     assert_eq!((error.code(), error.field()), (ErrorCode::InvalidValue, Some("max_errors")));
-    let error = start(ClusterProvisioningService::builder().coalescing(Duration::from_secs(61)));
-    assert_eq!((error.code(), error.field()), (ErrorCode::InvalidValue, Some("coalescing")));
+    let builder = ClusterProvisioningService::builder;
+    let endless = SuppressionSettings { threshold: 1, window: Duration::MAX };
+    for (field, builder) in [
+        ("coalescing", builder().coalescing(Duration::from_secs(61))),
+        ("connectivity_timeout", builder().connectivity_timeout(Duration::MAX)),
+        ("join_timeout", builder().join_timeout(Duration::MAX)),
+        ("leave_budget", builder().leave_budget(Duration::MAX)),
+        ("suppression", builder().suppression(endless)),
+    ] {
+        let error = start(builder);
+        assert_eq!((error.code(), error.field()), (ErrorCode::InvalidValue, Some(field)));
+    }
+}
+
+#[test]
+fn p5_5_a_wait_longer_than_the_clock_can_express_is_a_wait_without_end() {
+    let fixture = Fixture::new(&[("a", 1)]);
+    let provider = fixture.provider("a");
+    let shown = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(20));
+        provider.show(members(&["n1"]));
+    });
+    fixture.service.wait_ready(Duration::MAX).unwrap();
+    shown.join().unwrap();
+    fixture.hub().exclude(id("n1"), "for ever", Duration::MAX).wait(Duration::MAX).unwrap();
+    assert!(fixture.hub().snapshot().unwrap().is_empty());
+}
+
+#[test]
+fn a_wait_that_ends_first_says_what_is_missing() {
+    let fixture = Fixture::new(&[("a", 1)]);
+    let error = fixture.service.wait_ready(Duration::from_millis(1)).unwrap_err();
+    assert_eq!(error.code(), ErrorCode::WaitTimedOut);
+    assert!(error.detail().contains("no-snapshot") && error.detail().contains("a: "), "{error}");
+}
+
+#[test]
+fn a_service_dropped_inside_a_callback_ends_without_waiting_for_itself() {
+    let fixture = Fixture::new(&[("a", 1)]);
+    fixture.provider("a").show(members(&["n1"]));
+    fixture.ready();
+    let hub = fixture.hub().clone();
+    let mut events = hub.subscribe(1000);
+    let service = Mutex::new(Some(fixture.service));
+    fixture.recorder.on_call(move |_| drop(service.lock().unwrap().take()));
+    fixture.factory.provider("a").unwrap().show(members(&["n1", "n2"]));
+    loop {
+        match events.recv_timeout(PATIENCE) {
+            Ok(_) => {}
+            Err(end) => break assert_eq!(end, NoEvent::Closed),
+        }
+    }
 }
 
 #[test]

@@ -81,10 +81,23 @@ impl HealthTracker {
         self.ended = Some(cause);
     }
 
+    /// It no longer watches: what it showed counts for nothing until it is heard of again.
+    pub(crate) fn forget(&mut self) {
+        self.last_sign = None;
+        self.last_refresh = None;
+        self.errors = 0;
+        self.error = None;
+        self.ended = None;
+        self.has_snapshot = false;
+    }
+
     /// The whole process stood still: nobody could have been heard, so the windows begin again.
     pub(crate) fn restart_windows(&mut self, now: Timestamp) {
         if self.last_sign.is_some() && self.health != ProviderHealth::Unreachable {
             self.last_sign = Some(now);
+        }
+        // Data that was overdue before stays so: only a refresh makes it fresh.
+        if self.health == ProviderHealth::Healthy {
             self.fresh_from = now;
         }
     }

@@ -159,18 +159,53 @@ impl Entry {
             match members.and_then(|members| members.get(&self.node.node)) {
                 Some(_) if self.returning => return false,
                 // Another life of the node: the one that was quarantined has left.
-                Some(node) if self.node.incarnation.is_some_and(|blocked| blocked != node.incarnation()) => {
-                    return false;
-                }
+                Some(node) if self.is_another_life(node.incarnation()) => return false,
                 Some(_) => self.absent_since = None,
                 None => _ = self.absent_since.get_or_insert(now),
             }
         }
         self.absent_since.is_none_or(|since| now.since(since) < limit)
     }
+
+    /// Whether that incarnation is known to be another than the one blocked. 0 says nothing: a provider without
+    /// incarnations shows the same life with it.
+    fn is_another_life(&self, incarnation: u64) -> bool {
+        incarnation != 0 && self.node.incarnation.is_some_and(|blocked| blocked != 0 && blocked != incarnation)
+    }
 }
 
 fn not_blocked(node: &NodeId, source: BlockSource) -> ProvisioningError {
     let detail = format!("node {node} has no entry of {source}");
     ProvisioningError::new(ErrorCode::NotBlocked, "ending a block", detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(node: &str) -> BlockedNode {
+        BlockedNode {
+            node: NodeId::new(node).unwrap(),
+            incarnation: None,
+            source: BlockSource::Operator,
+            reason: "testing".into(),
+            since: Timestamp::default(),
+            until: None,
+        }
+    }
+
+    #[test]
+    fn p4_2_a_full_list_refuses_new_entries_and_renews_old_ones() {
+        let mut list = BlockList::new(Duration::ZERO);
+        for n in 0..LIMIT {
+            let node = entry(&n.to_string());
+            let key = (node.node.clone(), node.source);
+            list.entries.insert(key, Entry { node, returning: false, absent_since: None });
+        }
+        assert_eq!(list.block(entry("new")).unwrap_err().code(), ErrorCode::BlockListFull);
+        list.block(entry("7")).unwrap();
+        list.lift(&entry("7").node, BlockSource::Operator).unwrap();
+        list.block(entry("new")).unwrap();
+        assert_eq!(list.entries().len(), LIMIT);
+    }
 }

@@ -18,7 +18,7 @@ use crate::event::*;
 use crate::failover::{Candidate, Choice, FailoverController, Guard, Jitter, SlotKey};
 use crate::provider::{ProviderEvent, ProviderHealth, ProviderId, ProviderTermination};
 use crate::topology::{
-    BlockSource, BlockedNode, ClusterNode, Members, NodeId, Position, ProviderSnapshot, TopologyDiff,
+    BlockSource, BlockedNode, ClusterNode, Members, NodeId, Position, ProviderSnapshot, Revision, TopologyDiff,
 };
 
 /// The hub looks at the time at least this often, so that a standstill of the process shows as a gap.
@@ -48,6 +48,10 @@ pub(crate) struct HubCore {
     pub(super) blocks: BlockList,
     pub(super) remote: RemoteView,
     pub(super) delivered: Option<Arc<ProviderSnapshot>>,
+    /// The members that the provider followed showed then, those included that a failure detector has taken out.
+    accepted: Members,
+    /// When the provider followed last confirmed its data; also after it was removed.
+    confirmed_at: Option<Timestamp>,
     /// The provider followed last, also after it was removed.
     last_active: Option<ProviderId>,
     /// Until then a changed snapshot waits, unless it is urgent.
@@ -58,6 +62,8 @@ pub(crate) struct HubCore {
     /// The switch that is held back by the guard, so that it is reported once.
     reported_hold: Option<(SlotKey, Guard)>,
     mass_loss_reported: bool,
+    /// It was reported that another provider serves than the pinned one.
+    pin_reported: bool,
     pub(super) draining: bool,
     pub(super) counters: Counters,
     pub(super) decisions: DecisionLog,
@@ -68,6 +74,10 @@ pub(crate) struct HubCore {
     snapshot_delivered: bool,
     /// What it changed, and from which set.
     delivered_diff: Option<(Members, Arc<TopologyDiff>)>,
+    /// When the provider followed reported the oldest change that is not delivered yet.
+    changed_at: Option<Timestamp>,
+    /// The same, of what this tick delivers.
+    waited_since: Option<Timestamp>,
     /// The set of the provider followed changed in this tick.
     active_changed: bool,
     /// The provider followed was refreshed in this tick.
@@ -88,12 +98,15 @@ impl HubCore {
             blocks: BlockList::new(settings.block_absence),
             remote: RemoteView::default(),
             delivered: None,
+            accepted: Members::new(),
+            confirmed_at: None,
             last_active: None,
             window_until: now,
             gate: PlacementGate::Paused(PauseReason::Unavailable(ErrorCode::NoSnapshot)),
             warned: false,
             reported_hold: None,
             mass_loss_reported: false,
+            pin_reported: false,
             draining: false,
             counters: Counters::default(),
             decisions: DecisionLog::default(),
@@ -102,6 +115,8 @@ impl HubCore {
             discarded: None,
             snapshot_delivered: false,
             delivered_diff: None,
+            changed_at: None,
+            waited_since: None,
             active_changed: false,
             active_refreshed: false,
             settings,
@@ -135,7 +150,7 @@ impl HubCore {
             Some((_, Guard::HeldUntil(until))) => Some(until),
             _ => None,
         };
-        let stale = self.active().and_then(|slot| Some(slot.tracker.last_refresh()? + policy.max_stale?));
+        let stale = self.confirmed_at.and_then(|confirmed| Some(confirmed + policy.max_stale?));
         let health = self.slots.iter().flat_map(|slot| slot.tracker.deadlines(policy)).flatten();
         let own = [pending, mass_loss, guard, stale, self.blocks.deadline()].into_iter().flatten();
         let deadlines = own.chain(health).chain(self.stream_deadlines()).chain(self.failover.deadlines(&candidates));
@@ -210,6 +225,7 @@ impl HubCore {
         Tick {
             events: std::mem::take(&mut self.events),
             streams: std::mem::take(&mut self.streams),
+            waited_since: self.waited_since.take(),
             discarded: self.discarded.take(),
             reply,
         }
@@ -230,6 +246,7 @@ impl HubCore {
                     return Err(error.with_provider(&id));
                 };
                 self.failover.pin(Some(key));
+                self.pin_reported = false;
                 self.decide(format!("{id} is pinned"));
             }
             Input::Unpin => {
@@ -294,7 +311,9 @@ impl HubCore {
         if is_active {
             self.active_refreshed = true;
             self.active_changed = changed;
-            if !changed {
+            if changed {
+                self.changed_at.get_or_insert(now);
+            } else {
                 self.counters.deduplicated += 1;
             }
         } else if let Some(reference) = reference {
@@ -326,7 +345,7 @@ impl HubCore {
             Ending::GivenUp => StreamState::Closing { pause: true },
         };
         let provider_id = slot.id.clone();
-        let snapshot_hash = slot.tracker.has_snapshot().then(|| slot.members.hash());
+        let snapshot_hash = slot.tracker.has_snapshot().then(|| self.blocks.hash_without_excluded(&slot.members));
         self.decide(format!("{provider_id}: its stream came to its end ({termination})"));
         let position = self.next_position();
         self.events.push(ProvisioningEvent::StreamEnded(StreamEnded {
@@ -341,6 +360,10 @@ impl HubCore {
 
     fn reconfigure(&mut self, specs: &[SlotSpec]) {
         let now = self.now;
+        if self.failover.active().is_some_and(|active| specs.iter().all(|spec| spec.key != active)) {
+            // What waits would be lost with the provider that showed it.
+            self.flush(true);
+        }
         let mut old = std::mem::take(&mut self.slots);
         for spec in specs {
             let slot = match old.iter().position(|slot| slot.key == spec.key) {
@@ -382,15 +405,20 @@ impl HubCore {
 
     /// Brings everything in line with what the tick's input and the time have made true.
     fn settle(&mut self) {
+        self.give_up_silent_streams();
         self.assess();
         self.review_blocks();
         self.select();
+        self.report_pin();
         if self.active_changed && self.draining {
             self.counters.refused_while_draining += 1;
         }
         self.flush(false);
         if self.active_changed && !self.draining && !self.snapshot_delivered {
             self.counters.coalesced += 1;
+        }
+        if let Some(slot) = self.active() {
+            self.confirmed_at = slot.tracker.last_refresh();
         }
         self.recover();
         self.warn_remoting();
@@ -400,7 +428,7 @@ impl HubCore {
         self.tend_streams();
     }
 
-    fn assess(&mut self) {
+    pub(super) fn assess(&mut self) {
         let now = self.now;
         let mut changes = Vec::new();
         for slot in &mut self.slots {
@@ -449,8 +477,6 @@ impl HubCore {
     }
 
     fn switch(&mut self, to: SlotKey, reason: SwitchReason) {
-        let fell_back =
-            self.failover.pinned().is_some_and(|pinned| self.failover.active() == Some(pinned) && pinned != to);
         self.failover.switched(to, self.now);
         let Some(slot) = self.active() else { return };
         let (to, snapshot_hash) = (slot.id.clone(), self.blocks.hash_without_excluded(&slot.members));
@@ -464,12 +490,25 @@ impl HubCore {
         let change = ProviderChanged { position, at, from, to, reason, snapshot_hash };
         self.events.push(ProvisioningEvent::ProviderChanged(change));
         self.deliver();
-        if fell_back {
-            let detail = "the pinned provider is unreachable; another serves until it is back";
-            let error = ProvisioningError::new(ErrorCode::ProviderUnhealthy, "holding on to a pinned provider", detail);
-            let warning = self.warning(error);
-            self.events.push(warning);
+    }
+
+    /// Warns once when another provider serves than the pinned one.
+    fn report_pin(&mut self) {
+        let (pinned, active) = (self.failover.pinned(), self.failover.active());
+        if self.draining || pinned.is_none() || active.is_none() || pinned == active {
+            self.pin_reported = false;
+            return;
         }
+        if std::mem::replace(&mut self.pin_reported, true) {
+            return;
+        }
+        let detail = "the pinned provider cannot serve; another does until it is back";
+        let mut error = ProvisioningError::new(ErrorCode::ProviderUnhealthy, "holding on to a pinned provider", detail);
+        if let Some(slot) = self.slots.iter().find(|slot| Some(slot.key) == pinned) {
+            error = error.with_provider(&slot.id);
+        }
+        let warning = self.warning(error);
+        self.events.push(warning);
     }
 
     /// Whether the provider's set may replace the present one.
@@ -527,13 +566,18 @@ impl HubCore {
     fn flush(&mut self, at_once: bool) {
         if !self.pending() {
             self.mass_loss_reported = false;
+            self.changed_at = None;
             return;
         }
         let (Some(slot), Some(delivered)) = (self.active(), &self.delivered) else { return };
-        let urgent = self.blocks_differ(delivered) || slot.members.is_empty() != delivered.members.is_empty();
+        let empty = self.blocks.without_excluded(&slot.members).is_empty();
+        let blocks_differ = self.blocks_differ(delivered);
+        let urgent = blocks_differ || empty != delivered.members.is_empty();
         let due = at_once || urgent || self.now >= self.window_until;
         if due && !self.holds_mass_loss() {
             self.deliver();
+        } else if blocks_differ {
+            self.deliver_again();
         }
     }
 
@@ -561,8 +605,22 @@ impl HubCore {
     /// Delivers the topology that the provider followed shows.
     fn deliver(&mut self) {
         let Some(slot) = self.active() else { return };
-        let members = self.blocks.without_excluded(&slot.members);
-        let (provider_id, revision, health) = (slot.id.clone(), slot.revision.clone(), slot.tracker.health());
+        let (members, revision) = (slot.members.clone(), slot.revision.clone());
+        self.accepted = members;
+        self.deliver_accepted(revision);
+        self.waited_since = self.changed_at.take();
+    }
+
+    /// Delivers what was delivered last once more, with the block list as it is now.
+    fn deliver_again(&mut self) {
+        let revision = self.delivered.as_ref().map(|snapshot| snapshot.revision.clone());
+        self.deliver_accepted(revision.unwrap_or_default());
+    }
+
+    fn deliver_accepted(&mut self, revision: Revision) {
+        let Some(slot) = self.active() else { return };
+        let members = self.blocks.without_excluded(&self.accepted);
+        let (provider_id, health) = (slot.id.clone(), slot.tracker.health());
         if members.is_empty() && self.gate.is_open() {
             // Placement pauses before it learns that nobody is left.
             self.set_gate(PlacementGate::Paused(PauseReason::Empty));
@@ -603,7 +661,11 @@ impl HubCore {
         let stays =
             matches!(self.judge_gate(), PlacementGate::Paused(PauseReason::Unavailable(_) | PauseReason::Draining));
         if unavailable && !stays && !self.snapshot_delivered {
-            self.deliver();
+            if self.pending() && self.holds_mass_loss() {
+                self.deliver_again();
+            } else {
+                self.deliver();
+            }
         }
     }
 
@@ -616,15 +678,14 @@ impl HubCore {
         if self.slots.iter().all(|slot| slot.tracker.health() == ProviderHealth::Unreachable) {
             return unavailable(ErrorCode::ProvisioningUnavailable);
         }
-        if self.active().is_none() && matches!(self.gate, PlacementGate::Paused(PauseReason::Unavailable(_))) {
-            // What the removed provider showed does not come into force again.
-            return unavailable(ErrorCode::ProvisioningUnavailable);
-        }
-        let refreshed = self.active().and_then(|slot| slot.tracker.last_refresh());
-        if let (Some(refreshed), Some(limit)) = (refreshed, self.failover.policy().max_stale)
+        if let (Some(refreshed), Some(limit)) = (self.confirmed_at, self.failover.policy().max_stale)
             && self.now.since(refreshed) >= limit
         {
             return unavailable(ErrorCode::DataStale);
+        }
+        if self.active().is_none() && matches!(self.gate, PlacementGate::Paused(PauseReason::Unavailable(_))) {
+            // What the removed provider showed does not come into force again.
+            return unavailable(ErrorCode::ProvisioningUnavailable);
         }
         if delivered.members.is_empty() {
             return PlacementGate::Paused(PauseReason::Empty);
@@ -671,7 +732,9 @@ impl HubCore {
             (self.remote.shrink(&members, self.now), false)
         } else {
             let Some(delivered) = self.delivered.clone() else { return };
-            let joins = if self.is_active_healthy() { Joins::Tell } else { Joins::Hold };
+            // What a refresh has just dropped, but is still to be delivered as gone, was not confirmed by it.
+            let confirmed = self.is_active_healthy() && !self.pending();
+            let joins = if confirmed { Joins::Tell } else { Joins::Hold };
             if self.remote.matches(&delivered.members) || (joins == Joins::Hold && !self.snapshot_delivered) {
                 return;
             }

@@ -4,7 +4,7 @@
 //! but that order.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::core::HubCore;
 use super::{Publication, Tick};
@@ -63,7 +63,7 @@ impl Dispatcher {
             self.tell_partition_manager(&tick.events);
             self.tell_remoting(&tick.events);
             let delivers = tick.events.iter().any(|event| matches!(event, ProvisioningEvent::Snapshot(_)));
-            if let Some(stamp) = stamp.filter(|_| delivers) {
+            if let Some(stamp) = tick.waited_since.or(stamp).filter(|_| delivers) {
                 self.metrics.snapshot_latency.record(self.clock.now().since(stamp));
             }
             let faults = std::mem::take(&mut self.faults);
@@ -89,7 +89,8 @@ impl Dispatcher {
     fn tell_placement_supervisor(&mut self, events: &[ProvisioningEvent]) -> Vec<Vec<OwnershipChange>> {
         let Some(bridge) = &self.bridges.placement_supervisor else { return Vec::new() };
         let mut ordered = Vec::new();
-        let mut watch = Watch::new("PlacementSupervisor", &mut self.metrics.placement_supervisor, &mut self.faults);
+        let mut watch =
+            Watch::new("PlacementSupervisor", &*self.clock, &mut self.metrics.placement_supervisor, &mut self.faults);
         for event in events {
             match event {
                 ProvisioningEvent::Snapshot(delivery) => {
@@ -109,7 +110,8 @@ impl Dispatcher {
 
     fn tell_partition_manager(&mut self, events: &[ProvisioningEvent]) {
         let Some(bridge) = &self.bridges.partition_manager else { return };
-        let mut watch = Watch::new("PartitionManager", &mut self.metrics.partition_manager, &mut self.faults);
+        let mut watch =
+            Watch::new("PartitionManager", &*self.clock, &mut self.metrics.partition_manager, &mut self.faults);
         for event in events {
             match event {
                 ProvisioningEvent::Snapshot(delivery) => _ = watch.call(|| bridge.apply_snapshot(delivery)),
@@ -125,7 +127,7 @@ impl Dispatcher {
 
     fn tell_remoting(&mut self, events: &[ProvisioningEvent]) {
         let Some(bridge) = &self.bridges.remoting else { return };
-        let mut watch = Watch::new("Remoting", &mut self.metrics.remoting, &mut self.faults);
+        let mut watch = Watch::new("Remoting", &*self.clock, &mut self.metrics.remoting, &mut self.faults);
         for event in events {
             match event {
                 ProvisioningEvent::RemoteTopology(event) => _ = watch.call(|| bridge.remote_topology(event)),
@@ -141,20 +143,26 @@ impl Dispatcher {
 /// Watches over the callbacks of one bridge in one tick.
 struct Watch<'a> {
     name: &'static str,
-    started: Option<Instant>,
+    clock: &'a dyn Clock,
+    started: Option<Timestamp>,
     metrics: &'a mut BridgeMetrics,
     faults: &'a mut Vec<ProvisioningError>,
 }
 
 impl<'a> Watch<'a> {
-    fn new(name: &'static str, metrics: &'a mut BridgeMetrics, faults: &'a mut Vec<ProvisioningError>) -> Self {
-        Self { name, started: None, metrics, faults }
+    fn new(
+        name: &'static str,
+        clock: &'a dyn Clock,
+        metrics: &'a mut BridgeMetrics,
+        faults: &'a mut Vec<ProvisioningError>,
+    ) -> Self {
+        Self { name, clock, started: None, metrics, faults }
     }
 
     /// Runs a callback; `None` if it panicked. The bridge's own state may then be half changed, which is the bridge's
     /// business: ours is untouched.
     fn call<T>(&mut self, callback: impl FnOnce() -> T) -> Option<T> {
-        self.started.get_or_insert_with(Instant::now);
+        self.started.get_or_insert_with(|| self.clock.now());
         match caught(callback) {
             Ok(value) => Some(value),
             Err(panic) => {
@@ -168,7 +176,7 @@ impl<'a> Watch<'a> {
 
     fn finish(self, slow_limit: Duration) {
         let Some(started) = self.started else { return };
-        let duration = started.elapsed();
+        let duration = self.clock.now().since(started);
         self.metrics.duration.record(duration);
         if duration > slow_limit {
             self.metrics.slow += 1;

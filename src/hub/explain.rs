@@ -23,7 +23,7 @@ pub struct Decision {
 
 impl fmt::Display for Decision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} (after {}) {}", self.at, self.after, self.text)
+        write!(f, "{} (after {}) {}", self.at, self.after, self.text)
     }
 }
 

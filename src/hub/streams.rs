@@ -10,13 +10,12 @@ use super::core::{Ending, HubCore};
 use super::slot::StreamState;
 use crate::clock::Timestamp;
 use crate::error::{ErrorCode, ProvisioningError};
-use crate::failover::{HealthTracker, SlotKey, StandbyMode};
+use crate::failover::{SlotKey, StandbyMode};
 use crate::provider::{ProviderHealth, ProviderTermination};
 
 impl HubCore {
-    /// Gives up silent streams, opens those that are due, and in cold standby closes those that are not needed.
+    /// Opens the streams that are due, and in cold standby closes those that are not needed.
     pub(super) fn tend_streams(&mut self) {
-        self.give_up_silent_streams();
         // All of them, in hot standby.
         let wanted = (self.failover.policy().standby == StandbyMode::Cold).then(|| self.wanted());
         let now = self.now;
@@ -36,12 +35,14 @@ impl HubCore {
                 StreamState::Open { .. } if !wanted => {
                     slot.stream = StreamState::Closing { pause: false };
                     // What it showed ages unwatched from here on: it counts for nothing until it watches again.
-                    slot.tracker = HealthTracker::new(slot.id.clone(), slot.refresh_interval, false, now);
+                    slot.tracker.forget();
                     self.streams.push(StreamCommand::Close { key: slot.key, generation: slot.generation });
                 }
                 _ => {}
             }
         }
+        // Those that were closed just now.
+        self.assess();
     }
 
     /// The thread of a stream has ended.
@@ -74,7 +75,8 @@ impl HubCore {
         })
     }
 
-    fn give_up_silent_streams(&mut self) {
+    /// Gives up the streams that have said nothing for too long.
+    pub(super) fn give_up_silent_streams(&mut self) {
         let silence = self.failover.policy().silence_timeout;
         let is_silent = |since: Timestamp| self.now.since(since) >= silence;
         let silent: Vec<SlotKey> =

@@ -16,7 +16,7 @@ use super::{ClusterProvisioningService, Progress, ProviderSet};
 use crate::bridge::{PartitionManagerBridge, PlacementSupervisorBridge, RemotingBridge};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{ErrorCode, ProvisioningError};
-use crate::event::Publisher;
+use crate::event::{EventStream, ProvisioningEvent, Publisher};
 use crate::failover::FailoverPolicy;
 use crate::hub::thread::{HubThread, INBOX};
 use crate::hub::{Bridges, Dispatcher, HubCore, HubSettings, ProviderWatchHub};
@@ -37,6 +37,7 @@ pub struct ServiceBuilder {
     store: Store,
     secrets: Vec<(String, Secret)>,
     bridges: Bridges,
+    publisher: Publisher<Arc<ProvisioningEvent>>,
     hub: HubSettings,
     registry: RegistrySettings,
     slow_bridge: Duration,
@@ -61,6 +62,7 @@ impl ServiceBuilder {
             store: Store::None,
             secrets: Vec::new(),
             bridges: Bridges::default(),
+            publisher: Publisher::new(),
             hub: HubSettings::default(),
             registry: RegistrySettings::default(),
             slow_bridge: Duration::from_millis(100),
@@ -69,8 +71,8 @@ impl ServiceBuilder {
             member: None,
             clock: SystemClock::shared(),
         };
-        #[cfg(any())]
-        let builder = builder.factory(Arc::new(crate::providers::ConsulFactory::new()));
+        #[cfg(feature = "consul")]
+        let builder = builder.factory(Arc::new(crate::providers::ConsulFactory));
         builder
     }
 
@@ -132,6 +134,12 @@ impl ServiceBuilder {
         self
     }
 
+    /// Subscribes to all deliveries from the very first, the warnings of the start among them; see
+    /// [`ProviderWatchHub::subscribe`] for those from later on. Ends at once if the service does not start.
+    pub fn subscribe(&self, capacity: usize) -> EventStream<Arc<ProvisioningEvent>> {
+        self.publisher.subscribe(capacity)
+    }
+
     /// Member mode: registers this node with every enabled provider that can register one, and keeps it registered.
     /// Default: client mode, which only watches.
     #[must_use]
@@ -141,14 +149,14 @@ impl ServiceBuilder {
         self
     }
 
-    /// How long [`start`](Self::start) waits in member mode for the first registration. Default 10 s.
+    /// How long [`start`](Self::start) waits in member mode for the first registration. Default 10 s; at most a day.
     #[must_use]
     pub fn join_timeout(mut self, timeout: Duration) -> Self {
         self.join_timeout = timeout;
         self
     }
 
-    /// How long deregistration may take when draining. Default 2 s.
+    /// How long deregistration may take when draining. Default 2 s; at most a day.
     #[must_use]
     pub fn leave_budget(mut self, budget: Duration) -> Self {
         self.leave_budget = budget;
@@ -184,7 +192,7 @@ impl ServiceBuilder {
         self
     }
 
-    /// How long all backends together have for answering at a start and at each submission. Default 5 s.
+    /// How long all backends together have for answering at a start and at each submission. Default 5 s; at most a day.
     #[must_use]
     pub fn connectivity_timeout(mut self, timeout: Duration) -> Self {
         self.registry.connectivity_timeout = timeout;
@@ -205,6 +213,25 @@ impl ServiceBuilder {
         self
     }
 
+    /// Refuses waits so long that nobody can mean them.
+    fn check_durations(&self) -> Result<(), ProvisioningError> {
+        let (minute, day) = (Duration::from_secs(60), Duration::from_secs(24 * 60 * 60));
+        let limits = [
+            ("coalescing", self.hub.coalesce, minute, "60 s"),
+            ("connectivity_timeout", self.registry.connectivity_timeout, day, "a day"),
+            ("join_timeout", self.join_timeout, day, "a day"),
+            ("leave_budget", self.leave_budget, day, "a day"),
+            ("suppression", self.registry.suppression.window, day, "a day"),
+        ];
+        for (field, duration, most, words) in limits {
+            if duration > most {
+                let detail = format!("{duration:?} is over {words}");
+                return Err(ProvisioningError::new(ErrorCode::InvalidValue, SETTING_UP, detail).with_field(field));
+            }
+        }
+        Ok(())
+    }
+
     /// Starts the service: restores or accepts the definitions, in member mode registers the local node, and begins to
     /// watch. Blocks while the backends are asked (5 s at most by default), and in member mode until one provider has the
     /// local node.
@@ -215,10 +242,7 @@ impl ServiceBuilder {
     /// [`ErrorCode::RegistrationFailed`] if no provider took the local node in time; [`ErrorCode::ThreadRefused`].
     pub fn start(self) -> Result<ClusterProvisioningService, ProvisioningError> {
         self.hub.failover.validate()?;
-        if self.hub.coalesce > Duration::from_secs(60) {
-            let detail = format!("{:?} is over 60 s", self.hub.coalesce);
-            return Err(ProvisioningError::new(ErrorCode::InvalidValue, SETTING_UP, detail).with_field("coalescing"));
-        }
+        self.check_durations()?;
         let now = self.clock.now();
         let cancel = CancelToken::new();
         let store: Option<Box<dyn ProviderStore>> = match self.store {
@@ -238,7 +262,7 @@ impl ServiceBuilder {
         let settings = HubSettings { seed: now.as_nanos() ^ u64::from(std::process::id()), ..self.hub };
         let mut core = HubCore::new(settings, registry.epoch(), now);
         let publication = Arc::new(ArcSwap::from_pointee(core.publish(ProvisioningMetrics::default(), false)));
-        let publisher = Publisher::new();
+        let publisher = self.publisher;
         let (sender, inbox) = bounded(INBOX);
         let (alive, threads_ended) = bounded(0);
         let hub = ProviderWatchHub {
@@ -298,8 +322,21 @@ impl ServiceBuilder {
     }
 }
 
+/// All settings, without secrets.
 impl fmt::Debug for ServiceBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServiceBuilder").field("providers", &self.providers).finish_non_exhaustive()
+        f.debug_struct("ServiceBuilder")
+            .field("providers", &self.providers)
+            .field("kinds", &self.factories.keys())
+            .field("member", &self.member.as_ref().map(ClusterNode::id))
+            .field("failover", &self.hub.failover)
+            .field("coalescing", &self.hub.coalesce)
+            .field("block_absence", &self.hub.block_absence)
+            .field("slow_bridge_limit", &self.slow_bridge)
+            .field("connectivity_timeout", &self.registry.connectivity_timeout)
+            .field("suppression", &self.registry.suppression)
+            .field("join_timeout", &self.join_timeout)
+            .field("leave_budget", &self.leave_budget)
+            .finish_non_exhaustive()
     }
 }

@@ -1,19 +1,21 @@
 //! The hub's own rules and deliveries without threads, driven step by step.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use crossbeam_channel::{Receiver, unbounded};
 
-use super::{FakeClock, Recorder};
+use super::{FakeClock, Recorded, Recorder};
 use crate::clock::{Clock, Timestamp};
 use crate::error::ProvisioningError;
-use crate::event::{OwnershipChange, PlacementGate, ProvisioningEvent, Publisher};
+use crate::event::{EventStream, OwnershipChange, PlacementGate, ProvisioningEvent, Publisher};
 use crate::failover::{FailoverPolicy, SlotKey};
+use crate::hub::thread::Message;
 use crate::hub::{
-    Bridges, Decision, Dispatcher, HubCore, HubSettings, Input, ProviderStatus, Publication, RemoteNode, SlotSpec,
-    StreamCommand,
+    Bridges, Decision, Dispatcher, HubCore, HubSettings, Input, ProviderStatus, ProviderWatchHub, Publication,
+    Published, RemoteNode, SlotSpec, StreamCommand,
 };
 use crate::metrics::ProvisioningMetrics;
 use crate::provider::{ProviderEvent, ProviderId, ProviderTermination};
@@ -31,12 +33,14 @@ pub struct HarnessSettings {
     pub local_node: Option<NodeId>,
     /// Seed of the jitter.
     pub seed: u64,
+    /// A bridge that takes longer than this in one tick, by the harness's clock, is reported.
+    pub slow_bridge: Duration,
 }
 
 impl Default for HarnessSettings {
     fn default() -> Self {
         let HubSettings { failover, coalesce, local_node, seed, .. } = HubSettings::default();
-        Self { failover, coalesce, local_node, seed }
+        Self { failover, coalesce, local_node, seed, slow_bridge: Duration::from_secs(1) }
     }
 }
 
@@ -73,10 +77,32 @@ pub struct Harness {
     recorder: Arc<Recorder>,
     slots: BTreeMap<String, (SlotKey, HarnessProvider)>,
     streams: BTreeMap<SlotKey, u64>,
+    /// The streams that were given up last, by provider.
+    given_up: BTreeMap<SlotKey, u64>,
+    hub: ProviderWatchHub,
+    inbox: Receiver<Message>,
     opened: BTreeMap<SlotKey, usize>,
     stuck: bool,
+    /// The streams that got stuck and have not ended since.
+    abandoned: Vec<(SlotKey, u64)>,
     next_key: SlotKey,
     delivered: Vec<ProvisioningEvent>,
+    /// What each tick did, where that is asked for.
+    trace: Option<Vec<TracedTick>>,
+}
+
+/// One tick: what went in, and everything that came out of it.
+#[derive(Clone, Debug)]
+pub(crate) struct TracedTick {
+    pub(crate) at: Timestamp,
+    /// Absent where it was only time that passed.
+    pub(crate) input: Option<Input>,
+    /// Whether the input was accepted.
+    pub(crate) accepted: bool,
+    pub(crate) events: Vec<ProvisioningEvent>,
+    pub(crate) calls: Vec<Recorded>,
+    pub(crate) streams: Vec<StreamCommand>,
+    pub(crate) state: Arc<Published>,
 }
 
 impl Harness {
@@ -96,7 +122,7 @@ impl Harness {
     pub fn with(settings: HarnessSettings, providers: impl IntoIterator<Item = HarnessProvider>) -> Self {
         let clock = FakeClock::new();
         let recorder = Recorder::new();
-        let HarnessSettings { failover, coalesce, local_node, seed } = settings;
+        let HarnessSettings { failover, coalesce, local_node, seed, slow_bridge } = settings;
         let settings = HubSettings { failover, coalesce, local_node, seed, ..HubSettings::default() };
         let mut core = HubCore::new(settings, clock.now().as_millis(), clock.now());
         let state = core.publish(ProvisioningMetrics::default(), false);
@@ -106,9 +132,17 @@ impl Harness {
             partition_manager: Some(recorder.clone()),
             remoting: Some(recorder.clone()),
         };
-        let slow_limit = Duration::from_secs(60);
-        let dispatcher =
-            Dispatcher::new(bridges, Publisher::new(), Arc::clone(&publication), clock.clone(), slow_limit);
+        let publisher = Publisher::new();
+        let (sender, inbox) = unbounded();
+        let hub = ProviderWatchHub {
+            publication: Arc::clone(&publication),
+            inbox: sender,
+            clock: clock.clone(),
+            hub_thread: Arc::new(OnceLock::from(std::thread::current().id())),
+            subscriptions: publisher.subscriptions(),
+            validation_failures: Arc::default(),
+        };
+        let dispatcher = Dispatcher::new(bridges, publisher, Arc::clone(&publication), clock.clone(), slow_bridge);
         let mut harness = Self {
             core,
             dispatcher,
@@ -117,10 +151,15 @@ impl Harness {
             recorder,
             slots: BTreeMap::new(),
             streams: BTreeMap::new(),
+            given_up: BTreeMap::new(),
+            hub,
+            inbox,
             opened: BTreeMap::new(),
             stuck: false,
+            abandoned: Vec::new(),
             next_key: 0,
             delivered: Vec::new(),
+            trace: None,
         };
         harness.reconfigure(providers);
         harness
@@ -194,6 +233,22 @@ impl Harness {
         self.slots.get(provider).and_then(|(key, _)| self.opened.get(key)).copied().unwrap_or(0)
     }
 
+    /// The provider's stream that was given up last reports something nevertheless. Nothing happens if none was.
+    pub fn late_event(&mut self, provider: &str, event: ProviderEvent) {
+        let Some((key, _)) = self.slots.get(provider) else { return };
+        let (key, Some(generation)) = (*key, self.given_up.get(key).copied()) else { return };
+        _ = self.input(Input::Event { key, generation, event });
+    }
+
+    /// The thread of the provider's stream ends without a word: of the present one, else of the one given up last.
+    pub fn end_thread(&mut self, provider: &str) {
+        let Some((key, _)) = self.slots.get(provider) else { return };
+        let key = *key;
+        if let Some(generation) = self.streams.remove(&key).or_else(|| self.given_up.get(&key).copied()) {
+            _ = self.input(Input::StreamClosed { key, generation });
+        }
+    }
+
     /// Whether streams that are given up get stuck instead of ending at once. Default: they end.
     pub fn set_stuck(&mut self, stuck: bool) {
         self.stuck = stuck;
@@ -205,7 +260,7 @@ impl Harness {
         while self.core.next_timeout() <= end {
             self.clock.advance_to(self.core.next_timeout());
             let tick = self.core.handle_timers(self.clock.now());
-            _ = self.carry_out(tick, None);
+            _ = self.carry_out(tick, None, None);
         }
         self.clock.advance_to(end);
     }
@@ -214,7 +269,7 @@ impl Harness {
     pub fn stand_still(&mut self, duration: Duration) {
         self.clock.advance(duration);
         let tick = self.core.handle_timers(self.clock.now());
-        _ = self.carry_out(tick, None);
+        _ = self.carry_out(tick, None, None);
     }
 
     /// Remoting quarantines a node.
@@ -277,6 +332,17 @@ impl Harness {
     /// Begins to drain.
     pub fn drain(&mut self) {
         _ = self.input(Input::Drain);
+    }
+
+    /// The hub's public handle, for what calls the service from inside callbacks. Its commands are carried out after the
+    /// tick during which they were given; waiting for one fails, because the harness runs on the caller's thread.
+    pub fn hub(&self) -> &ProviderWatchHub {
+        &self.hub
+    }
+
+    /// Subscribes to all deliveries from here on.
+    pub fn subscribe(&self, capacity: usize) -> EventStream<Arc<ProvisioningEvent>> {
+        self.hub.subscribe(capacity)
     }
 
     /// Every delivery since the last call of this, in order.
@@ -360,15 +426,72 @@ impl Harness {
         Arc::clone(&self.publication.load().decisions)
     }
 
-    fn input(&mut self, input: Input) -> Result<(), ProvisioningError> {
-        let now = self.clock.now();
-        let tick = self.core.handle(input, now);
-        self.carry_out(tick, Some(now))
+    /// Streams that got stuck come to their end after all.
+    pub fn release_stuck(&mut self) {
+        for (key, generation) in std::mem::take(&mut self.abandoned) {
+            _ = self.input(Input::StreamClosed { key, generation });
+        }
     }
 
-    fn carry_out(&mut self, mut tick: crate::hub::Tick, stamp: Option<Timestamp>) -> Result<(), ProvisioningError> {
+    /// From here on each tick is kept for [`take_trace`](Self::take_trace), instead of its deliveries for
+    /// [`take`](Self::take) and its calls in the recorder.
+    pub(crate) fn start_trace(&mut self) {
+        self.trace = Some(Vec::new());
+    }
+
+    /// The ticks since the last call of this.
+    pub(crate) fn take_trace(&mut self) -> Vec<TracedTick> {
+        self.trace.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// The provider's key and the generation of its open stream, if it has one.
+    pub(crate) fn stream(&self, provider: &str) -> Option<(SlotKey, u64)> {
+        let (key, _) = self.slots.get(provider)?;
+        self.streams.get(key).map(|generation| (*key, *generation))
+    }
+
+    /// One tick with that input.
+    ///
+    /// # Errors
+    /// As the hub's own.
+    pub(crate) fn input(&mut self, input: Input) -> Result<(), ProvisioningError> {
+        let outcome = self.tick(input, self.clock.now());
+        while let Ok(message) = self.inbox.try_recv() {
+            let Message::Input { input, at, reply } = message else { continue };
+            let outcome = self.tick(input, at);
+            if let Some(reply) = reply {
+                // Whoever asked may have stopped waiting.
+                _ = reply.try_send(outcome);
+            }
+        }
+        outcome
+    }
+
+    fn tick(&mut self, input: Input, at: Timestamp) -> Result<(), ProvisioningError> {
+        let copy = self.trace.is_some().then(|| input.clone());
+        let tick = self.core.handle(input, at);
+        self.carry_out(tick, Some(at), copy)
+    }
+
+    fn carry_out(
+        &mut self,
+        mut tick: crate::hub::Tick,
+        stamp: Option<Timestamp>,
+        input: Option<Input>,
+    ) -> Result<(), ProvisioningError> {
         self.dispatcher.carry_out(&mut self.core, &mut tick, stamp);
-        self.delivered.append(&mut tick.events);
+        match &mut self.trace {
+            Some(trace) => trace.push(TracedTick {
+                at: self.clock.now(),
+                input,
+                accepted: tick.reply.is_ok(),
+                events: tick.events,
+                calls: self.recorder.take(),
+                streams: tick.streams.clone(),
+                state: self.publication.load_full(),
+            }),
+            None => self.delivered.append(&mut tick.events),
+        }
         for command in tick.streams {
             match command {
                 StreamCommand::Open { key, generation } => {
@@ -377,7 +500,10 @@ impl Harness {
                 }
                 StreamCommand::Close { key, generation } => {
                     self.streams.remove(&key);
-                    if !self.stuck {
+                    self.given_up.insert(key, generation);
+                    if self.stuck {
+                        self.abandoned.push((key, generation));
+                    } else {
                         _ = self.input(Input::StreamClosed { key, generation });
                     }
                 }

@@ -1,0 +1,245 @@
+//! What the providers that speak HTTP share: where a backend is, an agent to reach it, and one bounded exchange.
+//!
+//! Decided here: an environment's proxy is never used for a loopback address; a redirect is never followed, so that no
+//! credential travels to another host; every exchange is bounded in time and its body in size, after decompression;
+//! and each way in which an exchange can fail has its code. What is asked, how often and what an answer means is left
+//! to each provider.
+
+mod backoff;
+mod credential;
+mod stamp;
+mod target;
+
+use std::io::Read;
+use std::time::Duration;
+
+use ureq::config::AutoHeaderValue;
+use ureq::http::{HeaderMap, HeaderName, HeaderValue};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{Connector, DefaultConnector};
+use ureq::{Agent, Body};
+
+pub(crate) use backoff::{Backoff, Jitter};
+pub(crate) use credential::CredentialReader;
+pub(crate) use target::Target;
+
+use self::stamp::Stamp;
+use crate::error::{ErrorCode, ProvisioningError};
+use crate::secret::Secret;
+
+/// The longest that a body may take once its head is there. A genuine answer of the default cap (64 MiB) needs a link
+/// of 9 Mbit/s.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+/// By how much the buffer of a body of unknown length grows at least.
+const CHUNK: usize = 64 * 1024;
+/// How much of a refusal's text is repeated in an error, in characters.
+const EXCERPT: usize = 120;
+
+/// An HTTP client for one connection to a target, which serves one request at a time. Clones share the connection.
+#[derive(Clone)]
+pub(crate) struct Client {
+    agent: Agent,
+    stamp: Stamp,
+}
+
+impl Client {
+    /// A client that is not connected yet. A name look-up, a connect and sending a request may each take
+    /// `connect_timeout`.
+    pub(crate) fn new(target: &Target, connect_timeout: Duration) -> Self {
+        let mut config = Agent::config_builder()
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .http_status_as_error(false)
+            .timeout_connect(Some(connect_timeout))
+            .timeout_send_request(Some(connect_timeout))
+            .timeout_recv_body(Some(BODY_TIMEOUT))
+            .max_idle_connections(1)
+            .max_idle_age(Duration::from_secs(60))
+            .user_agent(concat!("cluster-provisioning/", env!("CARGO_PKG_VERSION")));
+        if !target.is_literal() {
+            // With a limit the look-up costs a thread, which an address that needs none does not have to pay.
+            config = config.timeout_resolve(Some(connect_timeout));
+        }
+        if target.is_loopback() {
+            // Compression between neighbours in one machine costs more than it saves.
+            config = config.proxy(None).accept_encoding(AutoHeaderValue::None);
+        }
+        let stamp = Stamp::default();
+        let connector = DefaultConnector::new().chain(stamp.clone());
+        Self { agent: Agent::with_parts(config.build(), connector, DefaultResolver::default()), stamp }
+    }
+
+    /// Ends a request blocked on its socket, at once, and spoils this client and its clones. A connect or name look-up
+    /// under way is not interrupted: it ends within its timeout.
+    pub(crate) fn shutdown(self) {
+        self.agent.shutdown();
+    }
+
+    /// Sends the request and reads the whole answer. Blocks; ends soon after the client is shut down, or after its connect
+    /// timeout if it is connecting.
+    ///
+    /// # Errors
+    /// [`ErrorCode::RedirectRefused`] for a redirect, [`ErrorCode::Timeout`], [`ErrorCode::AnswerTooLarge`],
+    /// [`ErrorCode::MalformedAnswer`] for what is not HTTP or not the announced encoding, [`ErrorCode::TokenUnreadable`]
+    /// for a credential that no header can carry, [`ErrorCode::BackendUnavailable`] for all else.
+    pub(crate) fn get(&self, get: &Get<'_>) -> Result<Answer, ProvisioningError> {
+        let failed = |error: &ureq::Error| failure(get.doing, error);
+        let mut request = self.agent.get(get.url).config().timeout_recv_response(Some(get.answer_timeout)).build();
+        if let Some((name, secret)) = get.credential {
+            request = request.header(HeaderName::from_static(name), self.stand_in(get.doing, secret)?);
+        }
+        let response = request.call();
+        self.stamp.clear();
+        let response = response.map_err(|error| failed(&error))?;
+        let (parts, body) = response.into_parts();
+        if parts.status.is_redirection() {
+            let detail = match parts.headers.get("location").and_then(|value| value.to_str().ok()) {
+                Some(location) => format!("redirected ({}) to {}", parts.status.as_u16(), origin(location)),
+                None => format!("redirected ({})", parts.status.as_u16()),
+            };
+            return Err(ProvisioningError::new(ErrorCode::RedirectRefused, get.doing.to_owned(), detail));
+        }
+        let body = read_body(body, get.max_body, get.doing)?;
+        Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body })
+    }
+
+    /// What the client is given in place of the credential.
+    fn stand_in(&self, doing: &str, secret: &Secret) -> Result<HeaderValue, ProvisioningError> {
+        let unusable = || {
+            let detail = "the token has characters that no HTTP header can carry";
+            ProvisioningError::new(ErrorCode::TokenUnreadable, doing.to_owned(), detail)
+        };
+        HeaderValue::from_str(secret.expose()).map_err(|_| unusable())?;
+        HeaderValue::from_str(&self.stamp.set(secret)).map_err(|_| unusable())
+    }
+}
+
+/// A request for [`Client::get`].
+#[derive(Debug)]
+pub(crate) struct Get<'a> {
+    /// The whole URL.
+    pub(crate) url: &'a str,
+    /// The header that carries the credential, and the credential.
+    pub(crate) credential: Option<(&'static str, &'a Secret)>,
+    /// How long the answer's head may take once the request is sent.
+    pub(crate) answer_timeout: Duration,
+    /// The largest body accepted, in bytes after decompression.
+    pub(crate) max_body: usize,
+    /// What is being done, for errors.
+    pub(crate) doing: &'a str,
+}
+
+/// An answer, whatever its status but a redirect.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    /// The header's value, if it is there, once, and text.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The beginning of the body as text for an error: one line, without the credential, should the backend repeat it.
+    pub(crate) fn excerpt(&self, credential: Option<&Secret>) -> String {
+        let Some(token) = credential.map(Secret::expose).filter(|token| !token.is_empty()) else {
+            return one_line(&String::from_utf8_lossy(self.body.get(..EXCERPT * 4).unwrap_or(&self.body)));
+        };
+        let reach = EXCERPT * 4 + 2 * token.len();
+        let text = String::from_utf8_lossy(self.body.get(..reach).unwrap_or(&self.body)).replace(token, "***");
+        // Where the body was cut, a beginning of the credential may be left.
+        let cut = if self.body.len() > reach { token.chars().count() } else { 0 };
+        let kept = text.chars().count().saturating_sub(cut);
+        one_line(&text.chars().take(kept).collect::<String>())
+    }
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(EXCERPT).collect()
+}
+
+/// Scheme, host and port of a redirect's target, for people: what follows them may hold secrets.
+fn origin(location: &str) -> String {
+    let Some((scheme, rest)) = location.split_once("://") else { return "another path".to_owned() };
+    let authority = rest.split(['/', '?', '#', '\\']).next().unwrap_or_default();
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    format!("{scheme}://{host}").chars().filter(|c| c.is_ascii_graphic()).take(EXCERPT).collect()
+}
+
+fn read_body(body: Body, max: usize, doing: &str) -> Result<Vec<u8>, ProvisioningError> {
+    let too_large = || {
+        let detail = format!("the answer is larger than the cap of {max} bytes");
+        ProvisioningError::new(ErrorCode::AnswerTooLarge, doing.to_owned(), detail)
+    };
+    let announced = body.content_length();
+    if announced.is_some_and(|length| length > max as u64) {
+        return Err(too_large());
+    }
+    // An announced length is trusted up to a point only: it may be a lie.
+    let expected = announced.and_then(|length| usize::try_from(length).ok()).unwrap_or(CHUNK).min(16 * CHUNK);
+    let mut bytes = Vec::with_capacity(expected.min(max) + 1);
+    let mut reader = body.into_reader();
+    loop {
+        if bytes.len() == bytes.capacity() {
+            // Doubling, but never past the cap: the memory held is bounded by it.
+            let growth = bytes.len().max(CHUNK).min(max + 1 - bytes.len());
+            bytes.reserve_exact(growth);
+        }
+        let room = (bytes.capacity() - bytes.len()).min(max + 1 - bytes.len()) as u64;
+        match (&mut reader).take(room).read_to_end(&mut bytes) {
+            Ok(0) => return Ok(bytes),
+            Ok(_) if bytes.len() > max => return Err(too_large()),
+            Ok(_) => {}
+            Err(error) => {
+                let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<ureq::Error>());
+                return Err(match inner {
+                    Some(inner) => failure(doing, inner),
+                    None => {
+                        let cut = format!("the answer was cut off after {} bytes ({})", bytes.len(), error.kind());
+                        ProvisioningError::new(ErrorCode::BackendUnavailable, doing.to_owned(), cut)
+                    }
+                });
+            }
+        }
+    }
+}
+
+fn failure(doing: &str, error: &ureq::Error) -> ProvisioningError {
+    use ureq::Error as E;
+    let (code, detail) = match error {
+        E::Timeout(phase) => (ErrorCode::Timeout, format!("no answer in time ({phase})")),
+        E::Io(error) => (ErrorCode::BackendUnavailable, error.to_string()),
+        E::HostNotFound => (ErrorCode::BackendUnavailable, "the host name is unknown".to_owned()),
+        E::Protocol(error) => (ErrorCode::MalformedAnswer, format!("the answer is not HTTP: {error}")),
+        E::LargeResponseHeader(..) => (ErrorCode::MalformedAnswer, "the answer's head is too large".to_owned()),
+        E::Decompress(..) => (ErrorCode::MalformedAnswer, "the answer does not decompress".to_owned()),
+        E::TooManyRedirects | E::RedirectFailed => (ErrorCode::RedirectRefused, "redirected".to_owned()),
+        other => (ErrorCode::BackendUnavailable, other.to_string()),
+    };
+    ProvisioningError::new(code, doing.to_owned(), detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn consul_point_14_an_excerpt_never_shows_the_token_not_even_its_beginning() {
+        let secret = Secret::new("s3cret-token");
+        let paddings = (0..EXCERPT * 4 + 40).flat_map(|n| [(n, "x"), (n, " ")]);
+        for (padding, filler) in paddings {
+            let body = format!("{}s3cret-token tail", filler.repeat(padding)).into_bytes();
+            let answer = Answer { status: 500, headers: HeaderMap::new(), body };
+            let excerpt = answer.excerpt(Some(&secret));
+            assert!(!excerpt.contains("s3c") && excerpt.chars().count() <= EXCERPT, "{padding}: {excerpt}");
+        }
+    }
+
+    #[test]
+    fn consul_point_14_of_a_redirects_target_only_the_origin_is_shown() {
+        assert_eq!(origin("https://user:pw@evil.example:1/path?token=x"), "https://evil.example:1");
+        assert_eq!(origin("/elsewhere?token=x"), "another path");
+    }
+}

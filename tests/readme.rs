@@ -1,0 +1,171 @@
+//! The README's tables say what the code does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use cluster_provisioning::*;
+
+const README: &str = include_str!("../README.md");
+
+/// The rows of the table under that heading that begins with that column, cell by cell, without the table's head.
+fn table(heading: &str, first: &str) -> Vec<Vec<&'static str>> {
+    let section = README.split(&format!("\n## {heading}\n")).nth(1).unwrap_or_else(|| panic!("no section {heading}"));
+    let section = section.split("\n## ").next().unwrap();
+    let begin = section.lines().skip_while(|line| !line.starts_with(&format!("| {first} |")));
+    let rows: Vec<_> = begin.skip(2).take_while(|line| line.starts_with('|')).map(cells).collect();
+    assert!(!rows.is_empty(), "no table of {first} in {heading}");
+    rows
+}
+
+fn cells(line: &'static str) -> Vec<&'static str> {
+    line.trim_matches('|').split('|').map(str::trim).collect()
+}
+
+/// The one name in backticks that the cell consists of.
+fn name(cell: &str) -> &str {
+    cell.strip_prefix('`').and_then(|rest| rest.strip_suffix('`')).unwrap_or_else(|| panic!("no name: {cell}"))
+}
+
+/// The fields of what prints as `Type { field: value, … }`, at its outermost level.
+fn fields(value: &impl std::fmt::Debug) -> BTreeMap<String, String> {
+    let text = format!("{value:#?}");
+    let outermost = text.lines().filter_map(|line| line.strip_prefix("    ")).filter(|line| !line.starts_with(' '));
+    let pairs = outermost.filter_map(|line| line.split_once(": "));
+    pairs.map(|(field, value)| (field.to_owned(), value.trim_end_matches(',').to_owned())).collect()
+}
+
+/// A duration as the README and definitions write it, or as `Debug` prints it.
+fn duration(text: &str) -> Option<Duration> {
+    let text = text.replace(' ', "");
+    let (number, unit) = text.split_at(text.find(|c: char| c.is_ascii_alphabetic())?);
+    let number: u64 = number.parse().ok()?;
+    Some(match unit {
+        "ms" => Duration::from_millis(number),
+        "s" => Duration::from_secs(number),
+        "min" | "m" => Duration::from_secs(number * 60),
+        "h" => Duration::from_secs(number * 3600),
+        _ => return None,
+    })
+}
+
+#[test]
+fn p5_5_every_error_code_stands_in_the_table_with_its_category_and_advice_and_nothing_else_does() {
+    let rows = table("Error codes", "code");
+    let documented: Vec<_> = rows.iter().map(|row| (name(row[0]), row[1], row[3])).collect();
+    let present: Vec<_> =
+        ErrorCode::ALL.iter().map(|code| (code.as_str(), code.category().as_str(), code.advice())).collect();
+    assert_eq!(documented, present);
+    assert!(rows.iter().all(|row| row.len() == 4 && !row[2].is_empty()));
+}
+
+#[test]
+fn p5_5_every_reason_of_a_switch_or_pause_is_explained() {
+    use SwitchReason::*;
+    let section =
+        |heading: &str| README.split(&format!("\n## {heading}\n")).nth(1).unwrap().split("\n## ").next().unwrap();
+    for reason in [Initial, Timeout, HealthDegraded, StreamEnded, ManualOverride, PriorityRestored, Reconfigured] {
+        // A new reason does not compile here before it is in the list.
+        match reason {
+            Initial | Timeout | HealthDegraded | StreamEnded | ManualOverride | PriorityRestored | Reconfigured => {}
+        }
+        assert!(section("How failover decides").contains(&format!("`{reason}`")), "{reason}");
+    }
+    let unavailable = [ErrorCode::ProvisioningUnavailable, ErrorCode::DataStale, ErrorCode::NoSnapshot];
+    let reasons =
+        [PauseReason::Empty, PauseReason::Draining].into_iter().chain(unavailable.map(PauseReason::Unavailable));
+    for reason in reasons {
+        match reason {
+            PauseReason::Empty | PauseReason::Draining | PauseReason::Unavailable(_) => {}
+        }
+        assert!(section("What the view is, and what it is not").contains(&format!("`{reason}`")), "{reason}");
+    }
+}
+
+#[test]
+fn every_setting_stands_in_the_table_of_defaults_with_its_default() {
+    let rows = table("Defaults", "setting");
+    let documented: BTreeMap<_, _> = rows.iter().map(|row| (name(row[0]), row[1])).collect();
+    assert_eq!(documented.len(), rows.len(), "a setting stands there twice");
+    let policy = fields(&FailoverPolicy::default());
+    let builder = fields(&ClusterProvisioningService::builder());
+    let suppression = fields(&SuppressionSettings::default());
+    assert_eq!((policy.len(), suppression.len()), (14, 2), "{policy:?}");
+    // Shown in parts, or no setting.
+    let in_parts = ["failover", "suppression", "kinds", "providers", "member"];
+    let settings =
+        policy.iter().chain(&suppression).chain(builder.iter().filter(|(k, _)| !in_parts.contains(&k.as_str())));
+    let mut checked = BTreeSet::from(["priority", "member", "store", "clock"]);
+    for (setting, value) in settings {
+        let Some((setting, shown)) = documented.get_key_value(setting.as_str()) else { panic!("{setting} is missing") };
+        let same = match duration(shown) {
+            Some(shown) => Some(shown) == duration(value),
+            None => shown.eq_ignore_ascii_case(value) || (*shown == "off" && value == "None"),
+        };
+        assert!(same, "{setting} is {value}, not {shown}");
+        checked.insert(setting);
+    }
+    assert_eq!(documented.keys().copied().collect::<BTreeSet<_>>(), checked);
+    let descriptor = ProviderDescriptor::new("a", ProviderKind::in_memory()).unwrap();
+    assert_eq!(documented["priority"], descriptor.priority.to_string());
+    assert_eq!((documented["member"], builder["member"].as_str()), ("none", "None"));
+    for row in &rows {
+        let place = row[2];
+        assert!(place.starts_with("`FailoverPolicy`") == policy.contains_key(name(row[0])), "{place}");
+        let method = place.strip_prefix("`ServiceBuilder::").and_then(|rest| rest.split('`').next());
+        let source = include_str!("../src/service/builder.rs");
+        assert!(method.is_none_or(|method| source.contains(&format!("pub fn {method}("))), "{place}");
+    }
+}
+
+/// Checks a table of parameters against the factory that reads them: the names are all there are, and each range is
+/// what is accepted.
+fn check_parameters(rows: &[Vec<&str>], factory: &dyn ProviderFactory, base: &ProviderDescriptor) {
+    let unknown = factory.validate(&base.clone().parameter("no-such-parameter", "x")).unwrap_err();
+    assert_eq!(unknown.code(), ErrorCode::UnknownField);
+    let known = unknown.detail().split("knows only: ").nth(1).unwrap().split(", ").collect::<BTreeSet<_>>();
+    assert_eq!(rows.iter().map(|row| name(row[0])).collect::<BTreeSet<_>>(), known);
+    for row in rows {
+        let parameter = name(row[0]);
+        let Some((low, high)) = row[2].split_once(" to ") else { continue };
+        let (Some(low), Some(high)) = (duration(low), duration(high)) else { continue };
+        let try_value = |millis: u128| factory.validate(&base.clone().parameter(parameter, format!("{millis}ms")));
+        try_value(low.as_millis()).unwrap();
+        try_value(high.as_millis()).unwrap();
+        for outside in [low.as_millis() - 1, high.as_millis() + 1] {
+            let error = try_value(outside).unwrap_err();
+            assert_eq!((error.code(), error.field()), (ErrorCode::InvalidValue, Some(parameter)), "{outside} ms");
+        }
+        let default = duration(name(row[1])).unwrap_or_else(|| panic!("{parameter} has no default"));
+        assert!((low..=high).contains(&default), "the default of {parameter}");
+    }
+}
+
+#[test]
+fn the_parameters_of_the_in_memory_provider_are_as_documented() {
+    let cluster = InMemoryCluster::new(SystemClock::shared());
+    let factory = InMemoryFactory::new().cluster("demo", &cluster);
+    let base = ProviderDescriptor::new("a", ProviderKind::in_memory()).unwrap();
+    check_parameters(&table("In memory", "parameter"), &factory, &base);
+}
+
+#[cfg(feature = "consul")]
+#[test]
+fn the_parameters_of_the_consul_provider_are_as_documented() {
+    let rows = table("Consul", "parameter");
+    let base = ConsulFactory::descriptor("a", "http://127.0.0.1:8500", "orders").unwrap();
+    check_parameters(&rows, &ConsulFactory, &base);
+    // The same table as in the factory's own documentation, defaults included.
+    let source = include_str!("../src/providers/consul.rs");
+    let documented: Vec<_> =
+        source.lines().filter_map(|line| line.strip_prefix("/// | `")).map(str::trim_end).collect();
+    let shown: Vec<_> = README.split("\n## Consul\n").nth(1).unwrap().split("\n## ").next().unwrap().lines().collect();
+    let shown: Vec<_> = shown.into_iter().filter_map(|line| line.strip_prefix("| `")).collect();
+    assert_eq!(shown, documented);
+}
+
+#[test]
+fn p5_1_every_metric_stands_in_the_table() {
+    let rows = table("Observing it", "metric");
+    let names: BTreeSet<_> = rows.iter().flat_map(|row| row[0].split(", ")).map(|cell| name(cell).to_owned()).collect();
+    assert_eq!(names, fields(&ProvisioningMetrics::default()).into_keys().collect::<BTreeSet<_>>());
+}
