@@ -29,12 +29,12 @@ fn main() {
     let (mut hot, mut hot_hop) = (Samples::default(), Samples::default());
     for _ in 0..20 {
         hot_hop.extend(hops(2_001, Duration::ZERO));
-        hot.extend(puppet.run(2_001, Duration::ZERO, one_change.clone()));
+        hot.extend(puppet.run(2_001, Duration::ZERO, one_change));
     }
     let (mut idle, mut idle_hop) = (Samples::default(), Samples::default());
     for _ in 0..10 {
         idle_hop.extend(hops(51, IDLE));
-        idle.extend(puppet.run(51, IDLE, one_change.clone()));
+        idle.extend(puppet.run(51, IDLE, one_change));
     }
     // Even batches leave the node as it was.
     _ = one_change();

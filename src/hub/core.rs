@@ -12,10 +12,11 @@ use super::explain::DecisionLog;
 use super::remote::{Joins, RemoteView};
 use super::slot::{Slot, SlotSpec, StreamState};
 use super::{Counters, Decision, HubSettings, Input, StreamCommand, Tick};
+use crate::backoff::Jitter;
 use crate::clock::Timestamp;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::event::*;
-use crate::failover::{Candidate, Choice, FailoverController, Guard, Jitter, SlotKey};
+use crate::failover::{Candidate, Choice, FailoverController, Guard, SlotKey};
 use crate::provider::{ProviderEvent, ProviderHealth, ProviderId, ProviderTermination};
 use crate::topology::{
     BlockSource, BlockedNode, ClusterNode, Members, NodeId, Position, ProviderSnapshot, Revision, TopologyDiff,
@@ -335,7 +336,7 @@ impl HubCore {
         slot.tracker.terminated(cause.with_provider(&slot.id));
         slot.stream = match ending {
             Ending::ByItself => {
-                let pause = slot.backoff.pause(self.failover.policy(), &mut self.jitter);
+                let pause = slot.backoff.pause(&mut self.jitter);
                 StreamState::Idle { reopen_at: now + pause }
             }
             Ending::GivenUp => StreamState::Closing { pause: true },
@@ -370,7 +371,7 @@ impl HubCore {
                 }
                 None => {
                     self.decide(format!("{} is in force, priority {}", spec.id, spec.priority));
-                    Slot::new(spec, now)
+                    Slot::new(spec, self.failover.policy(), now)
                 }
             };
             self.slots.push(slot);
