@@ -105,7 +105,8 @@ impl Checker for Streams {
     }
 }
 
-/// When a stream ends or is given up, that is told once, with the hash of the provider's last snapshot.
+/// When a stream ends or is given up, that is told once, with the hash of the provider's last snapshot; what the provider
+/// followed had shown by then was delivered before, and not dropped with the stream.
 pub(super) struct EndSignals;
 
 impl Checker for EndSignals {
@@ -115,7 +116,11 @@ impl Checker for EndSignals {
 
     fn check(&mut self, model: &Model, tick: &TracedTick) -> Result<(), String> {
         let mut terminated = model.terminated;
+        let mut delivered = model.delivered.as_ref().map(|snapshot| snapshot.hash);
         for event in &tick.events {
+            if let ProvisioningEvent::Snapshot(delivery) = event {
+                delivered = Some(delivery.snapshot.hash);
+            }
             let ProvisioningEvent::StreamEnded(end) = event else { continue };
             let Some(slot) = model.slot_of(&end.provider_id) else { continue };
             let given_up = tick
@@ -128,6 +133,11 @@ impl Checker for EndSignals {
             ensure!(end.snapshot_hash == hash, "{}: hash {:x?} instead of {hash:x?}", end.position, end.snapshot_hash);
             let was_active = if given_up { model.followed_after(tick).map(|slot| slot.key) } else { model.followed };
             ensure!(end.was_active == (was_active == Some(slot.key)), "{}: wrong about being active", end.position);
+            let holds = model.draining || model.policy().mass_loss_share.is_some();
+            if end.was_active && !holds {
+                let shown = model.visible(&slot.shown).hash();
+                ensure!(delivered == Some(shown), "{}: what {} showed last is dropped", end.position, slot.id);
+            }
         }
         ensure!(terminated.is_none(), "the end of a stream was not told");
         Ok(())
