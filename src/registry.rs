@@ -789,6 +789,16 @@ mod tests {
     }
 
     #[test]
+    fn p1_2_a_collision_tells_neither_passwords_nor_novels() {
+        let (mut registry, _, _) = seeded(&["a"]);
+        let given = definition("a").endpoint("http://me:hunter2@consul").parameter("service", "x".repeat(100_000));
+        let error = registry.register(given, at(1), &never()).unwrap_err();
+        assert_eq!(error.code(), ErrorCode::DuplicateName);
+        assert!(error.detail().contains("endpoints: [] in force, [***] given"), "{error}");
+        assert!(!error.to_string().contains("hunter2") && error.to_string().len() < 1000, "{error}");
+    }
+
+    #[test]
     fn p1_2_an_identical_definition_is_no_collision() {
         let (mut registry, _, backends) = seeded(&["a", "b"]);
         let before = in_force(&registry);
