@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::blocks::BlockList;
 use super::explain::DecisionLog;
-use super::remote::{Joins, RemoteView};
+use super::remote::RemoteView;
 use super::slot::{Slot, SlotSpec, StreamState};
 use super::{Counters, Decision, HubSettings, Input, StreamCommand, Tick};
 use crate::backoff::Jitter;
@@ -727,13 +727,13 @@ impl HubCore {
             (self.remote.shrink(&members, self.now), false)
         } else {
             let Some(delivered) = self.delivered.clone() else { return };
-            // What a refresh has just dropped, but is still to be delivered as gone, was not confirmed by it.
-            let confirmed = self.is_active_healthy() && !self.pending();
-            let joins = if confirmed { Joins::Tell } else { Joins::Hold };
-            if self.remote.matches(&delivered.members) || (joins == Joins::Hold && !self.snapshot_delivered) {
+            let healthy = self.is_active_healthy();
+            if self.remote.matches(&delivered.members) || (!healthy && !self.snapshot_delivered) {
                 return;
             }
-            (self.remote.follow(&delivered.members, joins, self.now), self.snapshot_delivered)
+            // What a refresh has just dropped, but is still to be delivered as gone, was not confirmed by it.
+            let shown = self.active().filter(|_| healthy).map(|slot| slot.members.clone()).unwrap_or_default();
+            (self.remote.follow(&delivered.members, &shown, self.now), self.snapshot_delivered)
         };
         if held_anew {
             self.counters.held_joins += changes.held as u64;
