@@ -22,6 +22,8 @@ pub(crate) use dispatch::{Bridges, Dispatcher};
 pub use explain::Decision;
 pub use handle::{ProviderWatchHub, Ticket};
 pub(crate) use published::Publication;
+#[cfg(any(test, feature = "testkit"))]
+pub(crate) use published::Published;
 pub use published::{ProviderStatus, RemoteHealth, RemoteNode};
 pub(crate) use slot::SlotSpec;
 
@@ -30,7 +32,7 @@ use crate::error::ProvisioningError;
 use crate::event::{OwnershipChange, ProvisioningEvent};
 use crate::failover::{FailoverPolicy, SlotKey};
 use crate::provider::{ProviderEvent, ProviderId};
-use crate::topology::{BlockSource, NodeId};
+use crate::topology::{BlockSource, Members, NodeId};
 
 /// What the hub's rules can be set to.
 #[derive(Clone, Debug)]
@@ -59,7 +61,7 @@ impl Default for HubSettings {
 }
 
 /// Something that the hub has to take note of. One input is one tick.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Input {
     /// A provider's stream reports.
     Event { key: SlotKey, generation: u64, event: ProviderEvent },
@@ -101,6 +103,9 @@ pub(crate) struct Tick {
     pub(crate) streams: Vec<StreamCommand>,
     /// When the provider reported what is delivered, where it had to wait for this tick.
     pub(crate) waited_since: Option<Timestamp>,
+    /// The set that a provider listed, whose nodes may all be duplicates of known ones: to be let go of after the
+    /// callbacks, since that takes as long for many nodes as all the rest.
+    pub(crate) discarded: Option<Members>,
     pub(crate) reply: Result<(), ProvisioningError>,
 }
 

@@ -4,13 +4,16 @@
 //! - [`Recorder`]: bridges that write down every call, in order, and misbehave on demand.
 //! - [`ScriptedProvider`]: a provider whose streams say what a test tells them to.
 //! - [`Harness`]: the hub's own rules and deliveries without threads, driven step by step.
+//! - [`Simulation`]: seeded runs of that harness under faults of every kind, with checkers that judge each tick.
 
 mod clock;
 mod harness;
 mod recorder;
 mod scripted;
+mod simulation;
 
 pub use clock::FakeClock;
 pub use harness::{Harness, HarnessProvider, HarnessSettings, members, node};
 pub use recorder::{BridgeKind, Recorded, Recorder};
 pub use scripted::{ScriptedFactory, ScriptedProvider};
+pub use simulation::{Failure, Report, Simulation, Summary, Transition, Transitions};

@@ -118,13 +118,21 @@ impl FailoverController {
                 (true, true) => return Choice::Stay,
                 // A stream that ended has to show its set anew first.
                 (true, false) if pin.tracker.is_terminated() => {}
-                (true, false) => return Choice::Switch { to: pin.key, reason: SwitchReason::ManualOverride },
+                (true, false) => return Choice::Switch { to: pin.key, reason: self.reason_of_pin() },
                 (false, _) => {}
             }
         }
         match find(self.active) {
             None => self.first(now, candidates),
             Some(active) => self.next(now, active, candidates, guard),
+        }
+    }
+
+    /// The first selection is never a switch from something, whoever asked for it.
+    fn reason_of_pin(&self) -> SwitchReason {
+        match self.last_switch {
+            None => SwitchReason::Initial,
+            Some(_) => SwitchReason::ManualOverride,
         }
     }
 
@@ -471,6 +479,14 @@ mod tests {
         assert_eq!(fixture.choice(1000.0), Choice::Stay);
         fixture.controller.pin(None);
         fixture.expect(1000.0, 0, SwitchReason::PriorityRestored);
+    }
+
+    #[test]
+    fn p3_4_the_first_selection_is_initial_also_by_a_pin() {
+        let mut fixture = fixture(&[10, 5]);
+        fixture.controller.pin(Some(1));
+        fixture.refresh(1, 0.0);
+        fixture.expect(0.0, 1, SwitchReason::Initial);
     }
 
     #[test]

@@ -12,10 +12,11 @@ use super::explain::DecisionLog;
 use super::remote::{Joins, RemoteView};
 use super::slot::{Slot, SlotSpec, StreamState};
 use super::{Counters, Decision, HubSettings, Input, StreamCommand, Tick};
+use crate::backoff::Jitter;
 use crate::clock::Timestamp;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::event::*;
-use crate::failover::{Candidate, Choice, FailoverController, Guard, Jitter, SlotKey};
+use crate::failover::{Candidate, Choice, FailoverController, Guard, SlotKey};
 use crate::provider::{ProviderEvent, ProviderHealth, ProviderId, ProviderTermination};
 use crate::topology::{
     BlockSource, BlockedNode, ClusterNode, Members, NodeId, Position, ProviderSnapshot, Revision, TopologyDiff,
@@ -69,6 +70,7 @@ pub(crate) struct HubCore {
     pub(super) decisions: DecisionLog,
     pub(super) events: Vec<ProvisioningEvent>,
     pub(super) streams: Vec<StreamCommand>,
+    discarded: Option<Members>,
     /// A snapshot went out in this tick.
     snapshot_delivered: bool,
     /// When the provider followed reported the oldest change that is not delivered yet.
@@ -109,6 +111,7 @@ impl HubCore {
             decisions: DecisionLog::default(),
             events: Vec::new(),
             streams: Vec::new(),
+            discarded: None,
             snapshot_delivered: false,
             changed_at: None,
             waited_since: None,
@@ -220,6 +223,7 @@ impl HubCore {
             events: std::mem::take(&mut self.events),
             streams: std::mem::take(&mut self.streams),
             waited_since: self.waited_since.take(),
+            discarded: self.discarded.take(),
             reply,
         }
     }
@@ -278,6 +282,7 @@ impl HubCore {
                 self.counters.skipped_members += skipped as u64;
                 slot.begun = true;
                 slot.revision = revision;
+                self.discarded = Some(members.clone());
                 changed = Some(slot.replace(members, reference.as_ref(), now));
             }
             ProviderEvent::Changes { changes, revision } if slot.begun => {
@@ -331,7 +336,7 @@ impl HubCore {
         slot.tracker.terminated(cause.with_provider(&slot.id));
         slot.stream = match ending {
             Ending::ByItself => {
-                let pause = slot.backoff.pause(self.failover.policy(), &mut self.jitter);
+                let pause = slot.backoff.pause(&mut self.jitter);
                 StreamState::Idle { reopen_at: now + pause }
             }
             Ending::GivenUp => StreamState::Closing { pause: true },
@@ -370,7 +375,7 @@ impl HubCore {
                 }
                 None => {
                     self.decide(format!("{} is in force, priority {}", spec.id, spec.priority));
-                    Slot::new(spec, now)
+                    Slot::new(spec, self.failover.policy(), now)
                 }
             };
             self.slots.push(slot);

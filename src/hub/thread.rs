@@ -116,6 +116,7 @@ impl HubThread {
         for command in tick.streams {
             streams.obey(command);
         }
+        drop(tick.discarded);
         tick.reply
     }
 }

@@ -284,7 +284,8 @@ mod tests {
     fn p1_5_every_truncation_and_every_flipped_bit_of_a_file_is_noticed() {
         let bytes = encode(&example()).unwrap();
         for end in 0..bytes.len() {
-            assert!(decode(&bytes[..end]).is_err(), "cut at {end}");
+            let code = decode(&bytes[..end]).map_err(|refusal| refusal.code);
+            assert_eq!(code, Err(ErrorCode::StoreCorrupt), "cut at {end}");
         }
         for position in 0..bytes.len() {
             for bit in 0..8 {

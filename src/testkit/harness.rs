@@ -7,7 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, unbounded};
 
-use super::{FakeClock, Recorder};
+use super::{FakeClock, Recorded, Recorder};
 use crate::clock::{Clock, Timestamp};
 use crate::error::ProvisioningError;
 use crate::event::{EventStream, OwnershipChange, PlacementGate, ProvisioningEvent, Publisher};
@@ -15,7 +15,7 @@ use crate::failover::{FailoverPolicy, SlotKey};
 use crate::hub::thread::Message;
 use crate::hub::{
     Bridges, Decision, Dispatcher, HubCore, HubSettings, Input, ProviderStatus, ProviderWatchHub, Publication,
-    RemoteNode, SlotSpec, StreamCommand,
+    Published, RemoteNode, SlotSpec, StreamCommand,
 };
 use crate::metrics::ProvisioningMetrics;
 use crate::provider::{ProviderEvent, ProviderId, ProviderTermination};
@@ -83,8 +83,26 @@ pub struct Harness {
     inbox: Receiver<Message>,
     opened: BTreeMap<SlotKey, usize>,
     stuck: bool,
+    /// The streams that got stuck and have not ended since.
+    abandoned: Vec<(SlotKey, u64)>,
     next_key: SlotKey,
     delivered: Vec<ProvisioningEvent>,
+    /// What each tick did, where that is asked for.
+    trace: Option<Vec<TracedTick>>,
+}
+
+/// One tick: what went in, and everything that came out of it.
+#[derive(Clone, Debug)]
+pub(crate) struct TracedTick {
+    pub(crate) at: Timestamp,
+    /// Absent where it was only time that passed.
+    pub(crate) input: Option<Input>,
+    /// Whether the input was accepted.
+    pub(crate) accepted: bool,
+    pub(crate) events: Vec<ProvisioningEvent>,
+    pub(crate) calls: Vec<Recorded>,
+    pub(crate) streams: Vec<StreamCommand>,
+    pub(crate) state: Arc<Published>,
 }
 
 impl Harness {
@@ -138,8 +156,10 @@ impl Harness {
             inbox,
             opened: BTreeMap::new(),
             stuck: false,
+            abandoned: Vec::new(),
             next_key: 0,
             delivered: Vec::new(),
+            trace: None,
         };
         harness.reconfigure(providers);
         harness
@@ -240,7 +260,7 @@ impl Harness {
         while self.core.next_timeout() <= end {
             self.clock.advance_to(self.core.next_timeout());
             let tick = self.core.handle_timers(self.clock.now());
-            _ = self.carry_out(tick, None);
+            _ = self.carry_out(tick, None, None);
         }
         self.clock.advance_to(end);
     }
@@ -249,7 +269,7 @@ impl Harness {
     pub fn stand_still(&mut self, duration: Duration) {
         self.clock.advance(duration);
         let tick = self.core.handle_timers(self.clock.now());
-        _ = self.carry_out(tick, None);
+        _ = self.carry_out(tick, None, None);
     }
 
     /// Remoting quarantines a node.
@@ -406,14 +426,39 @@ impl Harness {
         Arc::clone(&self.publication.load().decisions)
     }
 
-    fn input(&mut self, input: Input) -> Result<(), ProvisioningError> {
-        let now = self.clock.now();
-        let tick = self.core.handle(input, now);
-        let outcome = self.carry_out(tick, Some(now));
+    /// Streams that got stuck come to their end after all.
+    pub fn release_stuck(&mut self) {
+        for (key, generation) in std::mem::take(&mut self.abandoned) {
+            _ = self.input(Input::StreamClosed { key, generation });
+        }
+    }
+
+    /// From here on each tick is kept for [`take_trace`](Self::take_trace), instead of its deliveries for
+    /// [`take`](Self::take) and its calls in the recorder.
+    pub(crate) fn start_trace(&mut self) {
+        self.trace = Some(Vec::new());
+    }
+
+    /// The ticks since the last call of this.
+    pub(crate) fn take_trace(&mut self) -> Vec<TracedTick> {
+        self.trace.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// The provider's key and the generation of its open stream, if it has one.
+    pub(crate) fn stream(&self, provider: &str) -> Option<(SlotKey, u64)> {
+        let (key, _) = self.slots.get(provider)?;
+        self.streams.get(key).map(|generation| (*key, *generation))
+    }
+
+    /// One tick with that input.
+    ///
+    /// # Errors
+    /// As the hub's own.
+    pub(crate) fn input(&mut self, input: Input) -> Result<(), ProvisioningError> {
+        let outcome = self.tick(input, self.clock.now());
         while let Ok(message) = self.inbox.try_recv() {
             let Message::Input { input, at, reply } = message else { continue };
-            let tick = self.core.handle(input, at);
-            let outcome = self.carry_out(tick, Some(at));
+            let outcome = self.tick(input, at);
             if let Some(reply) = reply {
                 // Whoever asked may have stopped waiting.
                 _ = reply.try_send(outcome);
@@ -422,9 +467,31 @@ impl Harness {
         outcome
     }
 
-    fn carry_out(&mut self, mut tick: crate::hub::Tick, stamp: Option<Timestamp>) -> Result<(), ProvisioningError> {
+    fn tick(&mut self, input: Input, at: Timestamp) -> Result<(), ProvisioningError> {
+        let copy = self.trace.is_some().then(|| input.clone());
+        let tick = self.core.handle(input, at);
+        self.carry_out(tick, Some(at), copy)
+    }
+
+    fn carry_out(
+        &mut self,
+        mut tick: crate::hub::Tick,
+        stamp: Option<Timestamp>,
+        input: Option<Input>,
+    ) -> Result<(), ProvisioningError> {
         self.dispatcher.carry_out(&mut self.core, &mut tick, stamp);
-        self.delivered.append(&mut tick.events);
+        match &mut self.trace {
+            Some(trace) => trace.push(TracedTick {
+                at: self.clock.now(),
+                input,
+                accepted: tick.reply.is_ok(),
+                events: tick.events,
+                calls: self.recorder.take(),
+                streams: tick.streams.clone(),
+                state: self.publication.load_full(),
+            }),
+            None => self.delivered.append(&mut tick.events),
+        }
         for command in tick.streams {
             match command {
                 StreamCommand::Open { key, generation } => {
@@ -434,7 +501,9 @@ impl Harness {
                 StreamCommand::Close { key, generation } => {
                     self.streams.remove(&key);
                     self.given_up.insert(key, generation);
-                    if !self.stuck {
+                    if self.stuck {
+                        self.abandoned.push((key, generation));
+                    } else {
                         _ = self.input(Input::StreamClosed { key, generation });
                     }
                 }

@@ -29,19 +29,22 @@ impl Members {
     /// returned beside the set.
     pub fn from_nodes(mut nodes: Vec<Arc<ClusterNode>>) -> (Self, usize) {
         let before = nodes.len();
-        if !nodes.is_sorted_by(|a, b| a.id() < b.id()) {
-            nodes.sort_by(|a, b| a.id().cmp(b.id()));
-            nodes.dedup_by(|later, first| later.id() == first.id());
-        }
+        // Reading the nodes is what it costs where they are many: once where they come sorted.
+        let hash = match hash_of_sorted(&nodes) {
+            Some(hash) => hash,
+            None => {
+                nodes.sort_by(|a, b| a.id().cmp(b.id()));
+                nodes.dedup_by(|later, first| later.id() == first.id());
+                sum(&nodes)
+            }
+        };
         let dropped = before - nodes.len();
-        (Self::from_sorted(nodes), dropped)
+        (Self { len: nodes.len(), hash, root: Tree::from_sorted(nodes) }, dropped)
     }
 
     /// A set from nodes whose ids strictly rise.
     fn from_sorted(nodes: Vec<Arc<ClusterNode>>) -> Self {
-        let len = nodes.len();
-        let hash = nodes.iter().fold(0u64, |sum, node| sum.wrapping_add(node.hash()));
-        Self { root: Tree::from_sorted(nodes), len, hash }
+        Self { len: nodes.len(), hash: sum(&nodes), root: Tree::from_sorted(nodes) }
     }
 
     /// How many members there are.
@@ -124,6 +127,24 @@ impl Members {
     }
 }
 
+/// The set's hash.
+fn sum(nodes: &[Arc<ClusterNode>]) -> u64 {
+    nodes.iter().fold(0, |sum, node| sum.wrapping_add(node.hash()))
+}
+
+/// The set's hash, if the ids strictly rise.
+fn hash_of_sorted(nodes: &[Arc<ClusterNode>]) -> Option<u64> {
+    let Some((first, others)) = nodes.split_first() else { return Some(0) };
+    let (mut hash, mut last) = (first.hash(), first.id());
+    for node in others {
+        if node.id() <= last {
+            return None;
+        }
+        (hash, last) = (hash.wrapping_add(node.hash()), node.id());
+    }
+    Some(hash)
+}
+
 /// The nodes of a set, sorted by id.
 struct Iter<'a> {
     walk: Walk<'a>,
@@ -186,29 +207,50 @@ impl FromIterator<ClusterNode> for Members {
 }
 
 /// Gathers what a backend listed, counting what is unusable instead of failing on it.
-#[derive(Debug, Default)]
+///
+/// Looks at each node when it is added, while it is at hand: making a large set of nodes that come sorted then reads none
+/// of them again.
+#[derive(Debug)]
 pub struct MembersBuilder {
     nodes: Vec<Arc<ClusterNode>>,
     skipped: usize,
+    /// The sum of the nodes' hashes, which is the set's if the ids rise.
+    hash: u64,
+    /// Whether the ids strictly rise so far.
+    rising: bool,
 }
 
 impl MembersBuilder {
     /// Starts with nothing.
     pub fn new() -> Self {
-        Self::default()
+        Self { nodes: Vec::new(), skipped: 0, hash: 0, rising: true }
     }
 
     /// Adds a node, or counts it as skipped if it could not be built.
-    pub fn push<E>(&mut self, node: Result<ClusterNode, E>) {
-        match node {
-            Ok(node) => self.nodes.push(Arc::new(node)),
-            Err(_) => self.skipped += 1,
-        }
+    pub fn push<E>(&mut self, node: Result<impl Into<Arc<ClusterNode>>, E>) {
+        let Ok(node) = node else {
+            self.skipped += 1;
+            return;
+        };
+        let node = node.into();
+        self.rising = self.rising && self.nodes.last().is_none_or(|last| last.id() < node.id());
+        self.hash = self.hash.wrapping_add(node.hash());
+        self.nodes.push(node);
     }
 
     /// The set, and how many entries were skipped: unusable ones, and those whose id an earlier one has.
     pub fn build(self) -> (Members, usize) {
+        if self.rising {
+            let members = Members { len: self.nodes.len(), hash: self.hash, root: Tree::from_sorted(self.nodes) };
+            return (members, self.skipped);
+        }
         let (members, dropped) = Members::from_nodes(self.nodes);
         (members, self.skipped + dropped)
+    }
+}
+
+impl Default for MembersBuilder {
+    fn default() -> Self {
+        Self::new()
     }
 }

@@ -1,0 +1,197 @@
+//! What snapshots say, and when one is due.
+
+use std::sync::Arc;
+
+use super::{Checker, Model, ensure};
+use crate::event::{PauseReason, PlacementGate, ProvisioningEvent, SnapshotDelivery};
+use crate::testkit::harness::TracedTick;
+use crate::topology::{Members, ProviderSnapshot, TopologyDiff};
+
+/// The snapshots of a tick, each with the one before it and whether it comes with a switch.
+fn snapshots<'a>(
+    model: &'a Model,
+    tick: &'a TracedTick,
+) -> impl Iterator<Item = (Option<&'a Arc<ProviderSnapshot>>, &'a SnapshotDelivery, bool)> {
+    let mut previous = model.delivered.as_ref();
+    let mut switched = false;
+    tick.events.iter().filter_map(move |event| {
+        let ProvisioningEvent::Snapshot(delivery) = event else {
+            switched = matches!(event, ProvisioningEvent::ProviderChanged(_))
+                || (switched && matches!(event, ProvisioningEvent::GateChanged(_)));
+            return None;
+        };
+        let with_switch = std::mem::take(&mut switched);
+        Some((previous.replace(&delivery.snapshot), delivery, with_switch))
+    })
+}
+
+fn blocked_set_differs(a: &ProviderSnapshot, b: &ProviderSnapshot) -> bool {
+    let key = |snapshot: &ProviderSnapshot| -> Vec<_> {
+        snapshot.blocked.iter().map(|entry| (entry.node.clone(), entry.source)).collect()
+    };
+    key(a) != key(b)
+}
+
+/// Whether `set` lacks more than this share of `present`, as ids.
+pub(super) fn lacks(set: &Members, present: &Members, share: f64) -> bool {
+    let lacking = present.iter().filter(|node| !set.contains(node.id())).count();
+    lacking as f64 > share * present.len() as f64
+}
+
+/// Whether what the tick delivers ends the unavailability that was before it.
+fn recovers(model: &Model) -> bool {
+    matches!(model.gate, PlacementGate::Paused(PauseReason::Unavailable(_)))
+}
+
+/// The hash fits the members, the diff leads from the last snapshot to this one, what is invalidated is the last one's
+/// hash, the block list is in it, and the members are what the provider followed showed last.
+pub(super) struct SnapshotContent;
+
+impl Checker for SnapshotContent {
+    fn name(&self) -> &'static str {
+        "snapshot content"
+    }
+
+    fn check(&mut self, model: &Model, tick: &TracedTick) -> Result<(), String> {
+        for (previous, delivery, _) in snapshots(model, tick) {
+            let snapshot = &delivery.snapshot;
+            let at = snapshot.position;
+            let hash = snapshot.members.iter().fold(0u64, |hash, node| hash.wrapping_add(node.compute_hash()));
+            ensure!(snapshot.hash == hash, "hash {:x} instead of {hash:x} at {at}", snapshot.hash);
+            let none = Members::new();
+            let before = previous.map_or(&none, |previous| &previous.members);
+            let invalidates = previous.map(|previous| previous.hash).filter(|previous| *previous != hash);
+            let claimed = delivery.invalidates;
+            ensure!(claimed == invalidates, "invalidates {claimed:x?} instead of {invalidates:x?} at {at}");
+            let after = apply(before, &delivery.diff);
+            ensure!(after == snapshot.members, "the diff at {at} does not lead to its snapshot");
+            let blocked = snapshot.blocked.iter().map(|entry| (entry.node.clone(), entry.source));
+            ensure!(blocked.eq(model.blocked().cloned()), "the block list at {at} is not the one in force");
+            let Some(slot) = model.slot_of(&snapshot.provider_id) else {
+                return Err(format!("{} at {at} is not in force", snapshot.provider_id));
+            };
+            // While a loss is held back, what was delivered last may go out again with another block list.
+            let again = model.policy().mass_loss_share.is_some() && model.visible(before) == snapshot.members;
+            let shown = again || model.visible(&slot.shown) == snapshot.members;
+            ensure!(shown, "{} does not show what went out at {at}", slot.id);
+        }
+        Ok(())
+    }
+}
+
+fn apply(before: &Members, diff: &TopologyDiff) -> Members {
+    let mut members = before.clone();
+    for node in diff.left() {
+        members.remove(node.id());
+    }
+    for node in diff.joined().iter().chain(diff.updated()) {
+        members.insert(Arc::clone(node));
+    }
+    members
+}
+
+/// Once there is a snapshot there always is one, it is the last that was delivered, and it is empty only by a confirmed
+/// answer of the provider followed or because a failure detector took everyone out.
+#[derive(Default)]
+pub(super) struct LastKnownGood(Option<Arc<ProviderSnapshot>>);
+
+impl Checker for LastKnownGood {
+    fn name(&self) -> &'static str {
+        "last known good"
+    }
+
+    fn check(&mut self, model: &Model, tick: &TracedTick) -> Result<(), String> {
+        let published = tick.state.snapshot.as_ref();
+        ensure!(self.0.is_none() || published.is_some(), "the snapshot is gone");
+        let delivered = snapshots(model, tick).last().map(|(_, delivery, _)| &delivery.snapshot);
+        let expected = delivered.or(self.0.as_ref());
+        let same = expected.map(|snapshot| snapshot.position) == published.map(|snapshot| snapshot.position);
+        ensure!(same, "what is published is not what was delivered last");
+        if let (Some(before), Some(after)) = (&self.0, published)
+            && !before.members.is_empty()
+            && after.members.is_empty()
+        {
+            let followed = model.followed_after(tick);
+            let confirmed = followed.is_some_and(|slot| slot.has_snapshot && model.visible(&slot.shown).is_empty());
+            let confirmed = confirmed || model.visible(&before.members).is_empty();
+            ensure!(confirmed, "the topology became empty without a confirmed answer");
+        }
+        self.0 = published.cloned();
+        Ok(())
+    }
+}
+
+/// A snapshot goes out only if its hash or block list differs from the last one's, on a switch, or on recovery.
+pub(super) struct NeedlessSnapshot;
+
+impl Checker for NeedlessSnapshot {
+    fn name(&self) -> &'static str {
+        "needless snapshot"
+    }
+
+    fn check(&mut self, model: &Model, tick: &TracedTick) -> Result<(), String> {
+        for (previous, delivery, switched) in snapshots(model, tick) {
+            let Some(previous) = previous else { continue };
+            let snapshot = &delivery.snapshot;
+            let differs = snapshot.hash != previous.hash || blocked_set_differs(snapshot, previous);
+            ensure!(differs || switched || recovers(model), "{} says nothing new", snapshot.position);
+        }
+        Ok(())
+    }
+}
+
+/// Within a window after a snapshot only an urgent one goes out; what waited goes out when the window is over.
+pub(super) struct Coalescing;
+
+impl Checker for Coalescing {
+    fn name(&self) -> &'static str {
+        "coalescing"
+    }
+
+    fn check(&mut self, model: &Model, tick: &TracedTick) -> Result<(), String> {
+        let window = model.settings.coalesce;
+        for (previous, delivery, switched) in snapshots(model, tick) {
+            let Some(previous) = previous else { continue };
+            let snapshot = &delivery.snapshot;
+            let empties = snapshot.members.is_empty() != previous.members.is_empty();
+            let urgent = switched || recovers(model) || empties || blocked_set_differs(snapshot, previous);
+            let ends = model.terminated.is_some();
+            let waited = tick.at >= previous.at + window;
+            ensure!(urgent || ends || waited, "{} came within the window", snapshot.position);
+        }
+        let (Some(slot), Some(published)) = (model.followed_after(tick), &tick.state.snapshot) else { return Ok(()) };
+        let shown = model.visible(&slot.shown);
+        if model.draining || shown.hash() == published.hash || tick.at < published.at + window {
+            return Ok(());
+        }
+        let held = model.policy().mass_loss_share.is_some() && tick.at < slot.changed_at + model.policy().guard_hold;
+        ensure!(held, "what {} shows has waited beyond the window", slot.id);
+        Ok(())
+    }
+}
+
+/// With the guard on, a set that lost too much is held back until it has held for the time set.
+pub(super) struct MassLoss;
+
+impl Checker for MassLoss {
+    fn name(&self) -> &'static str {
+        "mass loss"
+    }
+
+    fn check(&mut self, model: &Model, tick: &TracedTick) -> Result<(), String> {
+        let Some(share) = model.policy().mass_loss_share else { return Ok(()) };
+        for (previous, delivery, switched) in snapshots(model, tick) {
+            let snapshot = &delivery.snapshot;
+            let (Some(previous), Some(slot)) = (previous, model.slot_of(&snapshot.provider_id)) else { continue };
+            if switched || previous.provider_id != snapshot.provider_id {
+                continue;
+            }
+            let held = tick.at >= slot.lost_at + model.policy().guard_hold;
+            // What a failure detector takes out is no loss of the provider's.
+            let again = snapshot.members == model.visible(&previous.members);
+            let lost = !again && lacks(&slot.shown, &previous.members, share);
+            ensure!(held || !lost, "{} lost too much and was not held back", snapshot.position);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,89 @@
+//! What the fault simulation once found, each in its smallest form.
+
+use std::time::Duration;
+
+use cluster_provisioning::testkit::{Harness, HarnessProvider, HarnessSettings, members};
+use cluster_provisioning::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn node(id: &str) -> NodeId {
+    NodeId::new(id).unwrap()
+}
+
+/// A harness that follows `a` alone, with four members, and holds back the loss of more than half of them.
+fn guarded_against_mass_loss() -> Harness {
+    let mut settings = HarnessSettings::default();
+    settings.failover.mass_loss_share = Some(0.5);
+    let mut hub = Harness::with(settings, [HarnessProvider::new("a", 1)]);
+    hub.show("a", members(&["n1", "n2", "n3", "n4"]));
+    hub.advance(SECOND);
+    hub.take();
+    hub
+}
+
+#[test]
+fn p4_5_closing_a_cold_standby_tells_that_its_health_changed() {
+    let mut settings = HarnessSettings::default();
+    settings.failover.standby = StandbyMode::Cold;
+    let mut hub = Harness::with(settings, [HarnessProvider::new("a", 10), HarnessProvider::new("b", 1)]);
+    hub.show("b", members(&["n1"]));
+    hub.take();
+    hub.show("a", members(&["n1"]));
+    assert_eq!((hub.active().as_deref(), hub.is_open("b")), (Some("a"), false));
+    let told: Vec<_> = hub
+        .take()
+        .into_iter()
+        .filter_map(|event| match event {
+            ProvisioningEvent::HealthChanged(change) => Some((change.provider_id.to_string(), change.from, change.to)),
+            _ => None,
+        })
+        .collect();
+    let closed = ("b".to_owned(), ProviderHealth::Healthy, ProviderHealth::Unreachable);
+    assert!(told.contains(&closed), "{told:?}");
+    assert_eq!(hub.provider("b").health, ProviderHealth::Unreachable);
+}
+
+#[test]
+fn p5_3_recovery_does_not_let_a_mass_loss_through() {
+    let mut hub = guarded_against_mass_loss();
+    hub.advance(20 * SECOND);
+    assert!(!hub.gate().is_open());
+    hub.show("a", members(&["n1"]));
+    assert!(hub.gate().is_open(), "{}", hub.gate());
+    assert_eq!(
+        hub.snapshot().unwrap().members.len(),
+        4,
+        "the loss is held back, and what serves is the last known good"
+    );
+    for _ in 0..11 {
+        hub.advance(SECOND);
+        hub.refresh("a");
+    }
+    assert_eq!(hub.snapshot().unwrap().members.len(), 1);
+}
+
+#[test]
+fn p4_2_a_block_is_told_while_a_mass_loss_is_held_back() {
+    let mut hub = guarded_against_mass_loss();
+    hub.show("a", members(&["n1"]));
+    hub.quarantine(&node("n1"), "lost").unwrap();
+    let snapshot = hub.snapshot().unwrap();
+    assert!(snapshot.is_blocked(&node("n1")) && snapshot.members.len() == 4, "{snapshot:?}");
+    let position = hub.position();
+    hub.refresh("a");
+    assert_eq!(hub.position(), position, "once");
+}
+
+#[test]
+fn p3_4_a_first_selection_by_a_pin_is_no_failover() {
+    let mut hub = Harness::new(&[("a", 10), ("b", 1)]);
+    hub.pin(Some("b")).unwrap();
+    hub.show("b", members(&["n1"]));
+    let changed = hub.take().into_iter().find_map(|event| match event {
+        ProvisioningEvent::ProviderChanged(change) => Some((change.from, change.reason)),
+        _ => None,
+    });
+    assert_eq!(changed, Some((None, SwitchReason::Initial)));
+    assert_eq!(hub.metrics().failovers, 0);
+}
