@@ -343,7 +343,11 @@ impl HubCore {
         };
         let provider_id = slot.id.clone();
         let snapshot_hash = slot.tracker.has_snapshot().then(|| self.blocks.hash_without_excluded(&slot.members));
-        self.decide(format!("{provider_id}: its stream came to its end ({termination})"));
+        let how = match &termination {
+            ProviderTermination::Ended => "in good order".to_owned(),
+            ProviderTermination::Errored { reason } => reason.brief(),
+        };
+        self.decide(format!("{provider_id}: its stream came to its end ({how})"));
         let position = self.next_position();
         self.events.push(ProvisioningEvent::StreamEnded(StreamEnded {
             position,
@@ -435,7 +439,7 @@ impl HubCore {
             }
         }
         for (provider_id, from, to, cause) in changes {
-            let why = cause.as_ref().map_or_else(|| "refreshed".to_owned(), ToString::to_string);
+            let why = cause.as_ref().map_or_else(|| "refreshed".to_owned(), ProvisioningError::brief);
             self.decide(format!("{provider_id}: {from} -> {to} ({why})"));
             let position = self.next_position();
             self.events.push(ProvisioningEvent::HealthChanged(HealthChanged {
@@ -538,9 +542,10 @@ impl HubCore {
             Guard::Held => "it shows no members at all, and the present provider may come back".to_owned(),
             _ => format!("it shows {} members and lacks too many of the present ones", slot.members.len()),
         };
-        let error =
-            ProvisioningError::new(ErrorCode::MassLossHeld, "switching to a standby", detail).with_provider(&slot.id);
-        self.decide(format!("held back: {error}"));
+        let id = slot.id.clone();
+        let error = ProvisioningError::new(ErrorCode::MassLossHeld, "switching to a standby", detail);
+        let error = error.with_provider(&id);
+        self.decide(format!("the switch to {id} is held back: {}", error.brief()));
         let warning = self.warning(error);
         self.events.push(warning);
     }
@@ -589,9 +594,10 @@ impl HubCore {
         if held && !self.mass_loss_reported {
             let detail = format!("it shows {} members instead of {}", slot.members.len(), delivered.members.len());
             let error = ProvisioningError::new(ErrorCode::MassLossHeld, "following the provider", detail);
-            let error = error.with_provider(&slot.id);
+            let id = slot.id.clone();
+            let error = error.with_provider(&id);
             self.counters.guard_holds += 1;
-            self.decide(format!("held back: {error}"));
+            self.decide(format!("what {id} shows is held back: {}", error.brief()));
             let warning = self.warning(error);
             self.events.push(warning);
         }
