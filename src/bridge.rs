@@ -50,7 +50,8 @@ pub trait PartitionManagerBridge: Send + Sync {
 /// [`ProviderWatchHub::quarantine`](crate::ProviderWatchHub::quarantine) and a regained connection with
 /// [`ProviderWatchHub::reconnected`](crate::ProviderWatchHub::reconnected).
 pub trait RemotingBridge: Send + Sync {
-    /// A remote node came, went, was blocked or unblocked.
+    /// A remote node came, went, was blocked or unblocked. In member mode the local node is told of like any other:
+    /// pass over its id.
     fn remote_topology(&self, event: &RemoteTopologyEvent);
 
     /// The topology may be stale, or is fresh again. While it may be, no `Join` is delivered.

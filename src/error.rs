@@ -249,6 +249,11 @@ impl ProvisioningError {
         self.0.provider.as_ref()
     }
 
+    /// Code and detail alone, where the rest is said beside it.
+    pub(crate) fn brief(&self) -> String {
+        format!("[{}] {}", self.0.code, self.0.detail)
+    }
+
     /// What the operator can do about it.
     pub fn advice(&self) -> &'static str {
         self.0.code.advice()

@@ -2,16 +2,15 @@
 //!
 //! All of it is pure: events and the current time in, health and decisions out. What a switch delivers is the hub's.
 
-mod backoff;
 mod controller;
 mod health;
 
-pub(crate) use backoff::{Backoff, Jitter};
 pub(crate) use controller::{Candidate, Choice, FailoverController, Guard, SlotKey};
 pub(crate) use health::HealthTracker;
 
 use std::time::Duration;
 
+use crate::backoff;
 use crate::error::{ErrorCode, ProvisioningError};
 
 /// Whether standbys watch.
@@ -66,8 +65,8 @@ impl Default for FailoverPolicy {
         Self {
             silence_timeout: Duration::from_secs(15),
             max_errors: 3,
-            backoff_initial: Duration::from_secs(2),
-            backoff_max: Duration::from_secs(30),
+            backoff_initial: backoff::FIRST,
+            backoff_max: backoff::LONGEST,
             backoff_reset: Duration::from_secs(30),
             cooldown: Duration::from_secs(10),
             failback_hold: Duration::from_secs(10),

@@ -5,7 +5,6 @@
 //! and each way in which an exchange can fail has its code. What is asked, how often and what an answer means is left
 //! to each provider.
 
-mod backoff;
 mod credential;
 mod stamp;
 mod target;
@@ -19,7 +18,6 @@ use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{Connector, DefaultConnector};
 use ureq::{Agent, Body};
 
-pub(crate) use backoff::{Backoff, Jitter};
 pub(crate) use credential::CredentialReader;
 pub(crate) use target::Target;
 

@@ -789,6 +789,16 @@ mod tests {
     }
 
     #[test]
+    fn p1_2_a_collision_tells_neither_passwords_nor_novels() {
+        let (mut registry, _, _) = seeded(&["a"]);
+        let given = definition("a").endpoint("http://me:hunter2@consul").parameter("service", "x".repeat(100_000));
+        let error = registry.register(given, at(1), &never()).unwrap_err();
+        assert_eq!(error.code(), ErrorCode::DuplicateName);
+        assert!(error.detail().contains("endpoints: [] in force, [***] given"), "{error}");
+        assert!(!error.to_string().contains("hunter2") && error.to_string().len() < 1000, "{error}");
+    }
+
+    #[test]
     fn p1_2_an_identical_definition_is_no_collision() {
         let (mut registry, _, backends) = seeded(&["a", "b"]);
         let before = in_force(&registry);
@@ -950,6 +960,16 @@ mod tests {
     }
 
     #[test]
+    fn p5_4_unchanged_providers_are_not_judged_again() {
+        let (mut registry, _, backends) = seeded(&["a"]);
+        backends.refused.lock().unwrap().insert("a".to_owned());
+        registry.register(definition("b"), at(1), &never()).unwrap();
+        registry.replace_all(vec![definition("b"), definition("a")], at(2), &never()).unwrap();
+        let error = registry.replace_all(vec![definition("a").priority(1)], at(3), &never()).unwrap_err();
+        assert_eq!(error.code(), ErrorCode::InvalidConfig, "a new priority is a new definition");
+    }
+
+    #[test]
     fn p5_4_what_becomes_able_to_watch_starts_and_what_no_longer_is_stops() {
         let (mut registry, _, _) = seeded(&["a", "b"]);
         let blind = || definition("b").parameter("watch", "no");
@@ -1009,6 +1029,15 @@ mod tests {
         registry.register(definition("blind").parameter("watch", "no"), at(5), &never()).unwrap();
         registry.replace_all(vec![definition("b").priority(3), definition("a")], at(5), &never()).unwrap();
         assert!(registry.suppressed_until(at(5)).is_some());
+    }
+
+    #[test]
+    fn p5_2_a_failure_after_the_end_does_not_prolong_what_is_over() {
+        let (mut registry, _, _) = seeded(&["a"]);
+        (0..5).for_each(|second| fail(&mut registry, at(second)));
+        let taken = registry.register(definition("a").priority(1), at(100), &never()).unwrap_err();
+        assert_eq!(taken.code(), ErrorCode::DuplicateName);
+        assert_eq!(registry.suppressed_until(at(100)), None);
     }
 
     #[test]

@@ -141,8 +141,8 @@ impl ClusterProvisioningService {
     /// as disabled. Blocks for as long as the backend is asked (5 s by default).
     ///
     /// # Errors
-    /// As for [`ProviderRegistry::register`], and [`ErrorCode::WouldBlock`] inside a callback of the hub; the set in
-    /// force is then unchanged.
+    /// As for [`ProviderRegistry::register`], [`ErrorCode::WouldBlock`] inside a callback of the hub, and
+    /// [`ErrorCode::Draining`]; the set in force is then unchanged.
     pub fn register(&self, descriptor: ProviderDescriptor) -> Result<(), ProvisioningError> {
         self.change("registering a provider", |registry| registry.register(descriptor, self.clock.now(), &self.cancel))
     }
@@ -150,7 +150,8 @@ impl ClusterProvisioningService {
     /// Removes a provider. If it is the one followed, another is, in the same tick.
     ///
     /// # Errors
-    /// As for [`ProviderRegistry::remove`], and [`ErrorCode::WouldBlock`] inside a callback of the hub.
+    /// As for [`ProviderRegistry::remove`], [`ErrorCode::WouldBlock`] inside a callback of the hub, and
+    /// [`ErrorCode::Draining`].
     pub fn remove(&self, id: &ProviderId) -> Result<(), ProvisioningError> {
         self.change("removing a provider", |registry| registry.remove(id))
     }
@@ -159,8 +160,8 @@ impl ClusterProvisioningService {
     /// providers keep their watch and their data. Blocks for as long as the new backends are asked (5 s by default).
     ///
     /// # Errors
-    /// As for [`ProviderRegistry::replace_all`], and [`ErrorCode::WouldBlock`] inside a callback of the hub; the old set
-    /// is then wholly in force.
+    /// As for [`ProviderRegistry::replace_all`], [`ErrorCode::WouldBlock`] inside a callback of the hub, and
+    /// [`ErrorCode::Draining`]; the old set is then wholly in force.
     pub fn reload(&self, definitions: Vec<ProviderDescriptor>) -> Result<(), ProvisioningError> {
         self.change("reloading the providers", |registry| {
             registry.replace_all(definitions, self.clock.now(), &self.cancel)
@@ -240,6 +241,9 @@ impl ClusterProvisioningService {
         change: impl FnOnce(&mut ProviderRegistry) -> Result<RegistryChange, ProvisioningError>,
     ) -> Result<(), ProvisioningError> {
         self.forbid_in_callback(doing)?;
+        if self.hub.gate() == PlacementGate::Paused(PauseReason::Draining) {
+            return Err(ProvisioningError::new(ErrorCode::Draining, doing, "the service is shutting down"));
+        }
         let mut set = self.set();
         let changed = change(&mut set.registry);
         self.report_suppression(&mut set.registry);

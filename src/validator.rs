@@ -233,7 +233,7 @@ fn check_length(
 }
 
 /// Whether a URL carries a user or password, which would be stored and printed.
-fn has_credentials(endpoint: &str) -> bool {
+pub(crate) fn has_credentials(endpoint: &str) -> bool {
     let Some((_, rest)) = endpoint.split_once("://") else { return false };
     rest.split(['/', '?', '#']).next().is_some_and(|authority| authority.contains('@'))
 }

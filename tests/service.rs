@@ -307,6 +307,8 @@ fn p3_5_draining_refuses_snapshots_and_keeps_the_last_one() {
     fixture.ready();
     fixture.service.drain().unwrap();
     assert_eq!(fixture.hub().gate(), PlacementGate::Paused(PauseReason::Draining));
+    assert_eq!(fixture.service.register(descriptor("b", 1)).unwrap_err().code(), ErrorCode::Draining);
+    assert_eq!(fixture.service.registered().len(), 1);
     fixture.provider("a").show(members(&["n1", "n3"]));
     let left = fixture.wait_for(BridgeKind::Remoting, |event| {
         matches!(event, ProvisioningEvent::RemoteTopology(remote) if remote.event == RemoteTopologyChange::Leave)

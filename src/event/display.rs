@@ -46,7 +46,7 @@ impl fmt::Display for StreamEnded {
         match &self.termination {
             ProviderTermination::Ended => write!(f, "the stream of {} ended", self.provider_id),
             ProviderTermination::Errored { reason } => {
-                write!(f, "the stream of {} failed: [{}] {}", self.provider_id, reason.code(), reason.detail())
+                write!(f, "the stream of {} failed: {}", self.provider_id, reason.brief())
             }
         }
     }
@@ -55,7 +55,7 @@ impl fmt::Display for StreamEnded {
 impl fmt::Display for RemotingWarning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.degraded {
-            Some(error) => write!(f, "{} may be stale: [{}] {}", self.provider_id, error.code(), error.detail()),
+            Some(error) => write!(f, "{} may be stale: {}", self.provider_id, error.brief()),
             None => write!(f, "{} is fresh", self.provider_id),
         }
     }
@@ -71,7 +71,7 @@ impl fmt::Display for HealthChanged {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {} -> {}", self.provider_id, self.from, self.to)?;
         match &self.cause {
-            Some(error) => write!(f, " ([{}] {})", error.code(), error.detail()),
+            Some(error) => write!(f, " ({})", error.brief()),
             None => Ok(()),
         }
     }

@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use super::blocks::BlockList;
 use super::explain::DecisionLog;
-use super::remote::{Joins, RemoteView};
+use super::remote::RemoteView;
 use super::slot::{Slot, SlotSpec, StreamState};
 use super::{Counters, Decision, HubSettings, Input, StreamCommand, Tick};
+use crate::backoff::Jitter;
 use crate::clock::Timestamp;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::event::*;
-use crate::failover::{Candidate, Choice, FailoverController, Guard, Jitter, SlotKey};
+use crate::failover::{Candidate, Choice, FailoverController, Guard, SlotKey};
 use crate::provider::{ProviderEvent, ProviderHealth, ProviderId, ProviderTermination};
 use crate::topology::{
     BlockSource, BlockedNode, ClusterNode, Members, NodeId, Position, ProviderSnapshot, Revision, TopologyDiff,
@@ -339,14 +340,18 @@ impl HubCore {
         slot.tracker.terminated(cause.with_provider(&slot.id));
         slot.stream = match ending {
             Ending::ByItself => {
-                let pause = slot.backoff.pause(self.failover.policy(), &mut self.jitter);
+                let pause = slot.backoff.pause(&mut self.jitter);
                 StreamState::Idle { reopen_at: now + pause }
             }
             Ending::GivenUp => StreamState::Closing { pause: true },
         };
         let provider_id = slot.id.clone();
         let snapshot_hash = slot.tracker.has_snapshot().then(|| self.blocks.hash_without_excluded(&slot.members));
-        self.decide(format!("{provider_id}: its stream came to its end ({termination})"));
+        let how = match &termination {
+            ProviderTermination::Ended => "in good order".to_owned(),
+            ProviderTermination::Errored { reason } => reason.brief(),
+        };
+        self.decide(format!("{provider_id}: its stream came to its end ({how})"));
         let position = self.next_position();
         self.events.push(ProvisioningEvent::StreamEnded(StreamEnded {
             position,
@@ -374,7 +379,7 @@ impl HubCore {
                 }
                 None => {
                     self.decide(format!("{} is in force, priority {}", spec.id, spec.priority));
-                    Slot::new(spec, now)
+                    Slot::new(spec, self.failover.policy(), now)
                 }
             };
             self.slots.push(slot);
@@ -438,7 +443,7 @@ impl HubCore {
             }
         }
         for (provider_id, from, to, cause) in changes {
-            let why = cause.as_ref().map_or_else(|| "refreshed".to_owned(), ToString::to_string);
+            let why = cause.as_ref().map_or_else(|| "refreshed".to_owned(), ProvisioningError::brief);
             self.decide(format!("{provider_id}: {from} -> {to} ({why})"));
             let position = self.next_position();
             self.events.push(ProvisioningEvent::HealthChanged(HealthChanged {
@@ -541,9 +546,10 @@ impl HubCore {
             Guard::Held => "it shows no members at all, and the present provider may come back".to_owned(),
             _ => format!("it shows {} members and lacks too many of the present ones", slot.members.len()),
         };
-        let error =
-            ProvisioningError::new(ErrorCode::MassLossHeld, "switching to a standby", detail).with_provider(&slot.id);
-        self.decide(format!("held back: {error}"));
+        let id = slot.id.clone();
+        let error = ProvisioningError::new(ErrorCode::MassLossHeld, "switching to a standby", detail);
+        let error = error.with_provider(&id);
+        self.decide(format!("the switch to {id} is held back: {}", error.brief()));
         let warning = self.warning(error);
         self.events.push(warning);
     }
@@ -592,9 +598,10 @@ impl HubCore {
         if held && !self.mass_loss_reported {
             let detail = format!("it shows {} members instead of {}", slot.members.len(), delivered.members.len());
             let error = ProvisioningError::new(ErrorCode::MassLossHeld, "following the provider", detail);
-            let error = error.with_provider(&slot.id);
+            let id = slot.id.clone();
+            let error = error.with_provider(&id);
             self.counters.guard_holds += 1;
-            self.decide(format!("held back: {error}"));
+            self.decide(format!("what {id} shows is held back: {}", error.brief()));
             let warning = self.warning(error);
             self.events.push(warning);
         }
@@ -732,14 +739,14 @@ impl HubCore {
             (self.remote.shrink(&members, self.now), false)
         } else {
             let Some(delivered) = self.delivered.clone() else { return };
-            // What a refresh has just dropped, but is still to be delivered as gone, was not confirmed by it.
-            let confirmed = self.is_active_healthy() && !self.pending();
-            let joins = if confirmed { Joins::Tell } else { Joins::Hold };
-            if self.remote.matches(&delivered.members) || (joins == Joins::Hold && !self.snapshot_delivered) {
+            let healthy = self.is_active_healthy();
+            if self.remote.matches(&delivered.members) || (!healthy && !self.snapshot_delivered) {
                 return;
             }
+            // What a refresh has just dropped, but is still to be delivered as gone, was not confirmed by it.
+            let shown = self.active().filter(|_| healthy).map(|slot| slot.members.clone()).unwrap_or_default();
             let known = self.delivered_diff.as_ref();
-            (self.remote.follow(&delivered.members, joins, known, self.now), self.snapshot_delivered)
+            (self.remote.follow(&delivered.members, &shown, known, self.now), self.snapshot_delivered)
         };
         if held_anew {
             self.counters.held_joins += changes.held as u64;

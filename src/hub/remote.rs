@@ -28,13 +28,6 @@ pub(super) struct RemoteChanges {
     pub(super) held: usize,
 }
 
-/// Whether joins may be told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Joins {
-    Tell,
-    Hold,
-}
-
 impl RemoteView {
     /// Whether Remoting knows exactly these members.
     pub(super) fn matches(&self, members: &Members) -> bool {
@@ -51,12 +44,12 @@ impl RemoteView {
         &self.departed
     }
 
-    /// Brings the view to `members` as far as may be, and gives what Remoting is to be told. `known`: the difference to
-    /// `members` from a set that the view may be at.
+    /// Brings the view to `members` as far as may be, and gives what Remoting is to be told. Joins are told of those that
+    /// are among the `confirmed`. `known`: the difference to `members` from a set that the view may be at.
     pub(super) fn follow(
         &mut self,
         members: &Members,
-        joins: Joins,
+        confirmed: &Members,
         known: Option<&(Members, Arc<TopologyDiff>)>,
         now: Timestamp,
     ) -> RemoteChanges {
@@ -64,18 +57,20 @@ impl RemoteView {
             Some((from, diff)) if from.is_same(&self.announced) => Arc::clone(diff),
             _ => Arc::new(TopologyDiff::between(&self.announced, members)),
         };
+        let is_confirmed = |node: &ClusterNode| confirmed.get(node.id()).is_some_and(|known| known.is_same_life(node));
         let mut changes = RemoteChanges { left: diff.left().to_vec(), ..RemoteChanges::default() };
-        if joins == Joins::Tell || diff.joined().is_empty() {
+        let told = diff.joined().iter().filter(|node| is_confirmed(node));
+        changes.joined = told.cloned().collect();
+        changes.held = diff.joined().len() - changes.joined.len();
+        if changes.held == 0 {
             self.announced = members.clone();
-            changes.joined = diff.joined().to_vec();
         } else {
             for node in diff.left() {
                 self.announced.remove(node.id());
             }
-            for node in diff.updated() {
+            for node in changes.joined.iter().chain(diff.updated()) {
                 self.announced.insert(Arc::clone(node));
             }
-            changes.held = diff.joined().len();
         }
         self.remember(&changes, now);
         changes

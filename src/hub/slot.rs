@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use crate::backoff::Backoff;
 use crate::clock::Timestamp;
-use crate::failover::{Backoff, Candidate, HealthTracker, SlotKey};
+use crate::failover::{Candidate, FailoverPolicy, HealthTracker, SlotKey};
 use crate::provider::{MemberChange, ProviderId};
 use crate::topology::{Members, NodeId, Revision, TopologyDiff};
 
@@ -53,14 +54,14 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    pub(super) fn new(spec: &SlotSpec, now: Timestamp) -> Self {
+    pub(super) fn new(spec: &SlotSpec, policy: &FailoverPolicy, now: Timestamp) -> Self {
         Self {
             key: spec.key,
             id: spec.id.clone(),
             priority: spec.priority,
             registers: spec.registers,
             tracker: HealthTracker::new(spec.id.clone(), spec.refresh_interval, spec.reachable, now),
-            backoff: Backoff::default(),
+            backoff: Backoff::new(policy.backoff_initial, policy.backoff_max),
             stream: StreamState::Idle { reopen_at: now },
             generation: 0,
             begun: false,

@@ -53,7 +53,7 @@ impl HubCore {
         };
         match slot.stream {
             StreamState::Closing { pause: true } => {
-                let pause = slot.backoff.pause(self.failover.policy(), &mut self.jitter);
+                let pause = slot.backoff.pause(&mut self.jitter);
                 slot.stream = StreamState::Idle { reopen_at: now + pause };
             }
             StreamState::Closing { pause: false } => slot.stream = StreamState::Idle { reopen_at: now },

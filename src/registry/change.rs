@@ -3,6 +3,10 @@
 use crate::provider::{Credential, ProviderDescriptor, ProviderId};
 
 use super::ProviderEntry;
+use crate::validator::has_credentials;
+
+/// The longest value that a difference shows, in characters.
+const MAX_SHOWN: usize = 200;
 
 /// What the one who runs the providers has to do so that the new set is in force. Concerns enabled providers only:
 /// disabled ones are never run. A provider whose definition changed is both removed and added.
@@ -64,23 +68,38 @@ pub(super) fn differences(stored: &ProviderDescriptor, given: &ProviderDescripto
     // Taken apart, so that a new field cannot be forgotten here.
     let ProviderDescriptor { id: _, kind, priority, endpoints, credential, parameters } = stored;
     let mut found = Vec::new();
-    let mut compare = |field: &str, stored: String, given: String| {
-        if stored != given {
-            found.push(format!("{field}: {stored} in force, {given} given"));
+    let mut note = |field: &str, differs: bool, stored: String, given: String| {
+        if differs {
+            found.push(format!("{field}: {} in force, {} given", bounded(&stored), bounded(&given)));
         }
     };
-    compare("kind", kind.to_string(), given.kind.to_string());
-    compare("priority", priority.to_string(), given.priority.to_string());
-    compare("endpoints", format!("{endpoints:?}"), format!("{:?}", given.endpoints));
-    compare("credential", source(credential), source(&given.credential));
+    note("kind", *kind != given.kind, kind.to_string(), given.kind.to_string());
+    note("priority", *priority != given.priority, priority.to_string(), given.priority.to_string());
+    note("endpoints", *endpoints != given.endpoints, shown(endpoints), shown(&given.endpoints));
+    note("credential", *credential != given.credential, source(credential), source(&given.credential));
     let mut names: Vec<_> = parameters.keys().chain(given.parameters.keys()).collect();
     names.sort();
     names.dedup();
     for name in names {
-        let value = |of: &ProviderDescriptor| of.parameters.get(name).map_or("none".to_owned(), |v| format!("{v:?}"));
-        compare(name, value(stored), value(given));
+        let (stored, given) = (parameters.get(name), given.parameters.get(name));
+        let value = |of: Option<&String>| of.map_or("none".to_owned(), |value| format!("{value:?}"));
+        note(&bounded(name), stored != given, value(stored), value(given));
     }
     found
+}
+
+/// The endpoints without passwords: what is compared need not have been validated.
+fn shown(endpoints: &[String]) -> String {
+    let shown = |endpoint: &String| if has_credentials(endpoint) { "***".to_owned() } else { format!("{endpoint:?}") };
+    let shown: Vec<_> = endpoints.iter().map(shown).collect();
+    format!("[{}]", shown.join(", "))
+}
+
+fn bounded(text: &str) -> String {
+    match text.char_indices().nth(MAX_SHOWN) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}…", &text[..end]),
+    }
 }
 
 fn source(credential: &Credential) -> String {

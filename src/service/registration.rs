@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use crate::backoff::Jitter;
 use crate::clock::Clock;
 use crate::error::{ErrorCode, ProvisioningError};
-use crate::failover::{Jitter, SlotKey};
+use crate::failover::SlotKey;
 use crate::hub::{Input, ProviderWatchHub};
 use crate::panics::caught;
 use crate::provider::{CancelToken, ClusterProvider, Registration};
@@ -161,7 +162,7 @@ impl Work {
                         return guarded(|| registration.leave(budget));
                     }
                 }
-                Err(_) => _ = self.stop.wait(self.jitter.spread(PAUSE)),
+                Err(_) => _ = self.stop.wait(self.jitter.scale(PAUSE, 0.5)),
             }
         }
         Ok(())

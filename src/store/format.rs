@@ -135,7 +135,7 @@ fn check_mark(line: &[u8]) -> Result<(), Refusal> {
         }
         Ok(mark) if mark.version < VERSION => Err(corrupt(Some(1), format!("there is no version {}", mark.version))),
         Ok(_) => Ok(()),
-        Err(error) => Err(corrupt(Some(1), bounded(&error.to_string()))),
+        Err(error) => Err(corrupt(Some(1), of_line(&error))),
     }
 }
 
@@ -169,7 +169,7 @@ fn decode_body(count: usize, body: &[u8]) -> Result<Vec<ProviderDescriptor>, Ref
 
 fn parse<'de, T: Deserialize<'de>>(number: usize, line: &'de [u8]) -> Result<T, Refusal> {
     let text = std::str::from_utf8(line).map_err(|_| corrupt(Some(number), "it is not UTF-8"))?;
-    serde_json::from_str(text).map_err(|error| corrupt(Some(number), bounded(&error.to_string())))
+    serde_json::from_str(text).map_err(|error| corrupt(Some(number), of_line(&error)))
 }
 
 fn checksum(epoch: u64, count: usize, body: &[u8]) -> String {
@@ -182,6 +182,11 @@ fn checksum(epoch: u64, count: usize, body: &[u8]) -> String {
 
 fn corrupt(line: Option<usize>, reason: impl Into<String>) -> Refusal {
     Refusal { code: ErrorCode::StoreCorrupt, line, reason: reason.into() }
+}
+
+/// The parser's reason. It saw one line only, and its "line 1" would contradict the file's line that is named beside it.
+fn of_line(error: &serde_json::Error) -> String {
+    bounded(&error.to_string().replace(" at line 1 column ", " at column "))
 }
 
 fn bounded(reason: &str) -> String {
@@ -279,7 +284,8 @@ mod tests {
     fn p1_5_every_truncation_and_every_flipped_bit_of_a_file_is_noticed() {
         let bytes = encode(&example()).unwrap();
         for end in 0..bytes.len() {
-            assert!(decode(&bytes[..end]).is_err(), "cut at {end}");
+            let code = decode(&bytes[..end]).map_err(|refusal| refusal.code);
+            assert_eq!(code, Err(ErrorCode::StoreCorrupt), "cut at {end}");
         }
         for position in 0..bytes.len() {
             for bit in 0..8 {

@@ -173,7 +173,10 @@ mod tests {
         assert_eq!(suppression.advance(at(119)), Some(SuppressionChange::Ended { at: at(119), lifted: false }));
         assert!(!suppression.is_active());
         assert_eq!(suppression.advance(at(120)), None);
-        assert_eq!(suppression.failure(at(120)), None, "the count begins anew");
+
+        let (mut suppression, _) = after_failures([0; 5]);
+        assert!(suppression.advance(at(60)).is_some());
+        assert_eq!(suppression.failure(at(60)), None, "the count begins anew");
     }
 
     #[test]

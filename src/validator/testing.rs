@@ -36,6 +36,8 @@ pub(crate) struct Backends {
     pub(crate) down: Mutex<BTreeSet<String>>,
     pub(crate) checked: Mutex<Vec<String>>,
     pub(crate) made: Mutex<Vec<String>>,
+    /// Whose definitions the factory refuses, whatever they say.
+    pub(crate) refused: Mutex<BTreeSet<String>>,
 }
 
 impl Backends {
@@ -135,6 +137,9 @@ impl ProviderFactory for ScriptedFactory {
 
     fn validate(&self, descriptor: &ProviderDescriptor) -> Result<(), ProvisioningError> {
         assert!(descriptor.parameters.get("panic").is_none_or(|at| at != "validate"), "a scripted panic");
+        if self.0.refused.lock().unwrap().contains(descriptor.id.as_str()) {
+            return Err(descriptor.refuse(ErrorCode::InvalidConfig, "id", "a scripted refusal"));
+        }
         descriptor.required("service")?;
         descriptor.only_parameters(&["service", "watch", "panic", "rename"])
     }

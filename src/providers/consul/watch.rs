@@ -24,9 +24,9 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::wire::{Consistency, Mark};
+use crate::backoff::{Backoff, FIRST, Jitter, LONGEST};
 use crate::clock::Timestamp;
 use crate::error::{ErrorCode, ProvisioningError};
-use crate::http::{Backoff, Jitter};
 use crate::provider::ProviderEvent;
 use crate::topology::{Members, Revision};
 
@@ -177,7 +177,7 @@ impl Machine {
             watch: Watch::Due(now),
             number: 0,
             bucket: Bucket::new(now),
-            backoff: Backoff::default(),
+            backoff: Backoff::new(FIRST, LONGEST),
             doubt: Doubt::None,
             before: None,
             reason: None,
@@ -272,7 +272,7 @@ impl Machine {
     fn failed(&mut self, now: Timestamp, error: ProvisioningError) {
         self.nothing_holds();
         self.ask = None;
-        self.watch = Watch::BackingOff(now + self.backoff.failed(&mut self.jitter));
+        self.watch = Watch::BackingOff(now + self.backoff.pause(&mut self.jitter));
         self.report(now, ProviderEvent::Degraded { error });
     }
 
@@ -293,7 +293,7 @@ impl Machine {
             self.watch = Watch::Due(self.bucket.next(now));
             return;
         }
-        self.backoff.succeeded();
+        self.backoff.reset();
         let fruitless = now.since(since) < TOKEN && (asked.is_some() || asked_leader);
         let confirmed = asked.is_none() && matches!(self.doubt, Doubt::Confirming);
         let faint = answer.members.is_empty() && index.unwrap_or(1) <= 1;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::failover::Jitter;
+use crate::backoff::Jitter;
 
 /// Seeded dice.
 pub(super) struct Dice(Jitter);

@@ -66,7 +66,7 @@ pub(super) struct ModelSlot {
     begun: bool,
     failures: u32,
     /// Of the stream opened last.
-    generation: u64,
+    pub(super) generation: u64,
 }
 
 /// How an entry of the block list ended.
@@ -105,6 +105,10 @@ pub(super) struct Model {
     pub(super) last_switch: Option<Timestamp>,
     /// The last snapshot delivered before this tick.
     pub(super) delivered: Option<Arc<ProviderSnapshot>>,
+    /// What the provider followed showed when it was last delivered from; with another block list it may go out again.
+    pub(super) accepted: Members,
+    /// When the provider followed last was refreshed; also after it was removed.
+    pub(super) confirmed_at: Option<Timestamp>,
     /// The gate before this tick.
     pub(super) gate: PlacementGate,
     /// The members that Remoting had been told of before this tick.
@@ -113,6 +117,10 @@ pub(super) struct Model {
     pub(super) stood_still: bool,
     /// The provider whose stream ended by this tick's input.
     pub(super) terminated: Option<SlotKey>,
+    /// The providers whose streams were given up in this tick because they fell silent.
+    pub(super) given_up: Vec<SlotKey>,
+    /// What an end signal of this tick has to carry.
+    pub(super) end_hashes: BTreeMap<SlotKey, u64>,
     /// The event of this tick came from a stream that no longer counts.
     pub(super) stale_event: bool,
     blocks: BTreeMap<(NodeId, BlockSource), Block>,
@@ -132,11 +140,15 @@ impl Model {
             last_followed: None,
             last_switch: None,
             delivered: None,
+            accepted: Members::new(),
+            confirmed_at: None,
             gate: PlacementGate::Paused(PauseReason::Unavailable(ErrorCode::NoSnapshot)),
             announced: BTreeMap::new(),
             ended_blocks: Vec::new(),
             stood_still: false,
             terminated: None,
+            given_up: Vec::new(),
+            end_hashes: BTreeMap::new(),
             stale_event: false,
             blocks: BTreeMap::new(),
         }
@@ -168,6 +180,11 @@ impl Model {
             Some(to) => self.slot_of(to),
             None => self.slot(self.followed),
         }
+    }
+
+    /// When the provider followed once this tick is through was last refreshed; also after it was removed.
+    pub(super) fn confirmed_after(&self, tick: &TracedTick) -> Option<Timestamp> {
+        self.followed_after(tick).map_or(self.confirmed_at, |slot| slot.last_refresh)
     }
 
     /// Whether a provider shows the local node, and its priority: the greater, the better.
@@ -212,6 +229,9 @@ impl Model {
                 }
                 if slot.last_sign.is_some() && slot.health != ProviderHealth::Unreachable {
                     slot.last_sign = Some(now);
+                }
+                // What was overdue before stays so.
+                if slot.health == ProviderHealth::Healthy {
                     slot.fresh_from = now;
                 }
             }
@@ -247,6 +267,12 @@ impl Model {
             _ => {}
         }
         let policy = self.settings.failover.clone();
+        self.given_up = self.silent();
+        for key in self.given_up.clone() {
+            self.give_up(key, true);
+        }
+        // As streams that end in this tick find the block list.
+        self.end_hashes = self.slots.iter().map(|slot| (slot.key, self.visible(&slot.shown).hash())).collect();
         for slot in &mut self.slots {
             let health = slot.judge(now, &policy);
             if health != slot.health {
@@ -267,7 +293,13 @@ impl Model {
                     self.last_followed = Some(change.to.clone());
                     self.last_switch = Some(now);
                 }
-                ProvisioningEvent::Snapshot(delivery) => self.delivered = Some(Arc::clone(&delivery.snapshot)),
+                ProvisioningEvent::Snapshot(delivery) => {
+                    let shown = self.slot_of(&delivery.snapshot.provider_id).map(|slot| slot.shown.clone());
+                    if let Some(shown) = shown.filter(|shown| self.visible(shown) == delivery.snapshot.members) {
+                        self.accepted = shown;
+                    }
+                    self.delivered = Some(Arc::clone(&delivery.snapshot));
+                }
                 ProvisioningEvent::GateChanged(change) => self.gate = change.gate,
                 ProvisioningEvent::RemoteTopology(change) => match (change.event, &change.node) {
                     (RemoteTopologyChange::Join, Some(node)) => {
@@ -279,6 +311,7 @@ impl Model {
                 _ => {}
             }
         }
+        self.confirmed_at = self.confirmed_after(tick);
         let reset = self.policy().backoff_reset;
         for slot in &mut self.slots {
             if slot.health == ProviderHealth::Healthy && now.since(slot.since) >= reset {
@@ -294,9 +327,19 @@ impl Model {
                         slot.generation = generation;
                     }
                 }
-                StreamCommand::Close { key, .. } => self.give_up(key, gave_up(self, tick, key)),
+                // Those that fell silent were given up before anything was judged.
+                StreamCommand::Close { key, .. } if self.given_up.contains(&key) => {}
+                StreamCommand::Close { key, .. } => self.give_up(key, false),
             }
         }
+    }
+
+    /// The providers whose open streams have said nothing for too long.
+    fn silent(&self) -> Vec<SlotKey> {
+        let silence = self.policy().silence_timeout;
+        let is_silent = |since: Timestamp| self.now.since(since) >= silence;
+        let silent = self.slots.iter().filter(|slot| slot.quiet_since().is_some_and(is_silent));
+        silent.map(|slot| slot.key).collect()
     }
 
     fn give_up(&mut self, key: SlotKey, failed: bool) {
@@ -410,12 +453,6 @@ impl Model {
     }
 }
 
-/// Whether the stream of that provider was given up as failed in the tick.
-fn gave_up(model: &Model, tick: &TracedTick, key: SlotKey) -> bool {
-    let Some(slot) = model.slot(Some(key)) else { return false };
-    tick.events.iter().any(|event| matches!(event, ProvisioningEvent::StreamEnded(end) if end.provider_id == slot.id))
-}
-
 impl Block {
     fn end(
         &mut self,
@@ -433,7 +470,12 @@ impl Block {
         if refreshed {
             match member.flatten() {
                 Some(_) if self.returning => return Some(BlockEnd::Returned),
-                Some(node) if self.incarnation.is_some_and(|blocked| blocked != node.incarnation()) => {
+                // 0 says nothing: a provider without incarnations shows the same life with it.
+                Some(node)
+                    if self.incarnation.is_some_and(|blocked| {
+                        blocked != 0 && node.incarnation() != 0 && blocked != node.incarnation()
+                    }) =>
+                {
                     return Some(BlockEnd::NewLife);
                 }
                 Some(_) => self.absent_since = None,

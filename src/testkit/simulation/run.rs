@@ -348,7 +348,13 @@ impl Run {
             }
             Action::End => {
                 let index = self.victim();
-                self.harness.end(&self.actors[index].spec.id);
+                let name = &self.actors[index].spec.id;
+                // Half of the time it has just shown something that has to wait.
+                for _ in 0..if self.dice.chance(500) { 2 } else { 0 } {
+                    self.truth.happen(&mut self.dice, self.harness.now());
+                    self.harness.show(name, self.truth.members.clone());
+                }
+                self.harness.end(name);
             }
             Action::Blackout => {
                 let (now, mood) = (self.harness.now(), if self.dice.chance(500) { Mood::Down } else { Mood::Silent });

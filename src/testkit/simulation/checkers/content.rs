@@ -67,11 +67,13 @@ impl Checker for SnapshotContent {
             ensure!(after == snapshot.members, "the diff at {at} does not lead to its snapshot");
             let blocked = snapshot.blocked.iter().map(|entry| (entry.node.clone(), entry.source));
             ensure!(blocked.eq(model.blocked().cloned()), "the block list at {at} is not the one in force");
-            let Some(slot) = model.slot_of(&snapshot.provider_id) else {
+            // What a provider that is removed showed last goes out before it.
+            let removed = model.removed.iter().find(|slot| slot.id == snapshot.provider_id);
+            let Some(slot) = model.slot_of(&snapshot.provider_id).or(removed) else {
                 return Err(format!("{} at {at} is not in force", snapshot.provider_id));
             };
             // While a loss is held back, what was delivered last may go out again with another block list.
-            let again = model.policy().mass_loss_share.is_some() && model.visible(before) == snapshot.members;
+            let again = model.policy().mass_loss_share.is_some() && model.visible(&model.accepted) == snapshot.members;
             let shown = again || model.visible(&slot.shown) == snapshot.members;
             ensure!(shown, "{} does not show what went out at {at}", slot.id);
         }
@@ -155,7 +157,8 @@ impl Checker for Coalescing {
             let snapshot = &delivery.snapshot;
             let empties = snapshot.members.is_empty() != previous.members.is_empty();
             let urgent = switched || recovers(model) || empties || blocked_set_differs(snapshot, previous);
-            let ends = model.terminated.is_some();
+            let removed = model.removed.iter().any(|slot| slot.id == snapshot.provider_id);
+            let ends = model.terminated.is_some() || !model.given_up.is_empty() || removed;
             let waited = tick.at >= previous.at + window;
             ensure!(urgent || ends || waited, "{} came within the window", snapshot.position);
         }
@@ -188,7 +191,7 @@ impl Checker for MassLoss {
             }
             let held = tick.at >= slot.lost_at + model.policy().guard_hold;
             // What a failure detector takes out is no loss of the provider's.
-            let again = snapshot.members == model.visible(&previous.members);
+            let again = snapshot.members == model.visible(&model.accepted);
             let lost = !again && lacks(&slot.shown, &previous.members, share);
             ensure!(held || !lost, "{} lost too much and was not held back", snapshot.position);
         }

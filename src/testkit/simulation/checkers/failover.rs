@@ -189,7 +189,8 @@ impl Checker for Promptness {
             );
             return Ok(());
         };
-        if let Some(pin) = pin {
+        // One whose stream ended has to show its set anew before it is returned to.
+        if let Some(pin) = pin.filter(|pin| pin.key == active.key || !pin.ended) {
             ensure!(pin.key == active.key, "{} is pinned and not followed", pin.id);
             return Ok(());
         }

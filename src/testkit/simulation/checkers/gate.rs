@@ -18,15 +18,14 @@ fn implied(model: &Model, tick: &TracedTick) -> PlacementGate {
     if model.slots.iter().all(|slot| slot.health == ProviderHealth::Unreachable) {
         return unavailable(ErrorCode::ProvisioningUnavailable);
     }
-    let followed = model.followed_after(tick);
-    if followed.is_none() && matches!(model.gate, PlacementGate::Paused(PauseReason::Unavailable(_))) {
-        return unavailable(ErrorCode::ProvisioningUnavailable);
-    }
-    let refreshed = followed.and_then(|slot| slot.last_refresh);
-    if let (Some(refreshed), Some(limit)) = (refreshed, model.policy().max_stale)
+    if let (Some(refreshed), Some(limit)) = (model.confirmed_after(tick), model.policy().max_stale)
         && tick.at.since(refreshed) >= limit
     {
         return unavailable(ErrorCode::DataStale);
+    }
+    let followed = model.followed_after(tick);
+    if followed.is_none() && matches!(model.gate, PlacementGate::Paused(PauseReason::Unavailable(_))) {
+        return unavailable(ErrorCode::ProvisioningUnavailable);
     }
     if snapshot.members.is_empty() { PlacementGate::Paused(PauseReason::Empty) } else { PlacementGate::Open }
 }

@@ -81,13 +81,14 @@ impl Checker for Streams {
                 (StreamCommand::Close { generation, .. }, Stream::Open { generation: open, .. }) => {
                     ensure!(generation == open, "{command:?} while {open} is open");
                 }
+                (StreamCommand::Close { generation, .. }, _) if model.given_up.contains(&key) => {
+                    ensure!(generation == slot.generation, "{command:?} while {} is open", slot.generation);
+                }
                 (_, stream) => return Err(format!("{command:?} while {stream:?}")),
             }
         }
-        let silence = model.policy().silence_timeout;
         for slot in model.slots.iter().filter(|slot| !touched.contains(&slot.key)) {
-            let silent = slot.quiet_since().is_some_and(|since| tick.at.since(since) >= silence);
-            ensure!(!silent, "{} is silent and not given up", slot.id);
+            ensure!(!model.given_up.contains(&slot.key), "{} is silent and not given up", slot.id);
             if let Stream::Idle { since, pause } = slot.stream {
                 let needed = model.is_hot() || model.followed_after(tick).is_some_and(|active| active.key == slot.key);
                 ensure!(
@@ -105,7 +106,8 @@ impl Checker for Streams {
     }
 }
 
-/// When a stream ends or is given up, that is told once, with the hash of the provider's last snapshot.
+/// When a stream ends or is given up, that is told once, with the hash of the provider's last snapshot; what the provider
+/// followed had shown by then was delivered before, and not dropped with the stream.
 pub(super) struct EndSignals;
 
 impl Checker for EndSignals {
@@ -115,19 +117,24 @@ impl Checker for EndSignals {
 
     fn check(&mut self, model: &Model, tick: &TracedTick) -> Result<(), String> {
         let mut terminated = model.terminated;
+        let mut delivered = model.delivered.as_ref().map(|snapshot| snapshot.hash);
         for event in &tick.events {
+            if let ProvisioningEvent::Snapshot(delivery) = event {
+                delivered = Some(delivery.snapshot.hash);
+            }
             let ProvisioningEvent::StreamEnded(end) = event else { continue };
             let Some(slot) = model.slot_of(&end.provider_id) else { continue };
-            let given_up = tick
-                .streams
-                .iter()
-                .any(|command| matches!(command, StreamCommand::Close { key, .. } if *key == slot.key));
+            let given_up = model.given_up.contains(&slot.key);
             let expected = terminated.take_if(|key| *key == slot.key).is_some() || given_up;
             ensure!(expected, "{}: the stream of {} did not end", end.position, slot.id);
-            let hash = slot.has_snapshot.then(|| slot.shown.hash());
+            let hash = model.end_hashes.get(&slot.key).copied().filter(|_| slot.has_snapshot);
             ensure!(end.snapshot_hash == hash, "{}: hash {:x?} instead of {hash:x?}", end.position, end.snapshot_hash);
-            let was_active = if given_up { model.followed_after(tick).map(|slot| slot.key) } else { model.followed };
-            ensure!(end.was_active == (was_active == Some(slot.key)), "{}: wrong about being active", end.position);
+            ensure!(end.was_active == (model.followed == Some(slot.key)), "{}: wrong about being active", end.position);
+            let holds = model.draining || model.policy().mass_loss_share.is_some();
+            if end.was_active && !holds {
+                let shown = model.visible(&slot.shown).hash();
+                ensure!(delivered == Some(shown), "{}: what {} showed last is dropped", end.position, slot.id);
+            }
         }
         ensure!(terminated.is_none(), "the end of a stream was not told");
         Ok(())
