@@ -2,7 +2,8 @@
 //! or deregistered in a service of 1, 100 and 1,000 entries, in turn in one that the provider watches and in one that a
 //! plain blocking query on a raw connection waits for. Both times begin when the writer sends its request.
 //!
-//! Needs a Consul: `CONSUL_BIN`, or `consul` on the PATH; skipped without.
+//! Needs a Consul: `CONSUL_BIN`, or `consul` on the PATH; skipped without. Sizes can be chosen: `cargo bench --bench
+//! consul -- 1000`.
 
 #[path = "../tests/support/consul.rs"]
 #[allow(dead_code, reason = "the tests use the rest")]
@@ -31,7 +32,11 @@ const ASKED: &str = "asked";
 
 fn main() {
     let mut table = Table::of_limits("Consul change to callback, beside the bare blocking query");
+    let only: Vec<usize> = std::env::args().filter_map(|argument| argument.parse().ok()).collect();
     for (entries, allowed) in [(1, 0.3), (100, 0.5), (1_000, 1.0)] {
+        if !only.is_empty() && !only.contains(&entries) {
+            continue;
+        }
         let Some(consul) = Consul::start() else {
             table.note("skipped: no Consul");
             return;
