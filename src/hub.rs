@@ -6,11 +6,13 @@
 
 mod blocks;
 mod core;
+mod delivery;
 mod dispatch;
 mod explain;
 mod handle;
 mod published;
 mod remote;
+mod selection;
 mod slot;
 mod streams;
 pub(crate) mod thread;

@@ -1,8 +1,8 @@
 //! The hub's rules: what one input leads to.
 //!
-//! Decides what is delivered, in which order and with which position: dedup by hash and block list, coalescing, the
-//! switch and what surrounds it, last known good, the gate, what Remoting is told. Health and selection are
-//! [`crate::failover`]'s, the streams' lives [`super::streams`]'. No clock, no threads, no I/O.
+//! Holds the state, takes the inputs, and brings everything in line with them in a fixed order, giving each delivery its
+//! position. Who is followed is in `selection`, what goes out in `delivery`, the streams' lives are in `streams`; health
+//! is [`crate::failover`]'s. No clock, no threads, no I/O.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,11 +16,9 @@ use crate::backoff::Jitter;
 use crate::clock::Timestamp;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::event::*;
-use crate::failover::{Candidate, Choice, FailoverController, Guard, SlotKey};
-use crate::provider::{ProviderEvent, ProviderHealth, ProviderId, ProviderTermination};
-use crate::topology::{
-    BlockSource, BlockedNode, ClusterNode, Members, NodeId, Position, ProviderSnapshot, Revision, TopologyDiff,
-};
+use crate::failover::{Candidate, FailoverController, Guard, SlotKey};
+use crate::provider::{ProviderEvent, ProviderId, ProviderTermination};
+use crate::topology::{BlockSource, BlockedNode, Members, NodeId, Position, ProviderSnapshot, TopologyDiff};
 
 /// The hub looks at the time at least this often, so that a standstill of the process shows as a gap.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
@@ -40,8 +38,8 @@ pub(super) enum Ending {
 #[derive(Debug)]
 pub(crate) struct HubCore {
     pub(super) settings: HubSettings,
-    epoch: u64,
-    seq_no: u64,
+    pub(super) epoch: u64,
+    pub(super) seq_no: u64,
     pub(super) now: Timestamp,
     pub(super) slots: Vec<Slot>,
     pub(super) failover: FailoverController,
@@ -50,39 +48,39 @@ pub(crate) struct HubCore {
     pub(super) remote: RemoteView,
     pub(super) delivered: Option<Arc<ProviderSnapshot>>,
     /// The members that the provider followed showed then, those included that a failure detector has taken out.
-    accepted: Members,
+    pub(super) accepted: Members,
     /// When the provider followed last confirmed its data; also after it was removed.
-    confirmed_at: Option<Timestamp>,
+    pub(super) confirmed_at: Option<Timestamp>,
     /// The provider followed last, also after it was removed.
-    last_active: Option<ProviderId>,
+    pub(super) last_active: Option<ProviderId>,
     /// Until then a changed snapshot waits, unless it is urgent.
-    window_until: Timestamp,
+    pub(super) window_until: Timestamp,
     pub(super) gate: PlacementGate,
     /// Remoting has been warned that the topology may be stale.
-    warned: bool,
+    pub(super) warned: bool,
     /// The switch that is held back by the guard, so that it is reported once.
-    reported_hold: Option<(SlotKey, Guard)>,
-    mass_loss_reported: bool,
+    pub(super) reported_hold: Option<(SlotKey, Guard)>,
+    pub(super) mass_loss_reported: bool,
     /// It was reported that another provider serves than the pinned one.
-    pin_reported: bool,
+    pub(super) pin_reported: bool,
     pub(super) draining: bool,
     pub(super) counters: Counters,
     pub(super) decisions: DecisionLog,
     pub(super) events: Vec<ProvisioningEvent>,
     pub(super) streams: Vec<StreamCommand>,
-    discarded: Option<Members>,
+    pub(super) discarded: Option<Members>,
     /// A snapshot went out in this tick.
-    snapshot_delivered: bool,
+    pub(super) snapshot_delivered: bool,
     /// What it changed, and from which set.
-    delivered_diff: Option<(Members, Arc<TopologyDiff>)>,
+    pub(super) delivered_diff: Option<(Members, Arc<TopologyDiff>)>,
     /// When the provider followed reported the oldest change that is not delivered yet.
-    changed_at: Option<Timestamp>,
+    pub(super) changed_at: Option<Timestamp>,
     /// The same, of what this tick delivers.
-    waited_since: Option<Timestamp>,
+    pub(super) waited_since: Option<Timestamp>,
     /// The set of the provider followed changed in this tick.
-    active_changed: bool,
+    pub(super) active_changed: bool,
     /// The provider followed was refreshed in this tick.
-    active_refreshed: bool,
+    pub(super) active_refreshed: bool,
 }
 
 impl HubCore {
@@ -197,17 +195,17 @@ impl HubCore {
         self.decisions.push(Decision { at: self.now, after, text });
     }
 
-    fn next_position(&mut self) -> Position {
+    pub(super) fn next_position(&mut self) -> Position {
         self.seq_no += 1;
         self.counters.deliveries += 1;
         self.position()
     }
 
-    fn delivered_hash(&self) -> u64 {
+    pub(super) fn delivered_hash(&self) -> u64 {
         self.delivered.as_ref().map_or(0, |snapshot| snapshot.hash)
     }
 
-    fn advance(&mut self, at: Timestamp) {
+    pub(super) fn advance(&mut self, at: Timestamp) {
         if at.since(self.now) > STANDSTILL {
             for slot in &mut self.slots {
                 slot.tracker.restart_windows(at);
@@ -218,7 +216,7 @@ impl HubCore {
         self.now = self.now.max(at);
     }
 
-    fn finish(&mut self, reply: Result<(), ProvisioningError>) -> Tick {
+    pub(super) fn finish(&mut self, reply: Result<(), ProvisioningError>) -> Tick {
         self.snapshot_delivered = false;
         self.delivered_diff = None;
         self.active_changed = false;
@@ -232,7 +230,7 @@ impl HubCore {
         }
     }
 
-    fn take(&mut self, input: Input) -> Result<(), ProvisioningError> {
+    pub(super) fn take(&mut self, input: Input) -> Result<(), ProvisioningError> {
         match input {
             Input::Event { key, generation, event } => self.take_event(key, generation, event),
             Input::StreamClosed { key, generation } => self.stream_closed(key, generation),
@@ -270,7 +268,7 @@ impl HubCore {
         Ok(())
     }
 
-    fn take_event(&mut self, key: SlotKey, generation: u64, event: ProviderEvent) {
+    pub(super) fn take_event(&mut self, key: SlotKey, generation: u64, event: ProviderEvent) {
         let now = self.now;
         let is_active = self.failover.active() == Some(key);
         let reference = self.delivered.as_ref().map(|snapshot| snapshot.members.clone());
@@ -363,7 +361,7 @@ impl HubCore {
         }));
     }
 
-    fn reconfigure(&mut self, specs: &[SlotSpec]) {
+    pub(super) fn reconfigure(&mut self, specs: &[SlotSpec]) {
         let now = self.now;
         if self.failover.active().is_some_and(|active| specs.iter().all(|spec| spec.key != active)) {
             // What waits would be lost with the provider that showed it.
@@ -393,7 +391,7 @@ impl HubCore {
         }
     }
 
-    fn block(
+    pub(super) fn block(
         &mut self,
         node: NodeId,
         source: BlockSource,
@@ -409,7 +407,7 @@ impl HubCore {
     }
 
     /// Brings everything in line with what the tick's input and the time have made true.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         self.give_up_silent_streams();
         self.assess();
         self.review_blocks();
@@ -457,342 +455,9 @@ impl HubCore {
         }
     }
 
-    fn review_blocks(&mut self) {
+    pub(super) fn review_blocks(&mut self) {
         let members = self.failover.active().and_then(|key| self.slots.iter().find(|slot| slot.key == key));
         let members = members.filter(|slot| slot.tracker.has_snapshot()).map(|slot| &slot.members);
         self.blocks.review(members, self.active_refreshed, self.now);
     }
-
-    fn select(&mut self) {
-        if self.draining {
-            return;
-        }
-        // Every switch makes its target the active one, so the loop ends; the bound is for safety.
-        for _ in 0..=self.slots.len() {
-            let choice = self.failover.choose(self.now, &self.candidates(), &mut |key| self.guard(key));
-            match choice {
-                Choice::Stay => {
-                    self.reported_hold = None;
-                    return;
-                }
-                Choice::Held { to, guard } => return self.report_hold(to, guard),
-                Choice::Switch { to, reason } => self.switch(to, reason),
-            }
-        }
-    }
-
-    fn switch(&mut self, to: SlotKey, reason: SwitchReason) {
-        self.failover.switched(to, self.now);
-        let Some(slot) = self.active() else { return };
-        let (to, snapshot_hash) = (slot.id.clone(), self.blocks.hash_without_excluded(&slot.members));
-        let from = self.last_active.replace(to.clone());
-        if reason != SwitchReason::Initial {
-            self.counters.failovers += 1;
-        }
-        let origin = from.as_ref().map_or("nothing", |id| id.as_str()).to_owned();
-        self.decide(format!("switched from {origin} to {to}: {reason}"));
-        let (position, at) = (self.next_position(), self.now);
-        let change = ProviderChanged { position, at, from, to, reason, snapshot_hash };
-        self.events.push(ProvisioningEvent::ProviderChanged(change));
-        self.deliver();
-    }
-
-    /// Warns once when another provider serves than the pinned one.
-    fn report_pin(&mut self) {
-        let (pinned, active) = (self.failover.pinned(), self.failover.active());
-        if self.draining || pinned.is_none() || active.is_none() || pinned == active {
-            self.pin_reported = false;
-            return;
-        }
-        if std::mem::replace(&mut self.pin_reported, true) {
-            return;
-        }
-        let detail = "the pinned provider cannot serve; another does until it is back";
-        let mut error = ProvisioningError::new(ErrorCode::ProviderUnhealthy, "holding on to a pinned provider", detail);
-        if let Some(slot) = self.slots.iter().find(|slot| Some(slot.key) == pinned) {
-            error = error.with_provider(&slot.id);
-        }
-        let warning = self.warning(error);
-        self.events.push(warning);
-    }
-
-    /// Whether the provider's set may replace the present one.
-    fn guard(&self, key: SlotKey) -> Guard {
-        let Some(present) = &self.delivered else { return Guard::Clear };
-        let Some(slot) = self.slots.iter().find(|slot| slot.key == key) else { return Guard::Clear };
-        if present.members.is_empty() || slot.members.hash() == present.hash {
-            return Guard::Clear;
-        }
-        if slot.members.is_empty() {
-            return Guard::Held;
-        }
-        let policy = self.failover.policy();
-        let until = slot.shrunk_at + policy.guard_hold;
-        if self.now >= until || !lacks(&slot.members, &present.members, policy.guard_share) {
-            return Guard::Clear;
-        }
-        Guard::HeldUntil(until)
-    }
-
-    fn report_hold(&mut self, to: SlotKey, guard: Guard) {
-        if self.reported_hold.is_some_and(|(reported, _)| reported == to) {
-            self.reported_hold = Some((to, guard));
-            return;
-        }
-        self.reported_hold = Some((to, guard));
-        self.counters.guard_holds += 1;
-        let Some(slot) = self.slots.iter().find(|slot| slot.key == to) else { return };
-        let detail = match guard {
-            Guard::Held => "it shows no members at all, and the present provider may come back".to_owned(),
-            _ => format!("it shows {} members and lacks too many of the present ones", slot.members.len()),
-        };
-        let id = slot.id.clone();
-        let error = ProvisioningError::new(ErrorCode::MassLossHeld, "switching to a standby", detail);
-        let error = error.with_provider(&id);
-        self.decide(format!("the switch to {id} is held back: {}", error.brief()));
-        let warning = self.warning(error);
-        self.events.push(warning);
-    }
-
-    /// Whether the provider followed shows something else than what was delivered.
-    fn pending(&self) -> bool {
-        let (Some(slot), Some(delivered)) = (self.active(), &self.delivered) else { return false };
-        !self.draining
-            && (self.blocks.hash_without_excluded(&slot.members) != delivered.hash || self.blocks_differ(delivered))
-    }
-
-    fn blocks_differ(&self, delivered: &ProviderSnapshot) -> bool {
-        let key = |entry: &BlockedNode| (entry.node.clone(), entry.source);
-        let entries = self.blocks.entries();
-        !Arc::ptr_eq(entries, &delivered.blocked) && !entries.iter().map(key).eq(delivered.blocked.iter().map(key))
-    }
-
-    /// Delivers what is pending, if it is due: a lone change at once, others at the end of the window; what changes the
-    /// block list, or pauses or opens the gate, never waits.
-    fn flush(&mut self, at_once: bool) {
-        if !self.pending() {
-            self.mass_loss_reported = false;
-            self.changed_at = None;
-            return;
-        }
-        let (Some(slot), Some(delivered)) = (self.active(), &self.delivered) else { return };
-        let empty = self.blocks.without_excluded(&slot.members).is_empty();
-        let blocks_differ = self.blocks_differ(delivered);
-        let urgent = blocks_differ || empty != delivered.members.is_empty();
-        let due = at_once || urgent || self.now >= self.window_until;
-        if due && !self.holds_mass_loss() {
-            self.deliver();
-        } else if blocks_differ {
-            self.deliver_again();
-        }
-    }
-
-    /// Whether the set of the provider followed lost so much at once that it is held back.
-    fn holds_mass_loss(&mut self) -> bool {
-        let policy = self.failover.policy();
-        let (Some(slot), Some(delivered), Some(share)) = (self.active(), &self.delivered, policy.mass_loss_share)
-        else {
-            return false;
-        };
-        let held = self.now < slot.shrunk_at + policy.guard_hold && lacks(&slot.members, &delivered.members, share);
-        if held && !self.mass_loss_reported {
-            let detail = format!("it shows {} members instead of {}", slot.members.len(), delivered.members.len());
-            let error = ProvisioningError::new(ErrorCode::MassLossHeld, "following the provider", detail);
-            let id = slot.id.clone();
-            let error = error.with_provider(&id);
-            self.counters.guard_holds += 1;
-            self.decide(format!("what {id} shows is held back: {}", error.brief()));
-            let warning = self.warning(error);
-            self.events.push(warning);
-        }
-        self.mass_loss_reported = held;
-        held
-    }
-
-    /// Delivers the topology that the provider followed shows.
-    fn deliver(&mut self) {
-        let Some(slot) = self.active() else { return };
-        let (members, revision) = (slot.members.clone(), slot.revision.clone());
-        self.accepted = members;
-        self.deliver_accepted(revision);
-        self.waited_since = self.changed_at.take();
-    }
-
-    /// Delivers what was delivered last once more, with the block list as it is now.
-    fn deliver_again(&mut self) {
-        let revision = self.delivered.as_ref().map(|snapshot| snapshot.revision.clone());
-        self.deliver_accepted(revision.unwrap_or_default());
-    }
-
-    fn deliver_accepted(&mut self, revision: Revision) {
-        let Some(slot) = self.active() else { return };
-        let members = self.blocks.without_excluded(&self.accepted);
-        let (provider_id, health) = (slot.id.clone(), slot.tracker.health());
-        if members.is_empty() && self.gate.is_open() {
-            // Placement pauses before it learns that nobody is left.
-            self.set_gate(PlacementGate::Paused(PauseReason::Empty));
-        }
-        let (previous, invalidates) = match &self.delivered {
-            Some(previous) => {
-                let changed = previous.hash != members.hash();
-                (previous.members.clone(), changed.then_some(previous.hash))
-            }
-            None => (Members::new(), None),
-        };
-        let diff = Arc::new(TopologyDiff::between(&previous, &members));
-        let snapshot = Arc::new(ProviderSnapshot {
-            provider_id,
-            position: self.next_position(),
-            hash: members.hash(),
-            members,
-            revision,
-            blocked: Arc::clone(self.blocks.entries()),
-            health,
-            at: self.now,
-        });
-        for slot in &mut self.slots {
-            slot.share(&snapshot.members);
-        }
-        self.counters.snapshots += 1;
-        self.window_until = self.now + self.settings.coalesce;
-        self.snapshot_delivered = true;
-        self.delivered = Some(Arc::clone(&snapshot));
-        self.delivered_diff = Some((previous, Arc::clone(&diff)));
-        let delivery = SnapshotDelivery { snapshot, diff, invalidates };
-        self.events.push(ProvisioningEvent::Snapshot(delivery));
-    }
-
-    /// Leaving the unavailable state is itself a delivery of the snapshot, whatever its hash.
-    fn recover(&mut self) {
-        let unavailable = matches!(self.gate, PlacementGate::Paused(PauseReason::Unavailable(_)));
-        let stays =
-            matches!(self.judge_gate(), PlacementGate::Paused(PauseReason::Unavailable(_) | PauseReason::Draining));
-        if unavailable && !stays && !self.snapshot_delivered {
-            if self.pending() && self.holds_mass_loss() {
-                self.deliver_again();
-            } else {
-                self.deliver();
-            }
-        }
-    }
-
-    fn judge_gate(&self) -> PlacementGate {
-        let unavailable = |code| PlacementGate::Paused(PauseReason::Unavailable(code));
-        if self.draining {
-            return PlacementGate::Paused(PauseReason::Draining);
-        }
-        let Some(delivered) = &self.delivered else { return unavailable(ErrorCode::NoSnapshot) };
-        if self.slots.iter().all(|slot| slot.tracker.health() == ProviderHealth::Unreachable) {
-            return unavailable(ErrorCode::ProvisioningUnavailable);
-        }
-        if let (Some(refreshed), Some(limit)) = (self.confirmed_at, self.failover.policy().max_stale)
-            && self.now.since(refreshed) >= limit
-        {
-            return unavailable(ErrorCode::DataStale);
-        }
-        if self.active().is_none() && matches!(self.gate, PlacementGate::Paused(PauseReason::Unavailable(_))) {
-            // What the removed provider showed does not come into force again.
-            return unavailable(ErrorCode::ProvisioningUnavailable);
-        }
-        if delivered.members.is_empty() {
-            return PlacementGate::Paused(PauseReason::Empty);
-        }
-        PlacementGate::Open
-    }
-
-    fn set_gate(&mut self, gate: PlacementGate) {
-        if gate == self.gate {
-            return;
-        }
-        self.decide(format!("placement: {} -> {gate}", self.gate));
-        self.gate = gate;
-        let (position, at) = (self.next_position(), self.now);
-        self.events.push(ProvisioningEvent::GateChanged(GateChanged { position, at, gate }));
-    }
-
-    fn is_active_healthy(&self) -> bool {
-        self.active().is_some_and(|slot| slot.tracker.health() == ProviderHealth::Healthy)
-    }
-
-    fn warn_remoting(&mut self) {
-        let Some(slot) = self.active() else { return };
-        let healthy = slot.tracker.health() == ProviderHealth::Healthy;
-        if self.warned != healthy {
-            return;
-        }
-        let provider_id = slot.id.clone();
-        let degraded = if healthy { None } else { slot.tracker.cause(self.now, self.failover.policy()) };
-        self.warned = !healthy;
-        let (position, at) = (self.next_position(), self.now);
-        let warning = RemotingWarning { position, at, provider_id, degraded };
-        self.events.push(ProvisioningEvent::RemotingWarning(warning));
-    }
-
-    /// Tells Remoting who came and went. While draining it follows the provider itself, and only its losses.
-    fn tell_remoting(&mut self) {
-        let (changes, held_anew) = if self.draining {
-            let Some(slot) = self.active() else { return };
-            let members = self.blocks.without_excluded(&slot.members);
-            if self.remote.matches(&members) {
-                return;
-            }
-            (self.remote.shrink(&members, self.now), false)
-        } else {
-            let Some(delivered) = self.delivered.clone() else { return };
-            let healthy = self.is_active_healthy();
-            if self.remote.matches(&delivered.members) || (!healthy && !self.snapshot_delivered) {
-                return;
-            }
-            // What a refresh has just dropped, but is still to be delivered as gone, was not confirmed by it.
-            let shown = self.active().filter(|_| healthy).map(|slot| slot.members.clone()).unwrap_or_default();
-            let known = self.delivered_diff.as_ref();
-            (self.remote.follow(&delivered.members, &shown, known, self.now), self.snapshot_delivered)
-        };
-        if held_anew {
-            self.counters.held_joins += changes.held as u64;
-        }
-        self.events.reserve(changes.left.len() + changes.joined.len());
-        for node in changes.left {
-            self.push_remote(RemoteTopologyChange::Leave, node.id().clone(), Some(node));
-        }
-        for node in changes.joined {
-            self.push_remote(RemoteTopologyChange::Join, node.id().clone(), Some(node));
-        }
-    }
-
-    /// Tells Remoting who is blocked and who no longer is; the latter not while draining.
-    fn tell_blocks(&mut self) {
-        let find = |hub: &Self, node: &NodeId| hub.delivered.as_ref().and_then(|s| s.members.get(node)).cloned();
-        for id in self.blocks.newly_blocked() {
-            let node = find(self, &id);
-            self.push_remote(RemoteTopologyChange::Blocked, id, node);
-        }
-        if self.draining {
-            return;
-        }
-        for id in self.blocks.newly_unblocked() {
-            let node = find(self, &id);
-            self.push_remote(RemoteTopologyChange::Unblocked, id, node);
-        }
-    }
-
-    fn push_remote(&mut self, event: RemoteTopologyChange, node_id: NodeId, node: Option<Arc<ClusterNode>>) {
-        let position = self.next_position();
-        self.events.push(ProvisioningEvent::RemoteTopology(RemoteTopologyEvent {
-            position,
-            at: self.now,
-            event,
-            node_id,
-            node,
-            provider_id: self.last_active.clone(),
-            snapshot_hash: self.delivered_hash(),
-        }));
-    }
-}
-
-/// Whether `set` lacks more than this share of `present`.
-fn lacks(set: &Members, present: &Members, share: f64) -> bool {
-    let diff = TopologyDiff::between(present, set);
-    let lacking = diff.left().iter().filter(|node| !set.contains(node.id())).count();
-    lacking as f64 > share * present.len() as f64
 }
