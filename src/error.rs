@@ -150,8 +150,6 @@ error_codes! {
     StoreLocked = "store-locked", Store, "stop the other process or give each its own path";
     /// The store could not be read or written.
     StoreIo = "store-io", Store, "check the path, its permissions and the free space";
-    /// The service has not been started.
-    NotStarted = "not-started", Control, "start the service first";
     /// The service has stopped.
     Stopped = "stopped", Control, "build and start a new service";
     /// The service is draining: nothing new is accepted.
