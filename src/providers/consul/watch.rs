@@ -12,7 +12,8 @@
 //!   with proof that the leader leads. If the answer then lacks members that were there before the rollback, or is still
 //!   empty with index 1, it is held until the repair grace is over, asked for once more, and only then believed. An
 //!   agent that lost its state answers like that until the members find the loss and register again: those that do
-//!   within the grace never left. An error on either connection starts the grace anew, since nothing has been seen to
+//!   within the grace never left. An empty answer of index 1 never ends a set that has members: a server that knows
+//!   nothing yet gives it, and one to whom a revoked token is shown. An error on either connection starts the grace anew, since nothing has been seen to
 //!   hold meanwhile.
 //! - After an error the next request is unindexed, so that recovery shows at once.
 //!
@@ -363,9 +364,11 @@ impl Machine {
 
     /// Holds a doubtful answer, or believes it if it has held for long enough; whether it was believed.
     fn hold(&mut self, now: Timestamp, answer: WatchAnswer, lost: usize, faint: bool) -> bool {
+        // Index 1 says that the server knows nothing, not that nobody is there: a server that works leaves it at once.
+        let never = faint && self.believed.as_ref().is_some_and(|members| !members.is_empty());
         let until = match self.doubt {
-            Doubt::Holding(Some(until)) if now >= until => return self.believe(now, answer),
-            Doubt::Holding(Some(until)) => until,
+            Doubt::Holding(Some(until)) if now < until => until,
+            Doubt::Holding(Some(_)) if !never => return self.believe(now, answer),
             _ => now + self.settings.repair_grace,
         };
         self.doubt = Doubt::Holding(Some(until));
@@ -374,6 +377,7 @@ impl Machine {
             self.watch = Watch::Due(self.bucket.next(now).max((now + RECHECK).min(until)));
         }
         let detail = match lost {
+            _ if never => "no members, with index 1: what a server says that knows nothing yet".to_owned(),
             0 => "no members, with index 1: held until it has lasted".to_owned(),
             _ => format!("{lost} members are gone since the index went back: held until it has lasted"),
         };

@@ -397,6 +397,27 @@ fn consul_point_8_a_cluster_that_is_new_and_empty_is_published_in_the_end() {
     }
 }
 
+#[test]
+fn consul_point_8_an_empty_answer_with_index_1_never_ends_a_set_that_has_members() {
+    let mut sim = Sim::settled(&["a", "b"], 100);
+    sim.probe(Ok(mark(1)));
+    let end = sim.now + GRACE * 10;
+    while sim.now < end {
+        sim.settle();
+        assert_eq!(sim.asked(), None);
+        sim.answer(1, &[]);
+        if sim.probe.is_some() {
+            sim.end_probe(Ok(mark(1)));
+        }
+    }
+    let told = sim.told();
+    assert!(told.iter().all(|event| event.starts_with("doubtful")), "{told:?}");
+    assert!(sim.sent.len() < 120, "{} requests", sim.sent.len());
+    sim.settle();
+    sim.answer(12, &["a", "b"]);
+    assert_eq!(sim.told(), ["heartbeat true"]);
+}
+
 /// The rollback as a real agent shows it: the connection breaks, and the agent comes back empty.
 fn restarted(ids: &[&str]) -> Sim {
     let mut sim = Sim::settled(ids, 100);
