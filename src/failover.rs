@@ -129,3 +129,63 @@ impl FailoverPolicy {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    const BEYOND: Duration = Duration::from_secs(24 * 60 * 60 + 1);
+
+    fn judge(adapt: impl FnOnce(&mut FailoverPolicy)) -> Option<String> {
+        let mut policy = FailoverPolicy::default();
+        adapt(&mut policy);
+        let error = policy.validate().err()?;
+        assert_eq!(error.code(), ErrorCode::InvalidValue);
+        error.field().map(str::to_owned)
+    }
+
+    #[test]
+    fn p1_1_a_policy_out_of_range_is_refused_with_the_field() {
+        let refused = |field: &str, adapt: &dyn Fn(&mut FailoverPolicy)| {
+            assert_eq!(judge(adapt).as_deref(), Some(field));
+        };
+        refused("silence_timeout", &|policy| policy.silence_timeout = Duration::from_millis(4_999));
+        refused("silence_timeout", &|policy| policy.silence_timeout = BEYOND);
+        refused("max_errors", &|policy| policy.max_errors = 0);
+        refused("backoff_initial", &|policy| policy.backoff_initial = Duration::ZERO);
+        refused("backoff_initial", &|policy| policy.backoff_initial = policy.backoff_max + SECOND);
+        refused("backoff_max", &|policy| policy.backoff_max = BEYOND);
+        refused("backoff_reset", &|policy| policy.backoff_reset = BEYOND);
+        refused("cooldown", &|policy| policy.cooldown = BEYOND);
+        refused("failback_hold", &|policy| policy.failback_hold = BEYOND);
+        refused("degraded_grace", &|policy| policy.degraded_grace = BEYOND);
+        refused("initial_grace", &|policy| policy.initial_grace = BEYOND);
+        refused("guard_hold", &|policy| policy.guard_hold = BEYOND);
+        for share in [-0.01, 1.01, f64::NAN, f64::INFINITY] {
+            refused("guard_share", &|policy| policy.guard_share = share);
+            refused("mass_loss_share", &|policy| policy.mass_loss_share = Some(share));
+        }
+        refused("max_stale", &|policy| policy.max_stale = Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn p1_1_the_defaults_and_the_ends_of_the_ranges_are_accepted() {
+        assert_eq!(judge(|_| {}), None);
+        assert_eq!(judge(|policy| policy.silence_timeout = 5 * SECOND), None);
+        assert_eq!(judge(|policy| policy.max_errors = 1), None);
+        assert_eq!(judge(|policy| policy.backoff_initial = policy.backoff_max), None);
+        assert_eq!(judge(|policy| policy.max_stale = Some(SECOND)), None);
+        for share in [0.0, 1.0] {
+            assert_eq!(judge(|policy| policy.guard_share = share), None);
+            assert_eq!(judge(|policy| policy.mass_loss_share = Some(share)), None);
+        }
+        let longest = |policy: &mut FailoverPolicy| {
+            policy.silence_timeout = DAY;
+            policy.backoff_max = DAY;
+            policy.cooldown = DAY;
+        };
+        assert_eq!(judge(longest), None);
+    }
+}
