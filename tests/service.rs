@@ -425,7 +425,6 @@ fn p5_5_a_wait_longer_than_the_clock_can_express_is_a_wait_without_end() {
     let fixture = Fixture::new(&[("a", 1)]);
     let provider = fixture.provider("a");
     let shown = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(20));
         provider.show(members(&["n1"]));
     });
     fixture.service.wait_ready(Duration::MAX).unwrap();
