@@ -138,9 +138,10 @@ impl FailoverController {
 
     /// The choice while none is followed: at the start, or after the one followed was removed.
     fn first(&self, now: Timestamp, candidates: &[Candidate<'_>]) -> Choice {
-        let best = by_rank(candidates, ProviderHealth::Healthy).next();
-        let usable = |candidate: &&Candidate<'_>| !candidate.tracker.is_terminated();
-        let Some(best) = best.or_else(|| by_rank(candidates, ProviderHealth::Degraded).find(usable)) else {
+        let best = by_rank(candidates, |candidate| candidate.is(ProviderHealth::Healthy)).next();
+        let usable =
+            |candidate: &Candidate<'_>| candidate.is(ProviderHealth::Degraded) && !candidate.tracker.is_terminated();
+        let Some(best) = best.or_else(|| by_rank(candidates, usable).next()) else {
             return Choice::Stay;
         };
         let reason = match self.last_switch {
@@ -165,21 +166,24 @@ impl FailoverController {
     ) -> Choice {
         let health = active.tracker.health();
         let pinned_here = self.pinned == Some(active.key);
-        let healthy = by_rank(candidates, ProviderHealth::Healthy).filter(|candidate| candidate.key != active.key);
+        let healthy = |candidate: &Candidate<'_>| candidate.is(ProviderHealth::Healthy) && candidate.key != active.key;
         if health == ProviderHealth::Unreachable || (active.tracker.is_terminated() && !pinned_here) {
-            let degraded = by_rank(candidates, ProviderHealth::Degraded)
-                .filter(|candidate| candidate.key != active.key && !candidate.tracker.is_terminated());
-            return pass_guard(healthy.chain(degraded), self.emergency(now, active), guard);
+            let degraded = by_rank(candidates, |candidate| {
+                let usable = candidate.is(ProviderHealth::Degraded) && !candidate.tracker.is_terminated();
+                usable && candidate.key != active.key
+            });
+            return pass_guard(by_rank(candidates, healthy).chain(degraded), self.emergency(now, active), guard);
         }
         let cooled = self.last_switch.is_none_or(|at| now.since(at) >= self.policy.cooldown);
         if !cooled || pinned_here {
             return Choice::Stay;
         }
         if health == ProviderHealth::Degraded && now.since(active.tracker.since()) >= self.policy.degraded_grace {
-            return pass_guard(healthy, SwitchReason::HealthDegraded, guard);
+            return pass_guard(by_rank(candidates, healthy), SwitchReason::HealthDegraded, guard);
         }
-        let better = healthy.filter(|candidate| {
-            candidate.rank() > active.rank() && now.since(candidate.tracker.since()) >= self.policy.failback_hold
+        let better = by_rank(candidates, |candidate| {
+            let held = now.since(candidate.tracker.since()) >= self.policy.failback_hold;
+            healthy(candidate) && candidate.rank() > active.rank() && held
         });
         pass_guard(better, SwitchReason::PriorityRestored, guard)
     }
@@ -211,12 +215,12 @@ impl FailoverController {
     }
 }
 
-/// Those of that health that have a snapshot, best rank first, ties in the order of registration.
+/// Those that are eligible, best rank first, ties in the order of registration.
 fn by_rank<'a>(
     candidates: &'a [Candidate<'a>],
-    health: ProviderHealth,
-) -> impl Iterator<Item = &'a Candidate<'a>> + use<'a> {
-    let mut eligible: Vec<_> = candidates.iter().filter(|candidate| candidate.is(health)).collect();
+    is_eligible: impl Fn(&Candidate<'a>) -> bool,
+) -> impl Iterator<Item = &'a Candidate<'a>> {
+    let mut eligible: Vec<_> = candidates.iter().filter(|candidate| is_eligible(candidate)).collect();
     eligible.sort_by_key(|candidate| Reverse(candidate.rank()));
     eligible.into_iter()
 }

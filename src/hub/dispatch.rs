@@ -58,13 +58,14 @@ impl Dispatcher {
     /// it had one.
     pub(crate) fn carry_out(&mut self, core: &mut HubCore, tick: &mut Tick, stamp: Option<Timestamp>) {
         if !tick.events.is_empty() {
-            let changes = self.tell_placement_supervisor(&tick.events);
+            let (changes, told) = self.tell_placement_supervisor(&tick.events);
             tick.events.extend(changes.into_iter().map(|changes| core.lease(changes)));
-            self.tell_partition_manager(&tick.events);
-            self.tell_remoting(&tick.events);
+            let told = self.tell_partition_manager(&tick.events, told);
+            let told = self.tell_remoting(&tick.events, told);
             let delivers = tick.events.iter().any(|event| matches!(event, ProvisioningEvent::Snapshot(_)));
             if let Some(stamp) = tick.waited_since.or(stamp).filter(|_| delivers) {
-                self.metrics.snapshot_latency.record(self.clock.now().since(stamp));
+                let told = told.unwrap_or_else(|| self.clock.now());
+                self.metrics.snapshot_latency.record(told.since(stamp));
             }
             let faults = std::mem::take(&mut self.faults);
             tick.events.extend(faults.into_iter().map(|fault| core.warning(fault)));
@@ -86,11 +87,20 @@ impl Dispatcher {
         }
     }
 
-    fn tell_placement_supervisor(&mut self, events: &[ProvisioningEvent]) -> Vec<Vec<OwnershipChange>> {
-        let Some(bridge) = &self.bridges.placement_supervisor else { return Vec::new() };
+    /// The ownership changes ordered, and when the last callback returned, if there was one.
+    fn tell_placement_supervisor(
+        &mut self,
+        events: &[ProvisioningEvent],
+    ) -> (Vec<Vec<OwnershipChange>>, Option<Timestamp>) {
+        let Some(bridge) = &self.bridges.placement_supervisor else { return (Vec::new(), None) };
         let mut ordered = Vec::new();
-        let mut watch =
-            Watch::new("PlacementSupervisor", &*self.clock, &mut self.metrics.placement_supervisor, &mut self.faults);
+        let mut watch = Watch::new(
+            "PlacementSupervisor",
+            &*self.clock,
+            None,
+            &mut self.metrics.placement_supervisor,
+            &mut self.faults,
+        );
         for event in events {
             match event {
                 ProvisioningEvent::Snapshot(delivery) => {
@@ -104,14 +114,13 @@ impl Dispatcher {
                 _ => {}
             }
         }
-        watch.finish(self.slow_limit);
-        ordered
+        (ordered, watch.finish(self.slow_limit))
     }
 
-    fn tell_partition_manager(&mut self, events: &[ProvisioningEvent]) {
-        let Some(bridge) = &self.bridges.partition_manager else { return };
+    fn tell_partition_manager(&mut self, events: &[ProvisioningEvent], told: Option<Timestamp>) -> Option<Timestamp> {
+        let Some(bridge) = &self.bridges.partition_manager else { return told };
         let mut watch =
-            Watch::new("PartitionManager", &*self.clock, &mut self.metrics.partition_manager, &mut self.faults);
+            Watch::new("PartitionManager", &*self.clock, told, &mut self.metrics.partition_manager, &mut self.faults);
         for event in events {
             match event {
                 ProvisioningEvent::Snapshot(delivery) => _ = watch.call(|| bridge.apply_snapshot(delivery)),
@@ -122,12 +131,12 @@ impl Dispatcher {
                 _ => {}
             }
         }
-        watch.finish(self.slow_limit);
+        watch.finish(self.slow_limit)
     }
 
-    fn tell_remoting(&mut self, events: &[ProvisioningEvent]) {
-        let Some(bridge) = &self.bridges.remoting else { return };
-        let mut watch = Watch::new("Remoting", &*self.clock, &mut self.metrics.remoting, &mut self.faults);
+    fn tell_remoting(&mut self, events: &[ProvisioningEvent], told: Option<Timestamp>) -> Option<Timestamp> {
+        let Some(bridge) = &self.bridges.remoting else { return told };
+        let mut watch = Watch::new("Remoting", &*self.clock, told, &mut self.metrics.remoting, &mut self.faults);
         for event in events {
             match event {
                 ProvisioningEvent::RemoteTopology(event) => _ = watch.call(|| bridge.remote_topology(event)),
@@ -136,7 +145,7 @@ impl Dispatcher {
                 _ => {}
             }
         }
-        watch.finish(self.slow_limit);
+        watch.finish(self.slow_limit)
     }
 }
 
@@ -144,6 +153,8 @@ impl Dispatcher {
 struct Watch<'a> {
     name: &'static str,
     clock: &'a dyn Clock,
+    /// When the last callback of the bridge before returned: this one's first begins with it.
+    before: Option<Timestamp>,
     started: Option<Timestamp>,
     metrics: &'a mut BridgeMetrics,
     faults: &'a mut Vec<ProvisioningError>,
@@ -153,16 +164,17 @@ impl<'a> Watch<'a> {
     fn new(
         name: &'static str,
         clock: &'a dyn Clock,
+        before: Option<Timestamp>,
         metrics: &'a mut BridgeMetrics,
         faults: &'a mut Vec<ProvisioningError>,
     ) -> Self {
-        Self { name, clock, started: None, metrics, faults }
+        Self { name, clock, before, started: None, metrics, faults }
     }
 
     /// Runs a callback; `None` if it panicked. The bridge's own state may then be half changed, which is the bridge's
     /// business: ours is untouched.
     fn call<T>(&mut self, callback: impl FnOnce() -> T) -> Option<T> {
-        self.started.get_or_insert_with(|| self.clock.now());
+        self.started.get_or_insert_with(|| self.before.unwrap_or_else(|| self.clock.now()));
         match caught(callback) {
             Ok(value) => Some(value),
             Err(panic) => {
@@ -174,14 +186,17 @@ impl<'a> Watch<'a> {
         }
     }
 
-    fn finish(self, slow_limit: Duration) {
-        let Some(started) = self.started else { return };
-        let duration = self.clock.now().since(started);
+    /// When the last callback returned; that of the bridge before if this one had none.
+    fn finish(self, slow_limit: Duration) -> Option<Timestamp> {
+        let Some(started) = self.started else { return self.before };
+        let ended = self.clock.now();
+        let duration = ended.since(started);
         self.metrics.duration.record(duration);
         if duration > slow_limit {
             self.metrics.slow += 1;
             let detail = format!("{} took {duration:?}, over the limit of {slow_limit:?}", self.name);
             self.faults.push(ProvisioningError::new(ErrorCode::BridgeSlow, "calling a bridge", detail));
         }
+        Some(ended)
     }
 }

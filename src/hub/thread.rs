@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, select_biased};
 
@@ -58,8 +59,8 @@ impl HubThread {
             clock: Arc::clone(&self.clock),
             alive: self.alive.clone(),
         };
+        let mut wait = Duration::ZERO;
         'life: loop {
-            let wait = self.core.next_timeout().since(self.clock.now());
             let mut next = match self.inbox.recv_timeout(wait) {
                 Ok(message) => Some(message),
                 Err(RecvTimeoutError::Timeout) => None,
@@ -74,12 +75,14 @@ impl HubThread {
                 next = if waiting > 0 { self.inbox.try_recv().ok() } else { None };
                 waiting = waiting.saturating_sub(1);
             }
-            let now = self.clock.now();
-            if self.core.next_timeout() <= now {
+            let (now, mut due) = (self.clock.now(), self.core.next_timeout());
+            if due <= now {
                 let tick = self.core.handle_timers(now);
                 // Time alone asks for nothing that could fail.
                 _ = self.carry_out(tick, None, &mut streams);
+                due = self.core.next_timeout();
             }
+            wait = due.since(now);
         }
         streams.cancel_all();
         self.dispatcher.publish(&mut self.core, true);
