@@ -1112,4 +1112,20 @@ mod tests {
         assert_eq!(changes.len(), MAX_NOTICES);
         assert!(matches!(changes.last(), Some(SuppressionChange::Ended { .. })));
     }
+
+    #[test]
+    fn p1_3_an_entry_prints_what_became_of_it() {
+        let (registry, _, _) = seeded(&["a"]);
+        let entry = registry.list()[0].clone();
+        let print = |entry: &ProviderEntry| entry.to_string();
+        assert_eq!(print(&entry), "a (scripted, priority 0): enabled");
+        let unreachable = ProviderEntry { reachable: false, ..entry.clone() };
+        assert_eq!(print(&unreachable), "a (scripted, priority 0): enabled, but not reachable when last asked");
+        let reason = ProvisioningError::new(ErrorCode::CapabilityMissing, "validating", "it cannot watch");
+        let disabled = ProviderEntry { status: Enablement::Disabled { reason }, ..entry.clone() };
+        assert!(print(&disabled).starts_with("a (scripted, priority 0): disabled: [capability-missing]"));
+        assert!(format!("{entry:?}").contains("reachable: true"));
+        let difference = DefinitionDifference { id: id("a"), fields: vec!["one".into(), "other".into()] };
+        assert_eq!(difference.to_string(), "the given definition of provider a is not in force: one; other");
+    }
 }

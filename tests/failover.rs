@@ -369,6 +369,8 @@ fn p5_3_recovery_into_an_empty_topology_stays_paused() {
 #[test]
 fn p2_5_a_standby_that_lacks_more_than_half_is_held_for_ten_seconds_with_one_warning() {
     let mut hub = two(&TEN);
+    // Not at a time at which something else is due as well.
+    advance_alive(&mut hub, millis(300), &["a", "b"]);
     hub.show("b", members(&TEN[..4]));
     hub.take();
     hub.end("a");

@@ -511,4 +511,74 @@ mod tests {
         fixture.controller.forget(0);
         fixture.expect(0.5, 1, SwitchReason::Reconfigured);
     }
+
+    #[test]
+    fn p3_4_a_pinned_provider_whose_stream_ended_shows_its_set_anew_before_it_is_returned_to() {
+        let mut fixture = following_first_of_two();
+        fixture.controller.pin(Some(1));
+        fixture.terminate(1, 1.0);
+        assert_eq!(fixture.choice(1.0), Choice::Stay, "degraded, and it showed a set once, but its stream has ended");
+        fixture.refresh(1, 2.0);
+        fixture.expect(2.0, 1, SwitchReason::ManualOverride);
+    }
+
+    #[test]
+    fn p2_5_at_the_start_nobody_waits_for_an_equal_and_a_provider_whose_stream_ended_is_not_followed() {
+        let mut equals = fixture(&[5, 5]);
+        equals.refresh(1, 0.0);
+        equals.expect(0.0, 1, SwitchReason::Initial);
+
+        let mut ended = fixture(&[5]);
+        ended.refresh(0, 0.0);
+        ended.terminate(0, 0.0);
+        assert_eq!(ended.choice(10.0), Choice::Stay);
+        ended.refresh(0, 11.0);
+        ended.fail(0, 11.0, 1);
+        ended.expect(11.0, 0, SwitchReason::Initial);
+    }
+
+    #[test]
+    fn p2_5_in_an_emergency_one_whose_stream_ended_too_is_no_help() {
+        let mut fixture = following_first_of_two();
+        fixture.terminate(1, 1.0);
+        fixture.terminate(0, 1.0);
+        assert_eq!(fixture.choice(1.0), Choice::Stay);
+    }
+
+    #[test]
+    fn p2_5_within_the_cooldown_a_long_degradation_and_a_better_provider_wait() {
+        let mut fixture = following_first_of_two();
+        fixture.fail(0, 0.0, 1);
+        fixture.controller.switched(0, at(14.0));
+        fixture.refresh(1, 14.0);
+        fixture.trackers[0].2.sign_of_life(at(14.0));
+        fixture.assess(15.0);
+        assert_eq!(fixture.choice(15.0), Choice::Stay);
+        assert_eq!(fixture.choice(24.0), Choice::Switch { to: 1, reason: SwitchReason::HealthDegraded });
+    }
+
+    #[test]
+    fn p2_5_time_brings_about_a_choice_when_a_hold_a_grace_or_the_cooldown_is_over() {
+        let mut fixture = fixture(&[10, 5]);
+        let due = |fixture: &Fixture| {
+            let candidates: Vec<_> = fixture
+                .trackers
+                .iter()
+                .zip(0..)
+                .map(|((priority, shows_local_node, tracker), key)| Candidate {
+                    key,
+                    priority: *priority,
+                    shows_local_node: *shows_local_node,
+                    tracker,
+                })
+                .collect();
+            fixture.controller.deadlines(&candidates).collect::<Vec<_>>()
+        };
+        assert!(due(&fixture).contains(&at(1.0)), "the grace at the start");
+        fixture.refresh(0, 2.0);
+        fixture.refresh(1, 3.0);
+        fixture.expect(3.0, 0, SwitchReason::Initial);
+        let (cooldown, degraded, healthy) = (at(13.0), at(17.0), at(13.0));
+        assert_eq!(due(&fixture), [cooldown, degraded, healthy]);
+    }
 }
