@@ -1128,4 +1128,13 @@ mod tests {
         let difference = DefinitionDifference { id: id("a"), fields: vec!["one".into(), "other".into()] };
         assert_eq!(difference.to_string(), "the given definition of provider a is not in force: one; other");
     }
+
+    #[test]
+    fn p1_1_there_may_be_as_many_providers_as_the_store_holds_and_no_more() {
+        let definitions = |count: usize| (0..count).map(|n| definition(&format!("p{n}"))).collect::<Vec<_>>();
+        let (started, _) = start(&Disk::default(), definitions(MAX_PROVIDERS), &[]);
+        assert_eq!(started.unwrap().0.list().len(), MAX_PROVIDERS);
+        let (refused, _) = start(&Disk::default(), definitions(MAX_PROVIDERS + 1), &[]);
+        assert_eq!(refused.unwrap_err().code(), ErrorCode::InvalidConfig);
+    }
 }

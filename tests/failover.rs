@@ -347,6 +347,16 @@ fn p5_3_recovery_of_the_same_provider_delivers_the_same_snapshot_again_without_a
 }
 
 #[test]
+fn p5_3_recovery_with_news_delivers_the_news_at_once_and_only_them() {
+    // All of it within the window after the first snapshot.
+    let mut hub = one(&["n1"]);
+    fail(&mut hub, "a");
+    hub.take();
+    hub.show("a", members(&["n1", "n2"]));
+    assert_eq!(story(&mut hub), ["health a healthy", "snapshot a: n1 n2", "fresh", "join n2", "gate open"]);
+}
+
+#[test]
 fn p5_3_recovery_of_another_provider_is_a_switch_and_delivers_once() {
     let mut hub = two(&["n1"]);
     fail(&mut hub, "b");
