@@ -581,4 +581,16 @@ mod tests {
         let (cooldown, degraded, healthy) = (at(13.0), at(17.0), at(13.0));
         assert_eq!(due(&fixture), [cooldown, degraded, healthy]);
     }
+
+    #[test]
+    fn p5_4_removing_a_provider_forgets_what_was_held_of_it_and_nothing_else() {
+        let mut controller = following_first_of_two().controller;
+        controller.pin(Some(1));
+        controller.forget(2);
+        assert_eq!((controller.active(), controller.pinned()), (Some(0), Some(1)));
+        controller.forget(1);
+        assert_eq!((controller.active(), controller.pinned()), (Some(0), None));
+        controller.forget(0);
+        assert_eq!(controller.active(), None);
+    }
 }
