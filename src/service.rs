@@ -23,6 +23,7 @@ use crate::event::{PauseReason, PlacementGate};
 use crate::failover::SlotKey;
 use crate::hub::thread::Message;
 use crate::hub::{Input, ProviderWatchHub, SlotSpec};
+use crate::panics::caught;
 use crate::provider::{CancelToken, ClusterProvider, ProviderDescriptor, ProviderId};
 use crate::registry::{ProviderEntry, ProviderRegistry, RegistryChange};
 use crate::validator::ValidationReport;
@@ -316,12 +317,15 @@ impl ProviderSet {
                 self.next_key
             });
             keys.push((key, Arc::clone(provider)));
+            // A provider is foreign code: one that panics here promises nothing and registers nobody.
+            let asked = caught(|| (provider.refresh_interval(), provider.capabilities().register));
+            let (refresh_interval, registers) = asked.unwrap_or_default();
             specs.push(SlotSpec {
                 key,
                 id: entry.descriptor.id.clone(),
                 priority: entry.descriptor.priority,
-                refresh_interval: provider.refresh_interval(),
-                registers: provider.capabilities().register,
+                refresh_interval,
+                registers,
                 reachable: entry.reachable,
             });
         }

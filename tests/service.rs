@@ -369,6 +369,54 @@ fn p2_1_a_provider_whose_thread_panics_is_reported_and_opened_again() {
 }
 
 #[test]
+fn p2_1_a_provider_that_panics_when_asked_for_its_name_or_promises_serves_all_the_same() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    struct Moody(ProviderDescriptor, AtomicBool);
+    impl ClusterProvider for Moody {
+        fn descriptor(&self) -> &ProviderDescriptor {
+            assert!(!self.1.load(Ordering::SeqCst), "a bug in a provider");
+            &self.0
+        }
+        fn capabilities(&self) -> Capabilities {
+            Capabilities::WATCH
+        }
+        fn refresh_interval(&self) -> Option<Duration> {
+            self.1.store(true, Ordering::SeqCst);
+            panic!("a bug in a provider")
+        }
+        fn check_connectivity(&self, _cancel: &CancelToken) -> Result<(), ProvisioningError> {
+            Ok(())
+        }
+        fn watch(&self, cancel: &CancelToken) -> Result<Box<dyn ProviderStream>, ProvisioningError> {
+            let scripted = ScriptedProvider::new(self.0.clone());
+            scripted.show(members(&["n1"]));
+            scripted.watch(cancel)
+        }
+    }
+    struct Factory;
+    impl ProviderFactory for Factory {
+        fn kind(&self) -> ProviderKind {
+            kind()
+        }
+        fn validate(&self, _descriptor: &ProviderDescriptor) -> Result<(), ProvisioningError> {
+            Ok(())
+        }
+        fn create(
+            &self,
+            descriptor: &ProviderDescriptor,
+            _environment: &ProviderEnvironment,
+        ) -> Result<Arc<dyn ClusterProvider>, ProvisioningError> {
+            Ok(Arc::new(Moody(descriptor.clone(), AtomicBool::new(false))))
+        }
+    }
+    let builder = ClusterProvisioningService::builder().factory(Arc::new(Factory)).provider(descriptor("a", 1));
+    let service = builder.start().unwrap();
+    service.wait_ready(PATIENCE).unwrap();
+    assert_eq!(service.hub().snapshot().unwrap().members, members(&["n1"]));
+}
+
+#[test]
 fn member_mode_registers_with_every_provider_and_deregisters_when_draining() {
     let clock = SystemClock::shared();
     let clusters = [InMemoryCluster::new(clock.clone()), InMemoryCluster::new(clock)];

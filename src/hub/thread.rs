@@ -156,7 +156,8 @@ impl Streams {
             sender: self.sender.clone(),
             clock: Arc::clone(&self.clock),
         };
-        let name = format!("watch-{}", provider.descriptor().id);
+        // Foreign code, on the hub's own thread.
+        let name = caught(|| format!("watch-{}", provider.descriptor().id)).unwrap_or_else(|_| "watch".to_owned());
         let (unstarted, alive) = (outlet.clone(), self.alive.clone());
         let work = move || {
             run_stream(&*provider, &outlet);

@@ -15,7 +15,7 @@ use crate::error::{ErrorCode, ProvisioningError};
 use crate::failover::SlotKey;
 use crate::hub::{Input, ProviderWatchHub};
 use crate::panics::caught;
-use crate::provider::{CancelToken, ClusterProvider, Registration};
+use crate::provider::{CancelToken, ClusterProvider, ProviderId, Registration};
 use crate::topology::ClusterNode;
 
 const REGISTERING: &str = "registering the local node";
@@ -54,7 +54,9 @@ impl Registrations {
             self.running.keys().filter(|key| providers.iter().all(|(known, _)| known != *key)).copied().collect();
         let gone = gone.into_iter().filter_map(|key| self.running.remove(&key)).collect();
         let mut result = Ok(());
-        for (key, provider) in providers.iter().filter(|(_, provider)| provider.capabilities().register) {
+        let registers =
+            |provider: &Arc<dyn ClusterProvider>| caught(|| provider.capabilities().register).unwrap_or(false);
+        for (key, provider) in providers.iter().filter(|(_, provider)| registers(provider)) {
             if self.running.contains_key(key) {
                 continue;
             }
@@ -103,8 +105,9 @@ impl Registrations {
     ) -> Result<Running, ProvisioningError> {
         let stop = CancelToken::new();
         let (sender, left) = bounded(1);
-        let id = provider.descriptor().id.clone();
+        let id = guarded(|| Ok(provider.descriptor().id.clone()))?;
         let work = Work {
+            id: id.clone(),
             provider,
             node,
             stop: stop.clone(),
@@ -140,6 +143,7 @@ fn leave(running: Vec<Running>, budget: Duration) -> Outcome {
 
 /// What the thread of one registration works with.
 struct Work {
+    id: ProviderId,
     provider: Arc<dyn ClusterProvider>,
     node: Arc<ClusterNode>,
     stop: CancelToken,
@@ -170,7 +174,7 @@ impl Work {
 
     /// Until told to stop, or until the registration is lost.
     fn keep_alive(&mut self, registration: &mut dyn Registration) {
-        let mut pause = registration.renew_interval();
+        let mut pause = interval(registration);
         while !self.stop.wait(pause) {
             let renewed = guarded(|| registration.renew(&self.stop));
             if self.stop.is_cancelled() {
@@ -178,9 +182,9 @@ impl Work {
             }
             self.report(renewed.as_ref().err());
             pause = match renewed {
-                Ok(()) => registration.renew_interval(),
+                Ok(()) => interval(registration),
                 Err(error) if error.code() == ErrorCode::RegistrationFailed => return,
-                Err(_) => registration.renew_interval().min(PAUSE),
+                Err(_) => interval(registration).min(PAUSE),
             };
         }
     }
@@ -190,7 +194,7 @@ impl Work {
         if self.stop.is_cancelled() {
             return;
         }
-        let id = &self.provider.descriptor().id;
+        let id = &self.id;
         match error {
             None => {
                 if std::mem::take(&mut self.failing) {
@@ -207,6 +211,11 @@ impl Work {
             }
         }
     }
+}
+
+/// How long the registration wants to be left alone; one that panics when asked is looked after often.
+fn interval(registration: &dyn Registration) -> Duration {
+    caught(|| registration.renew_interval()).unwrap_or(PAUSE)
 }
 
 /// A provider is foreign code: its panic is an error.
