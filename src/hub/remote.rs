@@ -108,3 +108,76 @@ impl RemoteView {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testkit::{members, node};
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_millis(seconds * 1000)
+    }
+
+    fn departed(view: &RemoteView) -> Vec<(String, u64)> {
+        view.departed().iter().map(|(id, at)| (id.to_string(), at.as_millis() / 1000)).collect()
+    }
+
+    /// Follows these members, all of them confirmed.
+    fn follow(view: &mut RemoteView, ids: &[&str], seconds: u64) -> RemoteChanges {
+        let members = members(ids);
+        view.follow(&members, &members, None, at(seconds))
+    }
+
+    #[test]
+    fn p4_5_who_left_is_remembered_with_the_time_until_it_comes_back() {
+        let mut view = RemoteView::default();
+        follow(&mut view, &["a", "b", "c"], 1);
+        assert_eq!(departed(&view), []);
+        follow(&mut view, &["c"], 2);
+        assert_eq!(departed(&view), [("a".to_owned(), 2), ("b".to_owned(), 2)]);
+        follow(&mut view, &["c", "d"], 3);
+        assert_eq!(departed(&view).len(), 2, "someone else's arrival changes nothing");
+        follow(&mut view, &["b", "c", "d"], 4);
+        assert_eq!(departed(&view), [("a".to_owned(), 2)]);
+        follow(&mut view, &["a", "b", "c"], 5);
+        assert_eq!(departed(&view), [("d".to_owned(), 5)], "one back and one gone at once");
+        view.shrink(&members(&["a"]), at(6));
+        let remembered = [("d".to_owned(), 5), ("b".to_owned(), 6), ("c".to_owned(), 6)];
+        assert_eq!(departed(&view), remembered);
+    }
+
+    #[test]
+    fn p4_5_a_restart_is_no_departure() {
+        let mut view = RemoteView::default();
+        follow(&mut view, &["a"], 1);
+        let other: Members = [ClusterNode::builder("a", "10.0.0.9", 1).build().unwrap()].into_iter().collect();
+        let changes = view.follow(&other, &other, None, at(2));
+        assert_eq!((changes.left.len(), changes.joined.len(), changes.held), (1, 1, 0));
+        assert_eq!(departed(&view), []);
+    }
+
+    #[test]
+    fn p4_5_the_last_1024_departures_are_remembered() {
+        let mut view = RemoteView::default();
+        for number in 0..1030u64 {
+            let one: Members = [node(&format!("n{number}"))].into_iter().collect();
+            view.follow(&one, &one, None, at(number));
+        }
+        let departed = departed(&view);
+        assert_eq!((departed.len(), departed[0].0.as_str(), departed[1023].0.as_str()), (1024, "n5", "n1028"));
+    }
+
+    #[test]
+    fn p4_3_only_the_confirmed_are_told_and_the_rest_later() {
+        let mut view = RemoteView::default();
+        let both = members(&["a", "b"]);
+        let changes = view.follow(&both, &members(&["a"]), None, at(1));
+        let told: Vec<_> = changes.joined.iter().map(|node| node.id().as_str()).collect();
+        assert_eq!((told, changes.held), (vec!["a"], 1));
+        assert!(!view.matches(&both) && view.matches(&members(&["a"])));
+        let changes = view.follow(&both, &both, None, at(2));
+        assert_eq!((changes.joined.len(), changes.held, view.matches(&both)), (1, 0, true));
+        let known = (both.clone(), Arc::new(TopologyDiff::between(&both, &members(&["b"]))));
+        assert_eq!(view.follow(&members(&["b"]), &both, Some(&known), at(3)).left.len(), 1);
+    }
+}
