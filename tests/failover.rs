@@ -393,6 +393,45 @@ fn p2_5_a_standby_that_lacks_more_than_half_is_held_for_ten_seconds_with_one_war
     assert_eq!(hub.metrics().guard_holds, 1);
 }
 
+/// The warnings, each with the provider that it names and its detail.
+fn warnings(hub: &mut Harness) -> Vec<(String, String)> {
+    let named = |event: ProvisioningEvent| match event {
+        ProvisioningEvent::Warning(warning) => {
+            let provider = warning.error.provider().map_or_else(String::new, ToString::to_string);
+            Some((provider, warning.error.detail().to_owned()))
+        }
+        _ => None,
+    };
+    hub.take().into_iter().filter_map(named).collect()
+}
+
+#[test]
+fn p5_5_a_warning_of_the_guard_names_the_standby_and_says_what_it_shows() {
+    let mut hub = two(&TEN);
+    hub.show("b", members(&TEN[..4]));
+    hub.take();
+    hub.end("a");
+    let expected = "it shows 4 members and lacks too many of the present ones".to_owned();
+    assert_eq!(warnings(&mut hub), [("b".to_owned(), expected)]);
+
+    let mut hub = two(&TEN);
+    hub.show("b", members(&[]));
+    hub.take();
+    hub.end("a");
+    let expected = "it shows no members at all, and the present provider may come back".to_owned();
+    assert_eq!(warnings(&mut hub), [("b".to_owned(), expected)]);
+}
+
+#[test]
+fn p5_5_a_warning_of_the_pin_names_the_pinned_provider() {
+    let mut hub = two(&["n1"]);
+    hub.pin(Some("b")).unwrap();
+    hub.take();
+    fail(&mut hub, "b");
+    let named: Vec<String> = warnings(&mut hub).into_iter().map(|(provider, _)| provider).collect();
+    assert_eq!(named, ["b"]);
+}
+
 #[test]
 fn p2_5_a_guarded_standby_that_shrinks_again_waits_anew_and_one_that_grows_back_is_followed() {
     let mut hub = two(&TEN);

@@ -326,4 +326,24 @@ mod tests {
         assert_eq!(tracker.since(), at(10));
         assert_eq!(tracker.errors(), 0);
     }
+
+    #[test]
+    fn p2_5_a_standstill_does_not_bring_a_silent_provider_back() {
+        let mut tracker = self::tracker(None);
+        refresh(&mut tracker, 0);
+        assert_eq!(health(&mut tracker, 15_000), Unreachable);
+        tracker.restart_windows(at(16_000));
+        assert_eq!(health(&mut tracker, 16_000), Unreachable);
+    }
+
+    #[test]
+    fn p2_5_time_changes_the_health_when_silence_or_age_reach_their_limits() {
+        let policy = FailoverPolicy::default();
+        let mut tracker = self::tracker(Some(Duration::from_secs(3)));
+        assert_eq!(tracker.deadlines(&policy), [None, None], "never heard of");
+        tracker.sign_of_life(at(1_000));
+        assert_eq!(tracker.deadlines(&policy), [Some(at(16_000)), None], "nothing that could be overdue");
+        refresh(&mut tracker, 2_000);
+        assert_eq!(tracker.deadlines(&policy), [Some(at(17_000)), Some(at(8_000) + Duration::from_nanos(1))]);
+    }
 }
