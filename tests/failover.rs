@@ -785,3 +785,15 @@ fn p2_5_in_member_mode_a_provider_that_does_not_show_us_ranks_below_those_that_d
     hub.show("a", members(&["me", "n1"]));
     assert_eq!(switches(&mut hub), ["changed b -> a priority-restored"]);
 }
+
+#[test]
+fn p2_5_a_stream_opened_just_before_a_standstill_is_not_given_up_for_it() {
+    let mut hub = Harness::new(&[("a", 1)]);
+    hub.advance(seconds(1));
+    hub.stand_still(seconds(60));
+    assert!(hub.is_open("a") && hub.opened("a") == 1);
+    hub.advance(seconds(14));
+    assert!(hub.is_open("a"), "silence counts from the end of the standstill");
+    hub.advance(seconds(1));
+    assert!(!hub.is_open("a"));
+}

@@ -139,3 +139,28 @@ impl Slot {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testkit::members;
+
+    fn slot() -> Slot {
+        let id = ProviderId::new("a").expect("a valid id");
+        let spec = SlotSpec { key: 1, id, priority: 0, refresh_interval: None, registers: false, reachable: false };
+        Slot::new(&spec, &FailoverPolicy::default(), Timestamp::default())
+    }
+
+    #[test]
+    fn equal_sets_are_held_once_and_different_ones_stay_apart() {
+        let now = Timestamp::default();
+        let mut slot = slot();
+        slot.replace(members(&["n1", "n2"]), None, now);
+        let equal = members(&["n1", "n2"]);
+        assert!(!slot.members.is_same(&equal));
+        slot.share(&equal);
+        assert!(slot.members.is_same(&equal));
+        slot.share(&members(&["n1", "n3"]));
+        assert_eq!(slot.members, equal);
+    }
+}
