@@ -256,8 +256,8 @@ impl ClusterProvisioningService {
         self.put_in_force(&mut set)
     }
 
-    /// Hands the registry's set to the hub. Called with what is stored and in force already: nothing can fail but a hub
-    /// that has stopped.
+    /// Hands the registry's set to the hub. Called with what is stored and in force there already: nothing can fail but
+    /// a hub that has stopped, or that a callback holds up for [`HUB_PATIENCE`].
     fn put_in_force(&self, set: &mut ProviderSet) -> Result<(), ProvisioningError> {
         let specs = set.assign_keys();
         let providers: BTreeMap<_, _> = set.keys.iter().cloned().collect();

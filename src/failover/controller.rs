@@ -301,18 +301,20 @@ mod tests {
             }
         }
 
-        fn choice(&mut self, seconds: f64) -> Choice {
-            let candidates: Vec<_> = self
-                .trackers
-                .iter()
-                .zip(0..)
+        fn candidates(&self) -> Vec<Candidate<'_>> {
+            let keyed = self.trackers.iter().zip(0..);
+            keyed
                 .map(|((priority, shows_local_node, tracker), key)| Candidate {
                     key,
                     priority: *priority,
                     shows_local_node: *shows_local_node,
                     tracker,
                 })
-                .collect();
+                .collect()
+        }
+
+        fn choice(&mut self, seconds: f64) -> Choice {
+            let candidates = self.candidates();
             let guards = self.guards.clone();
             self.controller.choose(at(seconds), &candidates, &mut |key| guards[key as usize])
         }
@@ -560,20 +562,7 @@ mod tests {
     #[test]
     fn p2_5_time_brings_about_a_choice_when_a_hold_a_grace_or_the_cooldown_is_over() {
         let mut fixture = fixture(&[10, 5]);
-        let due = |fixture: &Fixture| {
-            let candidates: Vec<_> = fixture
-                .trackers
-                .iter()
-                .zip(0..)
-                .map(|((priority, shows_local_node, tracker), key)| Candidate {
-                    key,
-                    priority: *priority,
-                    shows_local_node: *shows_local_node,
-                    tracker,
-                })
-                .collect();
-            fixture.controller.deadlines(&candidates).collect::<Vec<_>>()
-        };
+        let due = |fixture: &Fixture| fixture.controller.deadlines(&fixture.candidates()).collect::<Vec<_>>();
         assert!(due(&fixture).contains(&at(1.0)), "the grace at the start");
         fixture.refresh(0, 2.0);
         fixture.refresh(1, 3.0);
