@@ -163,6 +163,8 @@ impl ClusterProvisioningService {
     /// # Errors
     /// As for [`ProviderRegistry::replace_all`], [`ErrorCode::WouldBlock`] inside a callback of the hub, and
     /// [`ErrorCode::Draining`]; the old set is then wholly in force.
+    /// [`ErrorCode::WaitTimedOut`] if a callback holds the hub up for 30 s: the new set is stored then, and comes into
+    /// force when the hub gets to it, or with the next change or start.
     pub fn reload(&self, definitions: Vec<ProviderDescriptor>) -> Result<(), ProvisioningError> {
         self.change("reloading the providers", |registry| {
             registry.replace_all(definitions, self.clock.now(), &self.cancel)
