@@ -13,13 +13,15 @@ use std::io::Read;
 use std::time::Duration;
 
 use ureq::config::AutoHeaderValue;
+use ureq::http::header::CONTENT_TYPE;
 use ureq::http::{HeaderMap, HeaderName, HeaderValue};
 use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{Connector, DefaultConnector};
-use ureq::{Agent, Body};
+use ureq::{Agent, AsSendBody, Body};
 
 pub(crate) use credential::CredentialReader;
 pub(crate) use target::Target;
+pub(crate) use ureq::http::Method;
 
 use self::stamp::Stamp;
 use crate::error::{ErrorCode, ProvisioningError};
@@ -80,13 +82,19 @@ impl Client {
     /// [`ErrorCode::RedirectRefused`] for a redirect, [`ErrorCode::Timeout`], [`ErrorCode::AnswerTooLarge`],
     /// [`ErrorCode::MalformedAnswer`] for what is not HTTP or not the announced encoding, [`ErrorCode::TokenUnreadable`]
     /// for a credential that no header can carry, [`ErrorCode::BackendUnavailable`] for all else.
-    pub(crate) fn get(&self, get: &Get<'_>) -> Result<Answer, ProvisioningError> {
-        let failed = |error: &ureq::Error| failure(get.doing, error);
-        let mut request = self.agent.get(get.url).config().timeout_recv_response(Some(get.answer_timeout)).build();
-        if let Some((name, secret)) = get.credential {
-            request = request.header(HeaderName::from_static(name), self.stand_in(get.doing, secret)?);
+    pub(crate) fn exchange(&self, request: &Request<'_>) -> Result<Answer, ProvisioningError> {
+        let failed = |error: &ureq::Error| failure(request.doing, error);
+        let mut head = ureq::http::Request::builder().method(request.method.clone()).uri(request.url);
+        if let Some((name, secret)) = request.credential {
+            head = head.header(HeaderName::from_static(name), self.stand_in(request.doing, secret)?);
         }
-        let response = request.call();
+        let response = match request.body {
+            None => head.body(()).map_err(ureq::Error::from).and_then(|whole| self.run(whole, request.answer_timeout)),
+            Some(body) => {
+                let whole = head.header(CONTENT_TYPE, "application/json").body(body);
+                whole.map_err(ureq::Error::from).and_then(|whole| self.run(whole, request.answer_timeout))
+            }
+        };
         self.stamp.clear();
         let response = response.map_err(|error| failed(&error))?;
         let (parts, body) = response.into_parts();
@@ -95,10 +103,19 @@ impl Client {
                 Some(location) => format!("redirected ({}) to {}", parts.status.as_u16(), origin(location)),
                 None => format!("redirected ({})", parts.status.as_u16()),
             };
-            return Err(ProvisioningError::new(ErrorCode::RedirectRefused, get.doing.to_owned(), detail));
+            return Err(ProvisioningError::new(ErrorCode::RedirectRefused, request.doing.to_owned(), detail));
         }
-        let body = read_body(body, get.max_body, get.doing)?;
+        let body = read_body(body, request.max_body, request.doing)?;
         Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body })
+    }
+
+    fn run(
+        &self,
+        request: ureq::http::Request<impl AsSendBody>,
+        answer_timeout: Duration,
+    ) -> Result<ureq::http::Response<Body>, ureq::Error> {
+        let configured = self.agent.configure_request(request).timeout_recv_response(Some(answer_timeout));
+        self.agent.run(configured.build())
     }
 
     /// What the client is given in place of the credential.
@@ -112,11 +129,15 @@ impl Client {
     }
 }
 
-/// A request for [`Client::get`].
+/// A request for [`Client::exchange`].
 #[derive(Debug)]
-pub(crate) struct Get<'a> {
+pub(crate) struct Request<'a> {
+    /// The method.
+    pub(crate) method: Method,
     /// The whole URL.
     pub(crate) url: &'a str,
+    /// The JSON document to send, if any.
+    pub(crate) body: Option<&'a [u8]>,
     /// The header that carries the credential, and the credential.
     pub(crate) credential: Option<(&'static str, &'a Secret)>,
     /// How long the answer's head may take once the request is sent.

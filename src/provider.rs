@@ -16,6 +16,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crossbeam_channel::{Receiver, never};
+
 pub use cancel::{CancelGuard, CancelToken};
 pub(crate) use descriptor::MAX_PRIORITY;
 pub use descriptor::{Credential, ProviderDescriptor, ProviderId, ProviderKind};
@@ -24,7 +26,7 @@ pub use event::{MemberChange, ProviderEvent, ProviderHealth, ProviderTermination
 use crate::clock::Clock;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::secret::Secrets;
-use crate::topology::{ClusterNode, NodeId};
+use crate::topology::ClusterNode;
 
 /// How often a stream gives a sign of life at the least, also when nothing changes.
 pub const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
@@ -96,6 +98,12 @@ pub trait Registration: Send {
     /// How long to wait before the next [`renew`](Self::renew).
     fn renew_interval(&self) -> Duration;
 
+    /// Where the provider asks for a [`renew`](Self::renew) before the interval is over, with a message: for example when
+    /// its stream no longer shows the node. Default: nowhere.
+    fn early_renewal(&self) -> Receiver<()> {
+        never()
+    }
+
     /// Keeps the registration alive.
     ///
     /// # Errors
@@ -117,13 +125,16 @@ pub struct ProviderEnvironment {
     pub clock: Arc<dyn Clock>,
     /// The secrets handed to the builder, by name.
     pub secrets: Secrets,
-    /// In member mode, the id under which the local node registers.
-    pub local_node: Option<NodeId>,
+    /// In member mode, the local node. A factory that makes providers which register refuses in
+    /// [`create`](ProviderFactory::create) a node that its backend cannot carry.
+    pub local_node: Option<Arc<ClusterNode>>,
 }
 
 impl fmt::Debug for ProviderEnvironment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ProviderEnvironment").field("local_node", &self.local_node).finish_non_exhaustive()
+        f.debug_struct("ProviderEnvironment")
+            .field("local_node", &self.local_node.as_ref().map(|node| node.id()))
+            .finish_non_exhaustive()
     }
 }
 

@@ -253,7 +253,7 @@ impl ServiceBuilder {
         let environment = ProviderEnvironment {
             clock: Arc::clone(&self.clock),
             secrets: Secrets::new(self.secrets),
-            local_node: self.hub.local_node.clone(),
+            local_node: self.member.clone().map(Arc::new),
         };
         let validator = ProviderValidator::new(self.factories, environment);
         let (registry, report) =

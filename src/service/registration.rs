@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, never, select};
 
 use crate::backoff::Jitter;
 use crate::clock::Clock;
@@ -175,7 +175,7 @@ impl Work {
     /// Until told to stop, or until the registration is lost.
     fn keep_alive(&mut self, registration: &mut dyn Registration) {
         let mut pause = interval(registration);
-        while !self.stop.wait(pause) {
+        while !self.rest(registration, pause) {
             let renewed = guarded(|| registration.renew(&self.stop));
             if self.stop.is_cancelled() {
                 return;
@@ -187,6 +187,18 @@ impl Work {
                 Err(_) => interval(registration).min(PAUSE),
             };
         }
+    }
+
+    /// Waits for the pause, or until the provider asks for an early renewal; whether told to stop.
+    fn rest(&self, registration: &dyn Registration, pause: Duration) -> bool {
+        let early = caught(|| registration.early_renewal()).unwrap_or_else(|_| never());
+        select! {
+            recv(self.stop.receiver()) -> _ => {}
+            // Nobody can ask any more: the pause remains.
+            recv(early) -> asked => if asked.is_err() { return self.stop.wait(pause) },
+            default(pause) => {}
+        }
+        self.stop.is_cancelled()
     }
 
     /// Tells the first failure and the recovery; and whoever waits for the first success.

@@ -14,7 +14,7 @@ use super::config::Config;
 use super::watch::WatchAnswer;
 use super::wire::{self, Mark, TOKEN_HEADER};
 use crate::error::{ErrorCode, ProvisioningError};
-use crate::http::{Client, CredentialReader, Get};
+use crate::http::{Client, CredentialReader, Method, Request};
 use crate::provider::{CancelGuard, CancelToken};
 
 /// What a connection asks, and what it makes of the answer.
@@ -151,8 +151,10 @@ impl Worker {
     ) -> Result<(Mark, Vec<u8>), ProvisioningError> {
         let token = self.credential.read()?;
         let url = format!("{}{path}", self.config.target.base());
-        let answer = client.get(&Get {
+        let answer = client.exchange(&Request {
+            method: Method::GET,
             url: &url,
+            body: None,
             credential: token.as_ref().map(|token| (TOKEN_HEADER, token)),
             answer_timeout,
             max_body: self.config.max_body,
