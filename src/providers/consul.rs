@@ -1,11 +1,13 @@
 //! Consul: the members are the healthy instances of a service.
 //!
 //! The provider watches the health endpoint of one service through one agent. What the agent answers is not taken at
-//! face value: `watch` decides what is believed. `wire` turns answers into nodes, by the conventions of protoactor-go, so
+//! face value: `watch` decides what is believed. `query` is what is asked, `mark` what an answer's head says, and `wire` turns its body into nodes, by the conventions of protoactor-go, so
 //! that mixed clusters see each other. `stream` and `connection` do the work; `config` reads the definition.
 
 mod config;
 mod connection;
+mod mark;
+mod query;
 mod stream;
 mod watch;
 mod wire;
@@ -17,8 +19,8 @@ use crossbeam_channel::{after, select};
 
 use self::config::Config;
 use self::connection::{Ask, Connection, Reply};
+use self::query::Consistency;
 use self::stream::{ConsulStream, Parts, SharedMemory};
-use self::wire::Consistency;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::http::CredentialReader;
 use crate::provider::{

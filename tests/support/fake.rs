@@ -18,7 +18,7 @@ pub struct Request {
 
 impl Request {
     pub fn is_probe(&self) -> bool {
-        self.target.contains("filter=")
+        self.target.contains("tag=")
     }
 
     pub fn index(&self) -> Option<&str> {

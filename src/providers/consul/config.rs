@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::wire::{Consistency, Query};
+use super::query::{Consistency, Query};
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::http::Target;
 use crate::provider::ProviderDescriptor;

@@ -11,11 +11,15 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::config::Config;
+use super::mark::{Mark, mark};
 use super::watch::WatchAnswer;
-use super::wire::{self, Mark, TOKEN_HEADER};
+use super::wire;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::http::{Client, CredentialReader, Method, Request};
 use crate::provider::{CancelGuard, CancelToken};
+
+/// The header in which a token travels.
+const TOKEN_HEADER: &str = "x-consul-token";
 
 /// What a connection asks, and what it makes of the answer.
 #[derive(Debug)]
@@ -160,7 +164,7 @@ impl Worker {
             max_body: self.config.max_body,
             doing,
         })?;
-        let mark = wire::mark(&answer, token.as_ref(), doing)?;
+        let mark = mark(&answer, token.as_ref(), doing)?;
         Ok((mark, answer.body))
     }
 }

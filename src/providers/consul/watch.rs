@@ -24,7 +24,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::wire::{Consistency, Mark};
+use super::mark::Mark;
+use super::query::Consistency;
 use crate::backoff::{Backoff, FIRST, Jitter, LONGEST};
 use crate::clock::Timestamp;
 use crate::error::{ErrorCode, ProvisioningError};

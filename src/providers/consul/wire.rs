@@ -1,6 +1,6 @@
-//! What goes over the wire: the query, and what an answer says.
+//! What an answer's body says.
 //!
-//! Decided here: which status and headers mean what; which entries are members (those with at least one check, all of
+//! Decided here: which entries are members (those with at least one check, all of
 //! them passing; maintenance, critical and warning are not); how an entry becomes a node. An entry with a field of
 //! the wrong type is skipped and counted, whatever else it holds; an answer that is no JSON array is an error as a
 //! whole. Decoding borrows from the body and builds nothing of what is not needed.
@@ -13,124 +13,11 @@ use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::fmt;
 use std::marker::PhantomData;
-use std::time::Duration;
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::error::{ErrorCode, ProvisioningError};
-use crate::http::Answer;
-use crate::secret::Secret;
 use crate::topology::{ClusterNode, Members, MembersBuilder};
-
-/// The header in which a token travels.
-pub(super) const TOKEN_HEADER: &str = "x-consul-token";
-/// No service has this id: the probe asks for it, so that an answer has the index and no entries.
-const NOBODY: &str = "cluster-provisioning probe: nobody";
-
-/// Who may answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Consistency {
-    /// The leader, without proof that it still leads.
-    Default,
-    /// Any server.
-    Stale,
-    /// The leader, after it made sure that it still leads.
-    Consistent,
-}
-
-/// The health query of one service.
-#[derive(Clone, Debug)]
-pub(super) struct Query {
-    service: String,
-    path: String,
-}
-
-impl Query {
-    pub(super) fn new(service: &str, datacenter: Option<&str>) -> Self {
-        let mut path = format!("/v1/health/service/{}?", encode(service));
-        if let Some(datacenter) = datacenter {
-            path.push_str(&format!("dc={}&", encode(datacenter)));
-        }
-        Self { service: service.to_owned(), path }
-    }
-
-    pub(super) fn service(&self) -> &str {
-        &self.service
-    }
-
-    /// Asks for the members now, or, given an index, once the index is above it or `wait` is over.
-    pub(super) fn watch(&self, index: Option<u64>, wait: Duration, consistency: Consistency) -> String {
-        let mut path = format!("{}{}", self.path, flag(consistency));
-        if let Some(index) = index {
-            path.push_str(&format!("index={index}&wait={}ms", wait.as_millis()));
-        }
-        path
-    }
-
-    /// Asks for nothing but the index.
-    pub(super) fn probe(&self, consistency: Consistency) -> String {
-        format!("{}{}filter={}", self.path, flag(consistency), encode(&format!("Service.ID == \"{NOBODY}\"")))
-    }
-}
-
-fn flag(consistency: Consistency) -> &'static str {
-    match consistency {
-        Consistency::Default => "",
-        Consistency::Stale => "stale&",
-        Consistency::Consistent => "consistent&",
-    }
-}
-
-/// Percent-encodes all but unreserved characters.
-fn encode(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(char::from(byte)),
-            _ => encoded.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    encoded
-}
-
-/// What the headers of an answer say about its content.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Mark {
-    /// The index; `None` if the header is missing, garbage or 0, which no server sends.
-    pub(super) index: Option<u64>,
-    /// How long ago the answering server heard of its leader; absent on old servers.
-    pub(super) last_contact: Option<Duration>,
-    /// Whether it knows a leader; absent on old servers.
-    pub(super) known_leader: Option<bool>,
-    /// Whether the server says that it did not ask its leader, which it may do unasked.
-    pub(super) stale: bool,
-}
-
-/// Checks the status and reads the mark.
-///
-/// # Errors
-/// [`ErrorCode::AccessDenied`] for 401, 403 and results that ACLs filtered, [`ErrorCode::BackendUnavailable`] for any
-/// other status but 200.
-pub(super) fn mark(answer: &Answer, token: Option<&Secret>, doing: &str) -> Result<Mark, ProvisioningError> {
-    let error = |code, detail: String| Err(ProvisioningError::new(code, doing.to_owned(), detail));
-    match answer.status {
-        200 => {}
-        401 | 403 => {
-            return error(ErrorCode::AccessDenied, format!("{}: {}", answer.status, answer.excerpt(token)));
-        }
-        status => return error(ErrorCode::BackendUnavailable, format!("{status}: {}", answer.excerpt(token))),
-    }
-    if answer.header("x-consul-results-filtered-by-acls").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
-        return error(ErrorCode::AccessDenied, "the token's rights do not cover all of the service".to_owned());
-    }
-    let number = |name| answer.header(name).and_then(|value| value.trim().parse::<u64>().ok());
-    Ok(Mark {
-        index: number("x-consul-index").filter(|index| *index > 0),
-        last_contact: number("x-consul-lastcontact").map(Duration::from_millis),
-        known_leader: answer.header("x-consul-knownleader").and_then(|value| value.trim().parse().ok()),
-        stale: answer.header("x-consul-effective-consistency").is_some_and(|value| value.trim() == "stale"),
-    })
-}
 
 /// The members in the body, and how many entries were unusable.
 ///
@@ -609,32 +496,6 @@ mod tests {
             assert!(members(&good[..cut], "orders", "testing").is_err());
         }
         assert!(members(b" [] ", "orders", "testing").unwrap().0.is_empty());
-    }
-
-    #[test]
-    fn consul_point_3_an_index_of_0_or_garbage_is_none() {
-        let read = |value: &str| {
-            let mut headers = ureq::http::HeaderMap::new();
-            headers.insert("x-consul-index", value.parse().unwrap());
-            mark(&Answer { status: 200, headers, body: Vec::new() }, None, "testing").unwrap().index
-        };
-        assert_eq!(read("7"), Some(7));
-        for bad in ["0", "", "-1", "x", "99999999999999999999", "1.5"] {
-            assert_eq!(read(bad), None, "{bad}");
-        }
-        let none = Answer { status: 200, headers: ureq::http::HeaderMap::new(), body: Vec::new() };
-        let expected = Mark { index: None, last_contact: None, known_leader: None, stale: false };
-        assert_eq!(mark(&none, None, "testing").unwrap(), expected);
-    }
-
-    #[test]
-    fn consul_query_is_encoded() {
-        let query = Query::new("or/d ers", Some("dc&1"));
-        assert_eq!(
-            query.watch(Some(7), Duration::from_secs(60), Consistency::Stale),
-            "/v1/health/service/or%2Fd%20ers?dc=dc%261&stale&index=7&wait=60000ms"
-        );
-        assert!(query.probe(Consistency::Default).contains("filter=Service.ID%20%3D%3D%20%22"));
     }
 
     fn any_json() -> impl Strategy<Value = Value> {
