@@ -1,12 +1,17 @@
 //! Consul: the members are the healthy instances of a service.
 //!
 //! The provider watches the health endpoint of one service through one agent. What the agent answers is not taken at
-//! face value: `watch` decides what is believed. `query` is what is asked, `mark` what an answer's head says, and `wire` turns its body into nodes, by the conventions of protoactor-go, so
-//! that mixed clusters see each other. `stream` and `connection` do the work; `config` reads the definition.
+//! face value: `watch` decides what is believed. `query` is what is asked, `mark` what an answer's head says, and `wire`
+//! turns its body into nodes, by the conventions of protoactor-go, so that mixed clusters see each other. `presence` is
+//! what the watch and the registration of the local node tell each other. `stream` and `connection` do the work; `config`
+//! reads the definition.
 
 mod config;
 mod connection;
 mod mark;
+// Its other half is the registration's.
+#[allow(dead_code)]
+mod presence;
 mod query;
 mod stream;
 mod watch;
@@ -19,6 +24,7 @@ use crossbeam_channel::{after, select};
 
 use self::config::Config;
 use self::connection::{Ask, Connection, Reply};
+use self::presence::Presence;
 use self::query::Consistency;
 use self::stream::{ConsulStream, Parts, SharedMemory};
 use crate::error::{ErrorCode, ProvisioningError};
@@ -92,11 +98,13 @@ impl ProviderFactory for ConsulFactory {
         descriptor: &ProviderDescriptor,
         environment: &ProviderEnvironment,
     ) -> Result<Arc<dyn ClusterProvider>, ProvisioningError> {
+        let local = environment.local_node.as_ref().map(|node| node.id().clone());
         Ok(Arc::new(ConsulProvider {
             config: Arc::new(Config::read(descriptor)?),
             descriptor: descriptor.clone(),
             environment: environment.clone(),
             memory: SharedMemory::default(),
+            presence: Arc::new(Presence::new(local)),
         }))
     }
 }
@@ -107,6 +115,8 @@ struct ConsulProvider {
     config: Arc<Config>,
     environment: ProviderEnvironment,
     memory: SharedMemory,
+    /// The local node, as the watch and the registration see it.
+    presence: Arc<Presence>,
 }
 
 impl ConsulProvider {
@@ -163,6 +173,7 @@ impl ClusterProvider for ConsulProvider {
             credential: self.credential(),
             clock: Arc::clone(&self.environment.clock),
             memory: Arc::clone(&self.memory),
+            presence: Arc::clone(&self.presence),
         };
         Ok(Box::new(ConsulStream::open(parts, cancel)?))
     }
