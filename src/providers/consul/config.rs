@@ -78,8 +78,8 @@ impl Config {
             max_stale: descriptor.duration("max-stale", secs(10), millis(100)..=secs(600))?,
             // Members refresh a TTL of 3 s and find the loss of their registration by it: three of these.
             repair_grace: descriptor.duration("repair-grace", secs(9), millis(100)..=secs(600))?,
-            // A sign of life is due every 5 s.
-            probe_interval: descriptor.duration("probe-interval", secs(2), millis(100)..=secs(5))?,
+            // With the timeout below, a frozen agent shows within 8 s.
+            probe_interval: descriptor.duration("probe-interval", secs(6), millis(100)..=secs(30))?,
             probe_timeout: descriptor.duration("probe-timeout", secs(2), millis(100)..=secs(5))?,
             connect_timeout: descriptor.duration("connect-timeout", secs(2), millis(100)..=secs(30))?,
             answer_timeout: descriptor.duration("answer-timeout", secs(10), millis(100)..=secs(60))?,
@@ -160,7 +160,7 @@ mod tests {
     fn p1_1_defaults_are_as_documented() {
         let config = Config::read(&descriptor()).unwrap();
         assert_eq!((config.wait, config.repair_grace), (secs(60), secs(9)));
-        assert_eq!((config.probe_interval, config.probe_timeout), (secs(2), secs(2)));
+        assert_eq!((config.probe_interval, config.probe_timeout), (secs(6), secs(2)));
         assert_eq!((config.consistency, config.max_body), (Consistency::Default, 64 * MIB));
     }
 
@@ -176,7 +176,7 @@ mod tests {
             ("consistency", "eventual"),
             ("max-stale", "0s"),
             ("repair-grace", "99ms"),
-            ("probe-interval", "6s"),
+            ("probe-interval", "31s"),
             ("probe-timeout", "6s"),
             ("connect-timeout", "31s"),
             ("answer-timeout", "61s"),
