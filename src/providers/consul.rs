@@ -1,8 +1,10 @@
 //! Consul: the members are the healthy instances of a service.
 //!
 //! The provider watches the health endpoint of one service through one agent. What the agent answers is not taken at
-//! face value: `watch` decides what is believed. `query` is what is asked, `mark` what an answer's head says, and `wire` turns its body into nodes, by the conventions of protoactor-go, so
-//! that mixed clusters see each other. `stream` and `connection` do the work; `config` reads the definition.
+//! face value: `watch` decides what is believed. `query` is what is asked, `mark` what an answer's head says, and `wire`
+//! turns its body into nodes, by the conventions of protoactor-go, so that mixed clusters see each other. In member
+//! mode `registration` keeps the local node registered, and `presence` is what it and the watch tell each other. `access`
+//! proves the token's rights. `stream`, `connection` and `agent` do the work; `config` reads the definition.
 
 mod access;
 mod agent;
@@ -114,6 +116,7 @@ impl ProviderFactory for ConsulFactory {
             descriptor: descriptor.clone(),
             environment: environment.clone(),
             memory: SharedMemory::default(),
+            presence: Arc::new(Presence::new(local)),
         }))
     }
 }
@@ -204,6 +207,7 @@ impl ClusterProvider for ConsulProvider {
             credential: self.credential(),
             clock: Arc::clone(&self.environment.clock),
             memory: Arc::clone(&self.memory),
+            presence: Arc::clone(&self.presence),
         };
         Ok(Box::new(ConsulStream::open(parts, cancel)?))
     }
