@@ -116,7 +116,6 @@ impl ProviderFactory for ConsulFactory {
             descriptor: descriptor.clone(),
             environment: environment.clone(),
             memory: SharedMemory::default(),
-            presence: Arc::new(Presence::new(local)),
         }))
     }
 }
