@@ -122,8 +122,8 @@ fn provider(number: usize, address: &str, service: &str) -> Result<ProviderDescr
 }
 
 fn explain_start(error: &ProvisioningError, addresses: &str) -> String {
-    let hint = match error.code().category() {
-        ErrorCategory::Connection => {
+    let hint = match error.code() {
+        ErrorCode::BackendUnavailable | ErrorCode::Timeout => {
             "\n\nIs Consul running there? To start one:\n  \
              docker run --rm -p 8500:8500 hashicorp/consul:1.20 agent -dev -client 0.0.0.0\n\
              CONSUL_HTTP_ADDR names another address."
