@@ -127,7 +127,16 @@ enum Watch {
     /// Failed; the attempt under way is the probe.
     Recovering,
     /// Under way.
-    Pending { number: u64, index: Option<u64>, since: Timestamp },
+    Pending { number: u64, asked: Asked },
+}
+
+/// What a watch asked for.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    index: Option<u64>,
+    since: Timestamp,
+    /// When its wait is over.
+    until: Timestamp,
 }
 
 /// The state machine.
@@ -232,12 +241,12 @@ impl Machine {
         let mut next = self.last_event + QUIET;
         match self.watch {
             Watch::Due(at) | Watch::BackingOff(at) => next = next.min(at),
-            Watch::Pending { index: Some(_), .. } => {
+            Watch::Pending { asked: Asked { index: Some(_), .. }, .. } => {
                 if let Doubt::Holding(Some(until)) = self.doubt {
                     next = next.min(until);
                 }
             }
-            Watch::Pending { index: None, .. } | Watch::Recovering => {}
+            Watch::Pending { .. } | Watch::Recovering => {}
         }
         match self.probe {
             Probe::Due(at) if self.may_probe() => next.min(at),
@@ -253,13 +262,13 @@ impl Machine {
         }
         match input {
             Input::Watch(number, result) => {
-                let Watch::Pending { number: pending, index, since } = self.watch else { return };
+                let Watch::Pending { number: pending, asked } = self.watch else { return };
                 if number != pending {
                     return;
                 }
                 self.behind = None;
                 match result {
-                    Ok(answer) => self.answered(now, answer, index, since),
+                    Ok(answer) => self.answered(now, answer, asked),
                     Err(error) => self.failed(now, error),
                 }
             }
@@ -299,7 +308,8 @@ impl Machine {
             _ => self.settings.wait,
         };
         let wait = self.jitter.scale(wait.mul_f64(1.25), 0.8).min(WAIT_MAX);
-        self.watch = Watch::Pending { number: self.number, index: self.ask, since: now };
+        let asked = Asked { index: self.ask, since: now, until: now + wait };
+        self.watch = Watch::Pending { number: self.number, asked };
         self.outputs.push_back(Output::Watch { number: self.number, index: self.ask, wait, consistency });
     }
 
@@ -310,7 +320,7 @@ impl Machine {
         self.report(now, ProviderEvent::Degraded { error });
     }
 
-    fn answered(&mut self, now: Timestamp, answer: WatchAnswer, asked: Option<u64>, since: Timestamp) {
+    fn answered(&mut self, now: Timestamp, answer: WatchAnswer, asked: Asked) {
         if self.lacks_local(&answer.members) {
             self.outputs.push_back(Output::Absent);
         }
@@ -327,7 +337,7 @@ impl Machine {
             return self.ask_anew(now);
         }
         self.backoff.reset();
-        let fruitless = now.since(since) < TOKEN && (asked.is_some() || asked_leader);
+        let fruitless = now.since(asked.since) < TOKEN && (asked.index.is_some() || asked_leader);
         if regressed {
             let detail = format!("the index went back from {} to {}", self.index, index.unwrap_or_default());
             self.roll_back(now, self.index, detail);
@@ -346,8 +356,11 @@ impl Machine {
         } else {
             self.adopt(&answer);
             let news = match self.why(&answer) {
-                Some(why) => self.hold(now, since, answer, why),
-                None => self.believe(now, asked, answer),
+                Some(why) => self.hold(now, asked.since, answer, why),
+                None => {
+                    self.schedule_probe(now, asked, index);
+                    self.believe(now, answer)
+                }
             };
             self.bucket.adapt(news || !fruitless);
             if !matches!(self.watch, Watch::Due(_)) {
@@ -438,7 +451,7 @@ impl Machine {
     fn hold(&mut self, now: Timestamp, since: Timestamp, answer: WatchAnswer, why: Why) -> bool {
         let until = match self.doubt {
             _ if why.is_endless() => None,
-            Doubt::Holding(Some(until)) if since >= until => return self.believe(now, None, answer),
+            Doubt::Holding(Some(until)) if since >= until => return self.believe(now, answer),
             Doubt::Holding(Some(until)) => Some(until),
             _ => Some(now + self.settings.repair_grace),
         };
@@ -455,7 +468,7 @@ impl Machine {
     }
 
     /// Reports the set; whether it was news.
-    fn believe(&mut self, now: Timestamp, asked: Option<u64>, answer: WatchAnswer) -> bool {
+    fn believe(&mut self, now: Timestamp, answer: WatchAnswer) -> bool {
         self.doubt = Doubt::None;
         self.before = None;
         self.reason = None;
@@ -463,9 +476,6 @@ impl Machine {
         self.unproven = false;
         self.lineage = answer.lineage;
         self.absence_believed = self.lacks_local(&answer.members);
-        if asked.is_some() {
-            self.postpone_probe(now);
-        }
         if self.reported && self.believed.as_ref() == Some(&answer.members) {
             self.report(now, ProviderEvent::Heartbeat { current: true });
             return false;
@@ -510,12 +520,12 @@ impl Machine {
             return;
         }
         match self.watch {
-            Watch::Pending { index: Some(_), .. } => {
+            Watch::Pending { asked: Asked { index: Some(_), .. }, .. } => {
                 self.outputs.push_back(Output::AbortWatch);
                 self.ask_anew(now);
             }
             Watch::Due(_) => self.ask = None,
-            Watch::Pending { index: None, .. } | Watch::BackingOff(_) | Watch::Recovering => {}
+            Watch::Pending { .. } | Watch::BackingOff(_) | Watch::Recovering => {}
         }
     }
 

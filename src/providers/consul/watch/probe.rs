@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::{Doubt, Machine, Mark, Output, Watch, doubtful, leaderless};
+use super::{Asked, Doubt, Machine, Mark, Output, Watch, doubtful, leaderless};
 use crate::clock::Timestamp;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::provider::ProviderEvent;
@@ -42,10 +42,16 @@ impl Machine {
         self.outputs.push_back(Output::Probe { consistency });
     }
 
-    /// The watch was answered: what a probe would show is known.
-    pub(super) fn postpone_probe(&mut self, now: Timestamp) {
+    /// The watch was answered, and what a probe would show is known; unless the server broke the wait off without any
+    /// news. It does so when its state is replaced by a backup, and answers with what it had before.
+    pub(super) fn schedule_probe(&mut self, now: Timestamp, asked: Asked, index: Option<u64>) {
+        let next = match asked.index {
+            None => return,
+            Some(_) if asked.index == index && now < asked.until => now,
+            Some(_) => now + self.jitter.scale(self.settings.probe_interval, 0.9),
+        };
         if let Probe::Due(at) = &mut self.probe {
-            *at = now + self.jitter.scale(self.settings.probe_interval, 0.9);
+            *at = next;
         }
     }
 
@@ -128,10 +134,10 @@ impl Machine {
         if let Doubt::Holding(until @ None) = &mut self.doubt {
             *until = Some(now + self.settings.repair_grace);
         }
-        let (Some(index), Watch::Pending { number, index: asked, .. }) = (mark.index, &self.watch) else {
+        let (Some(index), Watch::Pending { number, asked }) = (mark.index, &self.watch) else {
             return self.alive(now, false);
         };
-        let (number, indexed) = (*number, asked.is_some());
+        let (number, indexed) = (*number, asked.index.is_some());
         if index < sent && sent <= self.index && indexed {
             if !asked_leader && self.may_lag(&mark) {
                 self.probe_leader = true;
