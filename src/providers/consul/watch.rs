@@ -9,8 +9,8 @@
 //! What is believed:
 //! - An answer of an ordinary index is believed, in client mode also an empty one.
 //! - An answer of a lower index, one that lacks members at the same index, or an empty one of index 1, is not. Nor is the
-//!   first one after an outage if it lacks members and shows none that kept its entry ([`Lineage`]): the server may have
-//!   lost its state and grown past our index meanwhile. The server is asked again, without an index and with proof that
+//!   first one after an outage if it lacks members and the others did not keep their entries ([`Lineage`]): the server may
+//!   have lost its state and grown past our index meanwhile. The server is asked again, without an index and with proof that
 //!   the leader leads. If the answer then lacks members that were there before, or is still empty with index 1, it is held
 //!   until the repair grace is over, asked for once more, and only then believed. An agent that lost its state answers
 //!   like that until the members find the loss and register again: those that do within the grace never left. An error on
@@ -242,7 +242,7 @@ impl Machine {
         match self.watch {
             Watch::Due(at) | Watch::BackingOff(at) => next = next.min(at),
             Watch::Pending { asked: Asked { index: Some(_), .. }, .. } => {
-                if let Doubt::Holding(Some(until)) = self.doubt {
+                if let Doubt::Holding { until: Some(until), .. } = self.doubt {
                     next = next.min(until);
                 }
             }
@@ -299,7 +299,7 @@ impl Machine {
     fn send_watch(&mut self, now: Timestamp) {
         self.number += 1;
         self.bucket.take(now);
-        let settles = matches!(self.doubt, Doubt::Confirming | Doubt::Holding(_)) && self.ask.is_none();
+        let settles = matches!(self.doubt, Doubt::Confirming | Doubt::Holding { .. }) && self.ask.is_none();
         let leader = self.ask_leader || settles;
         let consistency = if leader { Consistency::Consistent } else { self.settings.consistency };
         let wait = match self.doubt {
@@ -347,7 +347,7 @@ impl Machine {
             self.roll_back(now, self.index.saturating_add(1), detail);
         } else if self.before.is_none() && self.unproven && self.began_anew(&answer) {
             // Without a doubt about it the index would settle what follows.
-            let detail = "members are gone after an outage, and none has kept its entry";
+            let detail = "members are gone after an outage, and the others have new entries";
             self.roll_back(now, self.index, detail.to_owned());
         } else if matches!(self.doubt, Doubt::None) && is_faint(&answer) {
             self.doubt = Doubt::Confirming;
@@ -356,7 +356,7 @@ impl Machine {
         } else {
             self.adopt(&answer);
             let news = match self.why(&answer) {
-                Some(why) => self.hold(now, asked.since, answer, why),
+                Some(why) => self.hold(now, asked, answer, why),
                 None => {
                     self.schedule_probe(now, asked, index);
                     self.believe(now, answer)
@@ -401,8 +401,12 @@ impl Machine {
     fn adopt(&mut self, answer: &WatchAnswer) {
         let index = answer.mark.index;
         if let Some(index) = index {
-            if self.before.is_some_and(|before| index >= before) && !self.is_another_lineage(answer) {
-                // What looked like a rollback was a server that lagged behind.
+            if matches!(self.doubt, Doubt::Confirming)
+                && self.before.is_some_and(|before| index >= before)
+                && !self.is_another_lineage(answer)
+            {
+                // What looked like a rollback was a server that lagged behind. Later an index as high shows nothing: it
+                // rises while the members register again.
                 self.before = None;
             }
             self.index = index;
@@ -410,12 +414,12 @@ impl Machine {
         self.ask = Some(index.unwrap_or(1).max(1));
     }
 
-    /// Whether the answer lacks members, and none that was there before has kept its entry.
+    /// Whether the answer lacks members, and those that were there before have not kept their entries.
     fn began_anew(&self, answer: &WatchAnswer) -> bool {
         self.is_another_lineage(answer) && self.missing(&answer.members) > 0
     }
 
-    /// Whether nobody has kept its entry. A server that names no entries' indexes shows nothing; where nobody is left,
+    /// Whether hardly anybody has kept its entry. A server that names no entries' indexes shows nothing; where nobody is left,
     /// nobody proves anything.
     fn is_another_lineage(&self, answer: &WatchAnswer) -> bool {
         let told = answer.members.is_empty() || !answer.lineage.is_empty();
@@ -448,16 +452,21 @@ impl Machine {
 
     /// Holds a doubtful answer, or believes it if it has held for long enough and was asked for after that; whether it
     /// was believed.
-    fn hold(&mut self, now: Timestamp, since: Timestamp, answer: WatchAnswer, why: Why) -> bool {
+    fn hold(&mut self, now: Timestamp, asked: Asked, answer: WatchAnswer, why: Why) -> bool {
+        let absent = self.lacks_local(&answer.members) && !self.absence_believed;
         let until = match self.doubt {
             _ if why.is_endless() => None,
-            Doubt::Holding(Some(until)) if since >= until => return self.believe(now, answer),
-            Doubt::Holding(Some(until)) => Some(until),
+            Doubt::Holding { until: Some(until), absent: before } if before || !absent => {
+                if asked.since >= until {
+                    return self.believe(now, answer);
+                }
+                Some(until)
+            }
             _ => Some(now + self.settings.repair_grace),
         };
-        self.doubt = if why.is_endless() { Doubt::Waiting } else { Doubt::Holding(until) };
+        self.doubt = if why.is_endless() { Doubt::Waiting } else { Doubt::Holding { until, absent } };
         // Whatever hides the local node may have lost others, too.
-        self.unproven |= why.is_own();
+        self.unproven |= absent || why == Why::Nobody;
         if is_faint(&answer) {
             let recheck = now + RECHECK;
             self.ask_anew(now);
@@ -508,14 +517,14 @@ impl Machine {
     /// Nothing has been seen for a while: what is held may have changed, and the server may have lost its state.
     fn interrupted(&mut self) {
         self.unproven = self.believed.is_some();
-        if let Doubt::Holding(until) = &mut self.doubt {
+        if let Doubt::Holding { until, .. } = &mut self.doubt {
             *until = None;
         }
     }
 
     /// What was held has held: it is asked for once more, and believed if it is still so.
     fn hold_is_over(&mut self, now: Timestamp) {
-        let Doubt::Holding(Some(until)) = self.doubt else { return };
+        let Doubt::Holding { until: Some(until), .. } = self.doubt else { return };
         if now < until {
             return;
         }

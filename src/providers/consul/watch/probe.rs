@@ -67,7 +67,7 @@ impl Machine {
     fn next_probe(&mut self, now: Timestamp) -> Timestamp {
         let interval = self.settings.probe_interval;
         // A doubt without an end is no reason to hurry.
-        if self.failing || self.behind.is_some() || matches!(self.doubt, Doubt::Confirming | Doubt::Holding(_)) {
+        if self.failing || self.behind.is_some() || matches!(self.doubt, Doubt::Confirming | Doubt::Holding { .. }) {
             now + self.jitter.scale(interval.min(HASTE), 0.5)
         } else {
             now + self.jitter.scale(interval, 0.9)
@@ -131,7 +131,7 @@ impl Machine {
     }
 
     fn judge_probe(&mut self, now: Timestamp, mark: Mark, sent: u64, asked_leader: bool) {
-        if let Doubt::Holding(until @ None) = &mut self.doubt {
+        if let Doubt::Holding { until: until @ None, .. } = &mut self.doubt {
             *until = Some(now + self.settings.repair_grace);
         }
         let (Some(index), Watch::Pending { number, asked }) = (mark.index, &self.watch) else {

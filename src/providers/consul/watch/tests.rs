@@ -1,4 +1,5 @@
 mod member;
+mod model;
 mod pace;
 mod recovery;
 mod timeline;

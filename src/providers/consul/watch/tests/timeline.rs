@@ -60,7 +60,7 @@ fn consul_point_8_what_stays_gone_after_a_server_lost_its_state_is_believed_afte
 }
 
 #[test]
-fn consul_point_8_one_entry_that_kept_its_index_shows_that_a_loss_is_genuine() {
+fn consul_point_8_entries_that_kept_their_indexes_show_that_a_loss_is_genuine() {
     let mut sim = after_an_outage();
     sim.answer_of(150, &[("b", 21), ("c", 140)]);
     assert_eq!(sim.told(), [snapshot(&["b", "c"])]);
@@ -116,6 +116,13 @@ fn consul_point_8_an_index_that_grows_past_the_one_before_the_rollback_does_not_
     sim.settle();
     assert_eq!(sim.told(), ["doubtful doubtful-answer"]);
     sim.answer_of(160, &[("a", 160), ("b", 130)]);
+    assert_eq!(sim.told(), ["heartbeat true"]);
+    // The same where no entry names its index.
+    let mut sim = restarted(&["a", "b"]);
+    sim.answer(130, &["b"]);
+    sim.settle();
+    assert_eq!(sim.told(), ["doubtful doubtful-answer"]);
+    sim.answer(160, &["a", "b"]);
     assert_eq!(sim.told(), ["heartbeat true"]);
 }
 
