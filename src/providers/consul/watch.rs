@@ -76,6 +76,8 @@ pub(super) struct Settings {
 pub(super) struct Memory {
     /// The highest index of the present timeline; 0 if none is known.
     pub(super) index: u64,
+    /// Whether the timeline broke, and what is missing since then is still held.
+    pub(super) unsettled: bool,
     /// The members last believed.
     pub(super) members: Option<Members>,
     /// Where they came from.
@@ -166,8 +168,8 @@ pub(super) struct Machine {
     bucket: Bucket,
     backoff: Backoff,
     doubt: Doubt,
-    /// The index before a break of the timeline that is not settled yet.
-    before: Option<u64>,
+    /// Whether the timeline broke, and what is missing since then is still held.
+    unsettled: bool,
     /// What is doubtful, to be repeated.
     reason: Option<ProvisioningError>,
     /// Whether the next watch has to be answered by the leader.
@@ -206,8 +208,9 @@ impl Machine {
             number: 0,
             bucket: Bucket::new(now),
             backoff: Backoff::new(FIRST, LONGEST),
-            doubt: Doubt::None,
-            before: None,
+            // What the stream before held is to be seen by this one.
+            doubt: if memory.unsettled { Doubt::Holding { until: None, absent: false } } else { Doubt::None },
+            unsettled: memory.unsettled,
             reason: None,
             ask_leader: false,
             probe: Probe::Due(first_probe),
@@ -225,7 +228,8 @@ impl Machine {
     /// What the next stream shall know.
     pub(super) fn memory(&self) -> Memory {
         Memory {
-            index: self.before.unwrap_or(self.index),
+            index: self.index,
+            unsettled: self.unsettled,
             members: self.believed.clone(),
             lineage: self.lineage.clone(),
         }
@@ -340,15 +344,14 @@ impl Machine {
         let fruitless = now.since(asked.since) < TOKEN && (asked.index.is_some() || asked_leader);
         if regressed {
             let detail = format!("the index went back from {} to {}", self.index, index.unwrap_or_default());
-            self.roll_back(now, self.index, detail);
+            self.roll_back(now, detail);
         } else if matches!(self.doubt, Doubt::None) && index == Some(self.index) && self.missing(&answer.members) > 0 {
             // One timeline has one content for each index: another has grown to the same one.
             let detail = format!("members are gone although the index is still {}", self.index);
-            self.roll_back(now, self.index.saturating_add(1), detail);
-        } else if self.before.is_none() && self.unproven && self.began_anew(&answer) {
-            // Without a doubt about it the index would settle what follows.
+            self.roll_back(now, detail);
+        } else if !self.unsettled && self.unproven && self.began_anew(&answer) {
             let detail = "members are gone after an outage, and the others have new entries";
-            self.roll_back(now, self.index, detail.to_owned());
+            self.roll_back(now, detail.to_owned());
         } else if matches!(self.doubt, Doubt::None) && is_faint(&answer) {
             self.doubt = Doubt::Confirming;
             self.ask_anew(now);
@@ -357,11 +360,9 @@ impl Machine {
             self.adopt(&answer);
             let news = match self.why(&answer) {
                 Some(why) => self.hold(now, asked, answer, why),
-                None => {
-                    self.schedule_probe(now, asked, index);
-                    self.believe(now, answer)
-                }
+                None => self.believe(now, answer),
             };
+            self.schedule_probe(now, asked, index);
             self.bucket.adapt(news || !fruitless);
             if !matches!(self.watch, Watch::Due(_)) {
                 self.watch = Watch::Due(self.bucket.next(now));
@@ -401,35 +402,23 @@ impl Machine {
     fn adopt(&mut self, answer: &WatchAnswer) {
         let index = answer.mark.index;
         if let Some(index) = index {
-            if matches!(self.doubt, Doubt::Confirming)
-                && self.before.is_some_and(|before| index >= before)
-                && !self.is_another_lineage(answer)
-            {
-                // What looked like a rollback was a server that lagged behind. Later an index as high shows nothing: it
-                // rises while the members register again.
-                self.before = None;
-            }
             self.index = index;
         }
         self.ask = Some(index.unwrap_or(1).max(1));
     }
 
-    /// Whether the answer lacks members, and those that were there before have not kept their entries.
+    /// Whether the answer lacks members, and the others have not kept their entries. A server that names no entries'
+    /// indexes shows nothing; where nobody is left, nobody proves anything.
     fn began_anew(&self, answer: &WatchAnswer) -> bool {
-        self.is_another_lineage(answer) && self.missing(&answer.members) > 0
-    }
-
-    /// Whether hardly anybody has kept its entry. A server that names no entries' indexes shows nothing; where nobody is left,
-    /// nobody proves anything.
-    fn is_another_lineage(&self, answer: &WatchAnswer) -> bool {
         let told = answer.members.is_empty() || !answer.lineage.is_empty();
-        told && !self.lineage.is_empty() && !answer.lineage.continues(&self.lineage)
+        let another = told && !self.lineage.is_empty() && !answer.lineage.continues(&self.lineage);
+        another && self.missing(&answer.members) > 0
     }
 
-    /// The answer, or the probe, is of another timeline than ours, in which nothing below `before` counts: everything
-    /// is asked anew.
-    fn roll_back(&mut self, now: Timestamp, before: u64, detail: String) {
-        self.before = Some(self.before.unwrap_or(0).max(before));
+    /// The answer, or the probe, is of another timeline than ours: everything is asked anew. An index that reaches ours
+    /// again does not settle it: it rises while the members register again.
+    fn roll_back(&mut self, now: Timestamp, detail: String) {
+        self.unsettled = true;
         self.index = 0;
         self.doubt = Doubt::Confirming;
         self.ask_anew(now);
@@ -438,7 +427,7 @@ impl Machine {
 
     /// How many of the believed members the answer lacks, if it comes from after a break of the timeline.
     fn lost(&self, members: &Members) -> usize {
-        if self.before.is_some() { self.missing(members) } else { 0 }
+        if self.unsettled { self.missing(members) } else { 0 }
     }
 
     fn missing(&self, members: &Members) -> usize {
@@ -479,7 +468,7 @@ impl Machine {
     /// Reports the set; whether it was news.
     fn believe(&mut self, now: Timestamp, answer: WatchAnswer) -> bool {
         self.doubt = Doubt::None;
-        self.before = None;
+        self.unsettled = false;
         self.reason = None;
         self.behind_grace = probe::BEHIND_GRACE;
         self.unproven = false;

@@ -122,6 +122,11 @@ impl World {
         !self.down && !self.frozen
     }
 
+    /// Whether a watch is held.
+    fn is_watched(&self) -> bool {
+        self.watch.is_some_and(|(_, index, _)| index == Some(self.changed))
+    }
+
     fn change(&mut self) {
         self.index += 1 + self.dice.next() % 3;
         self.changed = self.index;
@@ -207,7 +212,8 @@ impl World {
                 self.tell(format!("makes a backup at {}", self.changed));
                 self.backup = (self.entries.clone(), self.changed);
             }
-            7 if self.serves() && self.backup.1 < self.changed => {
+            // One that is restored while nobody watches, and outgrown at once, cannot be told from a genuine loss.
+            7 if self.serves() && self.is_watched() && self.backup.1 < self.changed => {
                 self.tell(format!("is restored to {}", self.backup.1));
                 // A wait is answered with what it had before.
                 self.answer_watch();

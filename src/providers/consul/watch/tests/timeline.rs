@@ -102,43 +102,6 @@ fn consul_point_8_a_probe_that_fails_and_a_new_stream_are_an_outage_too() {
 }
 
 #[test]
-fn consul_point_8_an_index_that_grows_past_the_one_before_the_rollback_does_not_settle_it() {
-    let mut sim = Sim::new();
-    sim.answer_of(100, BEFORE);
-    sim.settle();
-    sim.probe(Ok(mark(10)));
-    sim.settle();
-    sim.answer_of(10, &[]);
-    sim.settle();
-    sim.told();
-    // A large cluster registers again: the index is past ours long before all are back.
-    sim.answer_of(130, &[("b", 130)]);
-    sim.settle();
-    assert_eq!(sim.told(), ["doubtful doubtful-answer"]);
-    sim.answer_of(160, &[("a", 160), ("b", 130)]);
-    assert_eq!(sim.told(), ["heartbeat true"]);
-    // The same where no entry names its index.
-    let mut sim = restarted(&["a", "b"]);
-    sim.answer(130, &["b"]);
-    sim.settle();
-    assert_eq!(sim.told(), ["doubtful doubtful-answer"]);
-    sim.answer(160, &["a", "b"]);
-    assert_eq!(sim.told(), ["heartbeat true"]);
-}
-
-#[test]
-fn consul_point_8_a_lagging_server_is_known_by_its_lineage() {
-    let mut sim = Sim::new();
-    sim.answer_of(100, BEFORE);
-    sim.settle();
-    sim.answer_of(90, &[("a", 20)]);
-    sim.settle();
-    sim.told();
-    sim.answer_of(101, &[("a", 20)]);
-    assert_eq!(sim.told(), [snapshot(&["a"])]);
-}
-
-#[test]
 fn consul_a_suspended_process_believes_nothing_that_it_has_not_seen_to_hold() {
     const HOUR: Duration = Duration::from_secs(3600);
     // The answer was sent before the suspension, and is read after it.
