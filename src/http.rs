@@ -88,7 +88,9 @@ impl Client {
         if let Some((name, secret)) = request.credential {
             head = head.header(HeaderName::from_static(name), self.stand_in(request.doing, secret)?);
         }
-        let response = match request.body {
+        // A request of another method has a body, if an empty one: without a length it would be sent in chunks.
+        let body = request.body.or((request.method != Method::GET).then_some(&[]));
+        let response = match body {
             None => head.body(()).map_err(ureq::Error::from).and_then(|whole| self.run(whole, request.answer_timeout)),
             Some(body) => {
                 let whole = head.header(CONTENT_TYPE, "application/json").body(body);

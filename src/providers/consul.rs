@@ -1,13 +1,19 @@
 //! Consul: the members are the healthy instances of a service.
 //!
 //! The provider watches the health endpoint of one service through one agent. What the agent answers is not taken at
-//! face value: `watch` decides what is believed. `query` is what is asked, `mark` what an answer's head says, and `wire` turns its body into nodes, by the conventions of protoactor-go, so
-//! that mixed clusters see each other. `stream` and `connection` do the work; `config` reads the definition.
+//! face value: `watch` decides what is believed. `query` is what is asked, `mark` what an answer's head says, and `wire`
+//! turns its body into nodes, by the conventions of protoactor-go, so that mixed clusters see each other. In member
+//! mode `registration` keeps the local node registered, and `presence` is what it and the watch tell each other. `access`
+//! proves the token's rights. `stream`, `connection` and `agent` do the work; `config` reads the definition.
 
+mod access;
+mod agent;
 mod config;
 mod connection;
 mod mark;
+mod presence;
 mod query;
+mod registration;
 mod stream;
 mod watch;
 mod wire;
@@ -17,16 +23,21 @@ use std::time::Duration;
 
 use crossbeam_channel::{after, select};
 
+use self::access::Rights;
+use self::agent::Agent;
 use self::config::Config;
 use self::connection::{Ask, Connection, Reply};
+use self::presence::Presence;
 use self::query::Consistency;
+use self::registration::{ConsulRegistration, Definition, Tenancy};
 use self::stream::{ConsulStream, Parts, SharedMemory};
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::http::CredentialReader;
 use crate::provider::{
     CancelToken, Capabilities, ClusterProvider, ProviderDescriptor, ProviderEnvironment, ProviderFactory, ProviderKind,
-    ProviderStream,
+    ProviderStream, Registration,
 };
+use crate::topology::ClusterNode;
 
 /// Makes providers of the kind `consul`, each of which watches one service through one agent.
 ///
@@ -46,12 +57,14 @@ use crate::provider::{
 /// | `datacenter` | the agent's | 1 to 255 bytes | where the service is |
 /// | `consistency` | `default` | `default`, `stale`, `consistent` | who may answer; `stale` spares the leader |
 /// | `max-stale` | `10s` | 100 ms to 10 min | an answer of a server that has been without its leader for longer is asked of the leader |
-/// | `repair-grace` | `9s` | 100 ms to 10 min | how long members that are gone after an index rollback must stay gone before that is believed: three times the TTL of their checks |
+/// | `repair-grace` | `9s` | 100 ms to 10 min | how long members that are gone after an index rollback must stay gone before that is believed; by default three times `ttl` |
 /// | `probe-interval` | `2s` | 100 ms to 5 s | how often the index is asked for beside the watch |
 /// | `probe-timeout` | `2s` | 100 ms to 5 s | how long that may take |
 /// | `connect-timeout` | `2s` | 100 ms to 30 s | how long a name look-up, and a connect, may take |
 /// | `answer-timeout` | `10s` | 100 ms to 1 min | how much later than due an answer may begin |
 /// | `max-body` | `64MiB` | `1KiB` to `1024MiB` | the largest answer accepted, decompressed; an instance has about 2.6 kB |
+/// | `ttl` | `3s` | 1 s to 1 min | member mode: how long the local node's check passes without a heartbeat; three are sent in that time |
+/// | `deregister-after` | `60s` | 1 min to 24 h | member mode: how long the check may be critical before Consul removes the node |
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ConsulFactory;
 
@@ -92,8 +105,14 @@ impl ProviderFactory for ConsulFactory {
         descriptor: &ProviderDescriptor,
         environment: &ProviderEnvironment,
     ) -> Result<Arc<dyn ClusterProvider>, ProvisioningError> {
+        let config = Arc::new(Config::read(descriptor)?);
+        let local = environment.local_node.as_deref();
+        let define = |node| Member::new(node, &config);
+        let member = local.map(define).transpose().map_err(|error| error.with_provider(&descriptor.id))?;
         Ok(Arc::new(ConsulProvider {
-            config: Arc::new(Config::read(descriptor)?),
+            presence: Arc::new(Presence::new(local.map(|node| node.id().clone()))),
+            member,
+            config,
             descriptor: descriptor.clone(),
             environment: environment.clone(),
             memory: SharedMemory::default(),
@@ -101,12 +120,28 @@ impl ProviderFactory for ConsulFactory {
     }
 }
 
-/// Watches one service through one agent.
+/// What a provider needs to register the local node.
+struct Member {
+    definition: Definition,
+    tenancy: Tenancy,
+}
+
+impl Member {
+    fn new(node: &ClusterNode, config: &Config) -> Result<Self, ProvisioningError> {
+        let definition = Definition::new(node, config.query.service(), config.ttl, config.deregister_after)?;
+        Ok(Self { definition, tenancy: Tenancy::new(config, node.id().as_str()) })
+    }
+}
+
+/// Watches one service through one agent, and in member mode registers the local node in it.
 struct ConsulProvider {
     descriptor: ProviderDescriptor,
     config: Arc<Config>,
     environment: ProviderEnvironment,
     memory: SharedMemory,
+    presence: Arc<Presence>,
+    /// In member mode.
+    member: Option<Member>,
 }
 
 impl ConsulProvider {
@@ -125,7 +160,7 @@ impl ConsulProvider {
         let limit = after(self.config.connect_timeout * 3 + answer_timeout);
         select! {
             recv(connection.replies()) -> reply => match reply {
-                Ok(Reply::Watch(_, result)) => result.map(drop),
+                Ok(Reply::Watch(_, result)) => self.check_rights(!result?.members.is_empty(), cancel),
                 Ok(Reply::Probe(result)) => result.map(drop),
                 Err(_) => error(ErrorCode::StreamFailed, "the connection's thread has ended"),
             },
@@ -135,13 +170,21 @@ impl ConsulProvider {
     }
 }
 
+impl ConsulProvider {
+    fn check_rights(&self, sees_instances: bool, cancel: &CancelToken) -> Result<(), ProvisioningError> {
+        let rights = Rights { service: self.config.query.service(), registers: self.member.is_some(), sees_instances };
+        let mut agent = Agent::new(&self.config, self.credential());
+        access::prove(&mut agent, &rights, self.config.answer_timeout, cancel)
+    }
+}
+
 impl ClusterProvider for ConsulProvider {
     fn descriptor(&self) -> &ProviderDescriptor {
         &self.descriptor
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::WATCH
+        Capabilities::WATCH_AND_REGISTER
     }
 
     /// Each probe that finds the index unchanged confirms the data. One may be late or lost without the data being
@@ -150,8 +193,8 @@ impl ClusterProvider for ConsulProvider {
         Some(self.config.probe_interval * 2 + self.config.probe_timeout)
     }
 
-    /// Reads the service once, which also shows whether the token is known and the answer decodes. A token whose rights
-    /// do not suffice may be answered with an empty list, which cannot be told from an empty service here.
+    /// Reads the service once, which also shows whether the token is known and the answer decodes; and asks whether the
+    /// token's rights suffice, in member mode to register too.
     fn check_connectivity(&self, cancel: &CancelToken) -> Result<(), ProvisioningError> {
         self.check(cancel).map_err(|error| error.with_provider(&self.descriptor.id))
     }
@@ -163,7 +206,32 @@ impl ClusterProvider for ConsulProvider {
             credential: self.credential(),
             clock: Arc::clone(&self.environment.clock),
             memory: Arc::clone(&self.memory),
+            presence: Arc::clone(&self.presence),
         };
         Ok(Box::new(ConsulStream::open(parts, cancel)?))
+    }
+
+    fn join(&self, node: &ClusterNode, cancel: &CancelToken) -> Result<Box<dyn Registration>, ProvisioningError> {
+        let named = |error: ProvisioningError| error.with_provider(&self.descriptor.id);
+        let Member { definition, tenancy } = match &self.member {
+            Some(member) if self.presence.local() == Some(node.id()) => member,
+            _ => {
+                let detail = "the provider was not made for this node";
+                return Err(named(ProvisioningError::new(
+                    ErrorCode::Unsupported,
+                    "registering the local node",
+                    detail,
+                )));
+            }
+        };
+        let parts = registration::Parts {
+            config: Arc::clone(&self.config),
+            credential: self.credential(),
+            clock: Arc::clone(&self.environment.clock),
+            definition: definition.clone(),
+            presence: Arc::clone(&self.presence),
+            tenancy: tenancy.clone(),
+        };
+        Ok(Box::new(ConsulRegistration::join(parts, cancel).map_err(named)?))
     }
 }

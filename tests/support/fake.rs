@@ -1,6 +1,6 @@
 //! An HTTP server that says whatever a test wants, however odd.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -12,8 +12,10 @@ pub struct Request {
     pub at: Instant,
     /// The number of the request, from 0.
     pub number: usize,
+    pub method: String,
     pub target: String,
     pub headers: Vec<(String, String)>,
+    pub body: String,
 }
 
 impl Request {
@@ -80,7 +82,8 @@ impl Fake {
 
     /// The requests of the watch.
     pub fn watches(&self) -> Vec<Request> {
-        self.requests().into_iter().filter(|request| !request.is_probe()).collect()
+        let is_watch = |request: &Request| !request.is_probe() && request.target.starts_with("/v1/health/");
+        self.requests().into_iter().filter(is_watch).collect()
     }
 
     pub fn connections(&self) -> usize {
@@ -91,16 +94,23 @@ impl Fake {
 fn read(reader: &mut BufReader<TcpStream>) -> Option<Request> {
     let mut line = String::new();
     reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
-    let target = line.split(' ').nth(1)?.to_owned();
+    let mut words = line.split(' ');
+    let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
     let mut headers = Vec::new();
     loop {
         let mut line = String::new();
         reader.read_line(&mut line).ok()?;
         match line.trim_end().split_once(": ") {
             Some((key, value)) => headers.push((key.to_owned(), value.to_owned())),
-            None => return Some(Request { at: Instant::now(), number: 0, target, headers }),
+            None => break,
         }
     }
+    let mut request = Request { at: Instant::now(), number: 0, method, target, headers, body: String::new() };
+    let length = request.header("content-length").map_or(0, |length| length.parse().unwrap());
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    request.body = String::from_utf8(body).unwrap();
+    Some(request)
 }
 
 /// Sends a whole answer.

@@ -5,14 +5,20 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use cluster_provisioning::{
-    CancelToken, ClusterProvider, ConsulFactory, ErrorCode, ProviderDescriptor, ProviderEnvironment, ProviderEvent,
-    ProviderFactory, Secret, Secrets, SystemClock,
+    CancelToken, ClusterNode, ClusterProvider, ConsulFactory, ErrorCode, ProviderDescriptor, ProviderEnvironment,
+    ProviderEvent, ProviderFactory, Secret, Secrets, SystemClock,
 };
 use crossbeam_channel::{Receiver, unbounded};
 
 pub fn provider(descriptor: &ProviderDescriptor) -> Arc<dyn ClusterProvider> {
+    provider_of(descriptor, None)
+}
+
+/// A provider for the service of `local_node`, in member mode if there is one.
+pub fn provider_of(descriptor: &ProviderDescriptor, local_node: Option<ClusterNode>) -> Arc<dyn ClusterProvider> {
     let secrets = Secrets::new([("consul".to_owned(), Secret::new(TOKEN))]);
-    let environment = ProviderEnvironment { clock: SystemClock::shared(), secrets, local_node: None };
+    let environment =
+        ProviderEnvironment { clock: SystemClock::shared(), secrets, local_node: local_node.map(Arc::new) };
     ConsulFactory.validate(descriptor).unwrap();
     ConsulFactory.create(descriptor, &environment).unwrap()
 }

@@ -17,12 +17,14 @@ const PARAMETERS: &[&str] = &[
     "connect-timeout",
     "consistency",
     "datacenter",
+    "deregister-after",
     "max-body",
     "max-stale",
     "probe-interval",
     "probe-timeout",
     "repair-grace",
     "service",
+    "ttl",
     "wait",
 ];
 /// The longest service or datacenter name, in bytes; Consul's own limit for what DNS shall show is 63.
@@ -55,6 +57,10 @@ pub(super) struct Config {
     /// How much longer than due an answer may take.
     pub(super) answer_timeout: Duration,
     pub(super) max_body: usize,
+    /// How long the local node's check passes without a heartbeat.
+    pub(super) ttl: Duration,
+    /// How long it may be critical before Consul removes the node.
+    pub(super) deregister_after: Duration,
 }
 
 impl Config {
@@ -64,6 +70,7 @@ impl Config {
     /// A code of the validation category, with the field and the reason.
     pub(super) fn read(descriptor: &ProviderDescriptor) -> Result<Self, ProvisioningError> {
         descriptor.only_parameters(PARAMETERS)?;
+        let ttl = descriptor.duration("ttl", secs(3), secs(1)..=secs(60))?;
         let service = name(descriptor, "service", descriptor.required("service")?)?;
         let datacenter = match descriptor.parameters.get("datacenter") {
             Some(datacenter) => Some(name(descriptor, "datacenter", datacenter)?),
@@ -76,14 +83,17 @@ impl Config {
             wait: descriptor.duration("wait", secs(60), secs(1)..=secs(600))?,
             consistency: consistency(descriptor)?,
             max_stale: descriptor.duration("max-stale", secs(10), millis(100)..=secs(600))?,
-            // Members refresh a TTL of 3 s and find the loss of their registration by it: three of these.
-            repair_grace: descriptor.duration("repair-grace", secs(9), millis(100)..=secs(600))?,
+            // Members find the loss of their registration by their heartbeats: three TTLs leave time to repair it.
+            repair_grace: descriptor.duration("repair-grace", ttl * 3, millis(100)..=secs(600))?,
             // A sign of life is due every 5 s.
             probe_interval: descriptor.duration("probe-interval", secs(2), millis(100)..=secs(5))?,
             probe_timeout: descriptor.duration("probe-timeout", secs(2), millis(100)..=secs(5))?,
             connect_timeout: descriptor.duration("connect-timeout", secs(2), millis(100)..=secs(30))?,
             answer_timeout: descriptor.duration("answer-timeout", secs(10), millis(100)..=secs(60))?,
             max_body: max_body(descriptor)?,
+            ttl,
+            // Consul takes less than a minute for a minute.
+            deregister_after: descriptor.duration("deregister-after", secs(60), secs(60)..=secs(24 * 3600))?,
         })
     }
 }

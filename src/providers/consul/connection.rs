@@ -19,7 +19,7 @@ use crate::http::{Client, CredentialReader, Method, Request};
 use crate::provider::{CancelGuard, CancelToken};
 
 /// The header in which a token travels.
-const TOKEN_HEADER: &str = "x-consul-token";
+pub(super) const TOKEN_HEADER: &str = "x-consul-token";
 
 /// What a connection asks, and what it makes of the answer.
 #[derive(Debug)]

@@ -23,7 +23,7 @@ pub(super) struct Query {
 /// No instance has this tag: the probe asks for it, so that an answer has the index and no entries. The server compares
 /// tags before it gathers an instance's checks, which makes this the cheapest of its questions; a filter expression
 /// would be evaluated on every whole entry.
-const NOBODYS_TAG: &str = "cluster-provisioning-probe";
+pub(super) const NOBODYS_TAG: &str = "cluster-provisioning-probe";
 
 impl Query {
     pub(super) fn new(service: &str, datacenter: Option<&str>) -> Self {
@@ -32,6 +32,11 @@ impl Query {
             path.push_str(&format!("dc={}&", encode(datacenter)));
         }
         Self { service: service.to_owned(), path }
+    }
+
+    /// The parameters that calls to the agent itself carry, without a joint before or after; empty if there are none.
+    pub(super) fn agent_scope(&self) -> &str {
+        ""
     }
 
     pub(super) fn service(&self) -> &str {

@@ -10,6 +10,7 @@ use crossbeam_channel::{after, select};
 
 use super::config::Config;
 use super::connection::{Ask, Connection, Reply};
+use super::presence::Presence;
 use super::watch::{Input, Machine, Memory, Output, Settings};
 use crate::clock::Clock;
 use crate::error::{ErrorCode, ProvisioningError};
@@ -29,6 +30,7 @@ pub(super) struct Parts {
     pub(super) credential: CredentialReader,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) memory: SharedMemory,
+    pub(super) presence: Arc<Presence>,
 }
 
 /// A watch of one service.
@@ -38,6 +40,8 @@ pub(super) struct ConsulStream {
     clock: Arc<dyn Clock>,
     cancel: CancelToken,
     memory: SharedMemory,
+    #[allow(dead_code)]
+    presence: Arc<Presence>,
     machine: Machine,
     watch: Connection,
     probe: Connection,
@@ -50,7 +54,7 @@ impl ConsulStream {
     /// # Errors
     /// [`ErrorCode::ThreadRefused`].
     pub(super) fn open(parts: Parts, cancel: &CancelToken) -> Result<Self, ProvisioningError> {
-        let Parts { id, config, credential, clock, memory } = parts;
+        let Parts { id, config, credential, clock, memory, presence } = parts;
         let settings = Settings {
             consistency: config.consistency,
             max_stale: config.max_stale,
@@ -69,6 +73,7 @@ impl ConsulStream {
             clock,
             cancel: cancel.clone(),
             memory,
+            presence,
             events: VecDeque::new(),
         };
         stream.act();

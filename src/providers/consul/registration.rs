@@ -1,0 +1,268 @@
+//! The registration of the local node: carries out what [`Heartbeat`] and [`Repair`] decide, on the thread and the
+//! connection that the registration has for itself.
+
+mod definition;
+mod heartbeat;
+mod repair;
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crossbeam_channel::Receiver;
+
+pub(super) use self::definition::Definition;
+use self::heartbeat::Heartbeat;
+use self::repair::{Loss, Repair, Step};
+use super::agent::{Agent, Call, refusal};
+use super::config::Config;
+use super::presence::{Presence, Standing};
+use crate::clock::{Clock, Timestamp};
+use crate::error::{ErrorCode, ProvisioningError};
+use crate::http::{CredentialReader, Method};
+use crate::provider::{CancelToken, Registration};
+use crate::secret::Secret;
+
+const REGISTERING: &str = "registering the local node";
+const RENEWING: &str = "renewing the registration of the local node";
+const LEAVING: &str = "deregistering the local node";
+/// The shortest pause between two rounds.
+const SHORTEST: Duration = Duration::from_millis(10);
+
+/// What a registration needs.
+pub(super) struct Parts {
+    pub(super) config: Arc<Config>,
+    pub(super) credential: CredentialReader,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) definition: Definition,
+    pub(super) presence: Arc<Presence>,
+    pub(super) tenancy: Tenancy,
+}
+
+/// The local node's registration with one agent.
+pub(super) struct ConsulRegistration {
+    config: Arc<Config>,
+    agent: Agent,
+    clock: Arc<dyn Clock>,
+    definition: Definition,
+    presence: Arc<Presence>,
+    tenancy: Tenancy,
+    heartbeat: Heartbeat,
+    repair: Repair,
+    /// The token under which the node is registered, with which the agent writes the catalog.
+    token: Option<Secret>,
+}
+
+impl ConsulRegistration {
+    /// Registers the node.
+    ///
+    /// # Errors
+    /// Why it could not be registered.
+    pub(super) fn join(parts: Parts, cancel: &CancelToken) -> Result<Self, ProvisioningError> {
+        let Parts { config, credential, clock, definition, presence, tenancy } = parts;
+        let now = clock.now();
+        let mut registration = Self {
+            agent: Agent::new(&config, credential),
+            heartbeat: Heartbeat::new(config.ttl, RandomState::new().hash_one(now), now),
+            repair: Repair::new(now),
+            config,
+            clock,
+            definition,
+            presence,
+            tenancy,
+            token: None,
+        };
+        registration.work(cancel)?;
+        Ok(registration)
+    }
+
+    /// Does what is due: registers, or repairs the registration, and lets the check pass.
+    fn work(&mut self, cancel: &CancelToken) -> Result<(), ProvisioningError> {
+        let token = self.agent.credential()?;
+        if self.presence.absent().try_recv().is_ok() {
+            self.repair.lost(Loss::Unseen, self.clock.now());
+        }
+        if self.token.as_ref().map(Secret::expose) != token.as_ref().map(Secret::expose) {
+            self.repair.lost(Loss::Credential, self.clock.now());
+        }
+        self.register_if_due(token.as_ref(), cancel)?;
+        if self.heartbeat.due() <= self.clock.now() {
+            self.pass(token.as_ref(), cancel)?;
+            // A check that is unknown is not waited for: the node is registered again at once, unless it just was.
+            self.register_if_due(token.as_ref(), cancel)?;
+        }
+        Ok(())
+    }
+
+    fn register_if_due(&mut self, token: Option<&Secret>, cancel: &CancelToken) -> Result<(), ProvisioningError> {
+        let Some(step) = self.repair.step(self.clock.now()) else { return Ok(()) };
+        if step == Step::Replace {
+            log::info!("the watch keeps not showing the local node: deregistering it before it is registered again");
+            self.deregister(self.config.answer_timeout, cancel)?;
+        }
+        let done = self.register(token, cancel);
+        let now = self.clock.now();
+        match done {
+            Ok(()) => {
+                self.repair.registered(now);
+                self.heartbeat.hurry(now);
+                self.token = token.cloned();
+                self.presence.set_standing(Standing::Registered);
+            }
+            Err(_) => self.repair.failed(now, self.heartbeat.interval()),
+        }
+        done
+    }
+
+    fn register(&mut self, token: Option<&Secret>, cancel: &CancelToken) -> Result<(), ProvisioningError> {
+        let call = Call {
+            method: Method::PUT,
+            path: "/v1/agent/service/register",
+            body: Some(self.definition.document()),
+            answer_timeout: self.config.answer_timeout,
+            doing: REGISTERING,
+        };
+        let answer = self.agent.call(&call, token, cancel)?;
+        match answer.status {
+            200 => Ok(()),
+            _ => Err(refusal(&answer, token, ErrorCode::RegistrationFailed, REGISTERING)),
+        }
+    }
+
+    fn pass(&mut self, token: Option<&Secret>, cancel: &CancelToken) -> Result<(), ProvisioningError> {
+        let sent = self.clock.now();
+        let call = Call {
+            method: Method::PUT,
+            path: &self.definition.pass_path(),
+            body: None,
+            answer_timeout: self.heartbeat.interval(),
+            doing: RENEWING,
+        };
+        let outcome = self.agent.call(&call, token, cancel).and_then(|answer| match answer.status {
+            200 => Ok(true),
+            // Consul says 404, and before 1.12 said 500, of a check that it does not know.
+            404 | 500 => Ok(false),
+            _ => Err(refusal(&answer, token, ErrorCode::BackendUnavailable, RENEWING)),
+        });
+        let now = self.clock.now();
+        match outcome {
+            Ok(true) => self.heartbeat.passed(sent, now),
+            Ok(false) => {
+                self.heartbeat.failed(sent, now);
+                self.repair.lost(Loss::Agent, now);
+            }
+            Err(error) => {
+                self.heartbeat.failed(sent, now);
+                return Err(self.say_if_lapsed(error, now));
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds how long the others have not seen the node by now.
+    fn say_if_lapsed(&self, error: ProvisioningError, now: Timestamp) -> ProvisioningError {
+        match self.heartbeat.lapsed(now) {
+            None => error,
+            Some(lapsed) => {
+                let detail = format!("{}; the node's check has been critical for {lapsed:.0?}", error.detail());
+                ProvisioningError::new(error.code(), RENEWING, detail)
+            }
+        }
+    }
+
+    fn deregister(&mut self, answer_timeout: Duration, cancel: &CancelToken) -> Result<(), ProvisioningError> {
+        // A token that cannot be read now was read before: the last one is used.
+        let token = self.agent.credential()?;
+        let call = Call {
+            method: Method::PUT,
+            path: &self.definition.deregister_path(),
+            body: None,
+            answer_timeout,
+            doing: LEAVING,
+        };
+        let answer = self.agent.call(&call, token.as_ref(), cancel)?;
+        match answer.status {
+            // Whoever is unknown is gone.
+            200 | 404 => Ok(()),
+            500 if answer.excerpt(token.as_ref()).starts_with("Unknown service") => Ok(()),
+            _ => Err(refusal(&answer, token.as_ref(), ErrorCode::BackendUnavailable, LEAVING)),
+        }
+    }
+}
+
+impl Registration for ConsulRegistration {
+    fn renew_interval(&self) -> Duration {
+        let due = self.repair.due().map_or(self.heartbeat.due(), |due| due.min(self.heartbeat.due()));
+        due.since(self.clock.now()).max(SHORTEST)
+    }
+
+    fn early_renewal(&self) -> Receiver<()> {
+        self.presence.absent().clone()
+    }
+
+    fn renew(&mut self, cancel: &CancelToken) -> Result<(), ProvisioningError> {
+        self.work(cancel)
+    }
+
+    fn leave(&mut self, budget: Duration) -> Result<(), ProvisioningError> {
+        self.presence.set_standing(Standing::Left);
+        if self.tenancy.is_shared() {
+            return Ok(());
+        }
+        let started = self.clock.now();
+        // The connection may have died since the last heartbeat: one that fails at once is tried again on a new one.
+        let attempt = self.deregister(budget, &CancelToken::new());
+        match attempt {
+            Err(error) if error.code() == ErrorCode::BackendUnavailable => {
+                let left = budget.saturating_sub(self.clock.now().since(started));
+                if left < SHORTEST { Err(error) } else { self.deregister(left, &CancelToken::new()) }
+            }
+            other => other,
+        }
+    }
+}
+
+/// Which agents and services the providers of this process register which nodes with. A definition that is replaced by
+/// another for the same agent must not deregister what the other has registered already.
+static TENANTS: Mutex<BTreeMap<String, usize>> = Mutex::new(BTreeMap::new());
+
+/// One provider's share in a registration.
+#[derive(Debug)]
+pub(super) struct Tenancy(Arc<Tenant>);
+
+#[derive(Debug)]
+struct Tenant(String);
+
+impl Tenancy {
+    /// A provider's share in the registration of that node with that agent.
+    pub(super) fn new(config: &Config, node: &str) -> Self {
+        let key = format!("{}\n{}\n{node}", config.target.base(), config.query.agent_scope());
+        *TENANTS.lock().unwrap_or_else(PoisonError::into_inner).entry(key.clone()).or_default() += 1;
+        Self(Arc::new(Tenant(key)))
+    }
+
+    /// Whether another provider has a share too.
+    fn is_shared(&self) -> bool {
+        TENANTS.lock().unwrap_or_else(PoisonError::into_inner).get(&self.0.0).is_some_and(|count| *count > 1)
+    }
+}
+
+/// The same provider's share.
+impl Clone for Tenancy {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl Drop for Tenant {
+    fn drop(&mut self) {
+        let mut tenants = TENANTS.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = tenants.get_mut(&self.0) {
+            *count -= 1;
+            if *count == 0 {
+                tenants.remove(&self.0);
+            }
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! What it takes to be registered, and to be so again, as a state machine without threads or a clock: what was learned
+//! and the time go in, the next step and its time come out.
+//!
+//! A registration is lost in two places. The *agent* lost it (it restarted with an empty state, an operator deregistered
+//! the node, Consul reaped it): the heartbeat is answered that the check is unknown. The *catalog* lost it (a snapshot
+//! was restored, a server's state is gone), though the agent still has it: only the watch sees that, and the agent would
+//! notice at its next full synchronisation, in a minute or more. Both are repaired alike: the node is registered again,
+//! which makes the agent write the catalog. Where that does not help several times in a row, the node is first
+//! deregistered: an agent may take an equal registration for one that needs no writing.
+//!
+//! The first repair is made at once; those that follow it without effect come slower and slower, since a node that its
+//! own watch must not see (rights, a filter, maintenance) would else write to the catalog for ever.
+
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+
+/// The pause before the second of several repairs in a row; doubles.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// The longest pause between repairs that follow a loss at the agent.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// The longest pause between repairs for a watch that keeps not showing the node.
+const LONGEST_UNSEEN_PAUSE: Duration = Duration::from_secs(30);
+/// After how many repairs in a row without effect the node is deregistered before it is registered.
+const REPLACE_AFTER: u32 = 3;
+/// How long no loss must be found for the next one to be repaired at once.
+const CALM: Duration = Duration::from_secs(60);
+
+/// What to do now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Register the node.
+    Register,
+    /// Deregister it, then register it.
+    Replace,
+}
+
+/// Where the registration is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Loss {
+    /// The agent does not know it.
+    Agent,
+    /// The watch does not show it.
+    Unseen,
+    /// It is registered under a credential that is no longer the present one, with which the agent would write.
+    Credential,
+}
+
+/// The state of the registration.
+#[derive(Clone, Debug)]
+pub(super) struct Repair {
+    /// When to register, and what for; `None`: nothing is known to be lost.
+    due: Option<(Timestamp, Option<Loss>)>,
+    /// Repairs in a row, each within [`CALM`] of the one before.
+    in_a_row: u32,
+    /// When the last registration succeeded.
+    registered: Option<Timestamp>,
+}
+
+impl Repair {
+    /// Nothing is registered yet: that is due at once.
+    pub(super) fn new(now: Timestamp) -> Self {
+        Self { due: Some((now, None)), in_a_row: 0, registered: None }
+    }
+
+    /// When [`step`](Self::step) has something to do.
+    pub(super) fn due(&self) -> Option<Timestamp> {
+        self.due.map(|(due, _)| due)
+    }
+
+    /// What to do now, if anything.
+    pub(super) fn step(&self, now: Timestamp) -> Option<Step> {
+        let (due, loss) = self.due?;
+        let replaces = loss == Some(Loss::Unseen) && self.in_a_row > REPLACE_AFTER;
+        (due <= now).then_some(if replaces { Step::Replace } else { Step::Register })
+    }
+
+    /// A loss was found.
+    pub(super) fn lost(&mut self, loss: Loss, now: Timestamp) {
+        if self.due.is_some() {
+            // Known already; what follows takes care of this too.
+            return;
+        }
+        let last = self.registered.unwrap_or_default();
+        if loss == Loss::Credential || now.since(last) >= CALM.max(pause(self.in_a_row, loss) * 2) {
+            self.in_a_row = 0;
+        }
+        // What the watch sees may be older than the last registration: the pause counts from that.
+        let due = now.max(last + pause(self.in_a_row, loss));
+        self.due = Some((due, Some(loss)));
+        self.in_a_row = self.in_a_row.saturating_add(1);
+    }
+
+    /// The node was registered.
+    pub(super) fn registered(&mut self, now: Timestamp) {
+        self.due = None;
+        self.registered = Some(now);
+    }
+
+    /// Registering failed: it is tried again after `pause`.
+    pub(super) fn failed(&mut self, now: Timestamp, pause: Duration) {
+        let loss = self.due.and_then(|(_, loss)| loss);
+        self.due = Some((now + pause.min(LONGEST_PAUSE), loss));
+    }
+}
+
+fn pause(in_a_row: u32, loss: Loss) -> Duration {
+    let longest = if loss == Loss::Unseen { LONGEST_UNSEEN_PAUSE } else { LONGEST_PAUSE };
+    match in_a_row.checked_sub(1) {
+        None => Duration::ZERO,
+        Some(doublings) => FIRST_PAUSE.saturating_mul(1u32.checked_shl(doublings).unwrap_or(u32::MAX)).min(longest),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Timestamp {
+        Timestamp::from_millis(10_000_000 + millis)
+    }
+
+    fn registered() -> Repair {
+        let mut repair = Repair::new(at(0));
+        assert_eq!(repair.step(at(0)), Some(Step::Register));
+        repair.registered(at(0));
+        assert_eq!((repair.step(at(100_000)), repair.due()), (None, None));
+        repair
+    }
+
+    #[test]
+    fn consul_point_19_the_first_loss_is_repaired_at_once_wherever_it_is() {
+        for loss in [Loss::Agent, Loss::Unseen, Loss::Credential] {
+            let mut repair = registered();
+            repair.lost(loss, at(100));
+            assert_eq!(repair.step(at(100)), Some(Step::Register), "{loss:?}");
+            repair.registered(at(101));
+            assert_eq!(repair.step(at(50_000)), None);
+        }
+    }
+
+    #[test]
+    fn consul_point_19_a_loss_at_the_agent_never_waits_longer_than_two_seconds() {
+        let mut repair = registered();
+        let mut now = at(100_000);
+        for _ in 0..50 {
+            repair.lost(Loss::Agent, now);
+            let due = repair.due().unwrap();
+            assert!(due.since(now) <= Duration::from_secs(2));
+            assert_eq!(repair.step(due), Some(Step::Register));
+            repair.registered(due);
+            now = due;
+        }
+    }
+
+    #[test]
+    fn consul_point_19_a_node_that_stays_unseen_is_replaced_in_the_end_and_ever_more_rarely() {
+        let mut repair = registered();
+        let (mut now, mut steps, mut pauses) = (at(100_000), Vec::new(), Vec::new());
+        for _ in 0..10 {
+            repair.lost(Loss::Unseen, now);
+            let due = repair.due().unwrap();
+            steps.push(repair.step(due).unwrap());
+            pauses.push(due.since(now).as_millis());
+            repair.registered(due);
+            now = due;
+        }
+        assert_eq!(pauses, [0, 500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000]);
+        assert_eq!(steps[..3], [Step::Register; 3]);
+        assert_eq!(steps[3..], [Step::Replace; 7]);
+    }
+
+    #[test]
+    fn consul_point_19_after_a_calm_minute_a_loss_is_repaired_at_once_again() {
+        let mut repair = registered();
+        for n in 0..3 {
+            repair.lost(Loss::Unseen, at(100_000 + n));
+            repair.registered(repair.due().unwrap());
+        }
+        let last = repair.registered.unwrap();
+        repair.lost(Loss::Unseen, last + Duration::from_secs(61));
+        assert_eq!(repair.step(last + Duration::from_secs(61)), Some(Step::Register));
+    }
+
+    #[test]
+    fn consul_point_19_what_the_watch_saw_before_the_registration_took_effect_does_not_undo_the_pause() {
+        let mut repair = registered();
+        repair.lost(Loss::Unseen, at(1));
+        repair.registered(at(2));
+        repair.lost(Loss::Unseen, at(3));
+        assert_eq!(repair.step(at(3)), None);
+        assert_eq!(repair.due(), Some(at(502)));
+        // A second report changes nothing.
+        repair.lost(Loss::Unseen, at(4));
+        assert_eq!(repair.due(), Some(at(502)));
+    }
+
+    #[test]
+    fn consul_point_18_a_failed_registration_is_tried_again_within_two_seconds() {
+        let mut repair = registered();
+        repair.lost(Loss::Agent, at(100));
+        repair.failed(at(100), Duration::from_secs(9));
+        assert_eq!(repair.due(), Some(at(2100)));
+        assert_eq!(repair.step(at(2099)), None);
+    }
+}
