@@ -26,6 +26,11 @@ impl Cast {
     pub fn start_each(ids: &[&str], providers: impl Fn(&str) -> Vec<ProviderDescriptor>) -> Self {
         let mut all: Vec<_> = ids.iter().map(|id| MemberProcess::member(id, &providers(id))).collect();
         all.push(MemberProcess::watcher("w", &providers("w")));
+        Self::of(all, ids)
+    }
+
+    /// These processes; returns when each sees these members.
+    pub fn of(all: Vec<MemberProcess>, ids: &[&str]) -> Self {
         for process in &all {
             process.wait_started(START);
         }
@@ -34,6 +39,11 @@ impl Cast {
         cast.wait_healthy(START);
         cast.mark();
         cast
+    }
+
+    /// Nobody.
+    pub fn none() -> Self {
+        Self { all: Vec::new(), marks: Vec::new() }
     }
 
     /// The process of that name.
@@ -91,9 +101,8 @@ impl Cast {
     /// Waits until each of them has been told since the mark that its data is not fresh.
     pub fn wait_not_healthy(&self, within: Duration) {
         for (process, mark) in self.all.iter().zip(&self.marks) {
-            process.wait_line_since(*mark, "not healthy", within, |line| {
-                line.what == "health" && line.value != "healthy"
-            });
+            process
+                .wait_line_since(*mark, "not healthy", within, |line| line.what == "health" && line.value != "healthy");
         }
     }
 

@@ -21,6 +21,8 @@ struct Shared {
     /// Every answer is cut after this many bytes; 0: none is.
     cut_after: AtomicUsize,
     cuts: AtomicUsize,
+    /// Connections are closed as soon as they are made.
+    refusing: AtomicBool,
     /// Answers come one byte a second.
     trickling: AtomicBool,
     trickled: AtomicUsize,
@@ -38,6 +40,9 @@ impl Proxy {
             for client in listener.incoming().map_while(Result::ok) {
                 if accepting.stopped.load(Ordering::SeqCst) {
                     return;
+                }
+                if accepting.refusing.load(Ordering::SeqCst) {
+                    continue;
                 }
                 if let Ok(server) = TcpStream::connect(&target) {
                     forward(client, server, &accepting);
@@ -63,6 +68,12 @@ impl Proxy {
         for stream in self.shared.open.lock().unwrap().drain(..) {
             let _ = stream.shutdown(Shutdown::Both);
         }
+    }
+
+    /// From here on closes every connection at once, and all that are open now; or no longer.
+    pub fn refuse(&self, refusing: bool) {
+        self.shared.refusing.store(refusing, Ordering::SeqCst);
+        self.cut_open();
     }
 
     /// From here on lets every answer come one byte a second, or no longer.
