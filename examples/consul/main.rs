@@ -17,8 +17,9 @@
 //! it leave at once.
 //!
 //! Register and deregister (`curl -X PUT .../v1/agent/service/deregister/demo-1`) while it runs, stop Consul and start it
-//! again. `CONSUL_HTTP_ADDR` says where it is (default `http://127.0.0.1:8500`); several addresses, separated by commas, are
-//! several providers, the first one preferred. `CONSUL_HTTP_TOKEN` is the token, if one is needed.
+//! again. Where it is, the token, certificates and so on come from the variables that Consul's own tools read:
+//! `CONSUL_HTTP_ADDR` (default `127.0.0.1:8500`), `CONSUL_HTTP_TOKEN`, `CONSUL_CACERT` and the others. Several addresses,
+//! separated by commas, are several providers, the first one preferred.
 
 use std::env;
 use std::process::ExitCode;
@@ -74,7 +75,8 @@ fn run(options: &Options) -> Result<(), String> {
     let addresses = env::var("CONSUL_HTTP_ADDR").unwrap_or_else(|_| "http://127.0.0.1:8500".to_owned());
     let mut builder = ClusterProvisioningService::builder();
     for (number, address) in addresses.split(',').map(str::trim).enumerate() {
-        let provider = provider(number, address, &options.service).map_err(|error| error.to_string())?;
+        let provider =
+            provider(number, address, !addresses.contains(','), &options.service).map_err(|error| error.to_string())?;
         builder = builder.provider(provider);
     }
     if let Some(node) = &options.member {
@@ -112,11 +114,15 @@ fn run(options: &Options) -> Result<(), String> {
     Ok(())
 }
 
-fn provider(number: usize, address: &str, service: &str) -> Result<ProviderDescriptor, ProvisioningError> {
+/// One address: as the environment says in full. Several: each as it stands, with the token if there is one.
+fn provider(number: usize, address: &str, alone: bool, service: &str) -> Result<ProviderDescriptor, ProvisioningError> {
+    let id = format!("consul-{number}");
+    if alone {
+        return ConsulFactory::from_environment(&id, service);
+    }
     // Consul's own tools take an address without a scheme.
     let url = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
-    let provider = ConsulFactory::descriptor(&format!("consul-{number}"), &url, service)?;
-    let provider = provider.priority(100 - number.min(100) as i64);
+    let provider = ConsulFactory::descriptor(&id, &url, service)?.priority(100 - number.min(100) as i64);
     let has_token = env::var_os("CONSUL_HTTP_TOKEN").is_some();
     Ok(if has_token { provider.credential(Credential::TokenEnv("CONSUL_HTTP_TOKEN".to_owned())) } else { provider })
 }

@@ -12,6 +12,9 @@ mod agent;
 mod config;
 mod connection;
 mod environment;
+// The decoder's part comes with it.
+#[allow(dead_code)]
+mod lineage;
 mod mark;
 mod presence;
 mod query;
@@ -68,7 +71,7 @@ use crate::topology::ClusterNode;
 /// | parameter | default | range | meaning |
 /// |---|---|---|---|
 /// | `service` | required | 1 to 255 bytes | the service's name, which is the cluster's |
-/// | `wait` | `60s` | 1 s to 10 min | how long the server may hold a query that has no news |
+/// | `wait` | `60s` | 1 s to 10 min | how long the server may hold a query that has no news; each asks for up to a quarter more |
 /// | `datacenter` | the agent's | 1 to 255 bytes | where the service is |
 /// | `namespace` | the token's | 1 to 255 bytes | Consul Enterprise: the namespace of the service |
 /// | `partition` | the agent's | 1 to 255 bytes | Consul Enterprise: the admin partition of the service |
@@ -76,7 +79,7 @@ use crate::topology::ClusterNode;
 /// | `consistency` | `default` | `default`, `stale`, `consistent` | who may answer; `stale` spares the leader |
 /// | `max-stale` | `10s` | 100 ms to 10 min | an answer of a server that has been without its leader for longer is asked of the leader |
 /// | `repair-grace` | `9s` | 100 ms to 10 min | how long members that are gone after an index rollback must stay gone before that is believed; by default three times `ttl` |
-/// | `probe-interval` | `2s` | 100 ms to 5 s | how often the index is asked for beside the watch |
+/// | `probe-interval` | `6s` | 100 ms to 30 s | how often the index is asked for beside the watch; every second while something is wrong |
 /// | `probe-timeout` | `2s` | 100 ms to 5 s | how long that may take |
 /// | `connect-timeout` | `2s` | 100 ms to 30 s | how long a name look-up, and a connect, may take |
 /// | `answer-timeout` | `10s` | 100 ms to 1 min | how much later than due an answer may begin |

@@ -11,6 +11,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::config::Config;
+use super::lineage::Lineage;
 use super::mark::{Mark, mark};
 use super::watch::WatchAnswer;
 use super::wire;
@@ -134,7 +135,7 @@ impl Worker {
                 let doing = format!("watching service {}", self.config.query.service());
                 let answer = self.exchange(client, &path, answer_timeout, &doing).and_then(|(mark, body)| {
                     let (members, skipped) = wire::members(&body, self.config.query.service(), &doing)?;
-                    Ok(WatchAnswer { mark, members, skipped })
+                    Ok(WatchAnswer { mark, members, lineage: Lineage::default(), skipped })
                 });
                 Reply::Watch(number, answer)
             }
