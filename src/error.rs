@@ -112,6 +112,10 @@ error_codes! {
     AccessDenied = "access-denied", Connection, "check the token and its policy";
     /// The token could not be read from its file, environment variable or secret.
     TokenUnreadable = "token-unreadable", Connection, "check that the token's source exists and is readable";
+    /// A file of certificates or keys could not be read, or does not hold what its field says.
+    CertificateUnreadable = "certificate-unreadable", Connection, "check that the file exists, is readable and holds what its field says, in PEM form";
+    /// TLS: the backend's certificate was not accepted here, or ours was not accepted there.
+    CertificateRejected = "certificate-rejected", Connection, "check the authorities that are trusted, the certificates' dates and names, and whether the backend asks for a client certificate";
     /// The backend's answer is not what the protocol promises.
     MalformedAnswer = "malformed-answer", Connection, "check that the address is the backend itself and not a proxy's error page";
     /// The backend's answer is larger than the configured cap.

@@ -7,24 +7,35 @@
 
 mod body;
 mod credential;
+mod file;
 mod stamp;
 mod target;
+mod tls;
+#[cfg(unix)]
+mod unix;
 
 use std::time::Duration;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use ureq::config::AutoHeaderValue;
-use ureq::http::header::CONTENT_TYPE;
+use ureq::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use ureq::http::{HeaderName, HeaderValue};
 use ureq::unversioned::resolver::DefaultResolver;
-use ureq::unversioned::transport::{Connector, DefaultConnector};
+use ureq::unversioned::transport::{ConnectProxyConnector, Connector, TcpConnector};
 use ureq::{Agent, AsSendBody, Body};
+use zeroize::Zeroizing;
 
 pub(crate) use body::{BodyReader, Incoming};
 pub(crate) use credential::CredentialReader;
 pub(crate) use target::Target;
+pub(crate) use tls::TlsSettings;
 pub(crate) use ureq::http::{HeaderMap, Method};
 
 use self::stamp::Stamp;
+use self::tls::{Refusal, TlsConnector, Unreadable};
+#[cfg(unix)]
+use self::unix::{NoLookup, UnixConnector};
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::secret::Secret;
 
@@ -39,11 +50,12 @@ const EXCERPT: usize = 120;
 pub(crate) struct Client {
     agent: Agent,
     stamp: Stamp,
+    target: Target,
 }
 
 impl Client {
-    /// A client that is not connected yet. A name look-up, a connect and sending a request may each take
-    /// `connect_timeout`.
+    /// A client that is not connected yet. A name look-up, a connect with its handshake, and sending a request may each
+    /// take `connect_timeout`.
     pub(crate) fn new(target: &Target, connect_timeout: Duration) -> Self {
         let mut config = Agent::config_builder()
             .max_redirects(0)
@@ -64,8 +76,22 @@ impl Client {
             config = config.proxy(None).accept_encoding(AutoHeaderValue::None);
         }
         let stamp = Stamp::default();
-        let connector = DefaultConnector::new().chain(stamp.clone());
-        Self { agent: Agent::with_parts(config.build(), connector, DefaultResolver::default()), stamp }
+        #[cfg(unix)]
+        if let Some(path) = target.socket() {
+            let connector = UnixConnector::new(path).chain(stamp.clone());
+            return Self {
+                agent: Agent::with_parts(config.build(), connector, NoLookup),
+                stamp,
+                target: target.clone(),
+            };
+        }
+        let connector =
+            ().chain(ConnectProxyConnector::default())
+                .chain(TcpConnector::default())
+                .chain(TlsConnector::new(target.secured()))
+                .chain(stamp.clone());
+        let agent = Agent::with_parts(config.build(), connector, DefaultResolver::default());
+        Self { agent, stamp, target: target.clone() }
     }
 
     /// Ends a request blocked on its socket, at once, and spoils this client and its clones. A connect or name look-up
@@ -89,12 +115,16 @@ impl Client {
     /// # Errors
     /// [`ErrorCode::RedirectRefused`] for a redirect, [`ErrorCode::Timeout`], [`ErrorCode::AnswerTooLarge`],
     /// [`ErrorCode::MalformedAnswer`] for what is not HTTP or not the announced encoding, [`ErrorCode::TokenUnreadable`]
-    /// for a credential that no header can carry, [`ErrorCode::BackendUnavailable`] for all else.
+    /// for a credential that no header can carry, [`ErrorCode::CertificateUnreadable`], [`ErrorCode::CertificateRejected`],
+    /// [`ErrorCode::BackendUnavailable`] for all else.
     pub(crate) fn open(&self, request: &Request<'_>) -> Result<Incoming, ProvisioningError> {
         let failed = |error: &ureq::Error| failure(request.doing, error);
         let mut head = ureq::http::Request::builder().method(request.method.clone()).uri(request.url);
-        if let Some((name, secret)) = request.credential {
-            head = head.header(HeaderName::from_static(name), self.stand_in(request.doing, secret)?);
+        self.read_certificates(request.doing)?;
+        self.stamp.clear();
+        let login = self.target.authorization().map(|login| (AUTHORIZATION.as_str(), login));
+        for (name, secret) in request.credential.into_iter().chain(login) {
+            head = head.header(HeaderName::from_static(name), self.stand_in(request.doing, name, secret)?);
         }
         // A request of another method has a body, if an empty one: without a length it would be sent in chunks.
         let body = request.body.or((request.method != Method::GET).then_some(&[]));
@@ -116,7 +146,8 @@ impl Client {
             return Err(ProvisioningError::new(ErrorCode::RedirectRefused, request.doing.to_owned(), detail));
         }
         let body = BodyReader::new(body, request.max_body, request.doing)?;
-        Ok(Incoming { status: parts.status.as_u16(), headers: parts.headers, body })
+        let login = self.target.authorization().cloned();
+        Ok(Incoming { status: parts.status.as_u16(), headers: parts.headers, body, login })
     }
 
     fn run(
@@ -128,14 +159,22 @@ impl Client {
         self.agent.run(configured.build())
     }
 
-    /// What the client is given in place of the credential.
-    fn stand_in(&self, doing: &str, secret: &Secret) -> Result<HeaderValue, ProvisioningError> {
+    /// Sees to it that a new connection uses the certificates as they are now.
+    fn read_certificates(&self, doing: &str) -> Result<(), ProvisioningError> {
+        let Some(tls) = self.target.tls() else { return Ok(()) };
+        tls.refresh().map_err(|Unreadable { field, detail }| {
+            ProvisioningError::new(ErrorCode::CertificateUnreadable, doing.to_owned(), detail).with_field(field)
+        })
+    }
+
+    /// What the client is given in place of the credential for that header.
+    fn stand_in(&self, doing: &str, name: &'static str, secret: &Secret) -> Result<HeaderValue, ProvisioningError> {
         let unusable = || {
             let detail = "the token has characters that no HTTP header can carry";
             ProvisioningError::new(ErrorCode::TokenUnreadable, doing.to_owned(), detail)
         };
         HeaderValue::from_str(secret.expose()).map_err(|_| unusable())?;
-        HeaderValue::from_str(&self.stamp.set(secret)).map_err(|_| unusable())
+        HeaderValue::from_str(&self.stamp.set(name, secret)).map_err(|_| unusable())
     }
 }
 
@@ -191,11 +230,28 @@ fn origin(location: &str) -> String {
     format!("{scheme}://{host}").chars().filter(|c| c.is_ascii_graphic()).take(EXCERPT).collect()
 }
 
+/// A refusal's text without the login, should the backend repeat it: as it was sent, or in clear.
+fn without_login(body: &[u8], login: &Secret) -> Vec<u8> {
+    let encoded = login.expose().strip_prefix("Basic ").unwrap_or(login.expose());
+    let clear =
+        BASE64_STANDARD.decode(encoded).ok().and_then(|clear| String::from_utf8(clear).ok()).map(Zeroizing::new);
+    let password = clear.as_deref().and_then(|clear| clear.split_once(':')).map(|(_, password)| password);
+    let secrets = [Some(encoded), clear.as_deref().map(String::as_str), password].into_iter().flatten();
+    let mut text = String::from_utf8_lossy(body).into_owned();
+    for secret in secrets.filter(|secret| !secret.is_empty()) {
+        text = text.replace(secret, "***");
+    }
+    text.into_bytes()
+}
+
 fn failure(doing: &str, error: &ureq::Error) -> ProvisioningError {
     use ureq::Error as E;
     let (code, detail) = match error {
         E::Timeout(phase) => (ErrorCode::Timeout, format!("no answer in time ({phase})")),
-        E::Io(error) => (ErrorCode::BackendUnavailable, error.to_string()),
+        E::Io(error) => match error.get_ref().and_then(|inner| inner.downcast_ref::<Refusal>()) {
+            Some(refusal) => (refusal.code, refusal.detail.clone()),
+            None => (ErrorCode::BackendUnavailable, error.to_string()),
+        },
         E::HostNotFound => (ErrorCode::BackendUnavailable, "the host name is unknown".to_owned()),
         E::Protocol(error) => (ErrorCode::MalformedAnswer, format!("the answer is not HTTP: {error}")),
         E::LargeResponseHeader(..) => (ErrorCode::MalformedAnswer, "the answer's head is too large".to_owned()),
@@ -226,5 +282,13 @@ mod tests {
     fn consul_point_14_of_a_redirects_target_only_the_origin_is_shown() {
         assert_eq!(origin("https://user:pw@evil.example:1/path?token=x"), "https://evil.example:1");
         assert_eq!(origin("/elsewhere?token=x"), "another path");
+    }
+
+    #[test]
+    fn consul_point_17_a_refusal_that_repeats_the_login_is_shown_without_it() {
+        let login = Secret::new(format!("Basic {}", BASE64_STANDARD.encode("someone:hunter2")));
+        let body = format!("401 for {} (someone:hunter2, hunter2)", login.expose());
+        let text = String::from_utf8(without_login(body.as_bytes(), &login)).unwrap();
+        assert_eq!(text, "401 for Basic *** (***, ***)");
     }
 }

@@ -8,8 +8,9 @@ use std::io::Read;
 use ureq::Body;
 use ureq::http::HeaderMap;
 
-use super::{Answer, failure};
+use super::{Answer, failure, without_login};
 use crate::error::{ErrorCode, ProvisioningError};
+use crate::secret::Secret;
 
 /// By how much the buffer of a body of unknown length grows at least.
 const CHUNK: usize = 64 * 1024;
@@ -20,15 +21,23 @@ pub(crate) struct Incoming {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
     pub(crate) body: BodyReader,
+    /// What the backend may repeat in a refusal.
+    pub(super) login: Option<Secret>,
 }
 
 impl Incoming {
-    /// Reads the whole body into memory.
+    /// Reads the whole body into memory; that of a refusal without the login.
     ///
     /// # Errors
     /// As [`BodyReader::read`].
     pub(crate) fn collect(self) -> Result<Answer, ProvisioningError> {
-        Ok(Answer { status: self.status, body: self.body.collect()? })
+        let mut body = self.body.collect()?;
+        if let Some(login) = &self.login
+            && self.status >= 400
+        {
+            body = without_login(&body, login);
+        }
+        Ok(Answer { status: self.status, body })
     }
 }
 

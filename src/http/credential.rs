@@ -3,11 +3,11 @@
 //! A source that cannot be read for a moment (a file being replaced) leaves the last value in force; one that never
 //! could be read is an error. What the credential is for, and in which header it travels, is the provider's business.
 
-use std::fs::File;
-use std::io::Read;
+use std::path::Path;
 
 use zeroize::Zeroizing;
 
+use super::file;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::provider::Credential;
 use crate::secret::{Secret, Secrets};
@@ -79,17 +79,9 @@ impl CredentialReader {
 }
 
 fn read_file(path: &str) -> Result<Zeroizing<String>, String> {
-    let failed = |error: std::io::Error| format!("file {path:?}: {}", error.kind());
-    // A pipe or device would block, or has nothing left at the second reading.
-    if !std::fs::metadata(path).map_err(failed)?.is_file() {
-        return Err(format!("file {path:?} is not a regular file"));
-    }
-    let mut text = Zeroizing::new(String::with_capacity(4096));
-    let read = File::open(path).and_then(|file| file.take(MAX_TOKEN + 1).read_to_string(&mut text)).map_err(failed)?;
-    if read as u64 > MAX_TOKEN {
-        return Err(format!("file {path:?} is larger than {MAX_TOKEN} bytes"));
-    }
-    Ok(text)
+    let content = file::read(Path::new(path), MAX_TOKEN)?;
+    let text = std::str::from_utf8(&content).map_err(|_| format!("file {path:?} is not UTF-8"))?;
+    Ok(Zeroizing::new(text.to_owned()))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-//! Puts the credential into a request at the last moment, below everything that logs.
+//! Puts the credentials into a request at the last moment, below everything that logs.
 //!
-//! The HTTP client prints whole request heads at trace level. So it is given asterisks in place of the credential, and
+//! The HTTP client prints whole request heads at trace level. So it is given asterisks in place of each credential, and
 //! the transport replaces them in the bytes that go out.
 
 use std::fmt;
@@ -11,33 +11,36 @@ use zeroize::Zeroizing;
 
 use crate::secret::Secret;
 
-/// The credential of the request under way. Shared by an agent's connections, of which one is in use at a time.
+/// The credentials of the request under way, by the headers that carry them. Shared by an agent's connections, of which
+/// one is in use at a time.
 #[derive(Clone, Default)]
-pub(super) struct Stamp(Arc<Mutex<Option<Secret>>>);
+pub(super) struct Stamp(Arc<Mutex<Vec<(&'static str, Secret)>>>);
 
 impl Stamp {
-    /// Readies the credential for the next request, and returns what stands for it until then.
-    pub(super) fn set(&self, secret: &Secret) -> String {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(secret.clone());
+    /// Readies the credential for that header of the next request, and returns what stands for it until then.
+    pub(super) fn set(&self, header: &'static str, secret: &Secret) -> String {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((header, secret.clone()));
         placeholder(secret)
     }
 
-    /// Forgets a credential that was not sent.
+    /// Forgets credentials that were not sent.
     pub(super) fn clear(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    /// Replaces the placeholder of a header in what is sent, once.
+    /// Replaces the placeholder of each header in what is sent, once.
     fn apply(&self, bytes: &mut [u8]) {
-        let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(secret) = slot.as_ref() else { return };
-        let value = Zeroizing::new(format!(": {}\r\n", secret.expose()).into_bytes());
-        let pattern = format!(": {}\r\n", placeholder(secret)).into_bytes();
-        let Some(at) = bytes.windows(pattern.len()).position(|window| window == pattern) else { return };
-        if let Some(place) = bytes.get_mut(at..at + value.len()) {
-            place.copy_from_slice(&value);
-            *slot = None;
-        }
+        let mut pending = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        pending.retain(|(header, secret)| {
+            let value = Zeroizing::new(format!("\r\n{header}: {}\r\n", secret.expose()).into_bytes());
+            let pattern = format!("\r\n{header}: {}\r\n", placeholder(secret)).into_bytes();
+            let Some(at) = bytes.windows(pattern.len()).position(|window| window == pattern) else { return true };
+            match bytes.get_mut(at..at + value.len()) {
+                Some(place) => place.copy_from_slice(&value),
+                None => return true,
+            }
+            false
+        });
     }
 }
 
@@ -96,19 +99,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn consul_point_14_the_credential_replaces_its_placeholder_once() {
+    fn consul_point_14_each_credential_replaces_the_placeholder_of_its_own_header_once() {
         let stamp = Stamp::default();
-        let secret = Secret::new("abc");
-        let head = format!("GET / HTTP/1.1\r\naccept: */*\r\nx: {}\r\n\r\n: ***\r\n", stamp.set(&secret));
+        let (token, login) = (Secret::new("abc"), Secret::new("xyz"));
+        let head = format!(
+            "GET / HTTP/1.1\r\nx-other: ***\r\nauthorization: {1}\r\nx-token: {0}\r\n\r\nx-token: ***\r\n",
+            stamp.set("x-token", &token),
+            stamp.set("authorization", &login)
+        );
         let mut bytes = head.into_bytes();
         stamp.apply(&mut bytes);
         stamp.apply(&mut bytes);
-        assert_eq!(bytes, b"GET / HTTP/1.1\r\naccept: */*\r\nx: abc\r\n\r\n: ***\r\n");
-        stamp.set(&secret);
+        let expected = "GET / HTTP/1.1\r\nx-other: ***\r\nauthorization: xyz\r\nx-token: abc\r\n\r\nx-token: ***\r\n";
+        assert_eq!(bytes, expected.as_bytes());
+        stamp.set("x-token", &token);
         stamp.clear();
-        let mut unstamped = *b"x: ***\r\n";
+        let mut unstamped = *b"\r\nx-token: ***\r\n";
         stamp.apply(&mut unstamped);
-        assert_eq!(&unstamped, b"x: ***\r\n");
+        assert_eq!(&unstamped, b"\r\nx-token: ***\r\n");
         assert!(!format!("{stamp:?}").contains("abc"));
     }
 }

@@ -1,24 +1,41 @@
-//! Where a backend is: `http://host:port`, and nothing else. Which ports and schemes a kind has by default is the
-//! provider's to say.
+//! Where a backend is and how one is let in: `http://host:port`, `https://host:port` or `unix://path`, what secures the
+//! connection, and a login that every request carries. Which ports and schemes a kind has by default is the provider's
+//! to say.
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::path::Path;
+use std::sync::Arc;
 
 use ureq::http::Uri;
 
-/// The address of a backend.
-#[derive(Clone, Debug, PartialEq, Eq)]
+use super::tls::{Tls, TlsSettings};
+use crate::secret::Secret;
+
+/// The address of a backend, and what it takes to be let in. Clones share what has been read of certificates.
+#[derive(Clone, Debug)]
 pub(crate) struct Target {
-    tls: bool,
-    host: String,
-    port: u16,
+    address: Address,
+    tls: Option<Arc<Tls>>,
+    authorization: Option<Secret>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Address {
+    Host { host: String, port: u16 },
+    Socket(String),
 }
 
 impl Target {
     /// Reads `http://host[:port]` or `https://host[:port]`; IPv6 in brackets; without a port it is `http_port` or
-    /// `https_port`. The reason of a refusal never repeats the text, which may hold a password.
+    /// `https_port`. Or `unix://path`, where there are unix sockets. The reason of a refusal never repeats the text, which
+    /// may hold a password.
     pub(crate) fn parse(text: &str, http_port: u16, https_port: u16) -> Result<Self, &'static str> {
+        if let Some(path) = text.strip_prefix("unix://") {
+            check_socket(path)?;
+            return Ok(Self { address: Address::Socket(path.to_owned()), tls: None, authorization: None });
+        }
         if text.starts_with("unix:") || text.starts_with('/') {
-            return Err("unix sockets are not supported; use http://host:port");
+            return Err("a unix socket is written unix:///run/consul.sock");
         }
         if text.chars().any(|c| c.is_whitespace() || c.is_control() || c == '\\') {
             return Err("it has blanks or control characters");
@@ -65,30 +82,114 @@ impl Target {
         if port == 0 {
             return Err("the port is not between 1 and 65535");
         }
-        Ok(Self { tls, host: host.to_ascii_lowercase(), port })
+        let host = host.to_ascii_lowercase();
+        let tls = tls.then(|| Arc::new(Tls::new(TlsSettings::default(), &host)));
+        Ok(Self { address: Address::Host { host, port }, tls, authorization: None })
     }
 
-    /// The URL without a path.
+    /// The same target with these settings for TLS, if it is reached over TLS.
+    #[must_use]
+    pub(crate) fn with_tls(mut self, settings: TlsSettings) -> Self {
+        if let (Some(tls), Address::Host { host, .. }) = (&mut self.tls, &self.address) {
+            *tls = Arc::new(Tls::new(settings, host));
+        }
+        self
+    }
+
+    /// The same target with a login, the whole value of the header `Authorization`, that every request carries.
+    #[must_use]
+    pub(crate) fn with_authorization(mut self, authorization: Option<Secret>) -> Self {
+        self.authorization = authorization;
+        self
+    }
+
+    /// The URL without a path. What is reached over a unix socket has no host of its own.
     pub(crate) fn base(&self) -> String {
-        format!("{}://{}:{}", if self.tls { "https" } else { "http" }, self.host, self.port)
+        match &self.address {
+            Address::Host { host, port } => format!("{}://{host}:{port}", self.scheme()),
+            Address::Socket(_) => "http://localhost".to_owned(),
+        }
     }
 
-    /// Whether the host is an address, which needs no look-up.
+    /// What secures the connection; `None` without TLS.
+    pub(super) fn tls(&self) -> Option<&Arc<Tls>> {
+        self.tls.as_ref()
+    }
+
+    /// Host and port, and what secures the connection to them, for the client's connector.
+    pub(super) fn secured(&self) -> Option<(String, Arc<Tls>)> {
+        match (&self.address, &self.tls) {
+            (Address::Host { host, port }, Some(tls)) => Some((format!("{host}:{port}"), Arc::clone(tls))),
+            _ => None,
+        }
+    }
+
+    /// Whether the connection is secured by TLS.
+    pub(crate) fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// The value of the header `Authorization`, if any.
+    pub(super) fn authorization(&self) -> Option<&Secret> {
+        self.authorization.as_ref()
+    }
+
+    /// The unix socket, if it is one.
+    pub(super) fn socket(&self) -> Option<&Path> {
+        match &self.address {
+            Address::Host { .. } => None,
+            Address::Socket(path) => Some(Path::new(path)),
+        }
+    }
+
+    /// Whether there is no name to look up.
     pub(crate) fn is_literal(&self) -> bool {
-        self.ip().is_some()
+        self.socket().is_some() || self.ip().is_some()
     }
 
     /// Whether it is this machine.
     pub(crate) fn is_loopback(&self) -> bool {
-        match self.ip() {
-            Some(ip) => ip.to_canonical().is_loopback(),
-            None => self.host == "localhost" || self.host.ends_with(".localhost"),
+        match (&self.address, self.ip()) {
+            (Address::Socket(_), _) => true,
+            (_, Some(ip)) => ip.to_canonical().is_loopback(),
+            (Address::Host { host, .. }, None) => host == "localhost" || host.ends_with(".localhost"),
         }
     }
 
-    fn ip(&self) -> Option<IpAddr> {
-        self.host.trim_start_matches('[').trim_end_matches(']').parse().ok()
+    fn scheme(&self) -> &'static str {
+        if self.is_tls() { "https" } else { "http" }
     }
+
+    fn ip(&self) -> Option<IpAddr> {
+        match &self.address {
+            Address::Host { host, .. } => bare(host).parse().ok(),
+            Address::Socket(_) => None,
+        }
+    }
+}
+
+/// A host without the brackets of an IPv6 address.
+pub(super) fn bare(host: &str) -> &str {
+    host.trim_start_matches('[').trim_end_matches(']')
+}
+
+#[cfg(unix)]
+fn check_socket(path: &str) -> Result<(), &'static str> {
+    if path.is_empty() {
+        return Err("the path is missing; use unix:///run/consul.sock");
+    }
+    if path.chars().any(char::is_control) {
+        return Err("the path of the unix socket has control characters");
+    }
+    match std::os::unix::net::SocketAddr::from_pathname(path) {
+        Ok(_) => Ok(()),
+        Err(_) => Err("the path of the unix socket is too long"),
+    }
+}
+
+#[cfg(not(unix))]
+fn check_socket(_: &str) -> Result<(), &'static str> {
+    Err("there are no unix sockets on this platform; use http://host:port")
 }
 
 fn check_host(host: &str) -> Result<(), &'static str> {
@@ -145,7 +246,9 @@ mod tests {
             "http://h h",
             "http://h\n",
             "http://h\u{e4}",
-            "unix:///run/consul.sock",
+            "unix:/run/consul.sock",
+            "unix://",
+            "unix:///run/con\nsul.sock",
             "/run/consul.sock",
         ] {
             let reason = Target::parse(bad, 8500, 8501).expect_err(bad);
@@ -161,6 +264,19 @@ mod tests {
         {
             assert!(loopback(text), "{text}");
         }
+        #[cfg(unix)]
+        assert!(loopback("unix:///run/consul.sock"));
         assert!(!loopback("http://10.0.0.1") && !loopback("http://localhost.example"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn consul_point_17_a_unix_socket_is_read_as_the_official_client_reads_it() {
+        let target = Target::parse("unix:///run/consul sock#1", 1, 1).unwrap();
+        assert_eq!((target.socket(), target.is_tls()), (Some(Path::new("/run/consul sock#1")), false));
+        assert_eq!((target.base().as_str(), target.is_literal()), ("http://localhost", true));
+        assert_eq!(Target::parse("unix://consul.sock", 1, 1).unwrap().socket(), Some(Path::new("consul.sock")));
+        let reason = Target::parse(&format!("unix:///{}", "x".repeat(200)), 1, 1).unwrap_err();
+        assert!(reason.contains("too long"), "{reason}");
     }
 }

@@ -4,12 +4,14 @@
 //! face value: `watch` decides what is believed. `query` is what is asked, `mark` what an answer's head says, and `wire`
 //! turns its body into nodes, by the conventions of protoactor-go, so that mixed clusters see each other. In member
 //! mode `registration` keeps the local node registered, and `presence` is what it and the watch tell each other. `access`
-//! proves the token's rights. `stream`, `connection` and `agent` do the work; `config` reads the definition.
+//! proves the token's rights. `stream`, `connection` and `agent` do the work; `config` reads the
+//! definition, and `environment` what that takes from the official client's variables.
 
 mod access;
 mod agent;
 mod config;
 mod connection;
+mod environment;
 mod mark;
 mod presence;
 mod query;
@@ -42,9 +44,22 @@ use crate::topology::ClusterNode;
 /// Makes providers of the kind `consul`, each of which watches one service through one agent.
 ///
 /// The descriptor's one endpoint is the agent's URL, `http://host:port` or `https://host:port`: IPv6 in brackets, the
-/// port 8500 (8501 for https) if absent, nothing after it. Certificates are checked against the Mozilla roots that are
-/// compiled in. The proxy that the environment names is used, except for a loopback address. The credential is an ACL
-/// token that may read the service and its nodes; it is read anew for each request, so that it can be rotated.
+/// port 8500 (8501 for https) if absent, nothing after it; or, where there are unix sockets, `unix:///run/consul.sock`.
+/// The proxy that the environment names is used, except for a loopback address and a unix socket. The credential is an
+/// ACL token that may read the service and its nodes; it is read anew for each request, so that it can be rotated.
+///
+/// Over https the agent's certificate is checked against the authorities in `ca-file` and `ca-path`, or the Mozilla
+/// roots that are compiled in if there is neither. The files of certificates and keys are read again when they have
+/// changed, and the next request then uses a new connection; what cannot be read leaves the last good ones in force.
+/// Without https these parameters are refused; so is `tls-verify = off` beside authorities to check against.
+///
+/// With `environment = on`, which [`from_environment`](Self::from_environment) sets, what the definition leaves open is
+/// taken from the variables of the official client, with its meaning of them: `CONSUL_HTTP_ADDR` (`127.0.0.1:8500` if
+/// unset; port 80, for https 443, if it names none), `CONSUL_HTTP_SSL`, `CONSUL_HTTP_TOKEN_FILE`, else
+/// `CONSUL_HTTP_TOKEN`, `CONSUL_HTTP_AUTH`, `CONSUL_CACERT`, else `CONSUL_CAPATH`, `CONSUL_CLIENT_CERT`,
+/// `CONSUL_CLIENT_KEY`, `CONSUL_TLS_SERVER_NAME`, `CONSUL_HTTP_SSL_VERIFY` (not looked at beside authorities of the
+/// definition), `CONSUL_NAMESPACE`, `CONSUL_PARTITION`. Unlike there a malformed value is refused, and an address with a
+/// path too. Without it no variable is read, so that no token goes to an agent that it is not meant for.
 ///
 /// A member is an instance that has at least one check and only passing ones, those of its node included. Its node id
 /// is `Meta.id`, or `<service>@<address>:<port>`; its incarnation `Meta.incarnation`, or 0; its kinds are the tags; its
@@ -55,6 +70,9 @@ use crate::topology::ClusterNode;
 /// | `service` | required | 1 to 255 bytes | the service's name, which is the cluster's |
 /// | `wait` | `60s` | 1 s to 10 min | how long the server may hold a query that has no news |
 /// | `datacenter` | the agent's | 1 to 255 bytes | where the service is |
+/// | `namespace` | the token's | 1 to 255 bytes | Consul Enterprise: the namespace of the service |
+/// | `partition` | the agent's | 1 to 255 bytes | Consul Enterprise: the admin partition of the service |
+/// | `filter` | none | 1 to 4096 bytes | an expression in Consul's filter language that members have to meet, evaluated by the server |
 /// | `consistency` | `default` | `default`, `stale`, `consistent` | who may answer; `stale` spares the leader |
 /// | `max-stale` | `10s` | 100 ms to 10 min | an answer of a server that has been without its leader for longer is asked of the leader |
 /// | `repair-grace` | `9s` | 100 ms to 10 min | how long members that are gone after an index rollback must stay gone before that is believed; by default three times `ttl` |
@@ -65,6 +83,13 @@ use crate::topology::ClusterNode;
 /// | `max-body` | `64MiB` | `1KiB` to `1024MiB` | the largest answer accepted, decompressed; an instance has about 2.6 kB |
 /// | `ttl` | `3s` | 1 s to 1 min | member mode: how long the local node's check passes without a heartbeat; three are sent in that time |
 /// | `deregister-after` | `60s` | 1 min to 24 h | member mode: how long the check may be critical before Consul removes the node |
+/// | `ca-file` | the public roots | a path | a file with the certificates of the authorities that are trusted, all of them, in PEM form |
+/// | `ca-path` | the public roots | a path | a folder of such files, at most 1,000; with `ca-file`, both |
+/// | `client-cert` | none | a path | the certificate that is shown to the agent, followed by those between it and its authority |
+/// | `client-key` | none | a path | its key, unencrypted: PKCS #1, PKCS #8 or SEC 1 |
+/// | `tls-server-name` | the host | a name | the name that the agent is asked for and that its certificate has to hold |
+/// | `tls-verify` | `on` | `on`, `off` | `off` takes any certificate, with a warning in the log: for experiments only |
+/// | `environment` | `off` | `on`, `off` | `on` takes what the definition leaves open from the official client's variables |
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ConsulFactory;
 
@@ -86,6 +111,20 @@ impl ConsulFactory {
     pub fn descriptor(id: &str, url: &str, service: &str) -> Result<ProviderDescriptor, ProvisioningError> {
         let descriptor =
             ProviderDescriptor::new(id, ProviderKind::consul())?.endpoint(url).parameter("service", service);
+        Config::read(&descriptor)?;
+        Ok(descriptor)
+    }
+
+    /// The definition of a provider that watches `service` through the agent that the official client's environment
+    /// variables name, with the token and the certificates that they name: `environment = on`. What the definition is
+    /// given besides goes before them.
+    ///
+    /// # Errors
+    /// A code of the validation category if the id or service is unusable, or a variable is, which is then the field.
+    pub fn from_environment(id: &str, service: &str) -> Result<ProviderDescriptor, ProvisioningError> {
+        let descriptor = ProviderDescriptor::new(id, ProviderKind::consul())?
+            .parameter("service", service)
+            .parameter("environment", "on");
         Config::read(&descriptor)?;
         Ok(descriptor)
     }
@@ -146,7 +185,7 @@ struct ConsulProvider {
 
 impl ConsulProvider {
     fn credential(&self) -> CredentialReader {
-        CredentialReader::new(self.descriptor.credential.clone(), self.environment.secrets.clone())
+        CredentialReader::new(self.config.credential.clone(), self.environment.secrets.clone())
     }
 
     fn check(&self, cancel: &CancelToken) -> Result<(), ProvisioningError> {

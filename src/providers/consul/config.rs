@@ -1,11 +1,14 @@
 //! What a descriptor of the kind `consul` says, read and checked once.
 
+mod tls;
+
 use std::time::Duration;
 
-use super::query::{Consistency, Query};
+use super::environment::{Given, Lookup, Source};
+use super::query::{Consistency, Place, Query};
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::http::Target;
-use crate::provider::ProviderDescriptor;
+use crate::provider::{Credential, ProviderDescriptor};
 
 /// The port of an agent's HTTP API.
 const HTTP_PORT: u16 = 8500;
@@ -14,21 +17,33 @@ const HTTPS_PORT: u16 = 8501;
 /// Every parameter of the kind.
 const PARAMETERS: &[&str] = &[
     "answer-timeout",
+    "ca-file",
+    "ca-path",
+    "client-cert",
+    "client-key",
     "connect-timeout",
     "consistency",
     "datacenter",
     "deregister-after",
+    "environment",
+    "filter",
     "max-body",
     "max-stale",
+    "namespace",
+    "partition",
     "probe-interval",
     "probe-timeout",
     "repair-grace",
     "service",
+    "tls-server-name",
+    "tls-verify",
     "ttl",
     "wait",
 ];
-/// The longest service or datacenter name, in bytes; Consul's own limit for what DNS shall show is 63.
+/// The longest name of a service or of where it is, in bytes; Consul's own limit for what DNS shall show is 63.
 const MAX_NAME: usize = 255;
+/// The longest filter expression, in bytes: it travels in the URL, encoded.
+const MAX_FILTER: usize = 4096;
 const MIB: usize = 1024 * 1024;
 
 const fn millis(millis: u64) -> Duration {
@@ -43,6 +58,8 @@ const fn secs(secs: u64) -> Duration {
 #[derive(Clone, Debug)]
 pub(super) struct Config {
     pub(super) target: Target,
+    /// Where the token comes from.
+    pub(super) credential: Credential,
     pub(super) query: Query,
     /// How long the server may hold a watch that has nothing to say.
     pub(super) wait: Duration,
@@ -64,21 +81,23 @@ pub(super) struct Config {
 }
 
 impl Config {
-    /// Reads the descriptor.
+    /// Reads the descriptor, and if it says so the environment. Reads no file.
     ///
     /// # Errors
-    /// A code of the validation category, with the field and the reason.
+    /// A code of the validation category, with the field or variable and the reason.
     pub(super) fn read(descriptor: &ProviderDescriptor) -> Result<Self, ProvisioningError> {
+        Self::read_with(descriptor, &|name| std::env::var_os(name))
+    }
+
+    fn read_with(descriptor: &ProviderDescriptor, lookup: Lookup<'_>) -> Result<Self, ProvisioningError> {
         descriptor.only_parameters(PARAMETERS)?;
+        let source = Source::new(descriptor, lookup)?;
         let ttl = descriptor.duration("ttl", secs(3), secs(1)..=secs(60))?;
         let service = name(descriptor, "service", descriptor.required("service")?)?;
-        let datacenter = match descriptor.parameters.get("datacenter") {
-            Some(datacenter) => Some(name(descriptor, "datacenter", datacenter)?),
-            None => None,
-        };
         Ok(Self {
-            target: target(descriptor)?,
-            query: Query::new(service, datacenter),
+            target: target(&source)?,
+            credential: source.credential()?,
+            query: Query::new(service, &place(&source)?, filter(descriptor)?),
             // The server refuses more than 10 min.
             wait: descriptor.duration("wait", secs(60), secs(1)..=secs(600))?,
             consistency: consistency(descriptor)?,
@@ -98,8 +117,10 @@ impl Config {
     }
 }
 
-fn target(descriptor: &ProviderDescriptor) -> Result<Target, ProvisioningError> {
-    match descriptor.endpoints.as_slice() {
+fn target(source: &Source<'_>) -> Result<Target, ProvisioningError> {
+    let descriptor = source.descriptor;
+    let target = match descriptor.endpoints.as_slice() {
+        [] if source.has_environments_address() => source.address(),
         [] => Err(descriptor.refuse(ErrorCode::MissingField, "endpoints", "the agent's URL is required")),
         [url] if url.is_empty() => Err(descriptor.refuse(ErrorCode::MissingField, "endpoints", "the URL is empty")),
         [url] => Target::parse(url, HTTP_PORT, HTTPS_PORT)
@@ -108,6 +129,39 @@ fn target(descriptor: &ProviderDescriptor) -> Result<Target, ProvisioningError> 
             let reason = "exactly one URL is allowed; define one provider for each agent";
             Err(descriptor.refuse(ErrorCode::InvalidValue, "endpoints", reason))
         }
+    }?;
+    let target = if target.is_tls() {
+        target.with_tls(tls::read(source)?)
+    } else {
+        tls::refuse_without_tls(source)?;
+        target
+    };
+    Ok(target.with_authorization(source.authorization()?))
+}
+
+fn place(source: &Source<'_>) -> Result<Place, ProvisioningError> {
+    let checked = |given: Option<Given<'_>>| match given {
+        Some(given) => name(source.descriptor, given.field, &given.text).map(|name| Some(name.to_owned())),
+        None => Ok(None),
+    };
+    Ok(Place {
+        datacenter: checked(source.parameter("datacenter")?)?,
+        namespace: checked(source.either("namespace", "CONSUL_NAMESPACE")?)?,
+        partition: checked(source.either("partition", "CONSUL_PARTITION")?)?,
+    })
+}
+
+/// The filter; whether it is an expression that Consul understands is Consul's to say.
+fn filter(descriptor: &ProviderDescriptor) -> Result<Option<&str>, ProvisioningError> {
+    let refuse = |code, reason: &'static str| Err(descriptor.refuse(code, "filter", reason));
+    match descriptor.parameters.get("filter").map(String::as_str) {
+        None => Ok(None),
+        Some("") => refuse(ErrorCode::MissingField, "it is empty"),
+        Some(filter) if filter.len() > MAX_FILTER => refuse(ErrorCode::InvalidValue, "it is longer than 4096 bytes"),
+        Some(filter) if filter.chars().any(char::is_control) => {
+            refuse(ErrorCode::InvalidValue, "it has control characters")
+        }
+        Some(filter) => Ok(Some(filter)),
     }
 }
 
@@ -197,19 +251,64 @@ mod tests {
             ("service", ".."),
             ("service", "a\nb"),
             ("datacenter", "a\tb"),
+            ("namespace", "a\tb"),
+            ("partition", ".."),
+            ("filter", "a\tb"),
+            ("environment", "yes"),
+            ("ca-file", "ca.pem"),
+            ("ca-path", "/ca"),
+            ("client-cert", "c.pem"),
+            ("client-key", "k.pem"),
+            ("tls-server-name", "consul"),
+            ("tls-verify", "on"),
         ] {
             refused(descriptor().parameter(field, bad), ErrorCode::InvalidValue, field);
         }
         refused(descriptor().parameter("service", "x".repeat(256)), ErrorCode::InvalidValue, "service");
         refused(descriptor().parameter("service", ""), ErrorCode::MissingField, "service");
-        refused(descriptor().parameter("datacenter", ""), ErrorCode::MissingField, "datacenter");
+        for field in ["datacenter", "namespace", "partition", "filter"] {
+            refused(descriptor().parameter(field, ""), ErrorCode::MissingField, field);
+        }
+        refused(descriptor().parameter("filter", "x".repeat(4097)), ErrorCode::InvalidValue, "filter");
         refused(descriptor().parameter("passing", "true"), ErrorCode::UnknownField, "passing");
         refused(descriptor().endpoint("http://127.0.0.1:8501"), ErrorCode::InvalidValue, "endpoints");
         let mut without = descriptor();
         without.endpoints.clear();
         refused(without.clone(), ErrorCode::MissingField, "endpoints");
         refused(without.clone().endpoint(""), ErrorCode::MissingField, "endpoints");
-        refused(without.clone().endpoint("unix:///run/consul.sock"), ErrorCode::InvalidValue, "endpoints");
+        refused(without.clone().endpoint("unix:/run/consul.sock"), ErrorCode::InvalidValue, "endpoints");
+        let over_unix = without.clone().endpoint("unix:///run/consul.sock");
+        #[cfg(unix)]
+        refused(over_unix.parameter("ca-file", "ca.pem"), ErrorCode::InvalidValue, "ca-file");
+        #[cfg(not(unix))]
+        refused(over_unix, ErrorCode::InvalidValue, "endpoints");
         refused(without.endpoint("http://u:hunter2@h"), ErrorCode::InvalidValue, "endpoints");
+    }
+
+    #[test]
+    fn consul_point_17_with_environment_on_the_official_clients_variables_are_enough() {
+        let descriptor = ProviderDescriptor::new("consul-a", ProviderKind::consul()).unwrap();
+        let descriptor = descriptor.parameter("service", "orders").parameter("environment", "on");
+        let read = |descriptor: &ProviderDescriptor| {
+            let lookup = |name: &str| {
+                Some(match name {
+                    "CONSUL_HTTP_ADDR" => "consul.example:8501".into(),
+                    "CONSUL_HTTP_SSL" => "true".into(),
+                    "CONSUL_HTTP_TOKEN" | "CONSUL_HTTP_AUTH" => "hunter2".into(),
+                    "CONSUL_NAMESPACE" => "team".into(),
+                    "CONSUL_PARTITION" => "part".into(),
+                    _ => return None,
+                })
+            };
+            Config::read_with(descriptor, &lookup).unwrap()
+        };
+        let config = read(&descriptor);
+        assert_eq!(config.target.base(), "https://consul.example:8501");
+        assert_eq!(config.credential, Credential::TokenEnv("CONSUL_HTTP_TOKEN".into()));
+        assert_eq!(config.query.agent_scope(), "ns=team&partition=part");
+        assert!(!format!("{config:?}").contains("hunter2"));
+        let own = read(&descriptor.endpoint("http://10.0.0.1").parameter("namespace", "own"));
+        assert_eq!(own.target.base(), "http://10.0.0.1:8500");
+        assert_eq!(own.query.agent_scope(), "ns=own&partition=part");
     }
 }

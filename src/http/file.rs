@@ -1,0 +1,25 @@
+//! Small files that hold credentials and certificates: read whole, up to a limit, and only if they are regular files.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+/// The file's content, or in words why there is none; the words name the file and never what is in it.
+pub(super) fn read(path: &Path, max: u64) -> Result<Zeroizing<Vec<u8>>, String> {
+    let failed = |error: std::io::Error| format!("file {path:?}: {}", error.kind());
+    // A pipe or device would block, or has nothing left at the second reading.
+    let metadata = std::fs::metadata(path).map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(format!("file {path:?} is not a regular file"));
+    }
+    // With room for all of it the buffer does not move, which would leave a copy behind.
+    let expected = usize::try_from(metadata.len().min(max)).unwrap_or_default();
+    let mut content = Zeroizing::new(Vec::with_capacity(expected + 1024));
+    let read = File::open(path).and_then(|file| file.take(max + 1).read_to_end(&mut content)).map_err(failed)?;
+    if read as u64 > max {
+        return Err(format!("file {path:?} is larger than {max} bytes"));
+    }
+    Ok(content)
+}

@@ -1,0 +1,188 @@
+//! What a definition says of TLS: which authorities are trusted, who we are, and which combinations make no sense. No
+//! file is read here.
+
+use std::path::PathBuf;
+
+use crate::error::{ErrorCode, ProvisioningError};
+use crate::http::TlsSettings;
+use crate::providers::consul::environment::{Given, Source, switch};
+
+/// The parameters that only make sense over TLS.
+const PARAMETERS: [&str; 6] = ["ca-file", "ca-path", "client-cert", "client-key", "tls-server-name", "tls-verify"];
+
+/// Reads the settings of a connection over TLS.
+///
+/// # Errors
+/// [`ErrorCode::InvalidValue`] or [`ErrorCode::MissingField`], with the parameter or variable.
+pub(super) fn read(source: &Source<'_>) -> Result<TlsSettings, ProvisioningError> {
+    let (ca_file, ca_path) = (source.parameter("ca-file")?, source.parameter("ca-path")?);
+    let own_authorities = ca_file.is_some() || ca_path.is_some();
+    let verify = match switch(source.descriptor, "tls-verify")? {
+        Some(false) if own_authorities => {
+            let reason = "off checks no certificate; remove ca-file and ca-path, or this";
+            return Err(source.invalid("tls-verify", reason));
+        }
+        Some(verify) => verify,
+        // Authorities that the definition names are there to be checked against.
+        None if own_authorities => true,
+        None => source.verify()?.unwrap_or(true),
+    };
+    let (ca_file, ca_path) = match (ca_file, ca_path) {
+        _ if !verify => (None, None),
+        // The official client does not look at the folder if there is a file.
+        (None, None) => match source.variable("CONSUL_CACERT")? {
+            Some(file) => (Some(file), None),
+            None => (None, source.variable("CONSUL_CAPATH")?),
+        },
+        own => own,
+    };
+    Ok(TlsSettings {
+        ca_file: path(source, ca_file)?,
+        ca_path: path(source, ca_path)?,
+        client: client(source)?,
+        server_name: server_name(source)?,
+        unchecked: !verify,
+    })
+}
+
+/// Refuses parameters that would be without effect, because the agent is not reached over TLS.
+///
+/// # Errors
+/// [`ErrorCode::InvalidValue`], with the first of them.
+pub(super) fn refuse_without_tls(source: &Source<'_>) -> Result<(), ProvisioningError> {
+    match PARAMETERS.into_iter().find(|name| source.descriptor.parameters.contains_key(*name)) {
+        None => Ok(()),
+        Some(name) => Err(source.invalid(name, "it is without effect unless the agent's URL begins with https://")),
+    }
+}
+
+/// Our certificate and its key, both from the same place.
+fn client(source: &Source<'_>) -> Result<Option<(PathBuf, PathBuf)>, ProvisioningError> {
+    let names = ("client-cert", "client-key");
+    let own = (source.parameter(names.0)?, source.parameter(names.1)?);
+    let (names, pair) = match own {
+        (None, None) => {
+            let names = ("CONSUL_CLIENT_CERT", "CONSUL_CLIENT_KEY");
+            (names, (source.variable(names.0)?, source.variable(names.1)?))
+        }
+        own => (names, own),
+    };
+    let (certificate, key) = (path(source, pair.0)?, path(source, pair.1)?);
+    let missing = |field: &'static str, other: &str| {
+        Err(source.descriptor.refuse(ErrorCode::MissingField, field, format!("{other} is of no use without it")))
+    };
+    match (certificate, key) {
+        (None, None) => Ok(None),
+        (Some(certificate), Some(key)) => Ok(Some((certificate, key))),
+        (Some(_), None) => missing(names.1, names.0),
+        (None, Some(_)) => missing(names.0, names.1),
+    }
+}
+
+fn server_name(source: &Source<'_>) -> Result<Option<String>, ProvisioningError> {
+    let Some(Given { field, text }) = source.either("tls-server-name", "CONSUL_TLS_SERVER_NAME")? else {
+        return Ok(None);
+    };
+    // The official client takes a name with a port, too.
+    let name = match text.split_once(':') {
+        Some((name, port)) if field == "CONSUL_TLS_SERVER_NAME" && port.chars().all(|c| c.is_ascii_digit()) => name,
+        _ => &*text,
+    };
+    if !TlsSettings::is_server_name(name) {
+        return Err(source.invalid(field, "it is no name that a certificate can hold"));
+    }
+    Ok(Some(name.to_owned()))
+}
+
+fn path(source: &Source<'_>, given: Option<Given<'_>>) -> Result<Option<PathBuf>, ProvisioningError> {
+    match given {
+        None => Ok(None),
+        // Whoever puts the certificate itself here is told so, and it is not repeated.
+        Some(given) if given.text.contains("-----BEGIN") => {
+            Err(source.invalid(given.field, "it is the path of a file in PEM form, not its content"))
+        }
+        Some(given) if given.text.chars().any(char::is_control) => {
+            Err(source.invalid(given.field, "it has control characters"))
+        }
+        Some(given) => Ok(Some(PathBuf::from(&*given.text))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use super::*;
+    use crate::provider::{ProviderDescriptor, ProviderKind};
+
+    fn settings(parameters: &[(&str, &str)], variables: &[(&str, &str)]) -> Result<TlsSettings, ProvisioningError> {
+        let mut descriptor = ProviderDescriptor::new("consul-a", ProviderKind::consul()).unwrap();
+        descriptor.parameters = parameters.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let lookup =
+            |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
+        read(&Source::new(&descriptor, &lookup)?)
+    }
+
+    const ON: (&str, &str) = ("environment", "on");
+
+    #[test]
+    fn consul_point_17_tls_is_checked_against_the_public_authorities_by_default() {
+        let default = settings(&[], &[]).unwrap();
+        assert!(!default.unchecked && default.ca_file.is_none() && default.ca_path.is_none());
+        assert!(default.client.is_none() && default.server_name.is_none());
+    }
+
+    #[test]
+    fn consul_point_17_contradictions_are_refused_with_the_field() {
+        let refused = |parameters: &[(&str, &str)]| {
+            let error = settings(parameters, &[]).unwrap_err();
+            (error.code(), error.field().unwrap().to_owned())
+        };
+        let invalid = |field: &str| (ErrorCode::InvalidValue, field.to_owned());
+        let missing = |field: &str| (ErrorCode::MissingField, field.to_owned());
+        assert_eq!(refused(&[("client-cert", "c.pem")]), missing("client-key"));
+        assert_eq!(refused(&[("client-key", "k.pem")]), missing("client-cert"));
+        assert_eq!(refused(&[("ca-file", "")]), missing("ca-file"));
+        assert_eq!(refused(&[("tls-verify", "no")]), invalid("tls-verify"));
+        assert_eq!(refused(&[("tls-verify", "off"), ("ca-file", "ca.pem")]), invalid("tls-verify"));
+        assert_eq!(refused(&[("tls-verify", "off"), ("ca-path", "/ca")]), invalid("tls-verify"));
+        assert_eq!(refused(&[("tls-server-name", "a b")]), invalid("tls-server-name"));
+        let key = "-----BEGIN PRIVATE KEY-----\nhunter2";
+        let error = settings(&[("client-cert", "c.pem"), ("client-key", key)], &[]).unwrap_err();
+        assert!(error.field() == Some("client-key") && !error.to_string().contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn consul_point_17_the_environment_fills_in_what_the_definition_leaves_open_and_no_more() {
+        let variables = [
+            ("CONSUL_CACERT", "env-ca.pem"),
+            ("CONSUL_CAPATH", "/env-ca"),
+            ("CONSUL_CLIENT_CERT", "env-cert.pem"),
+            ("CONSUL_CLIENT_KEY", "env-key.pem"),
+            ("CONSUL_TLS_SERVER_NAME", "env.example:8501"),
+        ];
+        let all = settings(&[ON], &variables).unwrap();
+        assert_eq!((all.ca_file, all.ca_path), (Some("env-ca.pem".into()), None));
+        assert_eq!(all.client, Some(("env-cert.pem".into(), "env-key.pem".into())));
+        assert_eq!(all.server_name.as_deref(), Some("env.example"));
+        let own = [ON, ("ca-path", "/own"), ("client-cert", "c"), ("client-key", "k"), ("tls-server-name", "own")];
+        let own = settings(&own, &variables).unwrap();
+        assert_eq!((own.ca_file, own.ca_path), (None, Some("/own".into())));
+        assert_eq!((own.client, own.server_name.as_deref()), (Some(("c".into(), "k".into())), Some("own")));
+        // A key of the environment does not complete a certificate of the definition.
+        let half = settings(&[ON, ("client-cert", "c")], &variables).unwrap_err();
+        assert_eq!((half.code(), half.field()), (ErrorCode::MissingField, Some("client-key")));
+        let half = settings(&[ON], &variables[2..3]).unwrap_err();
+        assert_eq!((half.code(), half.field()), (ErrorCode::MissingField, Some("CONSUL_CLIENT_KEY")));
+    }
+
+    #[test]
+    fn consul_point_17_the_environment_cannot_turn_off_a_check_that_the_definition_asks_for() {
+        let off = [("CONSUL_HTTP_SSL_VERIFY", "false"), ("CONSUL_CACERT", "env-ca.pem")];
+        let by_environment = settings(&[ON], &off).unwrap();
+        assert!(by_environment.unchecked && by_environment.ca_file.is_none());
+        assert!(!settings(&[ON, ("tls-verify", "on")], &off).unwrap().unchecked);
+        assert!(!settings(&[ON, ("ca-file", "ca.pem")], &off).unwrap().unchecked);
+        assert!(!settings(&[], &off).unwrap().unchecked);
+    }
+}

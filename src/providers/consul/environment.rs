@@ -1,0 +1,279 @@
+//! The environment variables of the official client, and what a definition takes from them.
+//!
+//! They are read only for a definition that says `environment = on`, and each only for what the definition leaves open:
+//! a token that is meant for one Consul is never sent to another that a definition names. A malformed value is refused
+//! under its variable's name and never repeated, for it may be a secret in the wrong place.
+
+use std::borrow::Cow;
+use std::ffi::OsString;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use zeroize::Zeroizing;
+
+use crate::error::{ErrorCode, ProvisioningError};
+use crate::http::Target;
+use crate::provider::{Credential, ProviderDescriptor};
+use crate::secret::Secret;
+
+/// Where the official client looks for the agent by default.
+const DEFAULT_ADDRESS: &str = "127.0.0.1:8500";
+/// The ports that the official client takes for an address without one.
+const PORTS: (u16, u16) = (80, 443);
+
+const ADDRESS: &str = "CONSUL_HTTP_ADDR";
+const TOKEN: &str = "CONSUL_HTTP_TOKEN";
+const TOKEN_FILE: &str = "CONSUL_HTTP_TOKEN_FILE";
+const AUTH: &str = "CONSUL_HTTP_AUTH";
+const SSL: &str = "CONSUL_HTTP_SSL";
+const SSL_VERIFY: &str = "CONSUL_HTTP_SSL_VERIFY";
+
+/// How variables are looked up.
+pub(super) type Lookup<'a> = &'a dyn Fn(&str) -> Option<OsString>;
+
+/// A value and the field, of the definition or the environment, that it is from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Given<'a> {
+    pub(super) field: &'static str,
+    pub(super) text: Cow<'a, str>,
+}
+
+/// What a definition says, and where it is silent and says `environment = on`, the environment.
+#[derive(Clone, Copy)]
+pub(super) struct Source<'a> {
+    pub(super) descriptor: &'a ProviderDescriptor,
+    variables: Option<Lookup<'a>>,
+}
+
+impl<'a> Source<'a> {
+    /// # Errors
+    /// [`ErrorCode::InvalidValue`] if `environment` is neither `on` nor `off`.
+    pub(super) fn new(descriptor: &'a ProviderDescriptor, lookup: Lookup<'a>) -> Result<Self, ProvisioningError> {
+        let on = switch(descriptor, "environment")?.unwrap_or(false);
+        Ok(Self { descriptor, variables: on.then_some(lookup) })
+    }
+
+    /// The definition's parameter.
+    ///
+    /// # Errors
+    /// [`ErrorCode::MissingField`] if it is there and empty.
+    pub(super) fn parameter(&self, name: &'static str) -> Result<Option<Given<'a>>, ProvisioningError> {
+        match self.descriptor.parameters.get(name) {
+            None => Ok(None),
+            Some(text) if text.is_empty() => Err(self.descriptor.refuse(ErrorCode::MissingField, name, "it is empty")),
+            Some(text) => Ok(Some(Given { field: name, text: Cow::Borrowed(text) })),
+        }
+    }
+
+    /// The environment's variable; an empty one is none.
+    ///
+    /// # Errors
+    /// [`ErrorCode::InvalidValue`] if it is not UTF-8.
+    pub(super) fn variable(&self, name: &'static str) -> Result<Option<Given<'a>>, ProvisioningError> {
+        let Some(value) = self.variables.and_then(|lookup| lookup(name)).filter(|value| !value.is_empty()) else {
+            return Ok(None);
+        };
+        match value.into_string() {
+            Ok(text) => Ok(Some(Given { field: name, text: Cow::Owned(text) })),
+            Err(_) => Err(self.invalid(name, "the environment variable is not UTF-8")),
+        }
+    }
+
+    /// The definition's parameter or else the environment's variable.
+    ///
+    /// # Errors
+    /// Those of the two.
+    pub(super) fn either(
+        &self,
+        parameter: &'static str,
+        variable: &'static str,
+    ) -> Result<Option<Given<'a>>, ProvisioningError> {
+        match self.parameter(parameter)? {
+            Some(given) => Ok(Some(given)),
+            None => self.variable(variable),
+        }
+    }
+
+    /// Whether certificates are to be checked, as the environment has it; `None` if it says nothing.
+    ///
+    /// # Errors
+    /// [`ErrorCode::InvalidValue`]. (The official client checks nothing if it cannot read the value.)
+    pub(super) fn verify(&self) -> Result<Option<bool>, ProvisioningError> {
+        self.truth(SSL_VERIFY)
+    }
+
+    /// Whether the agent's address is the environment's.
+    pub(super) fn has_environments_address(&self) -> bool {
+        self.variables.is_some() && self.descriptor.endpoints.is_empty()
+    }
+
+    /// The agent's address, as the environment has it: `host:port`, a URL, or `unix://path`.
+    ///
+    /// # Errors
+    /// [`ErrorCode::InvalidValue`], with the variable.
+    pub(super) fn address(&self) -> Result<Target, ProvisioningError> {
+        let address = self.variable(ADDRESS)?.map_or(Cow::Borrowed(DEFAULT_ADDRESS), |given| given.text);
+        let tls = self.truth(SSL)?.unwrap_or(false);
+        let url = match address.split_once("://") {
+            Some(("unix", _)) if tls => {
+                return Err(self.invalid(SSL, format!("TLS is not spoken over the unix socket of {ADDRESS}")));
+            }
+            // Asked for once, TLS is not given up for a scheme.
+            Some(("http", rest)) if tls => format!("https://{rest}"),
+            Some(_) => address.into_owned(),
+            None if tls => format!("https://{address}"),
+            None => format!("http://{address}"),
+        };
+        Target::parse(&url, PORTS.0, PORTS.1).map_err(|reason| self.invalid(ADDRESS, reason))
+    }
+
+    /// Where the token comes from: the definition, or the environment's file, or its variable.
+    ///
+    /// # Errors
+    /// [`ErrorCode::InvalidValue`] for a file's name that is not UTF-8.
+    pub(super) fn credential(&self) -> Result<Credential, ProvisioningError> {
+        if self.descriptor.credential != Credential::None {
+            return Ok(self.descriptor.credential.clone());
+        }
+        if let Some(file) = self.variable(TOKEN_FILE)? {
+            return Ok(Credential::TokenFile(file.text.into_owned()));
+        }
+        let is_set = self.variables.and_then(|lookup| lookup(TOKEN)).is_some_and(|token| !token.is_empty());
+        Ok(if is_set { Credential::TokenEnv(TOKEN.to_owned()) } else { Credential::None })
+    }
+
+    /// The login for a proxy before the agent, as the value of the header `Authorization`.
+    ///
+    /// # Errors
+    /// [`ErrorCode::InvalidValue`] if it is not UTF-8.
+    pub(super) fn authorization(&self) -> Result<Option<Secret>, ProvisioningError> {
+        let Some(login) = self.variable(AUTH)? else { return Ok(None) };
+        let login = Zeroizing::new(login.text.into_owned());
+        let login = Zeroizing::new(if login.contains(':') { login.to_string() } else { format!("{}:", *login) });
+        Ok(Some(Secret::new(format!("Basic {}", BASE64_STANDARD.encode(login.as_bytes())))))
+    }
+
+    /// A refusal of a field's value.
+    pub(super) fn invalid(&self, field: &'static str, reason: impl Into<Cow<'static, str>>) -> ProvisioningError {
+        self.descriptor.refuse(ErrorCode::InvalidValue, field, reason)
+    }
+
+    /// The variable as a truth value, in the forms of the official client.
+    fn truth(&self, name: &'static str) -> Result<Option<bool>, ProvisioningError> {
+        match self.variable(name)?.as_ref().map(|given| &*given.text) {
+            None => Ok(None),
+            Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(Some(true)),
+            Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(Some(false)),
+            Some(_) => Err(self.invalid(name, "the environment variable is neither true nor false")),
+        }
+    }
+}
+
+/// A parameter that is `on` or `off`.
+///
+/// # Errors
+/// [`ErrorCode::InvalidValue`] if it is something else.
+pub(super) fn switch(descriptor: &ProviderDescriptor, field: &'static str) -> Result<Option<bool>, ProvisioningError> {
+    match descriptor.parameters.get(field).map(String::as_str) {
+        None => Ok(None),
+        Some("on") => Ok(Some(true)),
+        Some("off") => Ok(Some(false)),
+        Some(_) => Err(descriptor.refuse(ErrorCode::InvalidValue, field, "it is neither on nor off")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::provider::ProviderKind;
+
+    fn descriptor() -> ProviderDescriptor {
+        let descriptor = ProviderDescriptor::new("consul-a", ProviderKind::consul()).unwrap();
+        descriptor.parameter("service", "orders").parameter("environment", "on")
+    }
+
+    fn with<T>(variables: &[(&str, &str)], read: impl FnOnce(&Source<'_>) -> T) -> T {
+        let lookup =
+            |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
+        read(&Source::new(&descriptor(), &lookup).unwrap())
+    }
+
+    fn base(variables: &[(&str, &str)]) -> String {
+        with(variables, |source| source.address().unwrap().base())
+    }
+
+    #[test]
+    fn consul_point_17_every_form_of_the_official_clients_address_is_read() {
+        assert_eq!(base(&[]), "http://127.0.0.1:8500");
+        assert_eq!(base(&[(ADDRESS, "")]), "http://127.0.0.1:8500");
+        assert_eq!(base(&[(ADDRESS, "consul.example:8500")]), "http://consul.example:8500");
+        assert_eq!(base(&[(ADDRESS, "http://consul.example")]), "http://consul.example:80");
+        assert_eq!(base(&[(ADDRESS, "https://consul.example/")]), "https://consul.example:443");
+        assert_eq!(base(&[(ADDRESS, "[::1]:8501"), (SSL, "true")]), "https://[::1]:8501");
+        assert_eq!(base(&[(ADDRESS, "http://consul.example:8501"), (SSL, "1")]), "https://consul.example:8501");
+        assert_eq!(base(&[(ADDRESS, "https://consul.example:8501"), (SSL, "0")]), "https://consul.example:8501");
+        #[cfg(unix)]
+        assert_eq!(base(&[(ADDRESS, "unix:///run/consul.sock")]), "http://localhost");
+    }
+
+    #[test]
+    fn consul_point_17_a_malformed_variable_is_refused_by_its_name_and_not_repeated() {
+        for (name, value) in [
+            (ADDRESS, "hunter2 x"),
+            (ADDRESS, "ftp://hunter2"),
+            (ADDRESS, "user:hunter2@host:1"),
+            (ADDRESS, "http://host/hunter2"),
+            (SSL, "hunter2"),
+        ] {
+            let error = with(&[(name, value)], |source| source.address().unwrap_err());
+            assert_eq!((error.code(), error.field()), (ErrorCode::InvalidValue, Some(name)), "{value}");
+            assert!(!error.to_string().contains("hunter2"), "{error}");
+        }
+        let contradiction = with(&[(ADDRESS, "unix:///s"), (SSL, "true")], |source| source.address().unwrap_err());
+        assert_eq!(contradiction.field(), Some(SSL));
+        // The official client takes this for "do not check".
+        assert_eq!(with(&[(SSL_VERIFY, "yes")], |source| source.verify().unwrap_err()).field(), Some(SSL_VERIFY));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn consul_point_17_a_variable_that_is_not_utf_8_is_refused() {
+        use std::os::unix::ffi::OsStringExt;
+        let lookup = |_: &str| Some(OsString::from_vec(vec![0xff]));
+        let descriptor = descriptor();
+        let source = Source::new(&descriptor, &lookup).unwrap();
+        assert_eq!(source.authorization().unwrap_err().field(), Some(AUTH));
+        assert_eq!(source.address().unwrap_err().field(), Some(ADDRESS));
+    }
+
+    #[test]
+    fn consul_point_17_the_environments_token_file_wins_over_its_token_and_the_definition_over_both() {
+        let both = [(TOKEN_FILE, "/run/token"), (TOKEN, "hunter2")];
+        let read = |variables: &[(&str, &str)]| with(variables, |source| source.credential().unwrap());
+        assert_eq!(read(&both), Credential::TokenFile("/run/token".into()));
+        assert_eq!(read(&both[1..]), Credential::TokenEnv(TOKEN.into()));
+        assert_eq!(read(&[(TOKEN, "")]), Credential::None);
+        let own = descriptor().credential(Credential::Secret("mine".into()));
+        let source = Source::new(&own, &|_| Some("x".into())).unwrap();
+        assert_eq!(source.credential().unwrap(), Credential::Secret("mine".into()));
+    }
+
+    #[test]
+    fn consul_point_17_the_environments_login_becomes_a_header_that_never_shows() {
+        let header = |login: &str| with(&[(AUTH, login)], |source| source.authorization().unwrap().unwrap());
+        assert_eq!(header("Aladdin:open sesame").expose(), "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
+        assert_eq!(header("Aladdin").expose(), "Basic QWxhZGRpbjo=");
+        assert_eq!(format!("{:?}", header("Aladdin")), "***");
+    }
+
+    #[test]
+    fn consul_point_17_without_environment_on_no_variable_is_read() {
+        let silent = ProviderDescriptor::new("consul-a", ProviderKind::consul()).unwrap();
+        for descriptor in [silent.clone(), silent.parameter("environment", "off")] {
+            let source = Source::new(&descriptor, &|name| panic!("{name} was read")).unwrap();
+            assert_eq!(source.credential().unwrap(), Credential::None);
+            assert!(source.authorization().unwrap().is_none() && !source.has_environments_address());
+            assert_eq!(source.either("namespace", "CONSUL_NAMESPACE").unwrap(), None);
+        }
+    }
+}
