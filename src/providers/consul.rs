@@ -12,8 +12,6 @@ mod agent;
 mod config;
 mod connection;
 mod environment;
-// The decoder's part comes with it.
-#[allow(dead_code)]
 mod lineage;
 mod mark;
 mod presence;
