@@ -370,7 +370,7 @@ impl Machine {
         }
     }
 
-    /// Whether the answer comes from a server that knows its leader, or has for a while not been without it.
+    /// Whether the answer comes from a server that knows its leader, and has heard of it lately.
     fn is_fresh(&self, mark: &Mark) -> bool {
         mark.known_leader != Some(false) && mark.last_contact.is_none_or(|age| age <= self.settings.max_stale)
     }
