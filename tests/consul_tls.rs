@@ -141,10 +141,17 @@ fn consul_point_17_a_server_of_another_authority_is_refused() {
 }
 
 #[test]
-fn consul_point_17_a_server_that_shows_an_authoritys_own_certificate_is_refused_and_told_so() {
+fn consul_point_17_a_server_that_signed_itself_is_accepted_if_its_certificate_is_trusted_and_its_name_fits() {
     let server = secure(&Handshake::with("server-of-itself.pem"));
     let descriptor = trusting(&server, certificate("server-of-itself.pem"));
-    refusal(&descriptor, ErrorCode::CertificateRejected, &["CA:TRUE"]);
+    check(&descriptor).unwrap();
+    let other = descriptor.parameter("tls-server-name", "server.dc1.consul");
+    refusal(&other, ErrorCode::CertificateRejected, &["is not for server.dc1.consul: it holds localhost, 127.0.0.1"]);
+    refusal(&trusting(&server, certificate("ca.pem")), ErrorCode::CertificateRejected, &[]);
+    // Trusted or not, what has expired is refused.
+    let expired = secure(&Handshake::with("server-expired.pem"));
+    let itself = trusting(&expired, certificate("server-expired.pem"));
+    refusal(&itself, ErrorCode::CertificateRejected, &["expired on 2021-01-01"]);
 }
 
 #[test]
@@ -224,12 +231,12 @@ fn consul_point_17_a_renewed_client_certificate_is_shown_by_a_new_connection_alt
     let descriptor = file(trusting(&server, certificate("ca.pem")), "client-cert", &shown);
     let watching = Watching::start(&provider(&file(descriptor, "client-key", &key)));
     watching.expect_members(&["n1"], SOON);
-    // The watch and the probe have a connection each.
-    for _ in 0..3 {
+    for _ in 0..5 {
         watching.expect_current(SOON);
     }
     let before = server.take_clients();
-    assert!(!before.is_empty() && before.iter().all(|client| *client == Some(der("client.pem"))));
+    assert_eq!(before.len(), 2, "the watch and the probe keep a connection each");
+    assert!(before.iter().all(|client| *client == Some(der("client.pem"))));
     renew("client-renewed.pem", "client-renewed.key");
     let deadline = Instant::now() + SOON;
     let mut after = Vec::new();

@@ -86,7 +86,7 @@ use crate::topology::ClusterNode;
 /// | `max-body` | `64MiB` | `1KiB` to `1024MiB` | the largest answer accepted, decompressed; an instance has about 2.6 kB |
 /// | `ttl` | `3s` | 1 s to 1 min | member mode: how long the local node's check passes without a heartbeat; three are sent in that time |
 /// | `deregister-after` | `60s` | 1 min to 24 h | member mode: how long the check may be critical before Consul removes the node |
-/// | `ca-file` | the public roots | a path | a file with the certificates of the authorities that are trusted, all of them, in PEM form |
+/// | `ca-file` | the public roots | a path | a file with the certificates of the authorities that are trusted, all of them, in PEM form; or with the agent's own |
 /// | `ca-path` | the public roots | a path | a folder of such files, at most 1,000; with `ca-file`, both |
 /// | `client-cert` | none | a path | the certificate that is shown to the agent, followed by those between it and its authority |
 /// | `client-key` | none | a path | its key, unencrypted: PKCS #1, PKCS #8 or SEC 1 |
