@@ -6,7 +6,6 @@
 mod fake;
 #[path = "support/secure.rs"]
 mod secure;
-#[allow(dead_code, reason = "each test file uses its share")]
 #[path = "support/watching.rs"]
 mod watching;
 
