@@ -12,13 +12,13 @@ mod agent;
 mod config;
 mod connection;
 mod environment;
-mod mark;
+pub(crate) mod mark;
 mod presence;
 mod query;
 mod registration;
 mod stream;
 mod watch;
-mod wire;
+pub(crate) mod wire;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -28,7 +28,7 @@ use crate::topology::{ClusterNode, Members};
 const MAX_ENTRY: usize = 1024 * 1024;
 
 /// Decodes the answers for one service, one after the other.
-pub(super) struct Decoder {
+pub(crate) struct Decoder {
     service: String,
     hashing: Hashing,
     last: Last,
@@ -47,7 +47,7 @@ struct Last {
 
 impl Decoder {
     /// A decoder that knows no answer yet.
-    pub(super) fn new(service: &str) -> Self {
+    pub(crate) fn new(service: &str) -> Self {
         Self { service: service.to_owned(), hashing: Hashing::new(), last: Last::default() }
     }
 
@@ -57,7 +57,7 @@ impl Decoder {
     ///
     /// # Errors
     /// [`ErrorCode::MalformedAnswer`] if the body is no JSON list, and those of `read`.
-    pub(super) fn decode(
+    pub(crate) fn decode(
         &mut self,
         read: impl FnMut(&mut [u8]) -> Result<usize, ProvisioningError>,
         believed: Option<&Members>,
@@ -89,7 +89,7 @@ impl Decoder {
 ///
 /// # Errors
 /// [`ErrorCode::MalformedAnswer`] if it is not, and those of `read`.
-pub(super) fn check_list(
+pub(crate) fn check_list(
     read: impl FnMut(&mut [u8]) -> Result<usize, ProvisioningError>,
     doing: &str,
 ) -> Result<(), ProvisioningError> {
