@@ -20,6 +20,11 @@ impl ConsulDecoder {
         Self(Decoder::new(service))
     }
 
+    /// The same with another limit for the bytes of one entry.
+    pub fn with_limit(service: &str, max_entry: usize) -> Self {
+        Self(Decoder::with_limit(service, max_entry))
+    }
+
     /// The members in the body, and how many entries were skipped.
     ///
     /// # Errors

@@ -30,6 +30,7 @@ const MAX_ENTRY: usize = 1024 * 1024;
 /// Decodes the answers for one service, one after the other.
 pub(crate) struct Decoder {
     service: String,
+    max_entry: usize,
     hashing: Hashing,
     last: Last,
 }
@@ -48,7 +49,12 @@ struct Last {
 impl Decoder {
     /// A decoder that knows no answer yet.
     pub(crate) fn new(service: &str) -> Self {
-        Self { service: service.to_owned(), hashing: Hashing::new(), last: Last::default() }
+        Self::with_limit(service, MAX_ENTRY)
+    }
+
+    /// The same with another limit for entries.
+    pub(crate) fn with_limit(service: &str, max_entry: usize) -> Self {
+        Self { service: service.to_owned(), max_entry, hashing: Hashing::new(), last: Last::default() }
     }
 
     /// The members in a body that `read` gives piece by piece, and how many entries were skipped. What is equal to the
@@ -63,7 +69,7 @@ impl Decoder {
         believed: Option<&Members>,
         doing: &str,
     ) -> Result<(Members, usize), ProvisioningError> {
-        let mut body = Body { scanner: Scanner::new(MAX_ENTRY), read, doing };
+        let mut body = Body { scanner: Scanner::new(self.max_entry), read, doing };
         let mut comparison = Comparison::new(&self.hashing, &self.last.entries);
         let mut too_large = 0;
         while body.next()? {
@@ -127,6 +133,8 @@ impl Last {
             Some(members) => (members, 0),
             None => of(&self.entries),
         };
+        // Of entries that say the same in other words another one may have been chosen.
+        let members = if duplicates > 0 { members.shared_with(&self.members) } else { members };
         let known = [Some(&self.members), believed].into_iter().flatten().find(|known| **known == members);
         self.members = known.cloned().unwrap_or(members);
         (self.skipped, self.distinct) = (unusable + duplicates, duplicates == 0);
