@@ -12,16 +12,14 @@ mod agent;
 mod config;
 mod connection;
 mod environment;
-// The decoder's part comes with it.
-#[allow(dead_code)]
 mod lineage;
-mod mark;
+pub(crate) mod mark;
 mod presence;
 mod query;
 mod registration;
 mod stream;
 mod watch;
-mod wire;
+pub(crate) mod wire;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -28,8 +28,9 @@ use crate::topology::{ClusterNode, Members};
 const MAX_ENTRY: usize = 1024 * 1024;
 
 /// Decodes the answers for one service, one after the other.
-pub(super) struct Decoder {
+pub(crate) struct Decoder {
     service: String,
+    max_entry: usize,
     hashing: Hashing,
     last: Last,
 }
@@ -47,8 +48,13 @@ struct Last {
 
 impl Decoder {
     /// A decoder that knows no answer yet.
-    pub(super) fn new(service: &str) -> Self {
-        Self { service: service.to_owned(), hashing: Hashing::new(), last: Last::default() }
+    pub(crate) fn new(service: &str) -> Self {
+        Self::with_limit(service, MAX_ENTRY)
+    }
+
+    /// The same with another limit for entries.
+    pub(crate) fn with_limit(service: &str, max_entry: usize) -> Self {
+        Self { service: service.to_owned(), max_entry, hashing: Hashing::new(), last: Last::default() }
     }
 
     /// The members in a body that `read` gives piece by piece, and how many entries were skipped. What is equal to the
@@ -57,13 +63,13 @@ impl Decoder {
     ///
     /// # Errors
     /// [`ErrorCode::MalformedAnswer`] if the body is no JSON list, and those of `read`.
-    pub(super) fn decode(
+    pub(crate) fn decode(
         &mut self,
         read: impl FnMut(&mut [u8]) -> Result<usize, ProvisioningError>,
         believed: Option<&Members>,
         doing: &str,
     ) -> Result<(Members, usize), ProvisioningError> {
-        let mut body = Body { scanner: Scanner::new(MAX_ENTRY), read, doing };
+        let mut body = Body { scanner: Scanner::new(self.max_entry), read, doing };
         let mut comparison = Comparison::new(&self.hashing, &self.last.entries);
         let mut too_large = 0;
         while body.next()? {
@@ -89,7 +95,7 @@ impl Decoder {
 ///
 /// # Errors
 /// [`ErrorCode::MalformedAnswer`] if it is not, and those of `read`.
-pub(super) fn check_list(
+pub(crate) fn check_list(
     read: impl FnMut(&mut [u8]) -> Result<usize, ProvisioningError>,
     doing: &str,
 ) -> Result<(), ProvisioningError> {
@@ -127,6 +133,8 @@ impl Last {
             Some(members) => (members, 0),
             None => of(&self.entries),
         };
+        // Of entries that say the same in other words another one may have been chosen.
+        let members = if duplicates > 0 { members.shared_with(&self.members) } else { members };
         let known = [Some(&self.members), believed].into_iter().flatten().find(|known| **known == members);
         self.members = known.cloned().unwrap_or(members);
         (self.skipped, self.distinct) = (unusable + duplicates, duplicates == 0);
