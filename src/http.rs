@@ -5,6 +5,7 @@
 //! and each way in which an exchange can fail has its code. What is asked, how often and what an answer means is left
 //! to each provider.
 
+mod body;
 mod credential;
 mod file;
 mod stamp;
@@ -13,23 +14,23 @@ mod tls;
 #[cfg(unix)]
 mod unix;
 
-use std::io::Read;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use ureq::config::AutoHeaderValue;
 use ureq::http::header::{AUTHORIZATION, CONTENT_TYPE};
-use ureq::http::{HeaderMap, HeaderName, HeaderValue};
+use ureq::http::{HeaderName, HeaderValue};
 use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{ConnectProxyConnector, Connector, TcpConnector};
 use ureq::{Agent, AsSendBody, Body};
 use zeroize::Zeroizing;
 
+pub(crate) use body::{BodyReader, Incoming};
 pub(crate) use credential::CredentialReader;
 pub(crate) use target::Target;
 pub(crate) use tls::TlsSettings;
-pub(crate) use ureq::http::Method;
+pub(crate) use ureq::http::{HeaderMap, Method};
 
 use self::stamp::Stamp;
 use self::tls::{Refusal, TlsConnector, Unreadable};
@@ -41,8 +42,6 @@ use crate::secret::Secret;
 /// The longest that a body may take once its head is there. A genuine answer of the default cap (64 MiB) needs a link
 /// of 9 Mbit/s.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
-/// By how much the buffer of a body of unknown length grows at least.
-const CHUNK: usize = 64 * 1024;
 /// How much of a refusal's text is repeated in an error, in characters.
 const EXCERPT: usize = 120;
 
@@ -105,11 +104,20 @@ impl Client {
     /// timeout if it is connecting.
     ///
     /// # Errors
+    /// As [`open`](Self::open) and [`BodyReader::read`].
+    pub(crate) fn exchange(&self, request: &Request<'_>) -> Result<Answer, ProvisioningError> {
+        self.open(request)?.collect()
+    }
+
+    /// Sends the request and reads the answer's head. Blocks, and so does reading the body; both end soon after the
+    /// client is shut down, or after its connect timeout if it is connecting.
+    ///
+    /// # Errors
     /// [`ErrorCode::RedirectRefused`] for a redirect, [`ErrorCode::Timeout`], [`ErrorCode::AnswerTooLarge`],
     /// [`ErrorCode::MalformedAnswer`] for what is not HTTP or not the announced encoding, [`ErrorCode::TokenUnreadable`]
     /// for a credential that no header can carry, [`ErrorCode::CertificateUnreadable`], [`ErrorCode::CertificateRejected`],
     /// [`ErrorCode::BackendUnavailable`] for all else.
-    pub(crate) fn exchange(&self, request: &Request<'_>) -> Result<Answer, ProvisioningError> {
+    pub(crate) fn open(&self, request: &Request<'_>) -> Result<Incoming, ProvisioningError> {
         let failed = |error: &ureq::Error| failure(request.doing, error);
         let mut head = ureq::http::Request::builder().method(request.method.clone()).uri(request.url);
         self.read_certificates(request.doing)?;
@@ -137,13 +145,9 @@ impl Client {
             };
             return Err(ProvisioningError::new(ErrorCode::RedirectRefused, request.doing.to_owned(), detail));
         }
-        let mut body = read_body(body, request.max_body, request.doing)?;
-        if let Some(login) = self.target.authorization()
-            && parts.status.as_u16() >= 400
-        {
-            body = without_login(&body, login);
-        }
-        Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body })
+        let body = BodyReader::new(body, request.max_body, request.doing)?;
+        let login = self.target.authorization().cloned();
+        Ok(Incoming { status: parts.status.as_u16(), headers: parts.headers, body, login })
     }
 
     fn run(
@@ -174,7 +178,7 @@ impl Client {
     }
 }
 
-/// A request for [`Client::exchange`].
+/// A request.
 #[derive(Debug)]
 pub(crate) struct Request<'a> {
     /// The method.
@@ -196,16 +200,10 @@ pub(crate) struct Request<'a> {
 /// An answer, whatever its status but a redirect.
 pub(crate) struct Answer {
     pub(crate) status: u16,
-    pub(crate) headers: HeaderMap,
     pub(crate) body: Vec<u8>,
 }
 
 impl Answer {
-    /// The header's value, if it is there, once, and text.
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name)?.to_str().ok()
-    }
-
     /// The beginning of the body as text for an error: one line, without the credential, should the backend repeat it.
     pub(crate) fn excerpt(&self, credential: Option<&Secret>) -> String {
         let Some(token) = credential.map(Secret::expose).filter(|token| !token.is_empty()) else {
@@ -246,44 +244,6 @@ fn without_login(body: &[u8], login: &Secret) -> Vec<u8> {
     text.into_bytes()
 }
 
-fn read_body(body: Body, max: usize, doing: &str) -> Result<Vec<u8>, ProvisioningError> {
-    let too_large = || {
-        let detail = format!("the answer is larger than the cap of {max} bytes");
-        ProvisioningError::new(ErrorCode::AnswerTooLarge, doing.to_owned(), detail)
-    };
-    let announced = body.content_length();
-    if announced.is_some_and(|length| length > max as u64) {
-        return Err(too_large());
-    }
-    // An announced length is trusted up to a point only: it may be a lie.
-    let expected = announced.and_then(|length| usize::try_from(length).ok()).unwrap_or(CHUNK).min(16 * CHUNK);
-    let mut bytes = Vec::with_capacity(expected.min(max) + 1);
-    let mut reader = body.into_reader();
-    loop {
-        if bytes.len() == bytes.capacity() {
-            // Doubling, but never past the cap: the memory held is bounded by it.
-            let growth = bytes.len().max(CHUNK).min(max + 1 - bytes.len());
-            bytes.reserve_exact(growth);
-        }
-        let room = (bytes.capacity() - bytes.len()).min(max + 1 - bytes.len()) as u64;
-        match (&mut reader).take(room).read_to_end(&mut bytes) {
-            Ok(0) => return Ok(bytes),
-            Ok(_) if bytes.len() > max => return Err(too_large()),
-            Ok(_) => {}
-            Err(error) => {
-                let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<ureq::Error>());
-                return Err(match inner {
-                    Some(inner) => failure(doing, inner),
-                    None => {
-                        let cut = format!("the answer was cut off after {} bytes ({})", bytes.len(), error.kind());
-                        ProvisioningError::new(ErrorCode::BackendUnavailable, doing.to_owned(), cut)
-                    }
-                });
-            }
-        }
-    }
-}
-
 fn failure(doing: &str, error: &ureq::Error) -> ProvisioningError {
     use ureq::Error as E;
     let (code, detail) = match error {
@@ -312,7 +272,7 @@ mod tests {
         let paddings = (0..EXCERPT * 4 + 40).flat_map(|n| [(n, "x"), (n, " ")]);
         for (padding, filler) in paddings {
             let body = format!("{}s3cret-token tail", filler.repeat(padding)).into_bytes();
-            let answer = Answer { status: 500, headers: HeaderMap::new(), body };
+            let answer = Answer { status: 500, body };
             let excerpt = answer.excerpt(Some(&secret));
             assert!(!excerpt.contains("s3c") && excerpt.chars().count() <= EXCERPT, "{padding}: {excerpt}");
         }

@@ -200,16 +200,15 @@ fn consul_answers_that_are_no_list_are_errors() {
 
 #[test]
 fn consul_a_body_that_is_cut_is_an_error_and_the_set_stays() {
-    let cut = |stream: &mut TcpStream, head: &str| {
-        let _ = stream.write_all(format!("HTTP/1.1 200 OK\r\nX-Consul-Index: 11\r\n{head}\r\n\r\n").as_bytes());
-        let _ = stream.write_all(b"2\r\n[]\r\n");
+    let cut = |stream: &mut TcpStream, head: &str, body: &str| {
+        let _ = stream.write_all(format!("HTTP/1.1 200 OK\r\nX-Consul-Index: 11\r\n{head}\r\n\r\n{body}").as_bytes());
         false
     };
-    for head in ["Content-Length: 4000", "Transfer-Encoding: chunked"] {
+    for (head, body) in [("Content-Length: 4000", "[]"), ("Transfer-Encoding: chunked", "2\r\n[]\r\n")] {
         let fake = Fake::start(move |request, stream| match (request.is_probe(), request.index()) {
             (true, _) => list(stream, 10, "[]"),
             (false, None) => list(stream, 10, &format!("[{}]", entry("a"))),
-            (false, Some(_)) => cut(stream, head),
+            (false, Some(_)) => cut(stream, head, body),
         });
         let watching = watch(&descriptor(&fake.url()));
         watching.expect_members(&["a"], SOON);
@@ -234,11 +233,27 @@ fn consul_point_13_unusable_entries_are_counted_and_the_rest_delivered() {
 
 #[test]
 fn consul_point_21_a_body_over_10_mb_is_accepted() {
-    let padding = "x".repeat(11 * 1024 * 1024);
-    let padded = entry("a").replacen("{\"CheckID\"", &format!("{{\"Output\":\"{padding}\",\"CheckID\""), 1);
-    let fake = peaceful(10, format!("[{padded}]"));
+    let padded = |id: &str| {
+        let padding = "x".repeat(1000 * 1024);
+        entry(id).replacen("{\"CheckID\"", &format!("{{\"Output\":\"{padding}\",\"CheckID\""), 1)
+    };
+    let ids = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"];
+    let fake = peaceful(10, format!("[{}]", ids.map(padded).join(",")));
     let watching = watch(&descriptor(&fake.url()));
-    watching.expect_members(&["a"], SOON);
+    watching.expect_members(&ids, SOON);
+}
+
+#[test]
+fn consul_point_21_an_entry_beyond_all_measure_is_counted_and_the_rest_delivered() {
+    let padding = "[\\\"".repeat(3 * 1024 * 1024);
+    let huge = entry("z").replacen("{\"CheckID\"", &format!("{{\"Output\":\"{padding}\",\"CheckID\""), 1);
+    let fake = peaceful(10, format!("[{},{huge},{}]", entry("a"), entry("b")));
+    let watching = watch(&descriptor(&fake.url()));
+    let found = watching.expect("snapshot", SOON, |event| match event {
+        ProviderEvent::Snapshot { members, skipped, .. } => Some((members.len(), *skipped)),
+        _ => None,
+    });
+    assert_eq!(found, (2, 1));
 }
 
 #[test]

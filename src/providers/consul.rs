@@ -197,7 +197,7 @@ impl ConsulProvider {
         let connection = Connection::open(&self.config, self.credential(), cancel, "check")?;
         let path = self.config.query.watch(None, Duration::ZERO, Consistency::Default);
         let answer_timeout = self.config.answer_timeout;
-        connection.send(Ask::Watch { number: 0, path, answer_timeout });
+        connection.send(Ask::Watch { number: 0, path, answer_timeout, believed: None });
         // Look-up, connect and sending have a connect timeout each.
         let limit = after(self.config.connect_timeout * 3 + answer_timeout);
         select! {

@@ -12,12 +12,13 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::config::Config;
 use super::lineage::Lineage;
-use super::mark::{Mark, mark};
+use super::mark::{self, Mark};
 use super::watch::WatchAnswer;
-use super::wire;
+use super::wire::{self, Decoder};
 use crate::error::{ErrorCode, ProvisioningError};
-use crate::http::{Client, CredentialReader, Method, Request};
+use crate::http::{BodyReader, Client, CredentialReader, Method, Request};
 use crate::provider::{CancelGuard, CancelToken};
+use crate::topology::Members;
 
 /// The header in which a token travels.
 pub(super) const TOKEN_HEADER: &str = "x-consul-token";
@@ -25,8 +26,8 @@ pub(super) const TOKEN_HEADER: &str = "x-consul-token";
 /// What a connection asks, and what it makes of the answer.
 #[derive(Debug)]
 pub(super) enum Ask {
-    /// The members.
-    Watch { number: u64, path: String, answer_timeout: Duration },
+    /// The members. Nodes equal to those believed are shared with them.
+    Watch { number: u64, path: String, answer_timeout: Duration, believed: Option<Members> },
     /// The index only.
     Probe { path: String },
 }
@@ -65,7 +66,8 @@ impl Connection {
     ) -> Result<Self, ProvisioningError> {
         let (jobs, inbox) = unbounded();
         let (outbox, replies) = unbounded();
-        let mut worker = Worker { config: Arc::clone(config), credential };
+        let decoder = Decoder::new(config.query.service());
+        let mut worker = Worker { config: Arc::clone(config), credential, decoder };
         thread::Builder::new()
             .name(format!("consul-{role}"))
             .spawn(move || {
@@ -126,37 +128,43 @@ fn shut_down(slot: &Slot) {
 struct Worker {
     config: Arc<Config>,
     credential: CredentialReader,
+    decoder: Decoder,
 }
 
 impl Worker {
     fn answer(&mut self, client: &Client, ask: Ask) -> Reply {
         match ask {
-            Ask::Watch { number, path, answer_timeout } => {
+            Ask::Watch { number, path, answer_timeout, believed } => {
                 let doing = format!("watching service {}", self.config.query.service());
-                let answer = self.exchange(client, &path, answer_timeout, &doing).and_then(|(mark, body)| {
-                    let (members, skipped) = wire::members(&body, self.config.query.service(), &doing)?;
+                let answer = self.ask(client, &path, answer_timeout, &doing).and_then(|(mark, mut body)| {
+                    let read = |room: &mut [u8]| body.read(room);
+                    let (members, skipped) = self.decoder.decode(read, believed.as_ref(), &doing)?;
                     Ok(WatchAnswer { mark, members, lineage: Lineage::default(), skipped })
                 });
                 Reply::Watch(number, answer)
             }
             Ask::Probe { path } => {
                 let doing = format!("probing service {}", self.config.query.service());
-                let answer = self.exchange(client, &path, self.config.probe_timeout, &doing);
-                Reply::Probe(answer.and_then(|(mark, body)| wire::check_list(&body, &doing).map(|()| mark)))
+                let answer = self.ask(client, &path, self.config.probe_timeout, &doing);
+                Reply::Probe(answer.and_then(|(mark, mut body)| {
+                    wire::check_list(|room| body.read(room), &doing)?;
+                    Ok(mark)
+                }))
             }
         }
     }
 
-    fn exchange(
+    /// Sends the request and reads the answer's head.
+    fn ask(
         &mut self,
         client: &Client,
         path: &str,
         answer_timeout: Duration,
         doing: &str,
-    ) -> Result<(Mark, Vec<u8>), ProvisioningError> {
+    ) -> Result<(Mark, BodyReader), ProvisioningError> {
         let token = self.credential.read()?;
         let url = format!("{}{path}", self.config.target.base());
-        let answer = client.exchange(&Request {
+        let answer = client.open(&Request {
             method: Method::GET,
             url: &url,
             body: None,
@@ -165,7 +173,6 @@ impl Worker {
             max_body: self.config.max_body,
             doing,
         })?;
-        let mark = mark(&answer, token.as_ref(), doing)?;
-        Ok((mark, answer.body))
+        mark::admit(answer, token.as_ref(), doing)
     }
 }

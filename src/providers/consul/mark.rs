@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::error::{ErrorCode, ProvisioningError};
-use crate::http::Answer;
+use crate::http::{BodyReader, HeaderMap, Incoming};
 use crate::secret::Secret;
 
 /// What the headers of an answer say about its content.
@@ -19,29 +19,42 @@ pub(super) struct Mark {
     pub(super) stale: bool,
 }
 
-/// Checks the status and reads the mark.
+/// Checks the status and reads the mark. The body of an answer that is none of 200 is read for the error's text.
 ///
 /// # Errors
 /// [`ErrorCode::AccessDenied`] for 401, 403 and results that ACLs filtered, [`ErrorCode::BackendUnavailable`] for any
-/// other status but 200.
-pub(super) fn mark(answer: &Answer, token: Option<&Secret>, doing: &str) -> Result<Mark, ProvisioningError> {
-    let error = |code, detail: String| Err(ProvisioningError::new(code, doing.to_owned(), detail));
-    match answer.status {
-        200 => {}
-        401 | 403 => {
-            return error(ErrorCode::AccessDenied, format!("{}: {}", answer.status, answer.excerpt(token)));
-        }
-        status => return error(ErrorCode::BackendUnavailable, format!("{status}: {}", answer.excerpt(token))),
+/// other status but 200; those of reading the body.
+pub(super) fn admit(
+    answer: Incoming,
+    token: Option<&Secret>,
+    doing: &str,
+) -> Result<(Mark, BodyReader), ProvisioningError> {
+    if answer.status == 200 {
+        return Ok((mark(&answer.headers, doing)?, answer.body));
     }
-    if answer.header("x-consul-results-filtered-by-acls").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
-        return error(ErrorCode::AccessDenied, "the token's rights do not cover all of the service".to_owned());
+    let refusal = answer.collect()?;
+    let detail = format!("{}: {}", refusal.status, refusal.excerpt(token));
+    let code =
+        if matches!(refusal.status, 401 | 403) { ErrorCode::AccessDenied } else { ErrorCode::BackendUnavailable };
+    Err(ProvisioningError::new(code, doing.to_owned(), detail))
+}
+
+/// Reads the mark of an answer of status 200.
+///
+/// # Errors
+/// [`ErrorCode::AccessDenied`] for results that ACLs filtered.
+pub(super) fn mark(headers: &HeaderMap, doing: &str) -> Result<Mark, ProvisioningError> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    if text("x-consul-results-filtered-by-acls").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
+        let detail = "the token's rights do not cover all of the service";
+        return Err(ProvisioningError::new(ErrorCode::AccessDenied, doing.to_owned(), detail));
     }
-    let number = |name| answer.header(name).and_then(|value| value.trim().parse::<u64>().ok());
+    let number = |name| text(name).and_then(|value| value.trim().parse::<u64>().ok());
     Ok(Mark {
         index: number("x-consul-index").filter(|index| *index > 0),
         last_contact: number("x-consul-lastcontact").map(Duration::from_millis),
-        known_leader: answer.header("x-consul-knownleader").and_then(|value| value.trim().parse().ok()),
-        stale: answer.header("x-consul-effective-consistency").is_some_and(|value| value.trim() == "stale"),
+        known_leader: text("x-consul-knownleader").and_then(|value| value.trim().parse().ok()),
+        stale: text("x-consul-effective-consistency").is_some_and(|value| value.trim() == "stale"),
     })
 }
 
@@ -52,16 +65,15 @@ mod tests {
     #[test]
     fn consul_point_3_an_index_of_0_or_garbage_is_none() {
         let read = |value: &str| {
-            let mut headers = ureq::http::HeaderMap::new();
+            let mut headers = HeaderMap::new();
             headers.insert("x-consul-index", value.parse().unwrap());
-            mark(&Answer { status: 200, headers, body: Vec::new() }, None, "testing").unwrap().index
+            mark(&headers, "testing").unwrap().index
         };
         assert_eq!(read("7"), Some(7));
         for bad in ["0", "", "-1", "x", "99999999999999999999", "1.5"] {
             assert_eq!(read(bad), None, "{bad}");
         }
-        let none = Answer { status: 200, headers: ureq::http::HeaderMap::new(), body: Vec::new() };
         let expected = Mark { index: None, last_contact: None, known_leader: None, stale: false };
-        assert_eq!(mark(&none, None, "testing").unwrap(), expected);
+        assert_eq!(mark(&HeaderMap::new(), "testing").unwrap(), expected);
     }
 }

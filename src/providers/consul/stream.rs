@@ -88,7 +88,9 @@ impl ConsulStream {
                     // The server adds up to a sixteenth of the wait.
                     let held = if index.is_some() { wait + wait / 16 } else { Duration::ZERO };
                     let path = self.config.query.watch(index, wait, consistency);
-                    self.watch.send(Ask::Watch { number, path, answer_timeout: held + self.config.answer_timeout });
+                    let answer_timeout = held + self.config.answer_timeout;
+                    let believed = self.machine.memory().members;
+                    self.watch.send(Ask::Watch { number, path, answer_timeout, believed });
                 }
                 Output::Probe { consistency } => {
                     self.probe.send(Ask::Probe { path: self.config.query.probe(consistency) });

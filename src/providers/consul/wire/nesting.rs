@@ -1,0 +1,207 @@
+//! Finds where a JSON list, map or text ends, however its bytes are cut into pieces.
+//!
+//! Looks at 64 bytes at once: which of them are quotes, and which open or close something, as one bit each, so that the
+//! work does not hang on what the text is like. Only blocks with a backslash are walked byte by byte. Whether what opens
+//! and closes belongs together is not looked at.
+
+/// How many bytes are looked at in one go; a mask has a bit for each.
+const BLOCK: usize = 64;
+/// A word with this in each byte.
+const EACH: u64 = 0x0101_0101_0101_0101;
+
+/// It nests deeper than it may, from that byte on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TooDeep(pub(super) usize);
+
+/// Where within a value the next byte is.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Nesting {
+    /// How many lists and maps are open.
+    depth: usize,
+    in_text: bool,
+    escaped: bool,
+}
+
+impl Nesting {
+    /// Reads on in a value that is a list, a map or a text, begun by the first byte ever given; how many bytes belong to
+    /// it, if it ends here.
+    ///
+    /// # Errors
+    /// If more than `deepest` lists and maps are open at once.
+    pub(super) fn end(&mut self, bytes: &[u8], deepest: usize) -> Result<Option<usize>, TooDeep> {
+        let (blocks, rest) = bytes.as_chunks::<BLOCK>();
+        let mut seen = 0;
+        for block in blocks {
+            let end = match self.depth > 0 && !self.escaped {
+                true => self.in_block(block, deepest),
+                false => None,
+            };
+            let end = match end {
+                Some(end) => end,
+                None => self.by_bytes(block, deepest),
+            };
+            match end {
+                Ok(None) => seen += BLOCK,
+                Ok(Some(end)) => return Ok(Some(seen + end)),
+                Err(TooDeep(at)) => return Err(TooDeep(seen + at)),
+            }
+        }
+        match self.by_bytes(rest, deepest) {
+            Ok(end) => Ok(end.map(|end| seen + end)),
+            Err(TooDeep(at)) => Err(TooDeep(seen + at)),
+        }
+    }
+
+    /// The same for a block at once; `None`, having changed nothing, if it has to be walked.
+    fn in_block(&mut self, block: &[u8; BLOCK], deepest: usize) -> Option<Result<Option<usize>, TooDeep>> {
+        let found = Found::of(block)?;
+        // Whether each byte is within a text, its opening quote included.
+        let texts = parity(found.quotes) ^ if self.in_text { u64::MAX } else { 0 };
+        self.in_text = texts >> (BLOCK - 1) == 1;
+        let (opening, closing) = (found.opening & !texts, found.closing & !texts);
+        let (opened, closed) = (opening.count_ones() as usize, closing.count_ones() as usize);
+        if closed < self.depth && self.depth + opened <= deepest {
+            self.depth = self.depth + opened - closed;
+            return Some(Ok(None));
+        }
+        let mut left = opening | closing;
+        while left != 0 {
+            let place = left.trailing_zeros() as usize;
+            left &= left - 1;
+            if opening >> place & 1 == 1 {
+                self.depth += 1;
+                if self.depth > deepest {
+                    return Some(Err(TooDeep(place)));
+                }
+            } else {
+                self.depth -= 1;
+                if self.depth == 0 {
+                    return Some(Ok(Some(place + 1)));
+                }
+            }
+        }
+        Some(Ok(None))
+    }
+
+    fn by_bytes(&mut self, bytes: &[u8], deepest: usize) -> Result<Option<usize>, TooDeep> {
+        for (place, byte) in bytes.iter().enumerate() {
+            if self.escaped {
+                self.escaped = false;
+                continue;
+            }
+            match (self.in_text, byte) {
+                (true, b'\\') => self.escaped = true,
+                (true, b'"') => self.in_text = false,
+                (true, _) => continue,
+                (false, b'"') => {
+                    self.in_text = true;
+                    continue;
+                }
+                (false, b'[' | b'{') => {
+                    self.depth += 1;
+                    if self.depth > deepest {
+                        return Err(TooDeep(place));
+                    }
+                }
+                (false, b']' | b'}') => self.depth = self.depth.saturating_sub(1),
+                (false, _) => {}
+            }
+            if self.depth == 0 && !self.in_text {
+                return Ok(Some(place + 1));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Where in a block something is found: a bit for each byte, the lowest for the first.
+struct Found {
+    quotes: u64,
+    opening: u64,
+    closing: u64,
+}
+
+impl Found {
+    /// What is in the block, unless there is a backslash.
+    fn of(block: &[u8; BLOCK]) -> Option<Self> {
+        let (words, _) = block.as_chunks::<8>();
+        let mut found = Self { quotes: 0, opening: 0, closing: 0 };
+        let mut backslashes = 0;
+        for (number, word) in words.iter().enumerate() {
+            let word = u64::from_le_bytes(*word);
+            // This bit is what brackets and braces differ in.
+            let folded = word | (EACH * 0x20);
+            backslashes |= zeros(word ^ (EACH * u64::from(b'\\')));
+            found.quotes |= bits(zeros(word ^ (EACH * u64::from(b'"')))) << (8 * number);
+            found.opening |= bits(zeros(folded ^ (EACH * u64::from(b'{')))) << (8 * number);
+            found.closing |= bits(zeros(folded ^ (EACH * u64::from(b'}')))) << (8 * number);
+        }
+        (backslashes == 0).then_some(found)
+    }
+}
+
+/// The highest bit of each byte that is 0.
+fn zeros(word: u64) -> u64 {
+    let low = EACH * 0x7f;
+    !(((word & low) + low) | word | low)
+}
+
+/// The highest bits of the eight bytes, side by side; the other bits must be 0.
+fn bits(word: u64) -> u64 {
+    (word >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56
+}
+
+/// For each bit, whether the number of bits set up to it, itself included, is odd.
+fn parity(mut mask: u64) -> u64 {
+    for distance in [1, 2, 4, 8, 16, 32] {
+        mask ^= mask << distance;
+    }
+    mask
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn masks_have_a_bit_for_each_byte_of_its_kind() {
+        for wanted in 0..=255u8 {
+            let mut block = [b' '; BLOCK];
+            for place in [0, 7, 8, 31, 63] {
+                block[place] = wanted;
+            }
+            let mask = 1 | 1 << 7 | 1 << 8 | 1 << 31 | 1 << 63;
+            let Some(found) = Found::of(&block) else {
+                assert_eq!(wanted, b'\\');
+                continue;
+            };
+            let expected = |kinds: &[u8]| if kinds.contains(&wanted) { mask } else { 0 };
+            assert_eq!(found.quotes, expected(b"\""), "{wanted}");
+            assert_eq!((found.opening, found.closing), (expected(b"[{"), expected(b"]}")), "{wanted}");
+        }
+        assert_eq!(parity(0b1001_0010), !0 << 7 | 0b1110);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn blocks_find_the_same_end_as_single_bytes_do(
+            body in proptest::collection::vec(proptest::sample::select(b"\"\"\\{}[]xxxxxxxx   ".to_vec()), 0..400),
+            deepest in 1usize..8,
+        ) {
+            let bytes = [&b"{"[..], &body].concat();
+            let mut single = Nesting::default();
+            let mut expected = Ok(None);
+            for (place, byte) in bytes.iter().enumerate() {
+                match single.end(&[*byte], deepest) {
+                    Ok(None) => {}
+                    Ok(Some(_)) => { expected = Ok(Some(place + 1)); break }
+                    Err(_) => { expected = Err(TooDeep(place)); break }
+                }
+            }
+            prop_assert_eq!(Nesting::default().end(&bytes, deepest), expected);
+        }
+    }
+}

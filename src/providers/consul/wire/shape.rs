@@ -1,0 +1,158 @@
+//! Values of JSON that may be of another shape than expected, which is noted instead of failing, so that one wrong field
+//! costs one entry and not the answer.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+/// A value, or what holds it, that cannot be used.
+pub(super) struct Unusable;
+
+/// A value of the expected shape, none at all (`null` or absent), or one of another shape, which was skipped.
+#[derive(Default)]
+pub(super) enum Loose<T> {
+    #[default]
+    Absent,
+    Bad,
+    Good(T),
+}
+
+impl<T> Loose<T> {
+    pub(super) fn good(self) -> Option<T> {
+        match self {
+            Loose::Good(value) => Some(value),
+            Loose::Absent | Loose::Bad => None,
+        }
+    }
+
+    pub(super) fn optional(self) -> Result<Option<T>, Unusable> {
+        match self {
+            Loose::Good(value) => Ok(Some(value)),
+            Loose::Absent => Ok(None),
+            Loose::Bad => Err(Unusable),
+        }
+    }
+}
+
+/// What shapes a value may have. Each returns `None`, having read past the value, if it may not have that one.
+pub(super) trait Shape<'de>: Sized {
+    fn from_text(_: Cow<'de, str>) -> Option<Self> {
+        None
+    }
+
+    fn from_number(_: u64) -> Option<Self> {
+        None
+    }
+
+    fn from_map<A: MapAccess<'de>>(mut map: A) -> Result<Option<Self>, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(None)
+    }
+
+    fn from_list<A: SeqAccess<'de>>(mut list: A) -> Result<Option<Self>, A::Error> {
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(None)
+    }
+}
+
+impl<'de, T: Shape<'de>> Deserialize<'de> for Loose<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(LooseVisitor(PhantomData))
+    }
+}
+
+struct LooseVisitor<T>(PhantomData<T>);
+
+fn loose<T>(value: Option<T>) -> Loose<T> {
+    value.map_or(Loose::Bad, Loose::Good)
+}
+
+impl<'de, T: Shape<'de>> Visitor<'de> for LooseVisitor<T> {
+    type Value = Loose<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Loose<T>, E> {
+        Ok(Loose::Absent)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Loose<T>, E> {
+        Ok(Loose::Bad)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Loose<T>, E> {
+        Ok(Loose::Bad)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Loose<T>, E> {
+        Ok(Loose::Bad)
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Loose<T>, E> {
+        Ok(loose(T::from_number(number)))
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Loose<T>, E> {
+        Ok(loose(T::from_text(Cow::Borrowed(text))))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Loose<T>, E> {
+        Ok(loose(T::from_text(Cow::Owned(text.to_owned()))))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Loose<T>, A::Error> {
+        T::from_map(map).map(loose)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Loose<T>, A::Error> {
+        T::from_list(list).map(loose)
+    }
+}
+
+pub(super) struct Text<'de>(pub(super) Cow<'de, str>);
+
+impl<'de> Shape<'de> for Text<'de> {
+    fn from_text(text: Cow<'de, str>) -> Option<Self> {
+        Some(Text(text))
+    }
+}
+
+/// The key of a map, which is always a text.
+pub(super) struct Key<'de>(pub(super) Text<'de>);
+
+impl<'de> Deserialize<'de> for Key<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let key = deserializer.deserialize_str(LooseVisitor::<Text<'de>>(PhantomData))?;
+        Ok(Key(key.good().unwrap_or(Text(Cow::Borrowed("")))))
+    }
+}
+
+impl Shape<'_> for u64 {
+    fn from_number(number: u64) -> Option<Self> {
+        Some(number)
+    }
+}
+
+impl<'de, T: Shape<'de>> Shape<'de> for Vec<Loose<T>> {
+    fn from_list<A: SeqAccess<'de>>(mut list: A) -> Result<Option<Self>, A::Error> {
+        let mut values = Vec::new();
+        while let Some(value) = list.next_element()? {
+            values.push(value);
+        }
+        Ok(Some(values))
+    }
+}
+
+impl<'de> Shape<'de> for Vec<(Text<'de>, Loose<Text<'de>>)> {
+    fn from_map<A: MapAccess<'de>>(mut map: A) -> Result<Option<Self>, A::Error> {
+        let mut pairs = Vec::new();
+        while let Some((Key(key), value)) = map.next_entry()? {
+            pairs.push((key, value));
+        }
+        Ok(Some(pairs))
+    }
+}
