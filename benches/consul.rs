@@ -6,7 +6,6 @@
 //! consul -- 1000`.
 
 #[path = "../tests/support/consul.rs"]
-#[allow(dead_code, reason = "the tests use the rest")]
 mod consul;
 mod support;
 

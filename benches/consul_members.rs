@@ -6,7 +6,6 @@
 //! consul_members -- drain repair shutdown idle`.
 
 #[path = "../tests/support/consul.rs"]
-#[allow(dead_code, reason = "the tests use the rest")]
 mod consul;
 mod support;
 

@@ -15,8 +15,13 @@ use watching::{Watching, provider};
 const SOON: Duration = Duration::from_secs(5);
 
 fn watch(consul: &Consul) -> Watching {
+    watch_by(consul, "6s")
+}
+
+/// With a probe that often.
+fn watch_by(consul: &Consul, interval: &str) -> Watching {
     let descriptor = ConsulFactory::descriptor("consul-live", &consul.url(), "orders").unwrap();
-    let provider = provider(&descriptor);
+    let provider = provider(&descriptor.parameter("probe-interval", interval));
     provider.check_connectivity(&CancelToken::new()).unwrap();
     Watching::start(&provider)
 }
@@ -55,7 +60,7 @@ fn p2_1_registrations_checks_and_maintenance_show() {
     watching.expect_members(&["n2"], SOON);
     consul.deregister("n2");
     watching.expect_members(&[], SOON);
-    watching.expect_current(SOON);
+    watching.expect_current(SOON * 2);
 }
 
 #[test]
@@ -108,7 +113,7 @@ fn consul_point_8_what_stays_lost_after_a_restart_is_published_after_the_grace()
     };
     let held = believed.duration_since(doubted.unwrap_or_else(|| panic!("believed at once: {seen:#?}")));
     assert!(held > Duration::from_millis(3900), "{held:?}: {seen:#?}");
-    watching.expect_current(SOON);
+    watching.expect_current(SOON * 2);
 }
 
 #[test]
@@ -120,10 +125,10 @@ fn consul_point_7_a_frozen_agent_shows_as_errors_within_15_s_and_recovers_by_its
     consul.signal("STOP");
     let start = Instant::now();
     for _ in 0..3 {
-        watching.expect_error(ErrorCode::Timeout, Duration::from_secs(6));
+        watching.expect_error(ErrorCode::Timeout, Duration::from_secs(9));
+        println!("an error after {:?}", start.elapsed());
     }
     assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
-    println!("three errors after {:?}", start.elapsed());
     consul.signal("CONT");
     let start = Instant::now();
     watching.expect_current(SOON);
@@ -142,7 +147,7 @@ fn consul_point_7_a_frozen_agent_shows_as_errors_within_15_s_and_recovers_by_its
 fn consul_a_quiet_stream_gives_signs_of_life_that_are_refreshes() {
     let Some(consul) = Consul::start() else { return };
     consul.register("orders", "n1", 8001);
-    let mut watching = watch(&consul);
+    let mut watching = watch_by(&consul, "4s");
     watching.expect_members(&["n1"], SOON);
     let mut last = Instant::now();
     for _ in 0..3 {

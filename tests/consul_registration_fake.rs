@@ -5,7 +5,6 @@
 #[allow(dead_code)]
 mod fake;
 #[path = "support/watching.rs"]
-#[allow(dead_code)]
 mod watching;
 
 use std::collections::BTreeSet;

@@ -7,6 +7,7 @@
 //! sees our certificate: the settings are the backend's.
 
 mod files;
+mod pinned;
 mod refusal;
 
 use std::fmt;
@@ -92,9 +93,10 @@ impl TlsTransport {
 
     /// What a failure means. A server that hangs up says why before that, which may still wait to be read.
     fn explain(&mut self, error: io::Error) -> ureq::Error {
-        use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+        use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
         let error = match error.kind() {
             BrokenPipe | ConnectionAborted | ConnectionReset => self.last_words().unwrap_or(error),
+            UnexpectedEof => io::Error::new(UnexpectedEof, "the server hung up on the TLS connection"),
             _ => error,
         };
         match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
@@ -166,5 +168,41 @@ impl Transport for TlsTransport {
 impl fmt::Debug for TlsTransport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TlsTransport").field("inner", &self.stream.sock.get_ref()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::time::Instant;
+
+    use super::*;
+    use crate::error::ErrorCode;
+    use crate::http::{Client, Method, Request, Target};
+
+    #[test]
+    fn consul_point_20_a_shutdown_ends_a_handshake_that_is_never_answered() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("https://{}", listener.local_addr().unwrap());
+        let client = Client::new(&Target::parse(&url, 1, 1).unwrap(), Duration::from_secs(60));
+        let breaking = client.clone();
+        let asking = std::thread::spawn(move || {
+            let request = Request {
+                method: Method::GET,
+                url: &format!("{url}/v1/status/leader"),
+                body: None,
+                credential: None,
+                answer_timeout: Duration::from_secs(60),
+                max_body: 1024,
+                doing: "testing",
+            };
+            client.exchange(&request).map(|answer| answer.status)
+        });
+        let (mut server, _) = listener.accept().unwrap();
+        server.read_exact(&mut [0]).unwrap();
+        let begun = Instant::now();
+        breaking.shutdown();
+        assert_eq!(asking.join().unwrap().unwrap_err().code(), ErrorCode::BackendUnavailable);
+        assert!(begun.elapsed() < Duration::from_secs(10));
     }
 }

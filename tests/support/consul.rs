@@ -1,8 +1,10 @@
 //! A real Consul agent of a test's own, on free ports, ended by its process id also when the test fails.
+#![allow(dead_code)]
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 /// The agent's binary: `CONSUL_BIN`, or `consul` on the PATH. Without one the test is skipped with a printed line, or
@@ -19,24 +21,49 @@ pub fn binary() -> Option<String> {
     None
 }
 
-/// An agent in development mode: a server of its own with its state in memory.
+/// How an agent is set up. Every agent is a server.
+#[derive(Clone, Debug, Default)]
+pub struct Setup {
+    /// Keeps its state over a restart. Default: it is in memory and lost.
+    pub kept: bool,
+    /// How many servers elect a leader; 0 and 1: it leads by itself.
+    pub servers: usize,
+    /// More configuration, in HCL. `{folder}` is replaced by the agent's own.
+    pub configuration: String,
+    /// The token of the test's own requests.
+    pub token: String,
+}
+
+/// An agent that runs.
 pub struct Consul {
     binary: String,
+    setup: Setup,
     ports: Vec<u16>,
     child: Child,
     folder: tempfile::TempDir,
 }
 
 impl Consul {
-    /// Starts one and waits until it leads; `None` if there is no binary.
+    /// Starts one in development mode, a server of its own with its state in memory, and waits until it leads; `None`
+    /// if there is no binary.
     pub fn start() -> Option<Self> {
-        let binary = binary()?;
-        let folder = tempfile::tempdir().unwrap();
-        let ports = free_ports(4);
-        let child = spawn(&binary, &ports, &folder);
-        let consul = Self { binary, ports, child, folder };
+        Self::start_with(&Setup::default())
+    }
+
+    /// Starts one and waits until it leads; `None` if there is no binary.
+    pub fn start_with(setup: &Setup) -> Option<Self> {
+        let consul = Self::begin(setup)?;
         consul.wait_for_leader();
         Some(consul)
+    }
+
+    /// Starts one and does not wait; `None` if there is no binary.
+    pub fn begin(setup: &Setup) -> Option<Self> {
+        let binary = binary()?;
+        let folder = tempfile::tempdir().unwrap();
+        let ports = free_ports(5);
+        let child = spawn(&binary, setup, &ports, &folder);
+        Some(Self { binary, setup: setup.clone(), ports, child, folder })
     }
 
     /// Where its HTTP API is.
@@ -44,29 +71,82 @@ impl Consul {
         format!("http://{}", self.address())
     }
 
-    fn address(&self) -> String {
+    /// The port that is its own for whatever else its configuration opens; `{port}` there.
+    pub fn other_port(&self) -> u16 {
+        self.ports[4]
+    }
+
+    /// Its own folder.
+    pub fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
+    /// Where other servers join it.
+    pub fn join_address(&self) -> String {
+        format!("127.0.0.1:{}", self.ports[2])
+    }
+
+    /// Its address among servers, as the status endpoints name it.
+    pub fn server_address(&self) -> String {
+        format!("127.0.0.1:{}", self.ports[1])
+    }
+
+    /// The name of its node.
+    pub fn node_name(&self) -> String {
+        format!("node-{}", self.ports[0])
+    }
+
+    pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.ports[0])
     }
 
     /// Sends a request and returns status and body.
     pub fn request(&self, method: &str, path: &str, body: &str) -> std::io::Result<(u16, String)> {
-        let mut stream = TcpStream::connect(self.address())?;
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        let length = body.len();
-        write!(
-            stream,
-            "{method} {path} HTTP/1.0\r\nHost: consul\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
-        )?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-        Ok((status, answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default()))
+        let (status, body) = self.exchange(method, path, body.as_bytes())?;
+        Ok((status, String::from_utf8_lossy(&body).into_owned()))
     }
 
-    /// A request that has to succeed.
-    pub fn put(&self, path: &str, body: &str) {
+    /// Sends a request and returns status and body, as bytes.
+    pub fn exchange(&self, method: &str, path: &str, body: &[u8]) -> std::io::Result<(u16, Vec<u8>)> {
+        let mut stream = TcpStream::connect(self.address())?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        let (length, token) = (body.len(), &self.setup.token);
+        let token = if token.is_empty() { String::new() } else { format!("X-Consul-Token: {token}\r\n") };
+        write!(
+            stream,
+            "{method} {path} HTTP/1.0\r\nHost: consul\r\n{token}Content-Length: {length}\r\nConnection: close\r\n\r\n"
+        )?;
+        stream.write_all(body)?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer)?;
+        let end = answer.windows(4).position(|four| four == b"\r\n\r\n").map_or(answer.len(), |at| at + 4);
+        let head = String::from_utf8_lossy(&answer[..end]);
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+        Ok((status, answer.split_off(end)))
+    }
+
+    /// A request that has to succeed; returns the answer's body.
+    pub fn put(&self, path: &str, body: &str) -> String {
         let (status, answer) = self.request("PUT", path, body).unwrap();
         assert_eq!(status, 200, "{path}: {answer}");
+        answer
+    }
+
+    /// A request that has to succeed; returns the answer.
+    pub fn get(&self, path: &str) -> serde_json::Value {
+        let (status, answer) = self.request("GET", path, "").unwrap();
+        assert_eq!(status, 200, "{path}: {answer}");
+        serde_json::from_str(&answer).unwrap()
+    }
+
+    /// The ids of the instances of a service that pass, as a request of the test's own shows them.
+    pub fn passing(&self, service: &str) -> Vec<String> {
+        let list = self.get(&format!("/v1/health/service/{service}?passing=1"));
+        let entries = list.as_array().unwrap().iter();
+        let mut ids: Vec<_> =
+            entries.map(|entry| entry["Service"]["ID"].as_str().unwrap_or_default().to_owned()).collect();
+        ids.sort();
+        ids
     }
 
     /// Registers an instance whose TTL check passes for long.
@@ -83,31 +163,57 @@ impl Consul {
         self.put(&format!("/v1/agent/service/deregister/{id}"), "");
     }
 
+    /// Takes an instance out of the catalog, behind the agent's back.
+    pub fn deregister_in_catalog(&self, id: &str) {
+        let body = format!(r#"{{"Node":"{}","ServiceID":"{id}"}}"#, self.node_name());
+        self.put("/v1/catalog/deregister", &body);
+    }
+
+    /// The whole state, as an operator saves it. An agent in development mode has none.
+    pub fn save_snapshot(&self) -> Vec<u8> {
+        let (status, body) = self.exchange("GET", "/v1/snapshot", b"").unwrap();
+        assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));
+        body
+    }
+
+    /// Goes back to a saved state, while it runs.
+    pub fn restore_snapshot(&self, snapshot: &[u8]) {
+        let (status, body) = self.exchange("PUT", "/v1/snapshot", snapshot).unwrap();
+        assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));
+    }
+
     /// Sends the process a signal such as `STOP`.
     pub fn signal(&self, signal: &str) {
         let status = Command::new("kill").arg(format!("-{signal}")).arg(self.child.id().to_string()).status();
         assert!(status.unwrap().success());
     }
 
-    /// Kills it: its state is lost.
+    /// Kills it: what it does not keep is lost.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
-    /// Starts it again on the same ports, with an empty state.
+    /// Kills it and starts it again on the same ports, with the state that it keeps, or with none.
     pub fn restart(&mut self) {
-        self.kill();
-        self.child = spawn(&self.binary, &self.ports, &self.folder);
+        self.begin_again();
         self.wait_for_leader();
     }
 
-    fn wait_for_leader(&self) {
-        let deadline = Instant::now() + Duration::from_secs(20);
+    /// The same, without waiting for it to lead.
+    pub fn begin_again(&mut self) {
+        self.kill();
+        self.child = spawn(&self.binary, &self.setup, &self.ports, &self.folder);
+    }
+
+    /// Waits until there is a leader and this agent's own node is registered.
+    pub fn wait_for_leader(&self) {
+        let deadline = Instant::now() + Duration::from_secs(30);
         loop {
             // The node's own registration comes last, and has to be there before indices mean anything.
             if let Ok((200, nodes)) = self.request("GET", "/v1/health/service/consul", "")
                 && nodes.contains("serfHealth")
+                && nodes.contains(&format!("\"{}\"", self.node_name()))
             {
                 return;
             }
@@ -116,7 +222,7 @@ impl Consul {
         }
     }
 
-    fn log(&self) -> String {
+    pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 }
@@ -127,21 +233,42 @@ impl Drop for Consul {
     }
 }
 
-fn spawn(binary: &str, ports: &[u16], folder: &tempfile::TempDir) -> Child {
-    let log = std::fs::File::create(folder.path().join("log")).unwrap();
+fn spawn(binary: &str, setup: &Setup, ports: &[u16], folder: &tempfile::TempDir) -> Child {
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(folder.path().join("log")).unwrap();
     let port = |n: usize| ports[n].to_string();
-    Command::new(binary)
-        .args(["agent", "-dev", "-bind", "127.0.0.1", "-grpc-port", "-1", "-dns-port", "-1"])
-        .args(["-http-port", &port(0), "-server-port", &port(1)])
-        .args(["-serf-lan-port", &port(2), "-serf-wan-port", &port(3)])
-        .stdin(Stdio::null())
-        .stdout(log)
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap()
+    let own_folder = folder.path().display().to_string();
+    let mut command = Command::new(binary);
+    command.args(["agent", "-bind", "127.0.0.1", "-grpc-port", "-1", "-dns-port", "-1"]);
+    command.args(["-node", &format!("node-{}", ports[0])]);
+    command.args(["-http-port", &port(0), "-server-port", &port(1)]);
+    command.args(["-serf-lan-port", &port(2), "-serf-wan-port", &port(3)]);
+    if setup.kept || setup.servers > 1 {
+        command.args(["-server", "-bootstrap-expect", &setup.servers.max(1).to_string()]);
+        command.args(["-data-dir", &folder.path().join("data").display().to_string()]);
+        // As quick in elections as development mode is.
+        command.args(["-hcl", "performance { raft_multiplier = 1 }"]);
+    } else {
+        command.arg("-dev");
+    }
+    if !setup.configuration.is_empty() {
+        let configuration = setup.configuration.replace("{folder}", &own_folder).replace("{port}", &port(4));
+        command.args(["-hcl", &configuration]);
+    }
+    command.stdin(Stdio::null()).stdout(log).stderr(Stdio::null()).spawn().unwrap()
 }
 
-fn free_ports(count: usize) -> Vec<u16> {
-    let listeners: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
+/// Ports that nobody listens on: below those from which the system takes the ports of outgoing connections, so that a
+/// server that is down for a while finds its own free again.
+pub fn free_ports(count: usize) -> Vec<u16> {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Test binaries that run at the same time begin at different places.
+    let first = (std::process::id().wrapping_mul(97) % 20_000) as u16;
+    let mut ports = Vec::new();
+    while ports.len() < count {
+        let port = 10_000 + (first + NEXT.fetch_add(1, Ordering::SeqCst) % 20_000) % 20_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            ports.push(port);
+        }
+    }
+    ports
 }

@@ -12,6 +12,8 @@ pub struct Request {
     pub at: Instant,
     /// The number of the request, from 0.
     pub number: usize,
+    /// Only some of the tests look at it.
+    #[allow(dead_code)]
     pub method: String,
     pub target: String,
     pub headers: Vec<(String, String)>,

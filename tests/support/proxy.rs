@@ -1,10 +1,13 @@
-//! A TCP proxy in front of a real server, which can cut every connection in the middle of an answer.
+//! A TCP proxy in front of a real server, which can cut every connection in the middle of an answer, let answers trickle,
+//! and refuse.
+#![allow(dead_code)]
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 /// Forwards connections to a server until it is dropped.
 pub struct Proxy {
@@ -18,6 +21,11 @@ struct Shared {
     /// Every answer is cut after this many bytes; 0: none is.
     cut_after: AtomicUsize,
     cuts: AtomicUsize,
+    /// Connections are closed as soon as they are made.
+    refusing: AtomicBool,
+    /// Answers come one byte a second.
+    trickling: AtomicBool,
+    trickled: AtomicUsize,
     open: Mutex<Vec<TcpStream>>,
 }
 
@@ -32,6 +40,9 @@ impl Proxy {
             for client in listener.incoming().map_while(Result::ok) {
                 if accepting.stopped.load(Ordering::SeqCst) {
                     return;
+                }
+                if accepting.refusing.load(Ordering::SeqCst) {
+                    continue;
                 }
                 if let Ok(server) = TcpStream::connect(&target) {
                     forward(client, server, &accepting);
@@ -49,9 +60,30 @@ impl Proxy {
     /// From here on cuts every answer after so many bytes, or no longer (0), and all connections that are open now.
     pub fn cut_after(&self, bytes: usize) {
         self.shared.cut_after.store(bytes, Ordering::SeqCst);
+        self.cut_open();
+    }
+
+    /// Cuts all connections that are open now.
+    pub fn cut_open(&self) {
         for stream in self.shared.open.lock().unwrap().drain(..) {
             let _ = stream.shutdown(Shutdown::Both);
         }
+    }
+
+    /// From here on closes every connection at once, and all that are open now; or no longer.
+    pub fn refuse(&self, refusing: bool) {
+        self.shared.refusing.store(refusing, Ordering::SeqCst);
+        self.cut_open();
+    }
+
+    /// From here on lets every answer come one byte a second, or no longer.
+    pub fn trickle(&self, trickling: bool) {
+        self.shared.trickling.store(trickling, Ordering::SeqCst);
+    }
+
+    /// How many bytes have come that slowly.
+    pub fn trickled(&self) -> usize {
+        self.shared.trickled.load(Ordering::SeqCst)
     }
 
     /// How many answers have been cut.
@@ -85,7 +117,7 @@ fn forward(client: TcpStream, server: TcpStream, shared: &Arc<Shared>) {
             let limit = shared.cut_after.load(Ordering::SeqCst);
             let cut = limit > 0 && sent + read > limit;
             let part = if cut { limit.saturating_sub(sent).min(read) } else { read };
-            if to.write_all(&buffer[..part]).is_err() {
+            if !pass_on(&mut to, &buffer[..part], &shared) {
                 break;
             }
             sent += part;
@@ -97,4 +129,23 @@ fn forward(client: TcpStream, server: TcpStream, shared: &Arc<Shared>) {
         let _ = to.shutdown(Shutdown::Both);
         let _ = from.shutdown(Shutdown::Both);
     });
+}
+
+/// Writes to the client, byte by byte while answers trickle; whether the client is still there.
+fn pass_on(to: &mut TcpStream, bytes: &[u8], shared: &Shared) -> bool {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let trickling = shared.trickling.load(Ordering::SeqCst);
+        let (now, later) = rest.split_at(if trickling { 1 } else { rest.len() });
+        if to.write_all(now).is_err() || shared.stopped.load(Ordering::SeqCst) {
+            return false;
+        }
+        if trickling {
+            shared.trickled.fetch_add(1, Ordering::SeqCst);
+            // The pace itself; it ends early when trickling does, since each byte looks anew.
+            thread::sleep(Duration::from_secs(1));
+        }
+        rest = later;
+    }
+    true
 }

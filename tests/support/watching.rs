@@ -1,4 +1,7 @@
 //! A provider's stream on a thread of its own, as the service would run it, with its events on a channel.
+//!
+//! Each test file uses its share of it.
+#![allow(dead_code)]
 
 use std::sync::Arc;
 use std::thread::JoinHandle;

@@ -104,8 +104,8 @@ impl Config {
             max_stale: descriptor.duration("max-stale", secs(10), millis(100)..=secs(600))?,
             // Members find the loss of their registration by their heartbeats: three TTLs leave time to repair it.
             repair_grace: descriptor.duration("repair-grace", ttl * 3, millis(100)..=secs(600))?,
-            // A sign of life is due every 5 s.
-            probe_interval: descriptor.duration("probe-interval", secs(2), millis(100)..=secs(5))?,
+            // With the timeout below, a frozen agent shows within 8 s.
+            probe_interval: descriptor.duration("probe-interval", secs(6), millis(100)..=secs(30))?,
             probe_timeout: descriptor.duration("probe-timeout", secs(2), millis(100)..=secs(5))?,
             connect_timeout: descriptor.duration("connect-timeout", secs(2), millis(100)..=secs(30))?,
             answer_timeout: descriptor.duration("answer-timeout", secs(10), millis(100)..=secs(60))?,
@@ -224,7 +224,7 @@ mod tests {
     fn p1_1_defaults_are_as_documented() {
         let config = Config::read(&descriptor()).unwrap();
         assert_eq!((config.wait, config.repair_grace), (secs(60), secs(9)));
-        assert_eq!((config.probe_interval, config.probe_timeout), (secs(2), secs(2)));
+        assert_eq!((config.probe_interval, config.probe_timeout), (secs(6), secs(2)));
         assert_eq!((config.consistency, config.max_body), (Consistency::Default, 64 * MIB));
     }
 
@@ -240,7 +240,7 @@ mod tests {
             ("consistency", "eventual"),
             ("max-stale", "0s"),
             ("repair-grace", "99ms"),
-            ("probe-interval", "6s"),
+            ("probe-interval", "31s"),
             ("probe-timeout", "6s"),
             ("connect-timeout", "31s"),
             ("answer-timeout", "61s"),

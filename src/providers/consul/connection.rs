@@ -138,7 +138,7 @@ impl Worker {
                 let answer = self.ask(client, &path, answer_timeout, &doing).and_then(|(mark, mut body)| {
                     let read = |room: &mut [u8]| body.read(room);
                     let (members, skipped) = self.decoder.decode(read, believed.as_ref(), &doing)?;
-                    Ok(WatchAnswer { mark, members, skipped })
+                    Ok(WatchAnswer { mark, members, lineage: self.decoder.lineage().clone(), skipped })
                 });
                 Reply::Watch(number, answer)
             }

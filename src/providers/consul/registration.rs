@@ -80,7 +80,7 @@ impl ConsulRegistration {
     /// Does what is due: registers, or repairs the registration, and lets the check pass.
     fn work(&mut self, cancel: &CancelToken) -> Result<(), ProvisioningError> {
         let token = self.agent.credential()?;
-        if self.presence.absent().try_recv().is_ok() {
+        if self.presence.take_absence() {
             self.repair.lost(Loss::Unseen, self.clock.now());
         }
         if self.token.as_ref().map(Secret::expose) != token.as_ref().map(Secret::expose) {
@@ -198,7 +198,7 @@ impl Registration for ConsulRegistration {
     }
 
     fn early_renewal(&self) -> Receiver<()> {
-        self.presence.absent().clone()
+        self.presence.absences().clone()
     }
 
     fn renew(&mut self, cancel: &CancelToken) -> Result<(), ProvisioningError> {

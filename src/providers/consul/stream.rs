@@ -40,7 +40,6 @@ pub(super) struct ConsulStream {
     clock: Arc<dyn Clock>,
     cancel: CancelToken,
     memory: SharedMemory,
-    #[allow(dead_code)]
     presence: Arc<Presence>,
     machine: Machine,
     watch: Connection,
@@ -57,6 +56,7 @@ impl ConsulStream {
         let Parts { id, config, credential, clock, memory, presence } = parts;
         let settings = Settings {
             consistency: config.consistency,
+            wait: config.wait,
             max_stale: config.max_stale,
             repair_grace: config.repair_grace,
             probe_interval: config.probe_interval,
@@ -67,7 +67,7 @@ impl ConsulStream {
         let mut stream = Self {
             watch: Connection::open(&config, credential.clone(), cancel, "watch").map_err(named)?,
             probe: Connection::open(&config, credential, cancel, "probe").map_err(named)?,
-            machine: Machine::new(settings, known, seed, clock.now()),
+            machine: Machine::new(settings, presence.local().cloned(), known, seed, clock.now()),
             id,
             config,
             clock,
@@ -84,10 +84,10 @@ impl ConsulStream {
     fn act(&mut self) {
         while let Some(output) = self.machine.output() {
             match output {
-                Output::Watch { number, index, consistency } => {
+                Output::Watch { number, index, wait, consistency } => {
                     // The server adds up to a sixteenth of the wait.
-                    let held = if index.is_some() { self.config.wait + self.config.wait / 16 } else { Duration::ZERO };
-                    let path = self.config.query.watch(index, self.config.wait, consistency);
+                    let held = if index.is_some() { wait + wait / 16 } else { Duration::ZERO };
+                    let path = self.config.query.watch(index, wait, consistency);
                     let answer_timeout = held + self.config.answer_timeout;
                     let believed = self.machine.memory().members;
                     self.watch.send(Ask::Watch { number, path, answer_timeout, believed });
@@ -96,6 +96,7 @@ impl ConsulStream {
                     self.probe.send(Ask::Probe { path: self.config.query.probe(consistency) });
                 }
                 Output::AbortWatch => self.watch.abort(),
+                Output::Absent => self.presence.report_absent(),
                 Output::Event(event) => self.events.push_back(self.named(event)),
             }
         }
@@ -143,7 +144,7 @@ impl ProviderStream for ConsulStream {
                 Some(Err(_)) => return self.ended("a connection's thread has ended"),
             };
             let is_watch = matches!(input, Input::Watch(..));
-            self.machine.handle(self.clock.now(), input);
+            self.machine.handle(self.clock.now(), self.presence.standing(), input);
             self.act();
             if is_watch {
                 *self.memory.lock().unwrap_or_else(PoisonError::into_inner) = self.machine.memory();

@@ -1,56 +1,71 @@
-//! The rules of the watch, as a state machine without threads, sockets or a clock: an [`Input`] and the time go in,
-//! [`Output`]s and the time of the next call come out. Feed one input, then drain the outputs.
+//! The rules of the watch, as a state machine without threads, sockets or a clock: an [`Input`], the time and the local
+//! node's [`Standing`] go in, [`Output`]s and the time of the next call come out. Feed one input, then drain the outputs.
 //!
 //! Two requests may be under way at once. The *watch* is a blocking query: it answers once the index is above ours. The
-//! *probe* asks every few seconds for the index alone, which tells silence from peace, and shows what a blocked watch
-//! cannot: an index lower than ours (the server would answer only once it exceeds ours) or one that is higher while the
-//! watch stays mute (its connection is dead).
+//! [*probe*](probe) asks every few seconds for the index alone, which tells silence from peace, and shows what a blocked
+//! watch cannot: an index lower than ours (the server would answer only once it exceeds ours) or one that is higher while
+//! the watch stays mute (its connection is dead).
 //!
 //! What is believed:
-//! - An answer of an ordinary index is believed, also an empty one.
-//! - An answer of a lower index, one that lacks members at the same index, or an empty one of index 1, is not. The server is asked again, without an index and
-//!   with proof that the leader leads. If the answer then lacks members that were there before the rollback, or is still
-//!   empty with index 1, it is held until the repair grace is over, asked for once more, and only then believed. An
-//!   agent that lost its state answers like that until the members find the loss and register again: those that do
-//!   within the grace never left. An empty answer of index 1 never ends a set that has members: a server that knows
-//!   nothing yet gives it, and one to whom a revoked token is shown. An error on either connection starts the grace anew, since nothing has been seen to
-//!   hold meanwhile.
-//! - After an error the next request is unindexed, so that recovery shows at once.
+//! - An answer of an ordinary index is believed, in client mode also an empty one.
+//! - An answer of a lower index, one that lacks members at the same index, or an empty one of index 1, is not. Nor is the
+//!   first one after an outage if it lacks members and the others did not keep their entries ([`Lineage`]): the server may
+//!   have lost its state and grown past our index meanwhile. The server is asked again, without an index and with proof that
+//!   the leader leads. If the answer then lacks members that were there before, or is still empty with index 1, it is held
+//!   until the repair grace is over, asked for once more, and only then believed. An agent that lost its state answers
+//!   like that until the members find the loss and register again: those that do within the grace never left. An error on
+//!   either connection, or a standstill of the whole process, starts the grace anew, since nothing has been seen to hold
+//!   meanwhile.
+//! - An empty answer of index 1 never ends a set that has members: a server that knows nothing yet gives it, and one to
+//!   whom a revoked token is shown.
+//! - In member mode no empty answer is believed at all: a token without rights is shown one, with an ordinary index. Once
+//!   the local node is registered, an answer that lacks it is told to the registration at once, so that it repairs what
+//!   was lost, and is held for the repair grace. If the node is missing even then the answer is believed, and so are
+//!   later ones without it: others change, too, and the repair may be impossible. When the node is seen again these
+//!   doubts are over.
 //!
-//! How often it asks: never more than one watch and one probe at a time; failed watches are paced by the backoff, and
-//! answers that come at once by a bucket of two tokens, which fills the slower the longer they bring nothing new. While
-//! the watch is backing off nothing is probed: its next attempt is the probe.
+//! After an error the probe asks first: a leader that changed would otherwise have to send the whole set to every watcher
+//! at once. Where the index is still ours the set is current, and the watch goes on from it. While nothing has been
+//! believed yet, or anything is doubtful, the first request is an unindexed watch.
+//!
+//! How often it asks: never more than one watch and one probe at a time; attempts after errors are paced by the backoff,
+//! and answers that come at once by a [bucket]. While the watch is backing off nothing is probed. Everything periodic is
+//! drawn from a range, so that a thousand watchers do not ask at one moment.
+
+mod bucket;
+mod doubt;
+mod probe;
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use self::bucket::{Bucket, TOKEN};
+use self::doubt::{Doubt, Why};
+use self::probe::Probe;
+use super::lineage::Lineage;
 use super::mark::Mark;
+use super::presence::Standing;
 use super::query::Consistency;
 use crate::backoff::{Backoff, FIRST, Jitter, LONGEST};
 use crate::clock::Timestamp;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::provider::ProviderEvent;
-use crate::topology::{Members, Revision};
+use crate::topology::{Members, NodeId, Revision};
 
 /// A stream that has reported nothing for that long reports a heartbeat: a second within the contract's 5 s.
 const QUIET: Duration = Duration::from_secs(4);
-/// How long the index may be above ours before the mute watch is given up. Doubles each time, so that a slow body that
-/// is still arriving gets through in the end.
-const BEHIND_GRACE: Duration = Duration::from_secs(5);
-/// The longest that it doubles to.
-const BEHIND_GRACE_MAX: Duration = Duration::from_secs(80);
-/// How long a token of the request bucket takes to come: no faster than consumers are served anyway (a snapshot per
-/// 100 ms).
-const TOKEN: Duration = Duration::from_millis(100);
-/// The same once answers keep coming at once and bring nothing new.
-const TOKEN_MAX: Duration = Duration::from_secs(1);
-/// How often an empty answer of index 1 is asked for again: it cannot be waited for.
+/// A machine that was not called for that long, though it asks for it every 4 s, stood still with its whole process.
+const STANDSTILL: Duration = Duration::from_secs(10);
+/// How often an answer that cannot be waited for, or is never believed, is asked for again at the most.
 const RECHECK: Duration = Duration::from_secs(1);
+/// The longest wait that a server accepts.
+const WAIT_MAX: Duration = Duration::from_secs(600);
 
 /// The settings of the rules.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Settings {
     pub(super) consistency: Consistency,
+    pub(super) wait: Duration,
     pub(super) max_stale: Duration,
     pub(super) repair_grace: Duration,
     pub(super) probe_interval: Duration,
@@ -61,8 +76,12 @@ pub(super) struct Settings {
 pub(super) struct Memory {
     /// The highest index of the present timeline; 0 if none is known.
     pub(super) index: u64,
+    /// Whether the timeline broke, and what is missing since then is still held.
+    pub(super) unsettled: bool,
     /// The members last believed.
     pub(super) members: Option<Members>,
+    /// Where they came from.
+    pub(super) lineage: Lineage,
 }
 
 /// What happened.
@@ -81,18 +100,21 @@ pub(super) enum Input {
 pub(super) struct WatchAnswer {
     pub(super) mark: Mark,
     pub(super) members: Members,
+    pub(super) lineage: Lineage,
     pub(super) skipped: usize,
 }
 
 /// What to do.
 #[derive(Debug)]
 pub(super) enum Output {
-    /// Send a watch of that number; without an index it is answered at once.
-    Watch { number: u64, index: Option<u64>, consistency: Consistency },
+    /// Send a watch of that number; without an index it is answered at once, else within the wait.
+    Watch { number: u64, index: Option<u64>, wait: Duration, consistency: Consistency },
     /// Send a probe.
     Probe { consistency: Consistency },
     /// Break off the watch under way; its end is not reported, or ignored.
     AbortWatch,
+    /// Tell the registration that an answer lacks the local node.
+    Absent,
     /// Report.
     Event(ProviderEvent),
 }
@@ -102,54 +124,52 @@ pub(super) enum Output {
 enum Watch {
     /// To be sent then.
     Due(Timestamp),
-    /// Failed; to be sent again then.
+    /// Failed; the next attempt is then.
     BackingOff(Timestamp),
+    /// Failed; the attempt under way is the probe.
+    Recovering,
     /// Under way.
-    Pending { number: u64, index: Option<u64>, since: Timestamp },
+    Pending { number: u64, asked: Asked },
 }
 
-/// Whether there is a doubt.
-#[derive(Debug)]
-enum Doubt {
-    None,
-    /// The unindexed answer of the leader is awaited; nothing is judged before it.
-    Confirming,
-    /// The answer is held until then; `None`: it has to be seen again first.
-    Holding(Option<Timestamp>),
-}
-
-/// A probe under way, or the time of the next.
-#[derive(Debug)]
-enum Probe {
-    Due(Timestamp),
-    /// `index` is ours as the probe was sent: a later answer of a consistent server cannot be below it.
-    Pending {
-        index: u64,
-        consistency: Consistency,
-    },
+/// What a watch asked for.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    index: Option<u64>,
+    since: Timestamp,
+    /// When its wait is over.
+    until: Timestamp,
 }
 
 /// The state machine.
 #[derive(Debug)]
 pub(super) struct Machine {
     settings: Settings,
+    /// The local node in member mode, and how far its registration has come.
+    local: Option<NodeId>,
+    standing: Standing,
     jitter: Jitter,
     outputs: VecDeque<Output>,
     /// Judging against the highest index of the present timeline; 0 after a rollback until the next answer.
     index: u64,
     /// Which index the next watch is sent with; `None`: unindexed.
     ask: Option<u64>,
-    /// The members last believed, by this stream or the one before it.
+    /// The members last believed, by this stream or the one before it, and the lineage of their answer.
     believed: Option<Members>,
+    lineage: Lineage,
     /// Whether this stream has reported its members.
     reported: bool,
+    /// Whether the server may have lost its state since the members were believed.
+    unproven: bool,
+    /// Whether what is believed lacks the local node although that is registered.
+    absence_believed: bool,
     watch: Watch,
     number: u64,
     bucket: Bucket,
     backoff: Backoff,
     doubt: Doubt,
-    /// The index before a rollback that is not settled yet.
-    before: Option<u64>,
+    /// Whether the timeline broke, and what is missing since then is still held.
+    unsettled: bool,
     /// What is doubtful, to be repeated.
     reason: Option<ProvisioningError>,
     /// Whether the next watch has to be answered by the leader.
@@ -160,35 +180,46 @@ pub(super) struct Machine {
     /// Since when, and for which watch, the index is known to be above ours.
     behind: Option<(u64, Timestamp)>,
     behind_grace: Duration,
+    /// Whether there was an error since the last refresh.
+    failing: bool,
     last_event: Timestamp,
+    last_call: Timestamp,
 }
 
 impl Machine {
     /// A machine that begins at `now`.
-    pub(super) fn new(settings: Settings, memory: Memory, seed: u64, now: Timestamp) -> Self {
+    pub(super) fn new(settings: Settings, local: Option<NodeId>, memory: Memory, seed: u64, now: Timestamp) -> Self {
         let mut jitter = Jitter::new(seed);
         let first_probe = now + jitter.scale(settings.probe_interval, 0.25);
         let mut machine = Self {
             settings,
+            local,
+            standing: Standing::Client,
             jitter,
             outputs: VecDeque::new(),
             index: memory.index,
             ask: None,
+            unproven: memory.members.is_some(),
             believed: memory.members,
+            lineage: memory.lineage,
             reported: false,
+            absence_believed: false,
             watch: Watch::Due(now),
             number: 0,
             bucket: Bucket::new(now),
             backoff: Backoff::new(FIRST, LONGEST),
-            doubt: Doubt::None,
-            before: None,
+            // What the stream before held is to be seen by this one.
+            doubt: if memory.unsettled { Doubt::Holding { until: None, absent: false } } else { Doubt::None },
+            unsettled: memory.unsettled,
             reason: None,
             ask_leader: false,
             probe: Probe::Due(first_probe),
             probe_leader: false,
             behind: None,
-            behind_grace: BEHIND_GRACE,
+            behind_grace: probe::BEHIND_GRACE,
+            failing: false,
             last_event: now,
+            last_call: now,
         };
         machine.send_due(now);
         machine
@@ -196,7 +227,12 @@ impl Machine {
 
     /// What the next stream shall know.
     pub(super) fn memory(&self) -> Memory {
-        Memory { index: self.before.unwrap_or(self.index), members: self.believed.clone() }
+        Memory {
+            index: self.index,
+            unsettled: self.unsettled,
+            members: self.believed.clone(),
+            lineage: self.lineage.clone(),
+        }
     }
 
     /// The next output; drained after every input.
@@ -209,11 +245,12 @@ impl Machine {
         let mut next = self.last_event + QUIET;
         match self.watch {
             Watch::Due(at) | Watch::BackingOff(at) => next = next.min(at),
-            Watch::Pending { index, .. } => {
-                if let (Doubt::Holding(Some(until)), Some(_)) = (&self.doubt, index) {
-                    next = next.min(*until);
+            Watch::Pending { asked: Asked { index: Some(_), .. }, .. } => {
+                if let Doubt::Holding { until: Some(until), .. } = self.doubt {
+                    next = next.min(until);
                 }
             }
+            Watch::Pending { .. } | Watch::Recovering => {}
         }
         match self.probe {
             Probe::Due(at) if self.may_probe() => next.min(at),
@@ -222,16 +259,20 @@ impl Machine {
     }
 
     /// Takes an input and decides.
-    pub(super) fn handle(&mut self, now: Timestamp, input: Input) {
+    pub(super) fn handle(&mut self, now: Timestamp, standing: Standing, input: Input) {
+        self.standing = standing;
+        if now.since(std::mem::replace(&mut self.last_call, now)) >= STANDSTILL {
+            self.interrupted();
+        }
         match input {
             Input::Watch(number, result) => {
-                let Watch::Pending { number: pending, index, since } = self.watch else { return };
+                let Watch::Pending { number: pending, asked } = self.watch else { return };
                 if number != pending {
                     return;
                 }
                 self.behind = None;
                 match result {
-                    Ok(answer) => self.answered(now, answer, index, since),
+                    Ok(answer) => self.answered(now, answer, asked),
                     Err(error) => self.failed(now, error),
                 }
             }
@@ -246,78 +287,82 @@ impl Machine {
     }
 
     fn send_due(&mut self, now: Timestamp) {
-        if let Watch::Due(at) | Watch::BackingOff(at) = self.watch
-            && now >= at
-        {
-            self.number += 1;
-            self.bucket.take(now);
-            let settles = matches!(self.doubt, Doubt::Confirming | Doubt::Holding(_)) && self.ask.is_none();
-            let leader = self.ask_leader || settles;
-            let consistency = if leader { Consistency::Consistent } else { self.settings.consistency };
-            self.watch = Watch::Pending { number: self.number, index: self.ask, since: now };
-            self.outputs.push_back(Output::Watch { number: self.number, index: self.ask, consistency });
+        match self.watch {
+            Watch::BackingOff(at) if now >= at && self.probe_goes_first() => self.recover(now),
+            Watch::Due(at) | Watch::BackingOff(at) if now >= at => self.send_watch(now),
+            _ => {}
         }
         if let Probe::Due(at) = self.probe
             && self.may_probe()
             && now >= at
         {
-            let consistency = if self.probe_leader { Consistency::Consistent } else { self.settings.consistency };
-            self.probe = Probe::Pending { index: self.index, consistency };
-            self.outputs.push_back(Output::Probe { consistency });
+            self.send_probe();
         }
     }
 
-    fn may_probe(&self) -> bool {
-        !matches!(self.watch, Watch::BackingOff(_))
+    fn send_watch(&mut self, now: Timestamp) {
+        self.number += 1;
+        self.bucket.take(now);
+        let settles = matches!(self.doubt, Doubt::Confirming | Doubt::Holding { .. }) && self.ask.is_none();
+        let leader = self.ask_leader || settles;
+        let consistency = if leader { Consistency::Consistent } else { self.settings.consistency };
+        let wait = match self.doubt {
+            // The server judges the token's rights anew at the end of the wait.
+            Doubt::Waiting => self.settings.repair_grace.max(RECHECK).min(self.settings.wait),
+            _ => self.settings.wait,
+        };
+        let wait = self.jitter.scale(wait.mul_f64(1.25), 0.8).min(WAIT_MAX);
+        let asked = Asked { index: self.ask, since: now, until: now + wait };
+        self.watch = Watch::Pending { number: self.number, asked };
+        self.outputs.push_back(Output::Watch { number: self.number, index: self.ask, wait, consistency });
     }
 
     fn failed(&mut self, now: Timestamp, error: ProvisioningError) {
-        self.nothing_holds();
+        self.interrupted();
         self.ask = None;
         self.watch = Watch::BackingOff(now + self.backoff.pause(&mut self.jitter));
         self.report(now, ProviderEvent::Degraded { error });
     }
 
-    fn answered(&mut self, now: Timestamp, answer: WatchAnswer, asked: Option<u64>, since: Timestamp) {
-        let Mark { index, last_contact, known_leader, stale } = answer.mark;
+    fn answered(&mut self, now: Timestamp, answer: WatchAnswer, asked: Asked) {
+        if self.lacks_local(&answer.members) {
+            self.outputs.push_back(Output::Absent);
+        }
+        let Mark { index, stale, .. } = answer.mark;
         let asked_leader = std::mem::take(&mut self.ask_leader);
         let regressed = index.is_some_and(|index| index < self.index);
-        let uncertain = known_leader == Some(false) || last_contact.is_some_and(|age| age > self.settings.max_stale);
         // A server that lags behind the one asked before is no rollback: its leader knows better.
         let lags = regressed && !asked_leader && (stale || self.settings.consistency == Consistency::Stale);
-        if uncertain || lags {
+        if lags || !self.is_fresh(&answer.mark) {
             if asked_leader {
-                let detail = "the server answers without contact to its leader, also when asked for the leader";
-                return self.failed(now, doubtful(ErrorCode::BackendUnavailable, detail));
+                return self.failed(now, leaderless());
             }
             self.ask_leader = true;
-            self.ask = None;
-            self.watch = Watch::Due(self.bucket.next(now));
-            return;
+            return self.ask_anew(now);
         }
         self.backoff.reset();
-        let fruitless = now.since(since) < TOKEN && (asked.is_some() || asked_leader);
-        let confirmed = asked.is_none() && matches!(self.doubt, Doubt::Confirming);
-        let faint = answer.members.is_empty() && index.unwrap_or(1) <= 1;
+        let fruitless = now.since(asked.since) < TOKEN && (asked.index.is_some() || asked_leader);
         if regressed {
             let detail = format!("the index went back from {} to {}", self.index, index.unwrap_or_default());
-            self.roll_back(now, self.index, detail);
+            self.roll_back(now, detail);
         } else if matches!(self.doubt, Doubt::None) && index == Some(self.index) && self.missing(&answer.members) > 0 {
             // One timeline has one content for each index: another has grown to the same one.
             let detail = format!("members are gone although the index is still {}", self.index);
-            self.roll_back(now, self.index.saturating_add(1), detail);
-        } else if faint && !confirmed && !matches!(self.doubt, Doubt::Holding(_)) {
-            let reason = doubtful(ErrorCode::DoubtfulAnswer, "no members, with index 1: asked again");
+            self.roll_back(now, detail);
+        } else if !self.unsettled && self.unproven && self.began_anew(&answer) {
+            let detail = "members are gone after an outage, and the others have new entries";
+            self.roll_back(now, detail.to_owned());
+        } else if matches!(self.doubt, Doubt::None) && is_faint(&answer) {
             self.doubt = Doubt::Confirming;
-            self.ask = None;
-            self.watch = Watch::Due(self.bucket.next(now));
-            self.doubt_it(now, reason);
+            self.ask_anew(now);
+            self.doubt_it(now, doubtful(ErrorCode::DoubtfulAnswer, "no members, with index 1: asked again"));
         } else {
-            self.adopt(index);
-            let news = match self.lost(&answer.members) {
-                lost if lost > 0 || faint => self.hold(now, answer, lost, faint),
-                _ => self.believe(now, answer),
+            self.adopt(&answer);
+            let news = match self.why(&answer) {
+                Some(why) => self.hold(now, asked, answer, why),
+                None => self.believe(now, answer),
             };
+            self.schedule_probe(now, asked, index);
             self.bucket.adapt(news || !fruitless);
             if !matches!(self.watch, Watch::Due(_)) {
                 self.watch = Watch::Due(self.bucket.next(now));
@@ -325,33 +370,64 @@ impl Machine {
         }
     }
 
+    /// Whether the answer comes from a server that knows its leader, or has for a while not been without it.
+    fn is_fresh(&self, mark: &Mark) -> bool {
+        mark.known_leader != Some(false) && mark.last_contact.is_none_or(|age| age <= self.settings.max_stale)
+    }
+
+    /// Why the answer is not believed at once.
+    fn why(&self, answer: &WatchAnswer) -> Option<Why> {
+        let members = &answer.members;
+        if members.is_empty() && matches!(self.standing, Standing::Joining | Standing::Registered) {
+            return Some(Why::Nobody);
+        }
+        if is_faint(answer) {
+            let known = self.believed.as_ref().is_some_and(|members| !members.is_empty());
+            return Some(if known { Why::Forgetful } else { Why::Blank });
+        }
+        match self.lost(members) {
+            0 if self.lacks_local(members) && !self.absence_believed => Some(Why::Absent),
+            0 => None,
+            lost => Some(Why::Lost(lost)),
+        }
+    }
+
+    /// Whether the local node is registered and not there.
+    fn lacks_local(&self, members: &Members) -> bool {
+        self.standing == Standing::Registered && self.local.as_ref().is_some_and(|id| !members.contains(id))
+    }
+
     /// Takes the index over and asks from it on. Without a usable one 1 is asked for: the server answers at once if it
     /// has anything newer, and is not asked in a hot loop, which an unindexed query would be.
-    fn adopt(&mut self, index: Option<u64>) {
+    fn adopt(&mut self, answer: &WatchAnswer) {
+        let index = answer.mark.index;
         if let Some(index) = index {
-            if self.before.is_some_and(|before| index >= before) {
-                // What looked like a rollback was a server that lagged behind.
-                self.before = None;
-            }
             self.index = index;
         }
         self.ask = Some(index.unwrap_or(1).max(1));
     }
 
-    /// The answer, or the probe, is of another timeline than ours, in which nothing below `before` counts: everything
-    /// is asked anew.
-    fn roll_back(&mut self, now: Timestamp, before: u64, detail: String) {
-        self.before = Some(self.before.unwrap_or(0).max(before));
+    /// Whether the answer lacks members, and the others have not kept their entries. A server that names no entries'
+    /// indexes shows nothing; where nobody is left, nobody proves anything.
+    fn began_anew(&self, answer: &WatchAnswer) -> bool {
+        let told = answer.members.is_empty() || !answer.lineage.is_empty();
+        let another = told && !self.lineage.is_empty() && !answer.lineage.continues(&self.lineage);
+        another && self.missing(&answer.members) > 0
+    }
+
+    /// The answer, or the probe, is of another timeline than ours: everything is asked anew. An index that reaches ours
+    /// again does not settle it: it rises while the members register again.
+    fn roll_back(&mut self, now: Timestamp, detail: String) {
+        self.unsettled = true;
         self.index = 0;
-        self.ask = None;
         self.doubt = Doubt::Confirming;
-        self.watch = Watch::Due(self.bucket.next(now));
+        self.ask_anew(now);
         self.doubt_it(now, doubtful(ErrorCode::IndexRollback, detail));
     }
 
-    /// How many of the believed members the answer lacks, if it comes from after a rollback.
+    /// How many of the believed members the answer lacks, if it comes from after a break of the timeline.
     fn lost(&self, members: &Members) -> usize {
-        if self.before.is_some() { self.missing(members) } else { 0 }
+        if self.unsettled { self.missing(members) } else { 0 }
     }
 
     fn missing(&self, members: &Members) -> usize {
@@ -363,35 +439,41 @@ impl Machine {
         }
     }
 
-    /// Holds a doubtful answer, or believes it if it has held for long enough; whether it was believed.
-    fn hold(&mut self, now: Timestamp, answer: WatchAnswer, lost: usize, faint: bool) -> bool {
-        // Index 1 says that the server knows nothing, not that nobody is there: a server that works leaves it at once.
-        let never = faint && self.believed.as_ref().is_some_and(|members| !members.is_empty());
+    /// Holds a doubtful answer, or believes it if it has held for long enough and was asked for after that; whether it
+    /// was believed.
+    fn hold(&mut self, now: Timestamp, asked: Asked, answer: WatchAnswer, why: Why) -> bool {
+        let absent = self.lacks_local(&answer.members) && !self.absence_believed;
         let until = match self.doubt {
-            Doubt::Holding(Some(until)) if now < until => until,
-            Doubt::Holding(Some(_)) if !never => return self.believe(now, answer),
-            _ => now + self.settings.repair_grace,
+            _ if why.is_endless() => None,
+            Doubt::Holding { until: Some(until), absent: before } if before || !absent => {
+                if asked.since >= until {
+                    return self.believe(now, answer);
+                }
+                Some(until)
+            }
+            _ => Some(now + self.settings.repair_grace),
         };
-        self.doubt = Doubt::Holding(Some(until));
-        if faint {
-            self.ask = None;
-            self.watch = Watch::Due(self.bucket.next(now).max((now + RECHECK).min(until)));
+        self.doubt = if why.is_endless() { Doubt::Waiting } else { Doubt::Holding { until, absent } };
+        // Whatever hides the local node may have lost others, too.
+        self.unproven |= absent || why == Why::Nobody;
+        if is_faint(&answer) {
+            let recheck = now + RECHECK;
+            self.ask_anew(now);
+            self.watch = Watch::Due(self.bucket.next(now).max(until.map_or(recheck, |until| recheck.min(until))));
         }
-        let detail = match lost {
-            _ if never => "no members, with index 1: what a server says that knows nothing yet".to_owned(),
-            0 => "no members, with index 1: held until it has lasted".to_owned(),
-            _ => format!("{lost} members are gone since the index went back: held until it has lasted"),
-        };
-        self.doubt_it(now, doubtful(ErrorCode::DoubtfulAnswer, detail));
+        self.doubt_it(now, why.reason());
         false
     }
 
     /// Reports the set; whether it was news.
     fn believe(&mut self, now: Timestamp, answer: WatchAnswer) -> bool {
         self.doubt = Doubt::None;
-        self.before = None;
+        self.unsettled = false;
         self.reason = None;
-        self.behind_grace = BEHIND_GRACE;
+        self.behind_grace = probe::BEHIND_GRACE;
+        self.unproven = false;
+        self.lineage = answer.lineage;
+        self.absence_believed = self.lacks_local(&answer.members);
         if self.reported && self.believed.as_ref() == Some(&answer.members) {
             self.report(now, ProviderEvent::Heartbeat { current: true });
             return false;
@@ -407,61 +489,10 @@ impl Machine {
         true
     }
 
-    fn probed(&mut self, now: Timestamp, result: Result<Mark, ProvisioningError>) {
-        let Probe::Pending { index: sent, consistency } = self.probe else { return };
-        self.probe = Probe::Due(now + self.jitter.scale(self.settings.probe_interval, 0.75));
-        self.probe_leader = false;
-        let mark = match result {
-            Ok(mark) => mark,
-            Err(error) => {
-                self.nothing_holds();
-                return self.report(now, ProviderEvent::Degraded { error });
-            }
-        };
-        if let Doubt::Holding(until @ None) = &mut self.doubt {
-            *until = Some(now + self.settings.repair_grace);
-        }
-        let (Some(index), Watch::Pending { number, index: asked, .. }) = (mark.index, &self.watch) else {
-            return self.alive(now, false);
-        };
-        let (number, indexed) = (*number, asked.is_some());
-        if index < sent && sent <= self.index && indexed {
-            if consistency != Consistency::Consistent && (mark.stale || consistency == Consistency::Stale) {
-                // Any server may have answered: one that lags proves nothing.
-                self.probe_leader = true;
-                self.probe = Probe::Due(now);
-                return self.alive(now, false);
-            }
-            self.outputs.push_back(Output::AbortWatch);
-            let detail = format!("the index went back from {sent} to {index}, as a probe shows");
-            return self.roll_back(now, self.index, detail);
-        }
-        if index <= self.index || !indexed {
-            self.behind = None;
-            let fresh = mark.last_contact.is_none_or(|age| age <= self.settings.max_stale);
-            let current = indexed && index == self.index && mark.known_leader != Some(false) && fresh;
-            return self.alive(now, current);
-        }
-        match self.behind {
-            Some((watch, since)) if watch == number => {
-                if now.since(since) >= self.behind_grace {
-                    self.behind_grace = (self.behind_grace * 2).min(BEHIND_GRACE_MAX);
-                    self.outputs.push_back(Output::AbortWatch);
-                    let error = doubtful(ErrorCode::Timeout, "the watch stays mute although there is news");
-                    return self.failed_watch_at_once(now, error);
-                }
-            }
-            _ => self.behind = Some((number, now)),
-        }
-        self.alive(now, false);
-    }
-
-    /// The watch is dead but the server lives: no reason to wait before asking again.
-    fn failed_watch_at_once(&mut self, now: Timestamp, error: ProvisioningError) {
-        self.behind = None;
+    /// The next watch is unindexed, and as soon as the bucket allows.
+    fn ask_anew(&mut self, now: Timestamp) {
         self.ask = None;
         self.watch = Watch::Due(self.bucket.next(now));
-        self.report(now, ProviderEvent::Degraded { error });
     }
 
     /// A sign of life: that there still is a doubt, or a heartbeat.
@@ -472,64 +503,59 @@ impl Machine {
         }
     }
 
-    fn nothing_holds(&mut self) {
-        if let Doubt::Holding(until) = &mut self.doubt {
+    /// Nothing has been seen for a while: what is held may have changed, and the server may have lost its state.
+    fn interrupted(&mut self) {
+        self.unproven = self.believed.is_some();
+        if let Doubt::Holding { until, .. } = &mut self.doubt {
             *until = None;
         }
     }
 
     /// What was held has held: it is asked for once more, and believed if it is still so.
     fn hold_is_over(&mut self, now: Timestamp) {
-        if let (Doubt::Holding(Some(until)), Watch::Pending { index: Some(_), .. }) = (&self.doubt, &self.watch)
-            && now >= *until
-        {
-            self.outputs.push_back(Output::AbortWatch);
-            self.ask = None;
-            self.watch = Watch::Due(self.bucket.next(now));
+        let Doubt::Holding { until: Some(until), .. } = self.doubt else { return };
+        if now < until {
+            return;
+        }
+        match self.watch {
+            Watch::Pending { asked: Asked { index: Some(_), .. }, .. } => {
+                self.outputs.push_back(Output::AbortWatch);
+                self.ask_anew(now);
+            }
+            Watch::Due(_) => self.ask = None,
+            Watch::Pending { .. } | Watch::BackingOff(_) | Watch::Recovering => {}
         }
     }
 
     fn doubt_it(&mut self, now: Timestamp, reason: ProvisioningError) {
         self.reason = Some(reason.clone());
+        self.hasten_probe(now);
         self.report(now, ProviderEvent::Doubtful { reason });
     }
 
     fn report(&mut self, now: Timestamp, event: ProviderEvent) {
+        match event {
+            ProviderEvent::Degraded { .. } => self.failing = true,
+            ProviderEvent::Snapshot { .. } | ProviderEvent::Heartbeat { current: true } => self.failing = false,
+            _ => {}
+        }
         self.last_event = now;
         self.outputs.push_back(Output::Event(event));
     }
 }
 
+/// Whether nobody is there and the index is the one of a server that knows nothing.
+fn is_faint(answer: &WatchAnswer) -> bool {
+    answer.members.is_empty() && answer.mark.index.unwrap_or(1) <= 1
+}
+
+fn leaderless() -> ProvisioningError {
+    let detail = "the server answers without contact to its leader, also when asked for the leader";
+    doubtful(ErrorCode::BackendUnavailable, detail)
+}
+
 fn doubtful(code: ErrorCode, detail: impl Into<std::borrow::Cow<'static, str>>) -> ProvisioningError {
     ProvisioningError::new(code, "watching the service", detail)
-}
-
-/// Bounds the rate of requests: two at once, then one per interval, which doubles while answers bring nothing new.
-#[derive(Debug)]
-struct Bucket {
-    interval: Duration,
-    /// When the bucket would be full.
-    full_at: Timestamp,
-}
-
-impl Bucket {
-    fn new(now: Timestamp) -> Self {
-        Self { interval: TOKEN, full_at: now }
-    }
-
-    /// When the next request may be sent: as soon as there is one of the two tokens.
-    fn next(&self, now: Timestamp) -> Timestamp {
-        let wait = self.full_at.since(now).saturating_sub(self.interval);
-        now + wait
-    }
-
-    fn take(&mut self, now: Timestamp) {
-        self.full_at = self.full_at.max(now) + self.interval;
-    }
-
-    fn adapt(&mut self, useful: bool) {
-        self.interval = if useful { TOKEN } else { (self.interval * 2).min(TOKEN_MAX) };
-    }
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use serde::de::IgnoredAny;
 use self::entry::Entry;
 use self::known::{Comparison, Difference, Hashing, Known, Outcome, Unknown};
 use self::scanner::{Element, Malformed, Next, Scanner};
+use super::lineage::Lineage;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::topology::{ClusterNode, Members};
 
@@ -44,6 +45,7 @@ struct Last {
     skipped: usize,
     /// Whether none has another's node id.
     distinct: bool,
+    lineage: Lineage,
 }
 
 impl Decoder {
@@ -89,6 +91,11 @@ impl Decoder {
         }
         Ok((self.last.members.clone(), self.last.skipped + too_large))
     }
+
+    /// Where the members of the last good answer come from.
+    pub(super) fn lineage(&self) -> &Lineage {
+        &self.last.lineage
+    }
 }
 
 /// Whether the body that `read` gives piece by piece is a JSON list, as a probe's has to be.
@@ -112,16 +119,16 @@ pub(crate) fn check_list(
 impl Last {
     /// What an entry is that the last answer did not have. A node that it had, or that is believed, is that very node.
     fn known(&self, unknown: Unknown, entry: Entry, believed: Option<&Members>) -> Known {
-        let node = match entry {
-            Entry::Member(node) => node,
-            Entry::NoMember => return unknown.decoded(None, true),
-            Entry::Unusable => return unknown.decoded(None, false),
+        let (node, created) = match entry {
+            Entry::Member(node, created) => (node, created),
+            Entry::NoMember => return unknown.no_member(true),
+            Entry::Unusable => return unknown.no_member(false),
         };
         let same = [Some(&self.members), believed].into_iter().flatten().find_map(|members| {
             let same = members.get(node.id()).filter(|same| ***same == node);
             same.cloned()
         });
-        unknown.decoded(Some(same.unwrap_or_else(|| Arc::new(node))), true)
+        unknown.member(same.unwrap_or_else(|| Arc::new(node)), created)
     }
 
     /// Becomes the answer that differs from it so.
@@ -141,6 +148,10 @@ impl Last {
         let known = [Some(&self.members), believed].into_iter().flatten().find(|known| **known == members);
         self.members = known.cloned().unwrap_or(members);
         (self.skipped, self.distinct) = (unusable + duplicates, duplicates == 0);
+        self.lineage = Lineage::default();
+        for (node, created) in self.entries.iter().filter_map(|entry| Some((entry.node()?, entry.created()))) {
+            self.lineage.add(node.id(), created);
+        }
     }
 
     /// The members after a change of a few, if none of them has another's node id.
@@ -333,6 +344,34 @@ mod tests {
         // Without incarnations too the choice does not hang on the order.
         let other = entry("a", "h-x", 1);
         assert_eq!(decode(&json!([old, other])), decode(&json!([other, old])));
+    }
+
+    #[test]
+    fn consul_point_8_the_lineage_is_that_of_the_last_good_answer_also_where_entries_are_known() {
+        let created = |id: &str, index: Value| {
+            let mut entry = entry(id, "h", 1);
+            entry["Service"]["CreateIndex"] = index;
+            entry
+        };
+        let expected = |entries: &[(&str, u64)]| {
+            let mut lineage = Lineage::default();
+            entries.iter().for_each(|(id, index)| lineage.add(&crate::topology::NodeId::new(*id).unwrap(), *index));
+            lineage
+        };
+        let mut decoder = Decoder::new("orders");
+        let mut critical = created("z", json!(3));
+        critical["Checks"][0]["Status"] = json!("critical");
+        let odd = [created("x", json!("7")), created("y", Value::Null), critical];
+        let first = json!([created("a", json!(10)), created("b", json!(11)), odd[0], odd[1], odd[2]]).to_string();
+        let (members, skipped) = decode_in(&mut decoder, first.as_bytes(), usize::MAX).unwrap();
+        assert_eq!((members.len(), skipped), (4, 0), "an odd index costs no member");
+        assert_eq!(*decoder.lineage(), expected(&[("a", 10), ("b", 11)]));
+        assert!(decode_in(&mut decoder, b"[", usize::MAX).is_err());
+        decode_in(&mut decoder, first.as_bytes(), usize::MAX).unwrap();
+        assert_eq!(*decoder.lineage(), expected(&[("a", 10), ("b", 11)]));
+        let again = json!([created("a", json!(20)), created("b", json!(11))]).to_string();
+        decode_in(&mut decoder, again.as_bytes(), usize::MAX).unwrap();
+        assert_eq!(*decoder.lineage(), expected(&[("a", 20), ("b", 11)]));
     }
 
     #[test]

@@ -1,0 +1,90 @@
+//! Whether an answer tells of the same history as the one before it.
+//!
+//! An entry keeps the index at which it was created for as long as it is there. A server that has lost its state gives
+//! each entry that registers again a new one, wherever its index has got to meanwhile. So entries that have kept their
+//! own prove that nothing was lost. The oldest entries are compared: those that come are younger than all of them.
+
+use crate::topology::NodeId;
+
+/// How many of the oldest entries are remembered.
+const SAMPLE: usize = 16;
+
+/// The oldest members of an answer and the indexes at which their entries were created. Empty if the server names none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Lineage {
+    /// Sorted by index and id.
+    oldest: Vec<(u64, NodeId)>,
+}
+
+impl Lineage {
+    /// Adds a member. An index of 0, which no server gives, is none.
+    pub(super) fn add(&mut self, id: &NodeId, create_index: u64) {
+        if create_index == 0 {
+            return;
+        }
+        let place = self.oldest.partition_point(|(index, other)| (*index, other) < (create_index, id));
+        if place < SAMPLE {
+            self.oldest.truncate(SAMPLE - 1);
+            self.oldest.insert(place, (create_index, id.clone()));
+        }
+    }
+
+    /// Whether nothing is known.
+    pub(super) fn is_empty(&self) -> bool {
+        self.oldest.is_empty()
+    }
+
+    /// Whether most of the members that are in both have kept their entries. One alone may have been given its former
+    /// index by chance, since every history begins with low ones.
+    pub(super) fn continues(&self, before: &Lineage) -> bool {
+        let former = |id| before.oldest.iter().find(|(_, other)| other == id).map(|(index, _)| *index);
+        let both = self.oldest.iter().filter_map(|(index, id)| former(id).map(|former| former == *index));
+        let (mut kept, mut renewed) = (0, 0);
+        both.for_each(|same| *(if same { &mut kept } else { &mut renewed }) += 1);
+        kept > renewed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lineage(entries: &[(&str, u64)]) -> Lineage {
+        let mut lineage = Lineage::default();
+        for (id, index) in entries {
+            lineage.add(&NodeId::new(*id).unwrap(), *index);
+        }
+        lineage
+    }
+
+    #[test]
+    fn consul_point_8_entries_that_kept_their_indexes_prove_the_history() {
+        let before = lineage(&[("a", 10), ("b", 11)]);
+        assert!(lineage(&[("b", 11), ("c", 20)]).continues(&before));
+        assert!(!lineage(&[("a", 20), ("b", 10), ("c", 11)]).continues(&before), "the same indexes, but of others");
+        assert!(!lineage(&[("a", 10), ("b", 12)]).continues(&before), "one may be given its former index by chance");
+        assert!(!lineage(&[("c", 20)]).continues(&before), "all others");
+        assert!(!lineage(&[]).continues(&before) && !before.continues(&lineage(&[])));
+    }
+
+    #[test]
+    fn consul_point_8_of_many_the_oldest_are_compared_in_whatever_order_they_come() {
+        let ids: Vec<_> = (0..100).map(|n| format!("n{n}")).collect();
+        let mut entries: Vec<_> = ids.iter().zip(1000u64..).map(|(id, index)| (id.as_str(), index)).collect();
+        let before = lineage(&entries);
+        entries.reverse();
+        assert_eq!(lineage(&entries), before);
+        assert_eq!(before.oldest.len(), SAMPLE);
+        // Whoever comes is younger, and displaces nobody.
+        entries.truncate(85);
+        entries.extend([("new", 2000), ("newer", 2001)]);
+        assert!(lineage(&entries).continues(&before));
+        assert!(!lineage(&entries[..84]).continues(&before), "all of the sample are gone");
+    }
+
+    #[test]
+    fn consul_point_3_an_entry_without_an_index_is_no_part_of_it() {
+        assert!(lineage(&[("a", 0)]).is_empty());
+        assert!(!lineage(&[("a", 5)]).is_empty());
+    }
+}

@@ -1,0 +1,59 @@
+//! Why an answer is not believed at once, and what follows from that: how long it is held, and how it is told.
+
+use std::borrow::Cow;
+
+use super::doubtful;
+use crate::clock::Timestamp;
+use crate::error::{ErrorCode, ProvisioningError};
+
+/// Why an answer is not believed at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// Nobody, while the local node is a member or about to be one: what a token without rights is shown, too.
+    Nobody,
+    /// Nobody, with index 1, where members are known: what a server says that knows nothing yet.
+    Forgetful,
+    /// Nobody, with index 1, where nobody is known either.
+    Blank,
+    /// So many members are gone since the timeline broke.
+    Lost(usize),
+    /// The local node is registered, and not among the members.
+    Absent,
+}
+
+impl Why {
+    /// Whether it is never believed, for as long as it stays so.
+    pub(super) fn is_endless(self) -> bool {
+        matches!(self, Why::Nobody | Why::Forgetful)
+    }
+
+    pub(super) fn reason(self) -> ProvisioningError {
+        let detail: Cow<'static, str> = match self {
+            Why::Nobody => "no members, not even the local node: the token's rights may not cover the service".into(),
+            Why::Forgetful => "no members, with index 1: what a server says that knows nothing yet".into(),
+            Why::Blank => "no members, with index 1: held until it has lasted".into(),
+            Why::Lost(lost) => {
+                format!("{lost} members are gone since the index went back or began anew: held until it has lasted")
+                    .into()
+            }
+            Why::Absent => "the local node is registered, but not among the members: held until it has lasted".into(),
+        };
+        doubtful(ErrorCode::DoubtfulAnswer, detail)
+    }
+}
+
+/// Whether there is a doubt.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Doubt {
+    None,
+    /// The unindexed answer of the leader is awaited; nothing is judged before it.
+    Confirming,
+    /// The answer is held until then; `None`: it has to be seen again first. `absent`: it lacks the local node, which is
+    /// given a grace of its own to be repaired.
+    Holding {
+        until: Option<Timestamp>,
+        absent: bool,
+    },
+    /// The answer is not believed for as long as it stays so.
+    Waiting,
+}

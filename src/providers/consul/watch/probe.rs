@@ -1,0 +1,181 @@
+//! The probe's rules: when it asks, what its answer shows, and how an error ends by it.
+//!
+//! While all is well it asks once an interval, unless the watch was answered meanwhile. After an error, while an answer
+//! is held, and while the watch is behind, it asks within a second: a frozen server has to show its third error before
+//! silence would tell.
+
+use std::time::Duration;
+
+use super::{Asked, Doubt, Machine, Mark, Output, Watch, doubtful, leaderless};
+use crate::clock::Timestamp;
+use crate::error::{ErrorCode, ProvisioningError};
+use crate::provider::ProviderEvent;
+use crate::providers::consul::query::Consistency;
+
+/// How long the index may be above ours before the mute watch is given up. Doubles each time, so that a slow body that
+/// is still arriving gets through in the end.
+pub(super) const BEHIND_GRACE: Duration = Duration::from_secs(5);
+/// The longest that it doubles to.
+const BEHIND_GRACE_MAX: Duration = Duration::from_secs(80);
+/// The longest pause between probes while something is wrong.
+const HASTE: Duration = Duration::from_secs(1);
+
+/// A probe under way, or the time of the next.
+#[derive(Debug)]
+pub(super) enum Probe {
+    Due(Timestamp),
+    /// `index` is ours as the probe was sent: a later answer of a consistent server cannot be below it.
+    Pending {
+        index: u64,
+        consistency: Consistency,
+    },
+}
+
+impl Machine {
+    pub(super) fn may_probe(&self) -> bool {
+        !matches!(self.watch, Watch::BackingOff(_))
+    }
+
+    pub(super) fn send_probe(&mut self) {
+        let consistency = if self.probe_leader { Consistency::Consistent } else { self.settings.consistency };
+        self.probe = Probe::Pending { index: self.index, consistency };
+        self.outputs.push_back(Output::Probe { consistency });
+    }
+
+    /// The watch was answered, and what a probe would show is known; unless the server broke the wait off without any
+    /// news. It does so when its state is replaced by a backup, and answers with what it had before.
+    pub(super) fn schedule_probe(&mut self, now: Timestamp, asked: Asked, index: Option<u64>) {
+        let next = match asked.index {
+            None => return,
+            Some(_) if asked.index == index && now < asked.until => now,
+            Some(_) if matches!(self.doubt, Doubt::None) => self.next_probe(now),
+            Some(_) => return,
+        };
+        if let Probe::Due(at) = &mut self.probe {
+            *at = next;
+        }
+    }
+
+    /// Something is wrong: the next probe is soon.
+    pub(super) fn hasten_probe(&mut self, now: Timestamp) {
+        let soon = self.next_probe(now);
+        if let Probe::Due(at) = &mut self.probe {
+            *at = soon.min(*at);
+        }
+    }
+
+    /// When to probe after a probe, or after a trouble began.
+    fn next_probe(&mut self, now: Timestamp) -> Timestamp {
+        let interval = self.settings.probe_interval;
+        // A doubt without an end is no reason to hurry.
+        if self.failing || self.behind.is_some() || matches!(self.doubt, Doubt::Confirming | Doubt::Holding { .. }) {
+            now + self.jitter.scale(interval.min(HASTE), 0.5)
+        } else {
+            now + self.jitter.scale(interval, 0.9)
+        }
+    }
+
+    /// Whether there is a set that may still be current, so that the index tells whether anything has to be sent.
+    pub(super) fn probe_goes_first(&self) -> bool {
+        self.reported && self.index > 0 && !self.unsettled && matches!(self.doubt, Doubt::None)
+    }
+
+    /// The next attempt after an error is the probe; one that is under way already will do.
+    pub(super) fn recover(&mut self, now: Timestamp) {
+        self.watch = Watch::Recovering;
+        self.probe_leader |= std::mem::take(&mut self.ask_leader);
+        if let Probe::Due(at) = &mut self.probe {
+            *at = now;
+        }
+    }
+
+    pub(super) fn probed(&mut self, now: Timestamp, result: Result<Mark, ProvisioningError>) {
+        let Probe::Pending { index: sent, consistency } = self.probe else { return };
+        self.probe_leader = false;
+        let asked_leader = consistency == Consistency::Consistent;
+        match (result, &self.watch) {
+            (Ok(mark), Watch::Recovering) => self.recovered(now, mark, asked_leader),
+            (Err(error), Watch::Recovering) => self.failed(now, error),
+            (Ok(mark), _) => self.judge_probe(now, mark, sent, asked_leader),
+            (Err(error), _) => {
+                self.interrupted();
+                self.report(now, ProviderEvent::Degraded { error });
+            }
+        }
+        self.probe = Probe::Due(if self.probe_leader { now } else { self.next_probe(now) });
+    }
+
+    /// The first sign after an error: whether the watch can go on where it was.
+    fn recovered(&mut self, now: Timestamp, mark: Mark, asked_leader: bool) {
+        let Some(index) = mark.index else { return self.ask_anew(now) };
+        let lags = index < self.index && !asked_leader && self.may_lag(&mark);
+        if lags || !self.is_fresh(&mark) {
+            if asked_leader {
+                return self.failed(now, leaderless());
+            }
+            self.probe_leader = true;
+            return self.alive(now, false);
+        }
+        if index < self.index {
+            let detail = format!("the index went back from {} to {index}, as a probe shows", self.index);
+            return self.roll_back(now, detail);
+        }
+        // If there is news the server answers at once.
+        self.ask = Some(self.index);
+        self.watch = Watch::Due(self.bucket.next(now));
+        self.alive(now, index == self.index);
+    }
+
+    /// Any server may have answered: one that lags proves nothing.
+    fn may_lag(&self, mark: &Mark) -> bool {
+        mark.stale || self.settings.consistency == Consistency::Stale
+    }
+
+    fn judge_probe(&mut self, now: Timestamp, mark: Mark, sent: u64, asked_leader: bool) {
+        if let Doubt::Holding { until: until @ None, .. } = &mut self.doubt {
+            *until = Some(now + self.settings.repair_grace);
+        }
+        let (indexed, under_way) = match &self.watch {
+            Watch::Pending { number, asked } => (asked.index.is_some(), Some(*number)),
+            Watch::Due(_) => (self.ask.is_some(), None),
+            Watch::BackingOff(_) | Watch::Recovering => (false, None),
+        };
+        let (Some(index), true) = (mark.index, indexed) else { return self.alive(now, false) };
+        if index < sent && sent <= self.index {
+            if !asked_leader && self.may_lag(&mark) {
+                self.probe_leader = true;
+                return self.alive(now, false);
+            }
+            if under_way.is_some() {
+                self.outputs.push_back(Output::AbortWatch);
+            }
+            let detail = format!("the index went back from {sent} to {index}, as a probe shows");
+            return self.roll_back(now, detail);
+        }
+        if index <= self.index {
+            self.behind = None;
+            let current = index == self.index && self.is_fresh(&mark);
+            if current && under_way.is_some() {
+                // The watch is held as it should be: it works.
+                self.backoff.reset();
+            }
+            return self.alive(now, current);
+        }
+        let Some(number) = under_way else { return self.alive(now, false) };
+        match self.behind {
+            Some((watch, since)) if watch == number => {
+                if now.since(since) >= self.behind_grace {
+                    self.behind_grace = (self.behind_grace * 2).min(BEHIND_GRACE_MAX);
+                    self.outputs.push_back(Output::AbortWatch);
+                    self.behind = None;
+                    // The watch is dead but the server lives: no reason to wait before asking again.
+                    self.ask_anew(now);
+                    let error = doubtful(ErrorCode::Timeout, "the watch stays mute although there is news");
+                    return self.report(now, ProviderEvent::Degraded { error });
+                }
+            }
+            _ => self.behind = Some((number, now)),
+        }
+        self.alive(now, false);
+    }
+}

@@ -1,0 +1,211 @@
+//! What happens after an error.
+
+use super::*;
+
+#[test]
+fn consul_point_7_errors_keep_the_set_back_off_and_reset_on_success() {
+    let mut sim = Sim::settled(&["a"], 100);
+    sim.events.clear();
+    let mut before = sim.now;
+    sim.fail();
+    for full in [2, 4, 8, 16, 30, 30] {
+        let sent = (sim.sent.len(), sim.probes);
+        while sim.probe.is_none() {
+            sim.tick();
+        }
+        assert_eq!((sim.sent.len(), sim.probes), (sent.0, sent.1 + 1), "one attempt per step, and that is the probe");
+        let waited = sim.now.since(before);
+        assert!(waited >= Duration::from_secs(full) / 2 && waited <= Duration::from_secs(full), "{waited:?} of {full}");
+        let mut told = sim.told();
+        assert_eq!(told.remove(0), "degraded backend-unavailable");
+        assert!(told.iter().all(|event| event == "heartbeat false"), "{told:?}");
+        before = sim.now;
+        sim.end_probe(Err(error(ErrorCode::BackendUnavailable)));
+    }
+    sim.told();
+    sim.recover(Ok(mark(101)));
+    assert_eq!((sim.told().pop(), sim.asked()), (Some("heartbeat false".to_owned()), Some(100)));
+    sim.answer(101, &["a", "b"]);
+    assert_eq!(sim.told(), [snapshot(&["a", "b"])]);
+    sim.settle();
+    let before = sim.now;
+    sim.fail();
+    sim.recover(Ok(mark(101)));
+    assert!(sim.now.since(before) <= Duration::from_secs(2));
+}
+
+#[test]
+fn consul_point_7_an_error_ends_with_a_probe_of_our_index_and_the_set_is_not_sent_again() {
+    let mut sim = Sim::settled(&["a"], 100);
+    sim.fail();
+    sim.told();
+    sim.recover(Ok(mark(100)));
+    assert_eq!(sim.told(), ["heartbeat true"]);
+    assert_eq!((sim.asked(), sim.watch.unwrap().2), (Some(100), Consistency::Default));
+    assert_eq!(sim.sent.len(), 3, "the first, the one that failed, and the one that goes on");
+}
+
+#[test]
+fn consul_point_7_a_probe_of_our_index_refreshes_only_if_it_is_fresh() {
+    let old = Mark { last_contact: Some(Duration::from_secs(11)), ..mark(100) };
+    let leaderless = Mark { known_leader: Some(false), ..mark(100) };
+    for uncertain in [old, leaderless] {
+        let mut sim = Sim::settled(&["a"], 100);
+        sim.fail();
+        sim.told();
+        sim.recover(Ok(uncertain));
+        assert_eq!((sim.told(), sim.watch), (vec!["heartbeat false".to_owned()], None));
+        assert_eq!(sim.probe, Some(Consistency::Consistent), "the leader is asked");
+        sim.end_probe(Ok(uncertain));
+        assert_eq!((sim.told(), sim.watch), (vec!["degraded backend-unavailable".to_owned()], None));
+        sim.recover(Ok(mark(100)));
+        assert_eq!(sim.told().pop().unwrap(), "heartbeat true");
+    }
+}
+
+#[test]
+fn consul_point_7_and_11_a_server_that_lags_after_an_error_is_no_rollback() {
+    let mut sim = Sim::settled(&["a"], 100);
+    sim.fail();
+    sim.told();
+    sim.recover(Ok(Mark { stale: true, ..mark(90) }));
+    assert_eq!(sim.told(), ["heartbeat false"]);
+    assert_eq!(sim.probe, Some(Consistency::Consistent));
+    sim.end_probe(Ok(mark(100)));
+    assert_eq!((sim.told(), sim.asked()), (vec!["heartbeat true".to_owned()], Some(100)));
+}
+
+#[test]
+fn consul_point_7_after_an_error_while_nothing_is_known_or_sure_the_watch_is_unindexed() {
+    let mut unknown = Sim::new();
+    unknown.fail();
+    unknown.settle();
+    assert_eq!((unknown.asked(), unknown.probes), (None, 0));
+    let known = Memory { index: 100, members: Some(set(&["a"])), ..Memory::default() };
+    let mut unreported = Sim::with(settings(), known);
+    unreported.fail();
+    unreported.settle();
+    assert_eq!(unreported.asked(), None, "the first refresh of a stream is a snapshot");
+    let mut doubtful = restarted(&["a"]);
+    doubtful.fail();
+    doubtful.settle();
+    assert_eq!(doubtful.asked(), None);
+    let mut indexless = Sim::new();
+    indexless.answer_with(Mark { index: None, ..mark(1) }, &["a"]);
+    indexless.settle();
+    indexless.fail();
+    indexless.settle();
+    assert_eq!(indexless.asked(), None);
+    let mut lost = Sim::settled(&["a"], 100);
+    lost.fail();
+    lost.recover(Ok(Mark { index: None, ..mark(1) }));
+    assert_eq!(lost.asked(), None);
+}
+
+#[test]
+fn consul_point_7_while_backing_off_nothing_is_probed_and_a_sign_of_life_comes_every_5_s() {
+    let mut sim = Sim::settled(&["a"], 100);
+    sim.fail();
+    for _ in 0..6 {
+        sim.machine.probe = Probe::Due(sim.now);
+        let (mut last, probes) = (sim.now, sim.probes);
+        while !matches!(sim.machine.watch, Watch::Recovering) {
+            assert_eq!(sim.probes, probes);
+            sim.tick();
+            if !sim.events.is_empty() {
+                assert!(sim.now.since(last) <= crate::provider::SIGN_OF_LIFE);
+                last = sim.now;
+                sim.events.clear();
+            }
+        }
+        sim.end_probe(Err(error(ErrorCode::BackendUnavailable)));
+    }
+}
+
+#[test]
+fn consul_point_7_a_probe_that_was_under_way_as_the_watch_failed_is_the_attempt() {
+    let mut sim = Sim::settled(&["a"], 100);
+    while sim.probe.is_none() {
+        sim.tick();
+    }
+    sim.fail();
+    sim.told();
+    while !matches!(sim.machine.watch, Watch::Recovering) {
+        sim.tick();
+    }
+    let probes = sim.probes;
+    sim.end_probe(Err(error(ErrorCode::Timeout)));
+    assert_eq!(sim.told(), ["degraded timeout"]);
+    let before = sim.now;
+    sim.recover(Ok(mark(100)));
+    assert!(sim.now.since(before) >= Duration::from_secs(2), "the second step");
+    assert_eq!(sim.probes, probes + 1);
+}
+
+#[test]
+fn consul_point_7_watches_that_are_cut_again_and_again_do_not_slow_down_a_server_that_holds_them_in_between() {
+    let mut sim = Sim::settled(&["a"], 100);
+    for _ in 0..10 {
+        sim.pass(Duration::from_secs(15), 100);
+        let before = sim.now;
+        sim.fail();
+        sim.recover(Ok(mark(100)));
+        assert!(sim.now.since(before) <= Duration::from_secs(2));
+    }
+    // One that refuses every watch is asked ever more rarely, although its probes are answered.
+    let before = sim.now;
+    for _ in 0..6 {
+        sim.fail();
+        sim.recover(Ok(mark(100)));
+    }
+    assert!(sim.now.since(before) >= Duration::from_secs(1 + 2 + 4 + 8 + 15 + 15));
+}
+
+#[test]
+fn consul_point_7_a_frozen_server_shows_its_first_error_within_8_s_and_three_within_14_s() {
+    let mut worst = [Duration::ZERO; 3];
+    for seed in 0..300 {
+        let mut sim = Sim::local(settings(), None, Standing::Client, Memory::default(), seed);
+        sim.answer(100, &["a"]);
+        sim.probe(Ok(mark(100)));
+        sim.told();
+        // The worst moment: right after a sign of health.
+        let start = sim.now;
+        for worst in &mut worst {
+            while sim.probe.is_none() {
+                sim.tick();
+            }
+            sim.now = sim.now + Duration::from_secs(2);
+            sim.end_probe(Err(error(ErrorCode::Timeout)));
+            assert_eq!(sim.told().iter().filter(|event| event.starts_with("degraded")).count(), 1);
+            *worst = sim.now.since(start).max(*worst);
+        }
+        sim.probe(Ok(mark(100)));
+        assert_eq!((sim.told(), sim.aborts), (vec!["heartbeat true".to_owned()], 0));
+    }
+    println!("a frozen server shows its errors within {worst:?}");
+    assert!(worst[0] <= Duration::from_secs(8) && worst[2] <= Duration::from_secs(14), "{worst:?}");
+}
+
+#[test]
+fn consul_point_7_a_thousand_watchers_come_back_after_a_change_of_leader_without_fetching_a_body() {
+    let mut sims: Vec<_> = (0..1000)
+        .map(|seed| {
+            let mut sim = Sim::local(settings(), None, Standing::Client, Memory::default(), seed);
+            sim.answer(100, &["a"]);
+            sim.settle();
+            sim.fail();
+            sim
+        })
+        .collect();
+    let start = sims[0].now;
+    let mut by_tenth = [0usize; 21];
+    for sim in &mut sims {
+        let sent = sim.sent.len();
+        sim.recover(Ok(mark(100)));
+        by_tenth[(sim.now.since(start).as_millis() / 100) as usize] += 1;
+        assert_eq!((sim.sent.len(), sim.asked()), (sent + 1, Some(100)));
+    }
+    assert_eq!(by_tenth[..10].iter().sum::<usize>(), 0);
+    assert!(by_tenth.iter().all(|count| *count < 150), "{by_tenth:?}");
+}

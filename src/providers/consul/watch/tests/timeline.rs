@@ -1,0 +1,162 @@
+//! A history that was lost unseen, and time that jumps.
+
+use super::*;
+
+const BEFORE: &[(&str, u64)] = &[("a", 20), ("b", 21)];
+
+/// A watcher of [`BEFORE`] at index 100 whose server was gone for a while.
+fn after_an_outage() -> Sim {
+    let mut sim = Sim::new();
+    sim.answer_of(100, BEFORE);
+    sim.settle();
+    sim.fail();
+    sim.recover(Ok(mark(150)));
+    sim.told();
+    assert_eq!(sim.asked(), Some(100));
+    sim
+}
+
+#[test]
+fn consul_point_8_a_server_that_lost_its_state_and_grew_past_our_index_is_a_rollback() {
+    let mut sim = after_an_outage();
+    sim.answer_of(150, &[("b", 140)]);
+    sim.settle();
+    assert_eq!((sim.told(), sim.asked()), (vec!["doubtful index-rollback".to_owned()], None));
+    assert_eq!(sim.watch.unwrap().2, Consistency::Consistent);
+    sim.answer_of(150, &[("b", 140)]);
+    sim.settle();
+    assert_eq!(sim.told(), ["doubtful doubtful-answer"]);
+    sim.pass(Duration::from_secs(3), 150);
+    sim.told();
+    sim.answer_of(151, &[("a", 151), ("b", 140)]);
+    assert_eq!(sim.told(), ["heartbeat true"], "those that register again never left");
+}
+
+#[test]
+fn consul_point_8_what_stays_gone_after_a_server_lost_its_state_is_believed_after_the_grace() {
+    for entries in [&[("b", 140)][..], &[]] {
+        let mut sim = after_an_outage();
+        let start = sim.now;
+        sim.answer_of(150, entries);
+        let believed = loop {
+            sim.settle();
+            if sim.asked().is_none() {
+                sim.answer_of(150, entries);
+            } else {
+                sim.tick();
+            }
+            if sim.probe.is_some() {
+                sim.end_probe(Ok(mark(150)));
+            }
+            if let Some(event) = sim.told().into_iter().find(|event| event.starts_with("snapshot")) {
+                break event;
+            }
+        };
+        let ids: Vec<_> = entries.iter().map(|(id, _)| *id).collect();
+        assert_eq!(believed, snapshot(&ids));
+        let taken = sim.now.since(start);
+        assert!(taken >= GRACE && taken < GRACE + Duration::from_secs(1), "{taken:?}");
+    }
+}
+
+#[test]
+fn consul_point_8_entries_that_kept_their_indexes_show_that_a_loss_is_genuine() {
+    let mut sim = after_an_outage();
+    sim.answer_of(150, &[("b", 21), ("c", 140)]);
+    assert_eq!(sim.told(), [snapshot(&["b", "c"])]);
+}
+
+#[test]
+fn consul_point_8_without_an_outage_without_a_loss_or_without_indexes_nothing_has_to_be_proven() {
+    let mut sim = Sim::new();
+    sim.answer_of(100, BEFORE);
+    sim.settle();
+    sim.answer_of(101, &[("c", 101)]);
+    assert_eq!(sim.told(), [snapshot(&["a", "b"]), snapshot(&["c"])], "no outage");
+    let mut sim = after_an_outage();
+    sim.answer_of(150, &[("a", 140), ("b", 141), ("c", 142)]);
+    assert_eq!(sim.told(), [snapshot(&["a", "b", "c"])], "nobody is missing");
+    let mut sim = after_an_outage();
+    sim.answer(150, &["c"]);
+    assert_eq!(sim.told(), [snapshot(&["c"])], "a server that names no indexes");
+    // An outage counts until the next answer only.
+    let mut sim = after_an_outage();
+    sim.answer_of(150, BEFORE);
+    sim.settle();
+    sim.answer_of(151, &[]);
+    assert_eq!(sim.told(), ["heartbeat true", &snapshot(&[])]);
+}
+
+#[test]
+fn consul_point_8_a_probe_that_fails_and_a_new_stream_are_an_outage_too() {
+    let mut sim = Sim::new();
+    sim.answer_of(100, BEFORE);
+    sim.settle();
+    sim.probe(Err(error(ErrorCode::Timeout)));
+    let memory = sim.machine.memory();
+    sim.answer_of(150, &[("b", 140)]);
+    assert_eq!(sim.told().pop().unwrap(), "doubtful index-rollback");
+    let mut next = Sim::with(settings(), memory);
+    next.answer_of(150, &[("b", 140)]);
+    assert_eq!(next.told(), ["doubtful index-rollback"]);
+}
+
+#[test]
+fn consul_a_suspended_process_believes_nothing_that_it_has_not_seen_to_hold() {
+    const HOUR: Duration = Duration::from_secs(3600);
+    // The answer was sent before the suspension, and is read after it.
+    let mut sim = restarted(&["a", "b"]);
+    sim.now = sim.now + HOUR;
+    sim.answer(12, &["b"]);
+    sim.settle();
+    assert_eq!(sim.told(), ["doubtful doubtful-answer"]);
+    sim.pass(Duration::from_secs(3), 12);
+    sim.told();
+    sim.answer(13, &["a", "b"]);
+    assert_eq!(sim.told(), ["heartbeat true"]);
+    // Nothing is read at first: the timer fires an hour late.
+    let mut sim = restarted(&["a", "b"]);
+    sim.now = sim.now + HOUR;
+    sim.input(Input::Timer);
+    sim.probe(Ok(mark(10)));
+    let start = sim.now;
+    assert_eq!(sim.aborts, 0, "the grace begins anew");
+    while sim.aborts == 0 {
+        sim.tick();
+        if sim.probe.is_some() {
+            sim.end_probe(Ok(mark(10)));
+        }
+    }
+    assert_eq!(sim.now.since(start), GRACE);
+    sim.settle();
+    sim.told();
+    assert_eq!((sim.asked(), sim.watch.unwrap().2), (None, Consistency::Consistent));
+    sim.answer(10, &["b"]);
+    assert_eq!(sim.told(), [snapshot(&["b"])]);
+}
+
+#[test]
+fn consul_point_8_an_answer_that_was_asked_for_before_the_grace_was_over_does_not_end_it() {
+    let mut sim = restarted(&["a", "b"]);
+    sim.now = sim.now + Duration::from_millis(9_500);
+    sim.answer(12, &["b"]);
+    sim.settle();
+    assert_eq!((sim.told(), sim.asked()), (vec!["doubtful doubtful-answer".to_owned()], None));
+    sim.answer(13, &["a", "b"]);
+    assert_eq!(sim.told(), ["heartbeat true"]);
+}
+
+#[test]
+fn consul_after_a_suspension_backoffs_and_probes_just_fire() {
+    let mut sim = Sim::settled(&["a"], 100);
+    sim.fail();
+    sim.now = sim.now + Duration::from_secs(3600);
+    sim.input(Input::Timer);
+    assert!(matches!(sim.machine.watch, Watch::Recovering));
+    sim.told();
+    sim.end_probe(Ok(mark(100)));
+    assert_eq!(sim.told(), ["heartbeat true"]);
+    sim.now = sim.now + Duration::from_secs(3600);
+    sim.input(Input::Timer);
+    assert_eq!((sim.told(), sim.probe), (vec!["heartbeat false".to_owned()], Some(Consistency::Default)));
+}

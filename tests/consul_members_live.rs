@@ -1,0 +1,344 @@
+//! Members in processes of their own on one real Consul agent, which is killed, paused, restored and tampered with; and
+//! members that are killed, paused and drained.
+//!
+//! Whatever happens: nobody leaves who was not meant to, no topology is empty that was not so, and everything recovers
+//! without a restart of any process.
+#![cfg(feature = "consul")]
+
+#[path = "support/cast.rs"]
+mod cast;
+#[path = "support/consul.rs"]
+mod consul;
+#[path = "support/member.rs"]
+mod member;
+#[path = "support/members.rs"]
+mod members;
+#[path = "support/scene.rs"]
+mod scene;
+
+use std::time::{Duration, Instant};
+
+use cast::Cast;
+use consul::Consul;
+use member::now;
+use members::{MemberProcess, after};
+use scene::{IDS, SERVICE, SOON, TTL, a_fourth_joins, kept, lasting, provider, wait_passing};
+use serde_json::json;
+
+/// The process that the tests start; does nothing by itself.
+#[test]
+#[ignore = "a member of the other tests, in a process of its own"]
+fn member_process() {
+    member::run();
+}
+
+#[test]
+fn consul_point_19_an_agent_that_is_killed_and_comes_back_empty_loses_nobody() {
+    let Some(mut consul) = Consul::start() else { return };
+    let mut cast = Cast::start(&IDS, &[provider(&consul.url())]);
+    consul.kill();
+    cast.wait_not_healthy(SOON);
+    consul.restart();
+    let up = Instant::now();
+    println!("all registered {:?} after the agent was up", wait_passing(&consul, &IDS, SOON) - up);
+    cast.wait_healthy(SOON);
+    println!("all healthy {:?} after the agent was up", up.elapsed());
+    a_fourth_joins(&mut cast, &[provider(&consul.url())]);
+    cast.assert_nobody_left();
+    cast.finish();
+}
+
+#[test]
+fn consul_point_19_an_agent_that_is_killed_and_comes_back_with_its_state_loses_nobody() {
+    let Some(mut consul) = Consul::start_with(&kept()) else { return };
+    let cast = Cast::start(&IDS, &[provider(&consul.url())]);
+    consul.kill();
+    cast.wait_not_healthy(SOON);
+    back_with_its_state(consul, cast);
+}
+
+#[test]
+fn consul_point_19_an_agent_that_was_gone_for_longer_than_the_ttl_and_kept_its_state_loses_nobody() {
+    let Some(mut consul) = Consul::start_with(&kept()) else { return };
+    let cast = Cast::start(&IDS, &[provider(&consul.url())]);
+    consul.kill();
+    cast.wait_not_healthy(SOON);
+    lasting(2 * TTL);
+    back_with_its_state(consul, cast);
+}
+
+fn back_with_its_state(mut consul: Consul, mut cast: Cast) {
+    consul.restart();
+    let up = Instant::now();
+    cast.wait_healthy(SOON);
+    println!("all healthy {:?} after the agent was up", up.elapsed());
+    wait_passing(&consul, &IDS, SOON);
+    a_fourth_joins(&mut cast, &[provider(&consul.url())]);
+    cast.assert_nobody_left();
+    cast.finish();
+}
+
+#[test]
+fn consul_point_19_a_state_restored_from_before_anyone_joined_loses_nobody() {
+    let Some(consul) = Consul::start_with(&kept()) else { return };
+    let before = consul.save_snapshot();
+    let cast = Cast::start(&IDS, &[provider(&consul.url())]);
+    // A blocked query does not show it: the first probe of any member does, within its interval of 6 s.
+    restored(&consul, cast, &before, Duration::from_secs(7));
+}
+
+#[test]
+fn consul_point_19_a_state_restored_from_when_one_had_joined_loses_nobody() {
+    let Some(consul) = Consul::start_with(&kept()) else { return };
+    let probing = provider(&consul.url()).parameter("probe-interval", "2s");
+    let first = MemberProcess::member("n1", std::slice::from_ref(&probing));
+    first.wait_members(&["n1"], SOON);
+    let before = consul.save_snapshot();
+    let mut all = vec![first];
+    all.extend(["n2", "n3"].map(|id| MemberProcess::member(id, std::slice::from_ref(&probing))));
+    all.push(MemberProcess::watcher("w", &[probing]));
+    restored(&consul, Cast::of(all, &IDS), &before, Duration::from_secs(3));
+}
+
+fn restored(consul: &Consul, mut cast: Cast, state: &[u8], limit: Duration) {
+    consul.restore_snapshot(state);
+    let at = now();
+    let back = Instant::now();
+    let registered = wait_passing(consul, &IDS, SOON) - back;
+    println!("all registered {registered:?} after the state was restored");
+    assert!(registered < limit, "{registered:?}");
+    a_fourth_joins(&mut cast, &[provider(&consul.url())]);
+    cast.wait_healthy(SOON);
+    println!("all healthy, and a fourth seen, {:?} after the state was restored", after(at, now()));
+    cast.assert_nobody_left();
+    cast.finish();
+}
+
+#[test]
+fn consul_point_7_an_agent_paused_for_less_than_the_ttl_loses_nobody() {
+    let Some(consul) = Consul::start() else { return };
+    let mut cast = Cast::start(&IDS, &[provider(&consul.url())]);
+    consul.signal("STOP");
+    lasting(Duration::from_millis(1500));
+    consul.signal("CONT");
+    a_fourth_joins(&mut cast, &[provider(&consul.url())]);
+    cast.wait_healthy(SOON);
+    cast.assert_nobody_left();
+    cast.finish();
+}
+
+#[test]
+fn consul_point_7_after_an_agent_paused_for_longer_than_the_ttl_everyone_is_back() {
+    let Some(consul) = Consul::start() else { return };
+    let mut cast = Cast::start(&IDS, &[provider(&consul.url())]);
+    consul.signal("STOP");
+    cast.wait_not_healthy(SOON);
+    lasting(2 * TTL);
+    consul.signal("CONT");
+    let up = Instant::now();
+    a_fourth_joins(&mut cast, &[provider(&consul.url())]);
+    cast.wait_healthy(SOON);
+    println!("all healthy {:?} after the agent went on", up.elapsed());
+    for process in &cast.all {
+        println!("{} saw leave: {:?}", process.name(), process.who_left(cast.mark_of(process.name())));
+    }
+    cast.assert_nobody_left();
+    cast.finish();
+}
+
+#[test]
+fn p3_2_a_member_that_is_killed_leaves_at_the_others_within_its_ttl_and_one_that_drains_at_once() {
+    let Some(consul) = Consul::start() else { return };
+    let mut cast = Cast::start(&["n1", "n2", "n3", "n4"], &[provider(&consul.url())]);
+    let mut killed = cast.remove("n4");
+    let at = now();
+    killed.kill();
+    for process in &cast.all {
+        let left = process.wait_members(&IDS, SOON);
+        let latency = after(at, left.at);
+        println!("killed: left at {} after {latency:?}", process.name());
+        assert!(latency < TTL + Duration::from_secs(1), "{latency:?}");
+    }
+    cast.assert_left(&["n4"]);
+    let mut drained = cast.remove("n3");
+    let at = now();
+    drained.command("drain");
+    for process in &cast.all {
+        let left = process.wait_members(&["n1", "n2"], SOON);
+        let latency = after(at, left.at);
+        println!("drained: left at {} after {latency:?}", process.name());
+        assert!(latency < Duration::from_secs(1), "{latency:?}");
+    }
+    let done = drained.wait_line("drained", SOON, |line| line.what == "drained");
+    assert_eq!(done.text, "", "deregistered without an error");
+    cast.assert_left(&["n3", "n4"]);
+    assert_eq!(drained.members(), ["n1", "n2", "n3"], "what it saw last stays");
+    drained.check();
+    cast.finish();
+}
+
+#[test]
+fn p3_2_a_member_that_stood_still_longer_than_every_timeout_sees_nobody_leave_and_comes_back() {
+    let Some(consul) = Consul::start() else { return };
+    let short = |url: &str| {
+        provider(url).parameter("wait", "5s").parameter("answer-timeout", "2s").parameter("probe-interval", "1s")
+    };
+    let mut cast = Cast::start(&IDS, &[short(&consul.url())]);
+    let at = now();
+    cast.get("n3").signal("STOP");
+    for name in ["n1", "n2", "w"] {
+        let left = cast.get(name).wait_members(&["n1", "n2"], SOON);
+        println!("left at {name} after {:?}", after(at, left.at));
+    }
+    // Longer than a held query, its margins, and the silence timeout of the service.
+    lasting(Duration::from_secs(20));
+    cast.get("n3").signal("CONT");
+    let at = now();
+    for name in ["n1", "n2", "w"] {
+        let back = cast.get(name).wait_members(&IDS, SOON);
+        println!("back at {name} after {:?}", after(at, back.at));
+    }
+    a_fourth_joins(&mut cast, &[provider(&consul.url())]);
+    cast.wait_healthy(SOON);
+    for name in ["n1", "n2", "w"] {
+        assert_eq!(cast.get(name).who_left(cast.mark_of(name)), ["n3"], "as {name} saw it");
+    }
+    assert_eq!(cast.get("n3").who_left(cast.mark_of("n3")), Vec::<String>::new());
+    cast.finish();
+}
+
+#[test]
+fn consul_point_19_a_member_that_consul_has_reaped_comes_back_when_it_goes_on() {
+    let Some(consul) = Consul::start() else { return };
+    let mut cast = Cast::start(&IDS, &[provider(&consul.url())]);
+    cast.get("n3").signal("STOP");
+    let at = Instant::now();
+    for name in ["n1", "n2", "w"] {
+        cast.get(name).wait_members(&["n1", "n2"], SOON);
+    }
+    println!("left everywhere after {:?}", at.elapsed());
+    let deadline = Instant::now() + Duration::from_secs(150);
+    while consul.get("/v1/agent/services").get("n3").is_some() {
+        assert!(Instant::now() < deadline, "never reaped");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    println!("reaped after {:?}", at.elapsed());
+    cast.get("n3").signal("CONT");
+    let at = now();
+    for name in ["n1", "n2", "w"] {
+        let back = cast.get(name).wait_members(&IDS, SOON);
+        println!("back at {name} after {:?}", after(at, back.at));
+    }
+    a_fourth_joins(&mut cast, &[provider(&consul.url())]);
+    cast.wait_healthy(SOON);
+    for name in ["n1", "n2", "w"] {
+        assert_eq!(cast.get(name).who_left(cast.mark_of(name)), ["n3"], "as {name} saw it");
+    }
+    assert_eq!(cast.get("n3").who_left(cast.mark_of("n3")), Vec::<String>::new());
+    cast.finish();
+}
+
+/// Each of seven members is lost three times: the repairs of one that follow each other closely are spaced out.
+#[test]
+fn consul_point_19_a_registration_lost_in_the_catalog_alone_is_repaired_and_seen() {
+    lost_and_repaired("the catalog", Consul::deregister_in_catalog);
+}
+
+#[test]
+fn consul_point_19_a_registration_lost_at_the_agent_is_repaired_and_seen() {
+    lost_and_repaired("the agent", Consul::deregister);
+}
+
+fn lost_and_repaired(place: &str, lose: impl Fn(&Consul, &str)) {
+    let Some(consul) = Consul::start() else { return };
+    let ids = ["n1", "n2", "n3", "n4", "n5", "n6", "n7"];
+    let mut cast = Cast::start(&ids, &[provider(&consul.url())]);
+    let (mut seen, mut unseen) = (Vec::new(), 0);
+    for round in 0..21 {
+        let id = ids[round % ids.len()];
+        cast.mark();
+        let index = created(&consul, id);
+        let at = now();
+        lose(&consul, id);
+        let deadline = Instant::now() + SOON;
+        while created(&consul, id) <= index {
+            assert!(Instant::now() < deadline, "{id} is not repaired");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        cast.wait_members(&ids, SOON);
+        let watcher = cast.get("w");
+        let back = watcher.since(cast.mark_of("w")).into_iter().find(|line| line.joined.contains(&id.to_owned()));
+        match back {
+            Some(line) => seen.push(after(at, line.at)),
+            // Gone and back between two of its looks.
+            None => unseen += 1,
+        }
+        for process in &cast.all {
+            let left = process.who_left(cast.mark_of(process.name()));
+            assert!(left.is_empty() || left == [id], "{}: {left:?}", process.name());
+        }
+        assert_eq!(cast.get(id).who_left(cast.mark_of(id)), Vec::<String>::new(), "a member never leaves its own view");
+    }
+    seen.sort();
+    let percentile = |share: usize| seen.get((seen.len() * share).div_ceil(100).saturating_sub(1));
+    println!("lost in {place}, until seen again by another: {} times, {unseen} unnoticed", seen.len());
+    println!("p50 {:?}, p95 {:?}, longest {:?}", percentile(50), percentile(95), seen.last());
+    cast.wait_healthy(SOON);
+    cast.finish();
+}
+
+/// The index at which the present registration was made; 0 if there is none.
+fn created(consul: &Consul, id: &str) -> u64 {
+    let list = consul.get(&format!("/v1/health/service/{SERVICE}?passing=1"));
+    let entry = list.as_array().unwrap().iter().find(|entry| entry["Service"]["ID"] == id).cloned();
+    entry.and_then(|entry| entry["Service"]["CreateIndex"].as_u64()).unwrap_or_default()
+}
+
+#[test]
+fn consul_protoactor_a_registration_as_protoactor_go_makes_it_is_a_member_like_any_other() {
+    let Some(consul) = Consul::start() else { return };
+    let mut cast = Cast::start(&IDS, &[provider(&consul.url())]);
+    let registration = json!({
+        "ID": "go-1", "Name": SERVICE, "Tags": ["user", "order"], "Address": "10.1.2.3", "Port": 8090,
+        "Meta": {"id": "go-1"}, "Check": {"TTL": "3s", "DeregisterCriticalServiceAfter": "1m0s"},
+    });
+    consul.put("/v1/agent/service/register", &registration.to_string());
+    assert_eq!(consul.passing(SERVICE), IDS, "critical until its first heartbeat");
+    consul.put("/v1/agent/check/update/service:go-1", r#"{"Status":"passing","Output":""}"#);
+    cast.wait_members(&["go-1", "n1", "n2", "n3"], SOON);
+    cast.assert_nobody_left();
+    let at = now();
+    for process in &cast.all {
+        let left = process.wait_members(&IDS, SOON);
+        println!("without heartbeats it left at {} after {:?}", process.name(), after(at, left.at));
+    }
+    cast.assert_left(&["go-1"]);
+    cast.mark();
+    cast.finish();
+}
+
+#[test]
+fn consul_protoactor_what_a_member_registers_has_the_shape_that_protoactor_go_reads() {
+    let Some(consul) = Consul::start() else { return };
+    let mut node = members::node("n1");
+    node.kinds = vec!["user".to_owned(), "order".to_owned()];
+    node.metadata = vec![("zone".to_owned(), "a".to_owned())];
+    let setup = member::Setup { node: Some(node.clone()), providers: vec![provider(&consul.url())] };
+    let member = MemberProcess::spawn("n1", &setup);
+    let others = ["n2", "n3"].map(|id| MemberProcess::member(id, &[provider(&consul.url())]));
+    for process in others.iter().chain([&member]) {
+        process.wait_members(&IDS, SOON);
+    }
+    let list = consul.get(&format!("/v1/health/service/{SERVICE}"));
+    let entry = list.as_array().unwrap().iter().find(|entry| entry["Service"]["ID"] == "n1").unwrap();
+    let service = &entry["Service"];
+    assert_eq!((&service["Service"], &service["Address"]), (&json!(SERVICE), &json!("127.0.0.1")));
+    assert_eq!((&service["Port"], &service["Tags"]), (&json!(node.port), &json!(["order", "user"])));
+    assert_eq!(service["Meta"], json!({"id": "n1", "incarnation": node.incarnation.to_string(), "zone": "a"}));
+    let checks: Vec<_> = entry["Checks"].as_array().unwrap().iter().map(|check| &check["CheckID"]).collect();
+    assert_eq!(checks, ["serfHealth", "service:n1"]);
+    let check = &entry["Checks"][1];
+    assert_eq!((&check["Status"], &check["ServiceID"]), (&json!("passing"), &json!("n1")));
+    assert_eq!((&check["Type"], &check["ServiceName"]), (&json!("ttl"), &json!(SERVICE)));
+    assert_eq!(consul.get("/v1/agent/services").as_object().unwrap().len(), 3, "nothing else is registered");
+}

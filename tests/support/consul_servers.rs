@@ -1,0 +1,63 @@
+//! Several Consul servers that are one cluster, each of which can be killed and brought back.
+#![allow(dead_code)]
+
+use std::time::{Duration, Instant};
+
+use crate::consul::{Consul, Setup};
+
+/// Servers that elect a leader; all keep their state.
+pub struct Servers {
+    pub all: Vec<Consul>,
+}
+
+impl Servers {
+    /// Starts three and waits until each knows a leader; `None` if there is no binary.
+    pub fn start_three() -> Option<Self> {
+        let setup = |join: &[String]| {
+            let join: Vec<String> = join.iter().map(|address| format!("{address:?}")).collect();
+            let configuration = format!(
+                "retry_join = [{}] retry_interval = \"1s\" leave_on_terminate = false \
+                 gossip_lan {{ probe_interval = \"500ms\" probe_timeout = \"250ms\" }}",
+                join.join(",")
+            );
+            Setup { kept: true, servers: 3, configuration, ..Setup::default() }
+        };
+        let mut all: Vec<Consul> = Vec::new();
+        for _ in 0..3 {
+            let join: Vec<String> = all.iter().map(Consul::join_address).collect();
+            all.push(Consul::begin(&setup(&join))?);
+        }
+        for server in &all {
+            server.wait_for_leader();
+        }
+        Some(Self { all })
+    }
+
+    /// The number of the one that leads, as the server of that number sees it.
+    pub fn leader(&self, asked: usize) -> usize {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            if let Ok((200, leader)) = self.all[asked].request("GET", "/v1/status/leader", "")
+                && let Some(found) =
+                    self.all.iter().position(|server| leader.trim_matches(['"', '\n']) == server.server_address())
+            {
+                return found;
+            }
+            assert!(Instant::now() < deadline, "no leader: {}", self.all[asked].log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Waits until the server of that number knows a leader that is not `gone`.
+    pub fn wait_for_leader_other_than(&self, asked: usize, gone: usize) -> usize {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let leader = self.leader(asked);
+            if leader != gone {
+                return leader;
+            }
+            assert!(Instant::now() < deadline, "no other leader: {}", self.all[asked].log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
