@@ -21,7 +21,7 @@ use xxhash_rust::xxh3::xxh3_128;
 static ALLOCATOR: Counting = Counting::new();
 
 /// The decoder's buffer for entries of ordinary size.
-const BUFFER: usize = 128 * 1024;
+const BUFFER: usize = 32 * 1024;
 
 fn main() {
     // A size alone: `cargo bench --bench decode -- 10000`.
