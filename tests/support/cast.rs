@@ -41,11 +41,6 @@ impl Cast {
         cast
     }
 
-    /// Nobody.
-    pub fn none() -> Self {
-        Self { all: Vec::new(), marks: Vec::new() }
-    }
-
     /// The process of that name.
     pub fn get(&self, name: &str) -> &MemberProcess {
         self.all.iter().find(|process| process.name() == name).unwrap()

@@ -33,7 +33,18 @@ impl Certificates {
         let subject = format!("/CN={name}");
         let usage = "keyUsage=critical,keyCertSign,cRLSign";
         openssl(&[
-            "req", "-x509", "-new", "-key", &text(&key), "-subj", &subject, "-days", "2", "-addext", usage, "-out",
+            "req",
+            "-x509",
+            "-new",
+            "-key",
+            &text(&key),
+            "-subj",
+            &subject,
+            "-days",
+            "2",
+            "-addext",
+            usage,
+            "-out",
             &text(&certificate),
         ]);
     }
@@ -58,6 +69,18 @@ impl Certificates {
         self.issue(name, authority, "extendedKeyUsage=serverAuth\nsubjectAltName=IP:127.0.0.1,DNS:localhost", 1);
     }
 
+    /// A client's certificate by another authority.
+    pub fn client_of(&self, name: &str, authority: &str) {
+        self.issue(name, authority, "extendedKeyUsage=clientAuth", 1);
+    }
+
+    /// Puts another certificate, and its key, in the place of one.
+    pub fn replace(&self, name: &str, by: &str) {
+        for ending in ["pem", "key"] {
+            std::fs::copy(self.file(by, ending), self.file(name, ending)).unwrap();
+        }
+    }
+
     /// Lets the authority sign a certificate that is valid for so many days; those below 0 are over already.
     fn issue(&self, name: &str, authority: &str, extensions: &str, days: i64) {
         let key = text(&self.file(name, "key"));
@@ -67,9 +90,22 @@ impl Certificates {
         openssl(&["ecparam", "-genkey", "-name", "prime256v1", "-noout", "-out", &key]);
         openssl(&["req", "-new", "-key", &key, "-subj", &format!("/CN={name}"), "-out", &request]);
         openssl(&[
-            "x509", "-req", "-in", &request, "-CA", &text(&self.file(authority, "pem")), "-CAkey",
-            &text(&self.file(authority, "key")), "-set_serial", &serial(name), "-days", &days.to_string(), "-extfile",
-            &text(&extension_file), "-out", &certificate,
+            "x509",
+            "-req",
+            "-in",
+            &request,
+            "-CA",
+            &text(&self.file(authority, "pem")),
+            "-CAkey",
+            &text(&self.file(authority, "key")),
+            "-set_serial",
+            &serial(name),
+            "-days",
+            &days.to_string(),
+            "-extfile",
+            &text(&extension_file),
+            "-out",
+            &certificate,
         ]);
     }
 
