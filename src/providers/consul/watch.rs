@@ -16,6 +16,7 @@
 //!   like that until the members find the loss and register again: those that do within the grace never left. An error on
 //!   either connection, or a standstill of the whole process, starts the grace anew, since nothing has been seen to hold
 //!   meanwhile.
+//! - After an [outage] of a TTL or more, whoever is missing is held for another TTL: checks turned critical meanwhile.
 //! - An empty answer of index 1 never ends a set that has members: a server that knows nothing yet gives it, and one to
 //!   whom a revoked token is shown.
 //! - In member mode no empty answer is believed at all: a token without rights is shown one, with an ordinary index. Once
@@ -34,6 +35,7 @@
 
 mod bucket;
 mod doubt;
+mod outage;
 mod probe;
 
 use std::collections::VecDeque;
@@ -41,6 +43,7 @@ use std::time::Duration;
 
 use self::bucket::{Bucket, TOKEN};
 use self::doubt::{Doubt, Why};
+use self::outage::Outage;
 use self::probe::Probe;
 use super::lineage::Lineage;
 use super::mark::Mark;
@@ -69,6 +72,8 @@ pub(super) struct Settings {
     pub(super) max_stale: Duration,
     pub(super) repair_grace: Duration,
     pub(super) probe_interval: Duration,
+    /// That of the members' checks.
+    pub(super) ttl: Duration,
 }
 
 /// What outlives a stream, so that a new one does not take the loss of the backend's state for news.
@@ -163,6 +168,7 @@ pub(super) struct Machine {
     reported: bool,
     /// Whether the server may have lost its state since the members were believed.
     unproven: bool,
+    outage: Outage,
     /// Whether the last answer lacked the local node, as the registration has been told.
     absence_told: bool,
     /// Whether what is believed lacks the local node although that is registered.
@@ -198,6 +204,7 @@ impl Machine {
         let mut machine = Self {
             settings,
             local,
+            outage: Outage::none(settings.ttl, now),
             absence_told: false,
             standing: Standing::Client,
             jitter,
@@ -333,7 +340,8 @@ impl Machine {
         if self.lacks_local(&answer.members) {
             self.absence_told = true;
             self.outputs.push_back(Output::Absent);
-        } else if std::mem::take(&mut self.absence_told) {
+        } else if std::mem::take(&mut self.absence_told) && self.standing == Standing::Registered {
+            self.outage.shaken(now);
             self.outputs.push_back(Output::Present);
         }
         let Mark { index, stale, .. } = answer.mark;
@@ -349,6 +357,7 @@ impl Machine {
             return self.ask_anew(now);
         }
         self.backoff.reset();
+        self.outage.heard(now);
         let fruitless = now.since(asked.since) < TOKEN && (asked.index.is_some() || asked_leader);
         if regressed {
             let detail = format!("the index went back from {} to {}", self.index, index.unwrap_or_default());
@@ -357,8 +366,8 @@ impl Machine {
             // One timeline has one content for each index: another has grown to the same one.
             let detail = format!("members are gone although the index is still {}", self.index);
             self.roll_back(now, detail);
-        } else if !self.unsettled && self.unproven && self.began_anew(&answer) {
-            let detail = "members are gone after an outage, and the others have new entries";
+        } else if !self.unsettled && (self.is_renewed(&answer) || self.unproven && self.began_anew(&answer)) {
+            let detail = "members are gone, and the others have new entries";
             self.roll_back(now, detail.to_owned());
         } else if matches!(self.doubt, Doubt::None) && is_faint(&answer) {
             self.doubt = Doubt::Confirming;
@@ -366,7 +375,7 @@ impl Machine {
             self.doubt_it(now, doubtful(ErrorCode::DoubtfulAnswer, "no members, with index 1: asked again"));
         } else {
             self.adopt(&answer);
-            let news = match self.why(&answer) {
+            let news = match self.why(now, &answer) {
                 Some(why) => self.hold(now, asked, answer, why),
                 None => self.believe(now, answer),
             };
@@ -384,7 +393,7 @@ impl Machine {
     }
 
     /// Why the answer is not believed at once.
-    fn why(&self, answer: &WatchAnswer) -> Option<Why> {
+    fn why(&self, now: Timestamp, answer: &WatchAnswer) -> Option<Why> {
         let members = &answer.members;
         if members.is_empty() && matches!(self.standing, Standing::Joining | Standing::Registered) {
             return Some(Why::Nobody);
@@ -395,7 +404,12 @@ impl Machine {
         }
         match self.lost(members) {
             0 if self.lacks_local(members) && !self.absence_believed => Some(Why::Absent),
-            0 => None,
+            0 => {
+                let until = self.outage.unsteady(now)?;
+                Some(self.missing(members))
+                    .filter(|missing| *missing > 0)
+                    .map(|missing| Why::Unsteady { missing, until })
+            }
             lost => Some(Why::Lost(lost)),
         }
     }
@@ -413,6 +427,11 @@ impl Machine {
             self.index = index;
         }
         self.ask = Some(index.unwrap_or(1).max(1));
+    }
+
+    /// Whether the answer lacks members, and most of the others have other entries than before.
+    fn is_renewed(&self, answer: &WatchAnswer) -> bool {
+        answer.lineage.is_renewed(&self.lineage) && self.missing(&answer.members) > 0
     }
 
     /// Whether the answer lacks members, and the others have not kept their entries. A server that names no entries'
@@ -457,9 +476,9 @@ impl Machine {
                 if asked.since >= until {
                     return self.believe(now, answer);
                 }
-                Some(until)
+                Some(why.limit(until))
             }
-            _ => Some(now + self.settings.repair_grace),
+            _ => Some(why.limit(now + self.settings.repair_grace)),
         };
         self.doubt = if why.is_endless() { Doubt::Waiting } else { Doubt::Holding { until, absent } };
         // Whatever hides the local node may have lost others, too.
@@ -513,6 +532,7 @@ impl Machine {
 
     /// Nothing has been seen for a while: what is held may have changed, and the server may have lost its state.
     fn interrupted(&mut self) {
+        self.outage.trouble();
         self.unproven = self.believed.is_some();
         if let Doubt::Holding { until, .. } = &mut self.doubt {
             *until = None;

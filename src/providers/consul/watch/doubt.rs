@@ -17,6 +17,9 @@ pub(super) enum Why {
     Blank,
     /// So many members are gone since the timeline broke.
     Lost(usize),
+    /// So many members are missing right after an outage that kept all heartbeats from the server; they may be back by
+    /// then.
+    Unsteady { missing: usize, until: Timestamp },
     /// The local node is registered, and not among the members.
     Absent,
 }
@@ -27,6 +30,14 @@ impl Why {
         matches!(self, Why::Nobody | Why::Forgetful)
     }
 
+    /// Until when an answer is held that would be held until then.
+    pub(super) fn limit(self, until: Timestamp) -> Timestamp {
+        match self {
+            Why::Unsteady { until: back, .. } => until.min(back),
+            _ => until,
+        }
+    }
+
     pub(super) fn reason(self) -> ProvisioningError {
         let detail: Cow<'static, str> = match self {
             Why::Nobody => "no members, not even the local node: the token's rights may not cover the service".into(),
@@ -34,6 +45,10 @@ impl Why {
             Why::Blank => "no members, with index 1: held until it has lasted".into(),
             Why::Lost(lost) => {
                 format!("{lost} members are gone since the index went back or began anew: held until it has lasted")
+                    .into()
+            }
+            Why::Unsteady { missing, .. } => {
+                format!("{missing} members are missing right after an outage: held until they had time to come back")
                     .into()
             }
             Why::Absent => "the local node is registered, but not among the members: held until it has lasted".into(),

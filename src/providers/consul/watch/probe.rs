@@ -116,6 +116,7 @@ impl Machine {
             self.probe_leader = true;
             return self.alive(now, false);
         }
+        self.outage.heard(now);
         if index < self.index {
             let detail = format!("the index went back from {} to {index}, as a probe shows", self.index);
             return self.roll_back(now, detail);
@@ -132,6 +133,9 @@ impl Machine {
     }
 
     fn judge_probe(&mut self, now: Timestamp, mark: Mark, sent: u64, asked_leader: bool) {
+        if self.is_fresh(&mark) {
+            self.outage.heard(now);
+        }
         if let Doubt::Holding { until: until @ None, .. } = &mut self.doubt {
             *until = Some(now + self.settings.repair_grace);
         }

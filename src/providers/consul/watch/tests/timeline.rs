@@ -160,3 +160,30 @@ fn consul_after_a_suspension_backoffs_and_probes_just_fire() {
     sim.input(Input::Timer);
     assert_eq!((sim.told(), sim.probe), (vec!["heartbeat false".to_owned()], Some(Consistency::Default)));
 }
+
+#[test]
+fn consul_point_8_members_with_new_entries_only_are_those_of_another_history_although_no_error_was_seen() {
+    let mut sim = Sim::new();
+    sim.answer_of(10, &[("a", 7), ("b", 8), ("c", 9)]);
+    sim.settle();
+    sim.told();
+    // A backup was restored, and the first to register again lifted the index beyond ours before the wait was over.
+    sim.answer_of(11, &[("c", 11)]);
+    assert_eq!(sim.told(), ["doubtful index-rollback"]);
+    sim.settle();
+    sim.answer_of(13, &[("a", 13), ("c", 11)]);
+    sim.settle();
+    assert!(sim.told().iter().all(|event| event.starts_with("doubtful")));
+    sim.answer_of(14, &[("a", 13), ("b", 14), ("c", 11)]);
+    assert_eq!(sim.told(), ["heartbeat true"], "nobody left");
+}
+
+#[test]
+fn consul_point_9_a_restart_beside_a_departure_is_no_other_history() {
+    let mut sim = Sim::new();
+    sim.answer_of(10, &[("a", 5), ("b", 6), ("c", 7), ("d", 8)]);
+    sim.settle();
+    sim.told();
+    sim.answer_of(12, &[("a", 5), ("b", 6), ("c", 12)]);
+    assert_eq!(sim.told(), [snapshot(&["a", "b", "c"])]);
+}
