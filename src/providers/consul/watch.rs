@@ -10,7 +10,8 @@
 //! - An answer of an ordinary index is believed, in client mode also an empty one.
 //! - An answer of a lower index, one that lacks members at the same index, or an empty one of index 1, is not. Nor is the
 //!   first one after an outage if it lacks members and the others did not keep their entries ([`Lineage`]): the server may
-//!   have lost its state and grown past our index meanwhile. The server is asked again, without an index and with proof that
+//!   have lost its state and grown past our index meanwhile. Nor is one that lacks members after a wait that was broken off
+//!   without news, which is all that is seen of a backup that was restored. The server is asked again, without an index and with proof that
 //!   the leader leads. If the answer then lacks members that were there before, or is still empty with index 1, it is held
 //!   until the repair grace is over, asked for once more, and only then believed. An agent that lost its state answers
 //!   like that until the members find the loss and register again: those that do within the grace never left. An error on
@@ -42,7 +43,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use self::bucket::{Bucket, TOKEN};
-use self::doubt::{Doubt, Why};
+use self::doubt::{Continuity, Doubt, Why};
 use self::outage::Outage;
 use self::probe::Probe;
 use super::lineage::Lineage;
@@ -166,8 +167,7 @@ pub(super) struct Machine {
     lineage: Lineage,
     /// Whether this stream has reported its members.
     reported: bool,
-    /// Whether the server may have lost its state since the members were believed.
-    unproven: bool,
+    continuity: Continuity,
     outage: Outage,
     /// Whether the last answer lacked the local node, as the registration has been told.
     absence_told: bool,
@@ -211,7 +211,7 @@ impl Machine {
             outputs: VecDeque::new(),
             index: memory.index,
             ask: None,
-            unproven: memory.members.is_some(),
+            continuity: if memory.members.is_some() { Continuity::Outage } else { Continuity::Seen },
             believed: memory.members,
             lineage: memory.lineage,
             reported: false,
@@ -241,7 +241,7 @@ impl Machine {
     pub(super) fn memory(&self) -> Memory {
         Memory {
             index: self.index,
-            unsettled: self.unsettled,
+            unsettled: self.unsettled || self.continuity == Continuity::Replaced,
             members: self.believed.clone(),
             lineage: self.lineage.clone(),
         }
@@ -366,8 +366,11 @@ impl Machine {
             // One timeline has one content for each index: another has grown to the same one.
             let detail = format!("members are gone although the index is still {}", self.index);
             self.roll_back(now, detail);
-        } else if !self.unsettled && (self.is_renewed(&answer) || self.unproven && self.began_anew(&answer)) {
-            let detail = "members are gone, and the others have new entries";
+        } else if !self.unsettled && self.may_have_lost(&answer) {
+            let detail = match self.continuity {
+                Continuity::Replaced => "members are gone after a wait that was broken off without news",
+                _ => "members are gone after an outage, and the others have new entries",
+            };
             self.roll_back(now, detail.to_owned());
         } else if matches!(self.doubt, Doubt::None) && is_faint(&answer) {
             self.doubt = Doubt::Confirming;
@@ -379,7 +382,11 @@ impl Machine {
                 Some(why) => self.hold(now, asked, answer, why),
                 None => self.believe(now, answer),
             };
-            self.schedule_probe(now, asked, index);
+            let broken_off = asked.index.is_some() && asked.index == index && now < asked.until;
+            if broken_off {
+                self.continuity = Continuity::Replaced;
+            }
+            self.schedule_probe(now, asked, broken_off);
             self.bucket.adapt(news || !fruitless);
             if !matches!(self.watch, Watch::Due(_)) {
                 self.watch = Watch::Due(self.bucket.next(now));
@@ -429,17 +436,16 @@ impl Machine {
         self.ask = Some(index.unwrap_or(1).max(1));
     }
 
-    /// Whether the answer lacks members, and most of the others have other entries than before.
-    fn is_renewed(&self, answer: &WatchAnswer) -> bool {
-        answer.lineage.is_renewed(&self.lineage) && self.missing(&answer.members) > 0
-    }
-
-    /// Whether the answer lacks members, and the others have not kept their entries. A server that names no entries'
-    /// indexes shows nothing; where nobody is left, nobody proves anything.
-    fn began_anew(&self, answer: &WatchAnswer) -> bool {
+    /// Whether the answer lacks members that the server may have lost. A server that names no entries' indexes shows
+    /// nothing; where nobody is left, nobody proves anything.
+    fn may_have_lost(&self, answer: &WatchAnswer) -> bool {
         let told = answer.members.is_empty() || !answer.lineage.is_empty();
-        let another = told && !self.lineage.is_empty() && !answer.lineage.continues(&self.lineage);
-        another && self.missing(&answer.members) > 0
+        let proven = match self.continuity {
+            Continuity::Seen => true,
+            Continuity::Outage => !told || self.lineage.is_empty() || answer.lineage.continues(&self.lineage),
+            Continuity::Replaced => false,
+        };
+        !proven && self.missing(&answer.members) > 0
     }
 
     /// The answer, or the probe, is of another timeline than ours: everything is asked anew. An index that reaches ours
@@ -482,7 +488,9 @@ impl Machine {
         };
         self.doubt = if why.is_endless() { Doubt::Waiting } else { Doubt::Holding { until, absent } };
         // Whatever hides the local node may have lost others, too.
-        self.unproven |= absent || why == Why::Nobody;
+        if absent || why == Why::Nobody {
+            self.doubt_continuity();
+        }
         if is_faint(&answer) {
             let recheck = now + RECHECK;
             self.ask_anew(now);
@@ -498,7 +506,7 @@ impl Machine {
         self.unsettled = false;
         self.reason = None;
         self.behind_grace = probe::BEHIND_GRACE;
-        self.unproven = false;
+        self.continuity = Continuity::Seen;
         self.lineage = answer.lineage;
         self.absence_believed = self.lacks_local(&answer.members);
         if self.reported && self.believed.as_ref() == Some(&answer.members) {
@@ -533,9 +541,15 @@ impl Machine {
     /// Nothing has been seen for a while: what is held may have changed, and the server may have lost its state.
     fn interrupted(&mut self) {
         self.outage.trouble();
-        self.unproven = self.believed.is_some();
+        self.doubt_continuity();
         if let Doubt::Holding { until, .. } = &mut self.doubt {
             *until = None;
+        }
+    }
+
+    fn doubt_continuity(&mut self) {
+        if self.continuity == Continuity::Seen {
+            self.continuity = Continuity::Outage;
         }
     }
 

@@ -57,6 +57,17 @@ impl Why {
     }
 }
 
+/// Whether the server may have lost members unseen since they were believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Continuity {
+    Seen,
+    /// There was an outage: entries that were kept prove that nothing was lost.
+    Outage,
+    /// A wait was broken off without news, as it is when the server's state is replaced by a backup. It is one of the same
+    /// history, so that nothing proves what it lacks to have left; the index goes on from where it was.
+    Replaced,
+}
+
 /// Whether there is a doubt.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Doubt {
