@@ -126,6 +126,5 @@ fn memory(size: usize) {
     let changed = peak("one entry changed, beside that", &one, Some(2.0));
     drop((first, same, changed));
     drop(peak("all of them changed, beside that", &all, Some(2.0)));
-    drop(peak);
     table.limit("kept between answers, the set included", kept, "x set", None);
 }
