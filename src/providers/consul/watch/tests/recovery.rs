@@ -209,3 +209,16 @@ fn consul_point_7_a_thousand_watchers_come_back_after_a_change_of_leader_without
     assert_eq!(by_tenth[..10].iter().sum::<usize>(), 0);
     assert!(by_tenth.iter().all(|count| *count < 150), "{by_tenth:?}");
 }
+
+#[test]
+fn consul_point_11_a_leader_that_was_asked_for_and_failed_to_answer_is_asked_by_the_probe() {
+    let mut sim = Sim::settled(&["a"], 100);
+    sim.answer_with(Mark { known_leader: Some(false), ..mark(100) }, &["a"]);
+    sim.settle();
+    assert_eq!(sim.watch.unwrap().2, Consistency::Consistent);
+    sim.fail();
+    while sim.probe.is_none() {
+        sim.tick();
+    }
+    assert_eq!(sim.probe, Some(Consistency::Consistent));
+}
