@@ -37,11 +37,21 @@ impl Lineage {
     /// Whether most of the members that are in both have kept their entries. One alone may have been given its former
     /// index by chance, since every history begins with low ones.
     pub(super) fn continues(&self, before: &Lineage) -> bool {
-        let former = |id| before.oldest.iter().find(|(_, other)| other == id).map(|(index, _)| *index);
-        let both = self.oldest.iter().filter_map(|(index, id)| former(id).map(|former| former == *index));
-        let (mut kept, mut renewed) = (0, 0);
-        both.for_each(|same| *(if same { &mut kept } else { &mut renewed }) += 1);
+        let (kept, renewed) = self.compare(before);
         kept > renewed
+    }
+
+    /// Whether a member that is in both has another entry than before.
+    pub(super) fn renews(&self, before: &Lineage) -> bool {
+        self.compare(before).1 > 0
+    }
+
+    /// How many of those that are in both have kept their entries, and how many have new ones.
+    fn compare(&self, before: &Lineage) -> (usize, usize) {
+        let former = |id| before.oldest.iter().find(|(_, other)| other == id).map(|(index, _)| *index);
+        let both = || self.oldest.iter().filter_map(|(index, id)| former(id).map(|former| former == *index));
+        let kept = both().filter(|same| *same).count();
+        (kept, both().count() - kept)
     }
 }
 
@@ -64,6 +74,8 @@ mod tests {
         assert!(!lineage(&[("a", 20), ("b", 10), ("c", 11)]).continues(&before), "the same indexes, but of others");
         assert!(!lineage(&[("a", 10), ("b", 12)]).continues(&before), "one may be given its former index by chance");
         assert!(!lineage(&[("c", 20)]).continues(&before), "all others");
+        assert!(lineage(&[("a", 10), ("b", 12)]).renews(&before));
+        assert!(!lineage(&[("a", 10), ("c", 12)]).renews(&before));
         assert!(!lineage(&[]).continues(&before) && !before.continues(&lineage(&[])));
     }
 

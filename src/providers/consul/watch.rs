@@ -11,7 +11,8 @@
 //! - An answer of a lower index, one that lacks members at the same index, or an empty one of index 1, is not. Nor is the
 //!   first one after an outage if it lacks members and the others did not keep their entries ([`Lineage`]): the server may
 //!   have lost its state and grown past our index meanwhile. Nor is one that lacks members after a wait that was broken off
-//!   without news, which is all that is seen of a backup that was restored. The server is asked again, without an index and with proof that
+//!   without news, which is all that is seen of a backup that was restored, or together with new entries of members that
+//!   were never seen to leave. The server is asked again, without an index and with proof that
 //!   the leader leads. If the answer then lacks members that were there before, or is still empty with index 1, it is held
 //!   until the repair grace is over, asked for once more, and only then believed. An agent that lost its state answers
 //!   like that until the members find the loss and register again: those that do within the grace never left. An error on
@@ -369,7 +370,8 @@ impl Machine {
         } else if !self.unsettled && self.may_have_lost(&answer) {
             let detail = match self.continuity {
                 Continuity::Replaced => "members are gone after a wait that was broken off without news",
-                _ => "members are gone after an outage, and the others have new entries",
+                Continuity::Outage => "members are gone after an outage, and the others have new entries",
+                Continuity::Seen => "members are gone, and others that were there all the time have new entries",
             };
             self.roll_back(now, detail.to_owned());
         } else if matches!(self.doubt, Doubt::None) && is_faint(&answer) {
@@ -441,7 +443,8 @@ impl Machine {
     fn may_have_lost(&self, answer: &WatchAnswer) -> bool {
         let told = answer.members.is_empty() || !answer.lineage.is_empty();
         let proven = match self.continuity {
-            Continuity::Seen => true,
+            // Nobody was seen to leave, and yet there are new entries.
+            Continuity::Seen => !answer.lineage.renews(&self.lineage),
             Continuity::Outage => !told || self.lineage.is_empty() || answer.lineage.continues(&self.lineage),
             Continuity::Replaced => false,
         };
