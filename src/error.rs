@@ -174,6 +174,8 @@ error_codes! {
     ThreadRefused = "thread-refused", Control, "raise the process's thread or memory limit";
     /// Registering the local node failed with every provider that can register it.
     RegistrationFailed = "registration-failed", Connection, "check the backend's state and the token's rights to register";
+    /// Another process is registered under the local node's id.
+    NodeIdTaken = "node-id-taken", Connection, "give each process a node id of its own, and stop one of the two";
     /// The provider cannot do what was asked (join, leave).
     Unsupported = "unsupported", Control, "use a provider with that capability";
     /// A bridge's callback panicked; the hub went on.

@@ -376,3 +376,32 @@ fn consul_point_18_heartbeats_go_on_while_the_watch_blocks() {
     let longest = passes.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
     assert!(longest < Duration::from_secs(1), "a TTL without a heartbeat: {longest:?}");
 }
+
+#[test]
+fn consul_another_process_under_the_local_nodes_id_is_a_warning_with_a_code() {
+    use cluster_provisioning::{ClusterProvisioningService, ProvisioningEvent};
+    let other = fake::entry("n1").replace(r#""Meta":{"#, r#""Meta":{"incarnation":"8","#);
+    let fake = Fake::start(move |request, stream| match request.target.starts_with("/v1/health/") {
+        true if request.is_probe() => list(stream, 9, "[]"),
+        true if request.index() == Some("9") => hold(stream),
+        // The first answers may come before the registration is known to have succeeded.
+        true => list(
+            stream,
+            9.min(request.index().map_or(7, |index| index.parse::<u64>().unwrap() + 1)),
+            &format!("[{other}]"),
+        ),
+        false => ok(stream),
+    });
+    let builder = ClusterProvisioningService::builder().provider(descriptor(&fake)).member(node());
+    let mut events = builder.subscribe(1000);
+    let service = builder.start().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        assert!(Instant::now() < deadline, "never told");
+        match events.recv_timeout(Duration::from_secs(1)).as_deref() {
+            Ok(ProvisioningEvent::Warning(warning)) if warning.error.code() == ErrorCode::NodeIdTaken => break,
+            _ => {}
+        }
+    }
+    service.shutdown();
+}

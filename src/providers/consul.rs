@@ -150,7 +150,7 @@ impl ProviderFactory for ConsulFactory {
         let define = |node| Member::new(node, &config);
         let member = local.map(define).transpose().map_err(|error| error.with_provider(&descriptor.id))?;
         Ok(Arc::new(ConsulProvider {
-            presence: Arc::new(Presence::new(local.map(|node| node.id().clone()))),
+            presence: Arc::new(Presence::new(environment.local_node.clone())),
             member,
             config,
             descriptor: descriptor.clone(),
@@ -254,7 +254,7 @@ impl ClusterProvider for ConsulProvider {
     fn join(&self, node: &ClusterNode, cancel: &CancelToken) -> Result<Box<dyn Registration>, ProvisioningError> {
         let named = |error: ProvisioningError| error.with_provider(&self.descriptor.id);
         let Member { definition, tenancy } = match &self.member {
-            Some(member) if self.presence.local() == Some(node.id()) => member,
+            Some(member) if self.presence.local().is_some_and(|local| **local == *node) => member,
             _ => {
                 let detail = "the provider was not made for this node";
                 return Err(named(ProvisioningError::new(

@@ -1,11 +1,11 @@
 //! What the watch and the registration of one provider tell each other about the local node: the registration how far it
 //! has come, the watch that an answer lacks the node.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::topology::NodeId;
+use crate::topology::ClusterNode;
 
 /// How far the registration of the local node has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,14 +25,16 @@ pub(super) enum Standing {
 pub(super) enum Sighting {
     /// It lacks the node, although that is registered.
     Absent,
-    /// It shows the node, which the one before lacked.
+    /// It shows the node, which the one before did not.
     Present,
+    /// It shows another process under the node's id.
+    Taken,
 }
 
 /// The local node as its watch and its registration see it.
 #[derive(Debug)]
 pub(super) struct Presence {
-    local: Option<NodeId>,
+    local: Option<Arc<ClusterNode>>,
     standing: Mutex<Standing>,
     /// The last sighting, until the registration has taken it.
     sighting: Mutex<Option<Sighting>>,
@@ -41,7 +43,7 @@ pub(super) struct Presence {
 }
 
 impl Presence {
-    pub(super) fn new(local: Option<NodeId>) -> Self {
+    pub(super) fn new(local: Option<Arc<ClusterNode>>) -> Self {
         // One message is enough: it asks for a look, and says nothing else.
         let (wake, woken) = bounded(1);
         let standing = if local.is_some() { Standing::Joining } else { Standing::Client };
@@ -49,7 +51,7 @@ impl Presence {
     }
 
     /// The local node in member mode.
-    pub(super) fn local(&self) -> Option<&NodeId> {
+    pub(super) fn local(&self) -> Option<&Arc<ClusterNode>> {
         self.local.as_ref()
     }
 
@@ -90,7 +92,7 @@ mod tests {
 
     #[test]
     fn consul_point_19_whoever_is_woken_by_an_absence_still_learns_of_it() {
-        let presence = Presence::new(Some(NodeId::new("n1").unwrap()));
+        let presence = Presence::new(Some(Arc::new(ClusterNode::builder("n1", "h", 1).build().unwrap())));
         assert_eq!(presence.take_sighting(), None);
         presence.report(Sighting::Absent);
         presence.report(Sighting::Absent);

@@ -50,6 +50,8 @@ pub(super) struct ConsulRegistration {
     tenancy: Tenancy,
     heartbeat: Heartbeat,
     repair: Repair,
+    /// Whether another process is registered under the node's id.
+    taken: bool,
     /// The token under which the node is registered, with which the agent writes the catalog.
     token: Option<Secret>,
 }
@@ -71,6 +73,7 @@ impl ConsulRegistration {
             definition,
             presence,
             tenancy,
+            taken: false,
             token: None,
         };
         registration.work(cancel)?;
@@ -82,7 +85,10 @@ impl ConsulRegistration {
         let token = self.agent.credential()?;
         match self.presence.take_sighting() {
             Some(Sighting::Absent) => self.repair.lost(Loss::Unseen, self.clock.now()),
-            Some(Sighting::Present) => self.repair.seen(),
+            Some(sighting) => {
+                self.repair.seen();
+                self.taken = sighting == Sighting::Taken;
+            }
             None => {}
         }
         if self.token.as_ref().map(Secret::expose) != token.as_ref().map(Secret::expose) {
@@ -93,6 +99,10 @@ impl ConsulRegistration {
             self.pass(token.as_ref(), cancel)?;
             // A check that is unknown is not waited for: the node is registered again at once, unless it just was.
             self.register_if_due(token.as_ref(), cancel)?;
+        }
+        if self.taken {
+            let detail = "Consul shows another process under the local node's id";
+            return Err(ProvisioningError::new(ErrorCode::NodeIdTaken, RENEWING, detail));
         }
         Ok(())
     }

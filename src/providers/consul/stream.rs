@@ -10,7 +10,7 @@ use crossbeam_channel::{after, select};
 
 use super::config::Config;
 use super::connection::{Ask, Connection, Reply};
-use super::presence::{Presence, Sighting};
+use super::presence::Presence;
 use super::watch::{Input, Machine, Memory, Output, Settings};
 use crate::clock::Clock;
 use crate::error::{ErrorCode, ProvisioningError};
@@ -97,8 +97,7 @@ impl ConsulStream {
                     self.probe.send(Ask::Probe { path: self.config.query.probe(consistency) });
                 }
                 Output::AbortWatch => self.watch.abort(),
-                Output::Absent => self.presence.report(Sighting::Absent),
-                Output::Present => self.presence.report(Sighting::Present),
+                Output::Sighted(sighting) => self.presence.report(sighting),
                 Output::Event(event) => self.events.push_back(self.named(event)),
             }
         }

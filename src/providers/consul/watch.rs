@@ -41,6 +41,7 @@ mod outage;
 mod probe;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use self::bucket::{Bucket, TOKEN};
@@ -49,13 +50,13 @@ use self::outage::Outage;
 use self::probe::Probe;
 use super::lineage::Lineage;
 use super::mark::Mark;
-use super::presence::Standing;
+use super::presence::{Sighting, Standing};
 use super::query::Consistency;
 use crate::backoff::{Backoff, FIRST, Jitter, LONGEST};
 use crate::clock::Timestamp;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::provider::ProviderEvent;
-use crate::topology::{Members, NodeId, Revision};
+use crate::topology::{ClusterNode, Members, Revision};
 
 /// A stream that has reported nothing for that long reports a heartbeat: a second within the contract's 5 s.
 const QUIET: Duration = Duration::from_secs(4);
@@ -120,10 +121,8 @@ pub(super) enum Output {
     Probe { consistency: Consistency },
     /// Break off the watch under way; its end is not reported, or ignored.
     AbortWatch,
-    /// Tell the registration that an answer lacks the local node.
-    Absent,
-    /// Tell the registration that an answer shows the local node again.
-    Present,
+    /// Tell the registration what an answer says of the local node: each absence, and whatever else is news.
+    Sighted(Sighting),
     /// Report.
     Event(ProviderEvent),
 }
@@ -155,7 +154,7 @@ struct Asked {
 pub(super) struct Machine {
     settings: Settings,
     /// The local node in member mode, and how far its registration has come.
-    local: Option<NodeId>,
+    local: Option<Arc<ClusterNode>>,
     standing: Standing,
     jitter: Jitter,
     outputs: VecDeque<Output>,
@@ -170,8 +169,8 @@ pub(super) struct Machine {
     reported: bool,
     continuity: Continuity,
     outage: Outage,
-    /// Whether the last answer lacked the local node, as the registration has been told.
-    absence_told: bool,
+    /// What the last answer said of the local node.
+    sighted: Sighting,
     /// Whether what is believed lacks the local node although that is registered.
     absence_believed: bool,
     watch: Watch,
@@ -199,14 +198,20 @@ pub(super) struct Machine {
 
 impl Machine {
     /// A machine that begins at `now`.
-    pub(super) fn new(settings: Settings, local: Option<NodeId>, memory: Memory, seed: u64, now: Timestamp) -> Self {
+    pub(super) fn new(
+        settings: Settings,
+        local: Option<Arc<ClusterNode>>,
+        memory: Memory,
+        seed: u64,
+        now: Timestamp,
+    ) -> Self {
         let mut jitter = Jitter::new(seed);
         let first_probe = now + jitter.scale(settings.probe_interval, 0.25);
         let mut machine = Self {
             settings,
             local,
             outage: Outage::none(settings.ttl, now),
-            absence_told: false,
+            sighted: Sighting::Present,
             standing: Standing::Client,
             jitter,
             outputs: VecDeque::new(),
@@ -338,13 +343,7 @@ impl Machine {
     }
 
     fn answered(&mut self, now: Timestamp, answer: WatchAnswer, asked: Asked) {
-        if self.lacks_local(&answer.members) {
-            self.absence_told = true;
-            self.outputs.push_back(Output::Absent);
-        } else if std::mem::take(&mut self.absence_told) && self.standing == Standing::Registered {
-            self.outage.shaken(now);
-            self.outputs.push_back(Output::Present);
-        }
+        self.sight(now, &answer.members);
         let Mark { index, stale, .. } = answer.mark;
         let asked_leader = std::mem::take(&mut self.ask_leader);
         let regressed = index.is_some_and(|index| index < self.index);
@@ -396,6 +395,28 @@ impl Machine {
         }
     }
 
+    /// Looks for the registered local node. Another process has taken its id if that is registered in a later life, or in
+    /// the same one elsewhere; an earlier life is what was there before.
+    fn sight(&mut self, now: Timestamp, members: &Members) {
+        let (Some(local), Standing::Registered) = (&self.local, self.standing) else { return };
+        let place = |node: &ClusterNode| (node.port(), node.address().trim_matches(['[', ']']).to_owned());
+        let sighting = match members.get(local.id()) {
+            None => Sighting::Absent,
+            Some(shown) if shown.incarnation() > local.incarnation() => Sighting::Taken,
+            Some(shown) if shown.incarnation() == local.incarnation() && place(shown) != place(local) => {
+                Sighting::Taken
+            }
+            Some(_) => Sighting::Present,
+        };
+        let before = std::mem::replace(&mut self.sighted, sighting);
+        if before == Sighting::Absent && sighting != Sighting::Absent {
+            self.outage.shaken(now);
+        }
+        if sighting == Sighting::Absent || sighting != before {
+            self.outputs.push_back(Output::Sighted(sighting));
+        }
+    }
+
     /// Whether the answer comes from a server that knows its leader, and has heard of it lately.
     fn is_fresh(&self, mark: &Mark) -> bool {
         mark.known_leader != Some(false) && mark.last_contact.is_none_or(|age| age <= self.settings.max_stale)
@@ -425,7 +446,7 @@ impl Machine {
 
     /// Whether the local node is registered and not there.
     fn lacks_local(&self, members: &Members) -> bool {
-        self.standing == Standing::Registered && self.local.as_ref().is_some_and(|id| !members.contains(id))
+        self.standing == Standing::Registered && self.local.as_ref().is_some_and(|node| !members.contains(node.id()))
     }
 
     /// Takes the index over and asks from it on. Without a usable one 1 is asked for: the server answers at once if it

@@ -6,7 +6,7 @@ mod timeline;
 
 use super::probe::BEHIND_GRACE;
 use super::*;
-use crate::topology::ClusterNode;
+use crate::topology::{ClusterNode, NodeId};
 
 const GRACE: Duration = Duration::from_secs(9);
 
@@ -26,6 +26,7 @@ struct Sim {
     /// How often an absence was told to the registration.
     absences: usize,
     presences: usize,
+    taken: usize,
 }
 
 fn settings() -> Settings {
@@ -61,7 +62,7 @@ impl Sim {
     }
 
     fn local(settings: Settings, local: Option<&str>, standing: Standing, memory: Memory, seed: u64) -> Self {
-        let local = local.map(|id| NodeId::new(id).unwrap());
+        let local = local.map(|id| Arc::new(ClusterNode::builder(id, "h", 1).build().unwrap()));
         let now = Timestamp::from_millis(1_000_000);
         let mut sim = Self {
             machine: Machine::new(settings, local, memory, seed, now),
@@ -76,6 +77,7 @@ impl Sim {
             aborts: 0,
             absences: 0,
             presences: 0,
+            taken: 0,
         };
         sim.drain();
         sim
@@ -109,8 +111,9 @@ impl Sim {
                     assert!(self.watch.take().is_some(), "nothing to abort");
                     self.aborts += 1;
                 }
-                Output::Absent => self.absences += 1,
-                Output::Present => self.presences += 1,
+                Output::Sighted(Sighting::Absent) => self.absences += 1,
+                Output::Sighted(Sighting::Present) => self.presences += 1,
+                Output::Sighted(Sighting::Taken) => self.taken += 1,
                 Output::Event(event) => self.events.push(event),
             }
         }

@@ -249,3 +249,30 @@ fn consul_point_10_a_node_that_vanishes_while_others_are_held_is_given_a_grace_o
     until_believed(&mut sim, 11, &["b"]);
     assert_eq!(sim.now.since(start), GRACE);
 }
+
+#[test]
+fn consul_another_process_under_the_local_nodes_id_is_told_once_and_until_it_is_gone() {
+    let shown = |incarnation, address: &str| {
+        let node = ClusterNode::builder("me", address, 1).incarnation(incarnation).build().unwrap();
+        [node].into_iter().collect::<Members>()
+    };
+    let mut sim = Sim::new();
+    let node = ClusterNode::builder("me", "[::1]", 1).incarnation(7).build().unwrap();
+    sim.machine.local = Some(Arc::new(node));
+    let mut index = 100;
+    let mut taken_after = |sim: &mut Sim, standing, members| {
+        sim.standing = standing;
+        sim.settle();
+        index += 1;
+        let answer = WatchAnswer { mark: mark(index), members, lineage: Lineage::default(), skipped: 0 };
+        sim.end_watch(Ok(answer));
+        (sim.taken, sim.presences)
+    };
+    assert_eq!(taken_after(&mut sim, Standing::Joining, shown(8, "::1")), (0, 0), "not yet ours");
+    assert_eq!(taken_after(&mut sim, Standing::Registered, shown(6, "h")), (0, 0), "a life before");
+    assert_eq!(taken_after(&mut sim, Standing::Registered, shown(7, "::1")), (0, 0), "ourselves");
+    assert_eq!(taken_after(&mut sim, Standing::Registered, shown(8, "::1")), (1, 0), "a later life");
+    assert_eq!(taken_after(&mut sim, Standing::Registered, shown(8, "h")), (1, 0), "known already");
+    assert_eq!(taken_after(&mut sim, Standing::Registered, shown(7, "::1")), (1, 1), "it is gone");
+    assert_eq!(taken_after(&mut sim, Standing::Registered, shown(7, "h")), (2, 1), "the same life elsewhere");
+}

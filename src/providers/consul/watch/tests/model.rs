@@ -93,7 +93,13 @@ impl World {
     }
 
     fn machine(member: bool, memory: Memory, seed: u64, now: Timestamp) -> Machine {
-        Machine::new(settings(), member.then(|| NodeId::new(ME).unwrap()), memory, seed, now)
+        Machine::new(
+            settings(),
+            member.then(|| Arc::new(ClusterNode::builder(ME, "h", 1).build().unwrap())),
+            memory,
+            seed,
+            now,
+        )
     }
 
     fn standing(&self) -> Standing {
@@ -301,8 +307,8 @@ impl World {
                     self.probe = Some(self.now);
                 }
                 Output::AbortWatch => self.watch = None,
-                Output::Absent => self.absences += 1,
-                Output::Present => {}
+                Output::Sighted(Sighting::Absent) => self.absences += 1,
+                Output::Sighted(_) => {}
                 Output::Event(event) => self.take(event),
             }
         }
