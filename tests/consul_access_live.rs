@@ -224,7 +224,7 @@ fn consul_point_17_https_with_a_private_authority_and_client_certificates_serves
     let Some(certificates) = Certificates::make() else { return };
     let Some(mut consul) = start_https("server", &certificates) else { return };
     let secured = https(&consul, &certificates);
-    let mut cast = Cast::start(&IDS, &[secured.clone()]);
+    let mut cast = Cast::start(&IDS, std::slice::from_ref(&secured));
     // The agent comes back with a certificate that has expired, and then with a good one.
     certificates.expired_server("expired");
     certificates.replace("server", "expired");
@@ -284,7 +284,7 @@ fn consul_point_17_members_on_a_unix_socket_follow_an_agent_that_comes_back() {
     let configuration = "addresses { http = \"127.0.0.1 unix://{folder}/http.sock\" }".to_owned();
     let Some(mut consul) = Consul::start_with(&Setup { configuration, ..Setup::default() }) else { return };
     let socket = provider(&format!("unix://{}/http.sock", consul.folder().display()));
-    let mut cast = Cast::start(&IDS, &[socket.clone()]);
+    let mut cast = Cast::start(&IDS, std::slice::from_ref(&socket));
     consul.kill();
     cast.wait_not_healthy(SOON);
     consul.restart();
