@@ -18,12 +18,12 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use ureq::config::AutoHeaderValue;
+use ureq::config::{AutoHeaderValue, Config};
 use ureq::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use ureq::http::{HeaderName, HeaderValue};
 use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{ConnectProxyConnector, Connector, TcpConnector};
-use ureq::{Agent, AsSendBody, Body};
+use ureq::{Agent, AsSendBody, Body, ProxyProtocol};
 use zeroize::Zeroizing;
 
 pub(crate) use body::{BodyReader, Incoming};
@@ -85,12 +85,17 @@ impl Client {
                 target: target.clone(),
             };
         }
+        let config = config.build();
+        if unusable_proxy(&config, target) {
+            let base = target.base();
+            log::warn!("the environment names a SOCKS proxy for {base}, which is not supported: it is out of reach");
+        }
         let connector =
             ().chain(ConnectProxyConnector::default())
                 .chain(TcpConnector::default())
                 .chain(TlsConnector::new(target.secured()))
                 .chain(stamp.clone());
-        let agent = Agent::with_parts(config.build(), connector, DefaultResolver::default());
+        let agent = Agent::with_parts(config, connector, DefaultResolver::default());
         Self { agent, stamp, target: target.clone() }
     }
 
@@ -228,6 +233,13 @@ fn origin(location: &str) -> String {
     let authority = rest.split(['/', '?', '#', '\\']).next().unwrap_or_default();
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
     format!("{scheme}://{host}").chars().filter(|c| c.is_ascii_graphic()).take(EXCERPT).collect()
+}
+
+/// Whether the way to the target leads through a proxy of a kind that is not supported.
+fn unusable_proxy(config: &Config, target: &Target) -> bool {
+    let Some(proxy) = config.proxy() else { return false };
+    let bypassed = target.base().parse().is_ok_and(|uri| proxy.is_no_proxy(&uri));
+    !bypassed && !matches!(proxy.protocol(), ProxyProtocol::Http | ProxyProtocol::Https)
 }
 
 /// A refusal's text without the login, should the backend repeat it: as it was sent, or in clear.

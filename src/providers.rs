@@ -1,7 +1,7 @@
 //! The providers that come with this library.
 
 #[cfg(feature = "consul")]
-mod consul;
+pub(crate) mod consul;
 mod in_memory;
 
 #[cfg(feature = "consul")]

@@ -7,12 +7,17 @@
 //! - [`Simulation`]: seeded runs of that harness under faults of every kind, with checkers that judge each tick.
 
 mod clock;
+#[cfg(feature = "consul")]
+mod consul;
 mod harness;
 mod recorder;
 mod scripted;
 mod simulation;
 
 pub use clock::FakeClock;
+#[cfg(feature = "consul")]
+#[doc(hidden)]
+pub use consul::{ConsulDecoder, consul_check, consul_head};
 pub use harness::{Harness, HarnessProvider, HarnessSettings, members, node};
 pub use recorder::{BridgeKind, Recorded, Recorder};
 pub use scripted::{ScriptedFactory, ScriptedProvider};

@@ -162,6 +162,42 @@ fn consul_point_7_server_errors_keep_the_set_and_recover() {
 }
 
 #[test]
+fn consul_point_8_a_server_that_lost_its_state_and_grew_past_our_index_loses_nobody_who_registers_again() {
+    let created =
+        |id: &str, index: u64| entry(id).replacen("\"Port\":1", &format!("\"Port\":1,\"CreateIndex\":{index}"), 1);
+    let before = format!("[{},{}]", created("a", 5), created("b", 6));
+    let without_a = format!("[{}]", created("b", 30));
+    let after = format!("[{},{}]", created("a", 31), created("b", 30));
+    let (restart, lost) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (state, asked) = (Arc::clone(&restart), Arc::clone(&lost));
+    let fake = Fake::start(move |request, stream| match (state.load(Ordering::SeqCst), request.is_probe()) {
+        (0, true) => list(stream, 10, "[]"),
+        (0, false) if request.index().is_none() => list(stream, 10, &before),
+        // The connection breaks, and what comes back has only some of the members, at a higher index.
+        (0, false) => state.fetch_add(1, Ordering::SeqCst) > 0,
+        (_, true) => list(stream, 30, "[]"),
+        (_, false) if request.index() == Some("31") => hold(stream),
+        (_, false) if asked.fetch_add(1, Ordering::SeqCst) < 3 => list(stream, 30, &without_a),
+        (_, false) => list(stream, 31, &after),
+    });
+    let watching = watch(&descriptor(&fake.url()));
+    watching.expect_members(&["a", "b"], SOON);
+    watching.expect_error(ErrorCode::BackendUnavailable, SOON);
+    let mut doubts = 0;
+    watching.expect("refresh", SOON, |event| match event {
+        ProviderEvent::Snapshot { .. } => panic!("believed: {event:?}"),
+        ProviderEvent::Doubtful { reason } => {
+            assert!(matches!(reason.code(), ErrorCode::IndexRollback | ErrorCode::DoubtfulAnswer), "{reason}");
+            doubts += 1;
+            None
+        }
+        ProviderEvent::Heartbeat { current } => (*current && lost.load(Ordering::SeqCst) > 3).then_some(()),
+        _ => None,
+    });
+    assert!(doubts >= 2, "{doubts}");
+}
+
+#[test]
 fn consul_point_7_and_10_each_refusal_has_its_code() {
     assert_eq!(check_of(|stream| send(stream, "429 Too Many Requests", "", b"")), ErrorCode::BackendUnavailable);
     assert_eq!(check_of(|stream| send(stream, "503 Unavailable", "", b"")), ErrorCode::BackendUnavailable);

@@ -1,6 +1,8 @@
 //! The Consul provider over TLS: who is trusted, who is let in, and what is renewed without a restart.
 #![cfg(feature = "consul")]
 
+#[path = "support/child.rs"]
+mod child;
 #[allow(dead_code, reason = "each test file uses its share")]
 #[path = "support/fake.rs"]
 mod fake;
@@ -10,15 +12,16 @@ mod secure;
 mod watching;
 
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use cluster_provisioning::{CancelToken, ConsulFactory, ErrorCode, ProviderDescriptor, ProvisioningError};
+use child::{in_child, is_child};
+use cluster_provisioning::{CancelToken, ConsulFactory, Credential, ErrorCode, ProviderDescriptor, ProvisioningError};
 use fake::{Fake, entry, hold, list};
 use secure::{Handshake, Secure, certificate, der, pem};
-use watching::{Watching, provider};
+use watching::{TOKEN, Watching, provider};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -138,6 +141,20 @@ fn consul_point_17_a_server_of_another_authority_is_refused() {
 }
 
 #[test]
+fn consul_point_17_a_server_that_signed_itself_is_accepted_if_its_certificate_is_trusted_and_its_name_fits() {
+    let server = secure(&Handshake::with("server-of-itself.pem"));
+    let descriptor = trusting(&server, certificate("server-of-itself.pem"));
+    check(&descriptor).unwrap();
+    let other = descriptor.parameter("tls-server-name", "server.dc1.consul");
+    refusal(&other, ErrorCode::CertificateRejected, &["is not for server.dc1.consul: it holds localhost, 127.0.0.1"]);
+    refusal(&trusting(&server, certificate("ca.pem")), ErrorCode::CertificateRejected, &[]);
+    // Trusted or not, what has expired is refused.
+    let expired = secure(&Handshake::with("server-expired.pem"));
+    let itself = trusting(&expired, certificate("server-expired.pem"));
+    refusal(&itself, ErrorCode::CertificateRejected, &["expired on 2021-01-01"]);
+}
+
+#[test]
 fn consul_point_17_an_expired_certificate_is_refused_and_says_since_when() {
     let server = secure(&Handshake::with("server-expired.pem"));
     let said = ["expired on 2021-01-01T00:00:00"];
@@ -214,12 +231,12 @@ fn consul_point_17_a_renewed_client_certificate_is_shown_by_a_new_connection_alt
     let descriptor = file(trusting(&server, certificate("ca.pem")), "client-cert", &shown);
     let watching = Watching::start(&provider(&file(descriptor, "client-key", &key)));
     watching.expect_members(&["n1"], SOON);
-    // The watch and the probe have a connection each.
-    for _ in 0..3 {
+    for _ in 0..5 {
         watching.expect_current(SOON);
     }
     let before = server.take_clients();
-    assert!(!before.is_empty() && before.iter().all(|client| *client == Some(der("client.pem"))));
+    assert_eq!(before.len(), 2, "the watch and the probe keep a connection each");
+    assert!(before.iter().all(|client| *client == Some(der("client.pem"))));
     renew("client-renewed.pem", "client-renewed.key");
     let deadline = Instant::now() + SOON;
     let mut after = Vec::new();
@@ -334,4 +351,110 @@ fn consul_point_20_a_handshake_that_is_never_answered_ends_within_the_connect_ti
     // It shakes hands.
     client.read_exact(&mut [0]).unwrap();
     assert!(watching.stop() < Duration::from_secs(1));
+}
+
+#[test]
+fn consul_point_17_the_official_clients_variables_lead_to_the_agent_and_their_secrets_show_nowhere() {
+    const NAME: &str =
+        "consul_point_17_the_official_clients_variables_lead_to_the_agent_and_their_secrets_show_nowhere";
+    if is_child() {
+        record_logs();
+        let descriptor = ConsulFactory::from_environment("consul-env", "orders").unwrap();
+        let descriptor = descriptor.parameter("probe-interval", "100ms");
+        let provider = provider(&descriptor);
+        let watching = Watching::start(&provider);
+        watching.expect_members(&["n1"], SOON);
+        let token = std::env::var("CONSUL_HTTP_TOKEN_FILE").unwrap();
+        std::fs::write(token, "t0ken-renewed\n").unwrap();
+        for _ in 0..3 {
+            watching.expect_current(SOON);
+        }
+        let printed = format!("{descriptor:?} {}", serde_json::to_string(&descriptor).unwrap());
+        for secret in ["t0ken", "passw0rd", "dTpwYXNzdzByZA=="] {
+            assert!(!printed.contains(secret) && logged(&[secret]) == 0, "{secret}");
+        }
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let token = folder.path().join("token");
+    std::fs::write(&token, "t0ken\n").unwrap();
+    let fake = backend();
+    let server = Secure::start(&Handshake::with("server-named.pem").clients_of("ca.pem"), fake.address);
+    let path = |name: &str| certificate(name).display().to_string();
+    in_child(
+        NAME,
+        &[
+            ("CONSUL_HTTP_ADDR", server.address.to_string()),
+            ("CONSUL_HTTP_SSL", "true".into()),
+            ("CONSUL_HTTP_TOKEN_FILE", token.display().to_string()),
+            ("CONSUL_HTTP_TOKEN", "the file goes first".into()),
+            ("CONSUL_HTTP_AUTH", "u:passw0rd".into()),
+            ("CONSUL_CACERT", path("ca.pem")),
+            ("CONSUL_CLIENT_CERT", path("client.pem")),
+            ("CONSUL_CLIENT_KEY", path("client.key")),
+            ("CONSUL_TLS_SERVER_NAME", "server.dc1.consul".into()),
+            ("CONSUL_NAMESPACE", "team".into()),
+        ],
+    );
+    let requests = fake.requests();
+    let tokens: Vec<_> = requests.iter().map(|request| request.header("x-consul-token").unwrap()).collect();
+    assert_eq!((tokens[0], *tokens.last().unwrap()), ("t0ken", "t0ken-renewed"));
+    assert!(requests.iter().all(|request| request.header("authorization") == Some("Basic dTpwYXNzdzByZA==")));
+    assert!(requests.iter().all(|request| request.target.contains("ns=team")));
+    assert!(server.take_clients().iter().all(|client| *client == Some(der("client.pem"))));
+}
+
+#[test]
+fn consul_point_17_the_official_clients_token_is_not_sent_where_it_was_not_asked_for() {
+    const NAME: &str = "consul_point_17_the_official_clients_token_is_not_sent_where_it_was_not_asked_for";
+    if is_child() {
+        let address = std::env::var("OTHER_CONSUL").unwrap();
+        return check(&descriptor(&address)).unwrap();
+    }
+    let fake = backend();
+    let mut environment = vec![("OTHER_CONSUL", fake.url())];
+    environment.extend(["CONSUL_HTTP_TOKEN", "CONSUL_HTTP_AUTH"].map(|name| (name, "u:hunter2".to_owned())));
+    in_child(NAME, &environment);
+    let requests = fake.requests();
+    assert!(!requests.is_empty());
+    for request in requests {
+        assert_eq!((request.header("x-consul-token"), request.header("authorization")), (None, None));
+    }
+}
+
+#[test]
+fn consul_point_17_through_a_proxy_the_agent_alone_sees_our_certificate_and_the_token() {
+    const NAME: &str = "consul_point_17_through_a_proxy_the_agent_alone_sees_our_certificate_and_the_token";
+    if is_child() {
+        // No such host: only the proxy can lead there.
+        let descriptor = descriptor("https://consul.invalid:8501").parameter("tls-server-name", "localhost");
+        let descriptor = file(descriptor, "ca-file", certificate("ca.pem"));
+        let descriptor = file(descriptor, "client-cert", certificate("client.pem"));
+        let descriptor = file(descriptor, "client-key", certificate("client.key"));
+        return check(&descriptor.credential(Credential::Secret("consul".into()))).unwrap();
+    }
+    let fake = backend();
+    let server = Secure::start(&Handshake::with("server.pem").clients_of("ca.pem"), fake.address);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let proxy = format!("http://{}", listener.local_addr().unwrap());
+    let asked = Arc::new(Mutex::new(String::new()));
+    let (heard, agent) = (Arc::clone(&asked), server.address);
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().map_while(Result::ok) {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                client.read_exact(&mut byte).unwrap();
+                head.extend(byte);
+            }
+            heard.lock().unwrap().push_str(&String::from_utf8(head).unwrap());
+            client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+            secure::join(client, TcpStream::connect(agent).unwrap());
+        }
+    });
+    in_child(NAME, &[("HTTPS_PROXY", proxy)]);
+    let asked = asked.lock().unwrap();
+    assert!(asked.starts_with("CONNECT consul.invalid:8501 ") && !asked.contains(TOKEN), "{asked}");
+    assert!(fake.requests().iter().all(|request| request.header("x-consul-token") == Some(TOKEN)));
+    assert_eq!(server.take_clients().first(), Some(&Some(der("client.pem"))));
 }

@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Counting {
     allocations: AtomicU64,
     bytes: AtomicU64,
+    peak: AtomicU64,
 }
 
 impl Counting {
     pub const fn new() -> Self {
-        Self { allocations: AtomicU64::new(0), bytes: AtomicU64::new(0) }
+        Self { allocations: AtomicU64::new(0), bytes: AtomicU64::new(0), peak: AtomicU64::new(0) }
     }
 
     /// How many allocations there have been.
@@ -24,13 +25,24 @@ impl Counting {
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::SeqCst)
     }
+
+    /// The most bytes that have been allocated at once since [`forget_peak`](Self::forget_peak).
+    pub fn peak(&self) -> u64 {
+        self.peak.load(Ordering::SeqCst)
+    }
+
+    /// Begins to look for the peak anew.
+    pub fn forget_peak(&self) {
+        self.peak.store(self.bytes(), Ordering::SeqCst);
+    }
 }
 
 // SAFETY: every call is passed on to the system's allocator as it came.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         self.allocations.fetch_add(1, Ordering::Relaxed);
-        self.bytes.fetch_add(layout.size() as u64, Ordering::Relaxed);
+        let before = self.bytes.fetch_add(layout.size() as u64, Ordering::Relaxed);
+        self.peak.fetch_max(before + layout.size() as u64, Ordering::Relaxed);
         // SAFETY: the caller vouches for the layout.
         unsafe { System.alloc(layout) }
     }

@@ -7,6 +7,7 @@
 //! sees our certificate: the settings are the backend's.
 
 mod files;
+mod pinned;
 mod refusal;
 
 use std::fmt;

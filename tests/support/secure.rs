@@ -187,16 +187,24 @@ pub fn socket(path: &Path, backend: SocketAddr) {
     std::thread::spawn(move || {
         for client in listener.incoming().map_while(Result::ok) {
             let Ok(server) = TcpStream::connect(backend) else { return };
-            let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-            std::thread::spawn(move || {
-                let _ = std::io::copy(&mut from, &mut to);
-                let _ = to.shutdown(Shutdown::Both);
-            });
-            let (mut from, mut to) = (server, client);
-            std::thread::spawn(move || {
-                let _ = std::io::copy(&mut from, &mut to);
-                let _ = to.shutdown(Shutdown::Both);
-            });
+            let (from, to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            std::thread::spawn(move || copy(from, &to, |to| to.shutdown(Shutdown::Both)));
+            std::thread::spawn(move || copy(server, &client, |to| to.shutdown(Shutdown::Both)));
         }
     });
+}
+
+/// Lets two connections be one, for as long as both live.
+pub fn join(client: TcpStream, server: TcpStream) {
+    let (from, to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+    std::thread::spawn(move || copy(from, &to, |to| to.shutdown(Shutdown::Both)));
+    std::thread::spawn(move || copy(server, &client, |to| to.shutdown(Shutdown::Both)));
+}
+
+fn copy<'a, To>(mut from: impl Read, mut to: &'a To, end: impl FnOnce(&To) -> std::io::Result<()>)
+where
+    &'a To: Write,
+{
+    let _ = std::io::copy(&mut from, &mut to);
+    let _ = end(to);
 }

@@ -12,13 +12,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
+use super::pinned::PinnedOrIssued;
 use crate::http::file;
 use crate::http::target::bare;
 
@@ -153,7 +154,7 @@ impl Tls {
         let (certificate, key) =
             client.as_ref().map_or((None, None), |(certificate, key)| (Some(certificate), Some(key)));
         let single = [ca_file.as_ref(), certificate, key].into_iter().flatten().cloned();
-        let folder = ca_path.as_deref().map(|path| folder(path).unwrap_or_default()).unwrap_or_default();
+        let folder = ca_path.as_deref().map(|path| entries(path).unwrap_or_default()).unwrap_or_default();
         single.chain(folder).map(Seen::new).collect()
     }
 
@@ -167,7 +168,7 @@ impl Tls {
         let builder = if self.settings.unchecked {
             builder.dangerous().with_custom_certificate_verifier(Arc::new(Unchecked(provider)))
         } else {
-            builder.with_root_certificates(self.authorities()?)
+            builder.dangerous().with_custom_certificate_verifier(self.verifier(provider)?)
         };
         let mut config = match &self.settings.client {
             None => builder.with_no_client_auth(),
@@ -181,20 +182,31 @@ impl Tls {
         Ok(config)
     }
 
-    fn authorities(&self) -> Result<RootCertStore, Unreadable> {
-        if !self.has_authorities() {
-            return Ok(RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() });
-        }
-        // A folder holds the same certificates under several names.
-        let mut found = BTreeSet::new();
+    fn verifier(&self, provider: Arc<CryptoProvider>) -> Result<Arc<PinnedOrIssued>, Unreadable> {
+        let trusted = self.trusted()?;
+        let roots = if self.has_authorities() {
+            let mut roots = RootCertStore::empty();
+            roots.add_parsable_certificates(trusted.iter().map(|certificate| CertificateDer::from(&**certificate)));
+            roots
+        } else {
+            RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() }
+        };
+        let by_chain = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
+        let by_chain = by_chain.map_err(|error| unreadable("ca-file", format!("nobody is trusted: {error}")))?;
+        Ok(Arc::new(PinnedOrIssued { trusted, by_chain }))
+    }
+
+    /// The certificates that are trusted in place of the public authorities, each once: a folder holds the same under
+    /// several names.
+    fn trusted(&self) -> Result<BTreeSet<Vec<u8>>, Unreadable> {
+        let mut trusted = BTreeSet::new();
         if let Some(path) = &self.settings.ca_file {
-            found.extend(usable("ca-file", path, certificates("ca-file", path)?)?);
+            trusted.extend(usable("ca-file", path, certificates("ca-file", path)?)?);
         }
         if let Some(path) = &self.settings.ca_path {
-            let before = found.len();
             let mut of_folder = BTreeSet::new();
-            for file in folder(path)? {
-                // A folder may hold other things: keys, lists of revoked certificates, a README.
+            for file in entries(path)? {
+                // A folder may hold other things: folders, keys, lists of revoked certificates, a README.
                 let Ok(certificates) = certificates("ca-path", &file) else { continue };
                 of_folder.extend(usable("ca-path", &file, certificates).unwrap_or_default());
             }
@@ -202,12 +214,9 @@ impl Tls {
                 let detail = format!("folder {path:?} has no file with a certificate in PEM form");
                 return Err(unreadable("ca-path", detail));
             }
-            found.extend(of_folder);
-            log::debug!("{}: {} certificates of authorities from {path:?}", self.host, found.len() - before);
+            trusted.append(&mut of_folder);
         }
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(found.into_iter().map(CertificateDer::from));
-        Ok(roots)
+        Ok(trusted)
     }
 }
 
@@ -239,19 +248,18 @@ fn inode(_: &std::fs::Metadata) -> u64 {
     0
 }
 
-/// The regular files of a folder, in the order of their names.
-fn folder(path: &Path) -> Result<Vec<PathBuf>, Unreadable> {
+/// What a folder holds, in the order of the names.
+fn entries(path: &Path) -> Result<Vec<PathBuf>, Unreadable> {
     let failed = |error: std::io::Error| unreadable("ca-path", format!("folder {path:?}: {}", error.kind()));
-    let mut files = Vec::new();
+    let mut entries = Vec::new();
     for entry in std::fs::read_dir(path).map_err(failed)? {
-        if files.len() == MAX_FILES {
+        if entries.len() == MAX_FILES {
             return Err(unreadable("ca-path", format!("folder {path:?} has more than {MAX_FILES} files")));
         }
-        files.push(entry.map_err(failed)?.path());
+        entries.push(entry.map_err(failed)?.path());
     }
-    files.retain(|file| file.is_file());
-    files.sort();
-    Ok(files)
+    entries.sort();
+    Ok(entries)
 }
 
 /// All certificates of a file, at least one.

@@ -84,6 +84,10 @@ fn of_theirs(error: &CertificateError, tls: &Tls) -> String {
         }
         E::Revoked => "the server's certificate has been revoked".to_owned(),
         E::BadSignature => "a signature in the server's certificates is wrong".to_owned(),
+        E::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => {
+            "the server's certificate is that of an authority itself (CA:TRUE); it needs one that it was issued"
+                .to_owned()
+        }
         other => format!("the server's certificate cannot be accepted: {}", plain(&other.to_string())),
     }
 }

@@ -11,7 +11,6 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::config::Config;
-use super::lineage::Lineage;
 use super::mark::{self, Mark};
 use super::watch::WatchAnswer;
 use super::wire::{self, Decoder};
@@ -139,7 +138,7 @@ impl Worker {
                 let answer = self.ask(client, &path, answer_timeout, &doing).and_then(|(mark, mut body)| {
                     let read = |room: &mut [u8]| body.read(room);
                     let (members, skipped) = self.decoder.decode(read, believed.as_ref(), &doing)?;
-                    Ok(WatchAnswer { mark, members, lineage: Lineage::default(), skipped })
+                    Ok(WatchAnswer { mark, members, lineage: self.decoder.lineage().clone(), skipped })
                 });
                 Reply::Watch(number, answer)
             }

@@ -1,8 +1,8 @@
 //! Whether an answer tells of the same history as the one before it.
 //!
 //! An entry keeps the index at which it was created for as long as it is there. A server that has lost its state gives
-//! each entry that registers again a new one, wherever its index has got to meanwhile. So one entry that has kept its
-//! own proves that nothing was lost. The oldest entries are compared: those that come are younger than all of them.
+//! each entry that registers again a new one, wherever its index has got to meanwhile. So entries that have kept their
+//! own prove that nothing was lost. The oldest entries are compared: those that come are younger than all of them.
 
 use crate::topology::NodeId;
 
@@ -34,9 +34,14 @@ impl Lineage {
         self.oldest.is_empty()
     }
 
-    /// Whether a member of the one before has kept its entry.
+    /// Whether most of the members that are in both have kept their entries. One alone may have been given its former
+    /// index by chance, since every history begins with low ones.
     pub(super) fn continues(&self, before: &Lineage) -> bool {
-        self.oldest.iter().any(|entry| before.oldest.binary_search(entry).is_ok())
+        let former = |id| before.oldest.iter().find(|(_, other)| other == id).map(|(index, _)| *index);
+        let both = self.oldest.iter().filter_map(|(index, id)| former(id).map(|former| former == *index));
+        let (mut kept, mut renewed) = (0, 0);
+        both.for_each(|same| *(if same { &mut kept } else { &mut renewed }) += 1);
+        kept > renewed
     }
 }
 
@@ -53,10 +58,12 @@ mod tests {
     }
 
     #[test]
-    fn consul_point_8_one_entry_that_kept_its_index_proves_the_history() {
+    fn consul_point_8_entries_that_kept_their_indexes_prove_the_history() {
         let before = lineage(&[("a", 10), ("b", 11)]);
         assert!(lineage(&[("b", 11), ("c", 20)]).continues(&before));
         assert!(!lineage(&[("a", 20), ("b", 10), ("c", 11)]).continues(&before), "the same indexes, but of others");
+        assert!(!lineage(&[("a", 10), ("b", 12)]).continues(&before), "one may be given its former index by chance");
+        assert!(!lineage(&[("c", 20)]).continues(&before), "all others");
         assert!(!lineage(&[]).continues(&before) && !before.continues(&lineage(&[])));
     }
 

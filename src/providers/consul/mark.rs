@@ -8,7 +8,7 @@ use crate::secret::Secret;
 
 /// What the headers of an answer say about its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Mark {
+pub(crate) struct Mark {
     /// The index; `None` if the header is missing, garbage or 0, which no server sends.
     pub(super) index: Option<u64>,
     /// How long ago the answering server heard of its leader; absent on old servers.
@@ -43,7 +43,7 @@ pub(super) fn admit(
 ///
 /// # Errors
 /// [`ErrorCode::AccessDenied`] for results that ACLs filtered.
-pub(super) fn mark(headers: &HeaderMap, doing: &str) -> Result<Mark, ProvisioningError> {
+pub(crate) fn mark(headers: &HeaderMap, doing: &str) -> Result<Mark, ProvisioningError> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     if text("x-consul-results-filtered-by-acls").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
         let detail = "the token's rights do not cover all of the service";

@@ -9,8 +9,8 @@
 //! What is believed:
 //! - An answer of an ordinary index is believed, in client mode also an empty one.
 //! - An answer of a lower index, one that lacks members at the same index, or an empty one of index 1, is not. Nor is the
-//!   first one after an outage if it lacks members and shows none that kept its entry ([`Lineage`]): the server may have
-//!   lost its state and grown past our index meanwhile. The server is asked again, without an index and with proof that
+//!   first one after an outage if it lacks members and the others did not keep their entries ([`Lineage`]): the server may
+//!   have lost its state and grown past our index meanwhile. The server is asked again, without an index and with proof that
 //!   the leader leads. If the answer then lacks members that were there before, or is still empty with index 1, it is held
 //!   until the repair grace is over, asked for once more, and only then believed. An agent that lost its state answers
 //!   like that until the members find the loss and register again: those that do within the grace never left. An error on
@@ -76,6 +76,8 @@ pub(super) struct Settings {
 pub(super) struct Memory {
     /// The highest index of the present timeline; 0 if none is known.
     pub(super) index: u64,
+    /// Whether the timeline broke, and what is missing since then is still held.
+    pub(super) unsettled: bool,
     /// The members last believed.
     pub(super) members: Option<Members>,
     /// Where they came from.
@@ -127,7 +129,16 @@ enum Watch {
     /// Failed; the attempt under way is the probe.
     Recovering,
     /// Under way.
-    Pending { number: u64, index: Option<u64>, since: Timestamp },
+    Pending { number: u64, asked: Asked },
+}
+
+/// What a watch asked for.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    index: Option<u64>,
+    since: Timestamp,
+    /// When its wait is over.
+    until: Timestamp,
 }
 
 /// The state machine.
@@ -157,8 +168,8 @@ pub(super) struct Machine {
     bucket: Bucket,
     backoff: Backoff,
     doubt: Doubt,
-    /// The index before a break of the timeline that is not settled yet.
-    before: Option<u64>,
+    /// Whether the timeline broke, and what is missing since then is still held.
+    unsettled: bool,
     /// What is doubtful, to be repeated.
     reason: Option<ProvisioningError>,
     /// Whether the next watch has to be answered by the leader.
@@ -197,8 +208,9 @@ impl Machine {
             number: 0,
             bucket: Bucket::new(now),
             backoff: Backoff::new(FIRST, LONGEST),
-            doubt: Doubt::None,
-            before: None,
+            // What the stream before held is to be seen by this one.
+            doubt: if memory.unsettled { Doubt::Holding { until: None, absent: false } } else { Doubt::None },
+            unsettled: memory.unsettled,
             reason: None,
             ask_leader: false,
             probe: Probe::Due(first_probe),
@@ -216,7 +228,8 @@ impl Machine {
     /// What the next stream shall know.
     pub(super) fn memory(&self) -> Memory {
         Memory {
-            index: self.before.unwrap_or(self.index),
+            index: self.index,
+            unsettled: self.unsettled,
             members: self.believed.clone(),
             lineage: self.lineage.clone(),
         }
@@ -232,12 +245,12 @@ impl Machine {
         let mut next = self.last_event + QUIET;
         match self.watch {
             Watch::Due(at) | Watch::BackingOff(at) => next = next.min(at),
-            Watch::Pending { index: Some(_), .. } => {
-                if let Doubt::Holding(Some(until)) = self.doubt {
+            Watch::Pending { asked: Asked { index: Some(_), .. }, .. } => {
+                if let Doubt::Holding { until: Some(until), .. } = self.doubt {
                     next = next.min(until);
                 }
             }
-            Watch::Pending { index: None, .. } | Watch::Recovering => {}
+            Watch::Pending { .. } | Watch::Recovering => {}
         }
         match self.probe {
             Probe::Due(at) if self.may_probe() => next.min(at),
@@ -253,13 +266,13 @@ impl Machine {
         }
         match input {
             Input::Watch(number, result) => {
-                let Watch::Pending { number: pending, index, since } = self.watch else { return };
+                let Watch::Pending { number: pending, asked } = self.watch else { return };
                 if number != pending {
                     return;
                 }
                 self.behind = None;
                 match result {
-                    Ok(answer) => self.answered(now, answer, index, since),
+                    Ok(answer) => self.answered(now, answer, asked),
                     Err(error) => self.failed(now, error),
                 }
             }
@@ -290,7 +303,7 @@ impl Machine {
     fn send_watch(&mut self, now: Timestamp) {
         self.number += 1;
         self.bucket.take(now);
-        let settles = matches!(self.doubt, Doubt::Confirming | Doubt::Holding(_)) && self.ask.is_none();
+        let settles = matches!(self.doubt, Doubt::Confirming | Doubt::Holding { .. }) && self.ask.is_none();
         let leader = self.ask_leader || settles;
         let consistency = if leader { Consistency::Consistent } else { self.settings.consistency };
         let wait = match self.doubt {
@@ -299,7 +312,8 @@ impl Machine {
             _ => self.settings.wait,
         };
         let wait = self.jitter.scale(wait.mul_f64(1.25), 0.8).min(WAIT_MAX);
-        self.watch = Watch::Pending { number: self.number, index: self.ask, since: now };
+        let asked = Asked { index: self.ask, since: now, until: now + wait };
+        self.watch = Watch::Pending { number: self.number, asked };
         self.outputs.push_back(Output::Watch { number: self.number, index: self.ask, wait, consistency });
     }
 
@@ -310,7 +324,7 @@ impl Machine {
         self.report(now, ProviderEvent::Degraded { error });
     }
 
-    fn answered(&mut self, now: Timestamp, answer: WatchAnswer, asked: Option<u64>, since: Timestamp) {
+    fn answered(&mut self, now: Timestamp, answer: WatchAnswer, asked: Asked) {
         if self.lacks_local(&answer.members) {
             self.outputs.push_back(Output::Absent);
         }
@@ -327,18 +341,17 @@ impl Machine {
             return self.ask_anew(now);
         }
         self.backoff.reset();
-        let fruitless = now.since(since) < TOKEN && (asked.is_some() || asked_leader);
+        let fruitless = now.since(asked.since) < TOKEN && (asked.index.is_some() || asked_leader);
         if regressed {
             let detail = format!("the index went back from {} to {}", self.index, index.unwrap_or_default());
-            self.roll_back(now, self.index, detail);
+            self.roll_back(now, detail);
         } else if matches!(self.doubt, Doubt::None) && index == Some(self.index) && self.missing(&answer.members) > 0 {
             // One timeline has one content for each index: another has grown to the same one.
             let detail = format!("members are gone although the index is still {}", self.index);
-            self.roll_back(now, self.index.saturating_add(1), detail);
-        } else if self.before.is_none() && self.unproven && self.began_anew(&answer) {
-            // Without a doubt about it the index would settle what follows.
-            let detail = "members are gone after an outage, and none has kept its entry";
-            self.roll_back(now, self.index, detail.to_owned());
+            self.roll_back(now, detail);
+        } else if !self.unsettled && self.unproven && self.began_anew(&answer) {
+            let detail = "members are gone after an outage, and the others have new entries";
+            self.roll_back(now, detail.to_owned());
         } else if matches!(self.doubt, Doubt::None) && is_faint(&answer) {
             self.doubt = Doubt::Confirming;
             self.ask_anew(now);
@@ -346,9 +359,10 @@ impl Machine {
         } else {
             self.adopt(&answer);
             let news = match self.why(&answer) {
-                Some(why) => self.hold(now, since, answer, why),
-                None => self.believe(now, asked, answer),
+                Some(why) => self.hold(now, asked, answer, why),
+                None => self.believe(now, answer),
             };
+            self.schedule_probe(now, asked, index);
             self.bucket.adapt(news || !fruitless);
             if !matches!(self.watch, Watch::Due(_)) {
                 self.watch = Watch::Due(self.bucket.next(now));
@@ -388,31 +402,23 @@ impl Machine {
     fn adopt(&mut self, answer: &WatchAnswer) {
         let index = answer.mark.index;
         if let Some(index) = index {
-            if self.before.is_some_and(|before| index >= before) && !self.is_another_lineage(answer) {
-                // What looked like a rollback was a server that lagged behind.
-                self.before = None;
-            }
             self.index = index;
         }
         self.ask = Some(index.unwrap_or(1).max(1));
     }
 
-    /// Whether the answer lacks members, and none that was there before has kept its entry.
+    /// Whether the answer lacks members, and the others have not kept their entries. A server that names no entries'
+    /// indexes shows nothing; where nobody is left, nobody proves anything.
     fn began_anew(&self, answer: &WatchAnswer) -> bool {
-        self.is_another_lineage(answer) && self.missing(&answer.members) > 0
-    }
-
-    /// Whether nobody has kept its entry. A server that names no entries' indexes shows nothing; where nobody is left,
-    /// nobody proves anything.
-    fn is_another_lineage(&self, answer: &WatchAnswer) -> bool {
         let told = answer.members.is_empty() || !answer.lineage.is_empty();
-        told && !self.lineage.is_empty() && !answer.lineage.continues(&self.lineage)
+        let another = told && !self.lineage.is_empty() && !answer.lineage.continues(&self.lineage);
+        another && self.missing(&answer.members) > 0
     }
 
-    /// The answer, or the probe, is of another timeline than ours, in which nothing below `before` counts: everything
-    /// is asked anew.
-    fn roll_back(&mut self, now: Timestamp, before: u64, detail: String) {
-        self.before = Some(self.before.unwrap_or(0).max(before));
+    /// The answer, or the probe, is of another timeline than ours: everything is asked anew. An index that reaches ours
+    /// again does not settle it: it rises while the members register again.
+    fn roll_back(&mut self, now: Timestamp, detail: String) {
+        self.unsettled = true;
         self.index = 0;
         self.doubt = Doubt::Confirming;
         self.ask_anew(now);
@@ -421,7 +427,7 @@ impl Machine {
 
     /// How many of the believed members the answer lacks, if it comes from after a break of the timeline.
     fn lost(&self, members: &Members) -> usize {
-        if self.before.is_some() { self.missing(members) } else { 0 }
+        if self.unsettled { self.missing(members) } else { 0 }
     }
 
     fn missing(&self, members: &Members) -> usize {
@@ -435,16 +441,21 @@ impl Machine {
 
     /// Holds a doubtful answer, or believes it if it has held for long enough and was asked for after that; whether it
     /// was believed.
-    fn hold(&mut self, now: Timestamp, since: Timestamp, answer: WatchAnswer, why: Why) -> bool {
+    fn hold(&mut self, now: Timestamp, asked: Asked, answer: WatchAnswer, why: Why) -> bool {
+        let absent = self.lacks_local(&answer.members) && !self.absence_believed;
         let until = match self.doubt {
             _ if why.is_endless() => None,
-            Doubt::Holding(Some(until)) if since >= until => return self.believe(now, None, answer),
-            Doubt::Holding(Some(until)) => Some(until),
+            Doubt::Holding { until: Some(until), absent: before } if before || !absent => {
+                if asked.since >= until {
+                    return self.believe(now, answer);
+                }
+                Some(until)
+            }
             _ => Some(now + self.settings.repair_grace),
         };
-        self.doubt = if why.is_endless() { Doubt::Waiting } else { Doubt::Holding(until) };
+        self.doubt = if why.is_endless() { Doubt::Waiting } else { Doubt::Holding { until, absent } };
         // Whatever hides the local node may have lost others, too.
-        self.unproven |= why.is_own();
+        self.unproven |= absent || why == Why::Nobody;
         if is_faint(&answer) {
             let recheck = now + RECHECK;
             self.ask_anew(now);
@@ -455,17 +466,14 @@ impl Machine {
     }
 
     /// Reports the set; whether it was news.
-    fn believe(&mut self, now: Timestamp, asked: Option<u64>, answer: WatchAnswer) -> bool {
+    fn believe(&mut self, now: Timestamp, answer: WatchAnswer) -> bool {
         self.doubt = Doubt::None;
-        self.before = None;
+        self.unsettled = false;
         self.reason = None;
         self.behind_grace = probe::BEHIND_GRACE;
         self.unproven = false;
         self.lineage = answer.lineage;
         self.absence_believed = self.lacks_local(&answer.members);
-        if asked.is_some() {
-            self.postpone_probe(now);
-        }
         if self.reported && self.believed.as_ref() == Some(&answer.members) {
             self.report(now, ProviderEvent::Heartbeat { current: true });
             return false;
@@ -498,24 +506,24 @@ impl Machine {
     /// Nothing has been seen for a while: what is held may have changed, and the server may have lost its state.
     fn interrupted(&mut self) {
         self.unproven = self.believed.is_some();
-        if let Doubt::Holding(until) = &mut self.doubt {
+        if let Doubt::Holding { until, .. } = &mut self.doubt {
             *until = None;
         }
     }
 
     /// What was held has held: it is asked for once more, and believed if it is still so.
     fn hold_is_over(&mut self, now: Timestamp) {
-        let Doubt::Holding(Some(until)) = self.doubt else { return };
+        let Doubt::Holding { until: Some(until), .. } = self.doubt else { return };
         if now < until {
             return;
         }
         match self.watch {
-            Watch::Pending { index: Some(_), .. } => {
+            Watch::Pending { asked: Asked { index: Some(_), .. }, .. } => {
                 self.outputs.push_back(Output::AbortWatch);
                 self.ask_anew(now);
             }
             Watch::Due(_) => self.ask = None,
-            Watch::Pending { index: None, .. } | Watch::BackingOff(_) | Watch::Recovering => {}
+            Watch::Pending { .. } | Watch::BackingOff(_) | Watch::Recovering => {}
         }
     }
 

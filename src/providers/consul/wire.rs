@@ -21,6 +21,7 @@ use serde::de::IgnoredAny;
 use self::entry::Entry;
 use self::known::{Comparison, Difference, Hashing, Known, Outcome, Unknown};
 use self::scanner::{Element, Malformed, Next, Scanner};
+use super::lineage::Lineage;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::topology::{ClusterNode, Members};
 
@@ -28,8 +29,9 @@ use crate::topology::{ClusterNode, Members};
 const MAX_ENTRY: usize = 1024 * 1024;
 
 /// Decodes the answers for one service, one after the other.
-pub(super) struct Decoder {
+pub(crate) struct Decoder {
     service: String,
+    max_entry: usize,
     hashing: Hashing,
     last: Last,
 }
@@ -43,12 +45,18 @@ struct Last {
     skipped: usize,
     /// Whether none has another's node id.
     distinct: bool,
+    lineage: Lineage,
 }
 
 impl Decoder {
     /// A decoder that knows no answer yet.
-    pub(super) fn new(service: &str) -> Self {
-        Self { service: service.to_owned(), hashing: Hashing::new(), last: Last::default() }
+    pub(crate) fn new(service: &str) -> Self {
+        Self::with_limit(service, MAX_ENTRY)
+    }
+
+    /// The same with another limit for entries.
+    pub(crate) fn with_limit(service: &str, max_entry: usize) -> Self {
+        Self { service: service.to_owned(), max_entry, hashing: Hashing::new(), last: Last::default() }
     }
 
     /// The members in a body that `read` gives piece by piece, and how many entries were skipped. What is equal to the
@@ -57,13 +65,13 @@ impl Decoder {
     ///
     /// # Errors
     /// [`ErrorCode::MalformedAnswer`] if the body is no JSON list, and those of `read`.
-    pub(super) fn decode(
+    pub(crate) fn decode(
         &mut self,
         read: impl FnMut(&mut [u8]) -> Result<usize, ProvisioningError>,
         believed: Option<&Members>,
         doing: &str,
     ) -> Result<(Members, usize), ProvisioningError> {
-        let mut body = Body { scanner: Scanner::new(MAX_ENTRY), read, doing };
+        let mut body = Body { scanner: Scanner::new(self.max_entry), read, doing };
         let mut comparison = Comparison::new(&self.hashing, &self.last.entries);
         let mut too_large = 0;
         while body.next()? {
@@ -83,13 +91,18 @@ impl Decoder {
         }
         Ok((self.last.members.clone(), self.last.skipped + too_large))
     }
+
+    /// Where the members of the last good answer come from.
+    pub(super) fn lineage(&self) -> &Lineage {
+        &self.last.lineage
+    }
 }
 
 /// Whether the body that `read` gives piece by piece is a JSON list, as a probe's has to be.
 ///
 /// # Errors
 /// [`ErrorCode::MalformedAnswer`] if it is not, and those of `read`.
-pub(super) fn check_list(
+pub(crate) fn check_list(
     read: impl FnMut(&mut [u8]) -> Result<usize, ProvisioningError>,
     doing: &str,
 ) -> Result<(), ProvisioningError> {
@@ -106,16 +119,16 @@ pub(super) fn check_list(
 impl Last {
     /// What an entry is that the last answer did not have. A node that it had, or that is believed, is that very node.
     fn known(&self, unknown: Unknown, entry: Entry, believed: Option<&Members>) -> Known {
-        let node = match entry {
-            Entry::Member(node) => node,
-            Entry::NoMember => return unknown.decoded(None, true),
-            Entry::Unusable => return unknown.decoded(None, false),
+        let (node, created) = match entry {
+            Entry::Member(node, created) => (node, created),
+            Entry::NoMember => return unknown.no_member(true),
+            Entry::Unusable => return unknown.no_member(false),
         };
         let same = [Some(&self.members), believed].into_iter().flatten().find_map(|members| {
             let same = members.get(node.id()).filter(|same| ***same == node);
             same.cloned()
         });
-        unknown.decoded(Some(same.unwrap_or_else(|| Arc::new(node))), true)
+        unknown.member(same.unwrap_or_else(|| Arc::new(node)), created)
     }
 
     /// Becomes the answer that differs from it so.
@@ -127,9 +140,15 @@ impl Last {
             Some(members) => (members, 0),
             None => of(&self.entries),
         };
+        // Of entries that say the same in other words another one may have been chosen.
+        let members = if duplicates > 0 { members.shared_with(&self.members) } else { members };
         let known = [Some(&self.members), believed].into_iter().flatten().find(|known| **known == members);
         self.members = known.cloned().unwrap_or(members);
         (self.skipped, self.distinct) = (unusable + duplicates, duplicates == 0);
+        self.lineage = Lineage::default();
+        for (node, created) in self.entries.iter().filter_map(|entry| Some((entry.node()?, entry.created()))) {
+            self.lineage.add(node.id(), created);
+        }
     }
 
     /// The members after a change of a few, if none of them has another's node id.
@@ -312,6 +331,34 @@ mod tests {
         // Without incarnations too the choice does not hang on the order.
         let other = entry("a", "h-x", 1);
         assert_eq!(decode(&json!([old, other])), decode(&json!([other, old])));
+    }
+
+    #[test]
+    fn consul_point_8_the_lineage_is_that_of_the_last_good_answer_also_where_entries_are_known() {
+        let created = |id: &str, index: Value| {
+            let mut entry = entry(id, "h", 1);
+            entry["Service"]["CreateIndex"] = index;
+            entry
+        };
+        let expected = |entries: &[(&str, u64)]| {
+            let mut lineage = Lineage::default();
+            entries.iter().for_each(|(id, index)| lineage.add(&crate::topology::NodeId::new(*id).unwrap(), *index));
+            lineage
+        };
+        let mut decoder = Decoder::new("orders");
+        let mut critical = created("z", json!(3));
+        critical["Checks"][0]["Status"] = json!("critical");
+        let odd = [created("x", json!("7")), created("y", Value::Null), critical];
+        let first = json!([created("a", json!(10)), created("b", json!(11)), odd[0], odd[1], odd[2]]).to_string();
+        let (members, skipped) = decode_in(&mut decoder, first.as_bytes(), usize::MAX).unwrap();
+        assert_eq!((members.len(), skipped), (4, 0), "an odd index costs no member");
+        assert_eq!(*decoder.lineage(), expected(&[("a", 10), ("b", 11)]));
+        assert!(decode_in(&mut decoder, b"[", usize::MAX).is_err());
+        decode_in(&mut decoder, first.as_bytes(), usize::MAX).unwrap();
+        assert_eq!(*decoder.lineage(), expected(&[("a", 10), ("b", 11)]));
+        let again = json!([created("a", json!(20)), created("b", json!(11))]).to_string();
+        decode_in(&mut decoder, again.as_bytes(), usize::MAX).unwrap();
+        assert_eq!(*decoder.lineage(), expected(&[("a", 20), ("b", 11)]));
     }
 
     #[test]

@@ -27,11 +27,6 @@ impl Why {
         matches!(self, Why::Nobody | Why::Forgetful)
     }
 
-    /// Whether the local node's own registration contradicts it.
-    pub(super) fn is_own(self) -> bool {
-        matches!(self, Why::Nobody | Why::Absent)
-    }
-
     pub(super) fn reason(self) -> ProvisioningError {
         let detail: Cow<'static, str> = match self {
             Why::Nobody => "no members, not even the local node: the token's rights may not cover the service".into(),
@@ -53,8 +48,12 @@ pub(super) enum Doubt {
     None,
     /// The unindexed answer of the leader is awaited; nothing is judged before it.
     Confirming,
-    /// The answer is held until then; `None`: it has to be seen again first.
-    Holding(Option<Timestamp>),
+    /// The answer is held until then; `None`: it has to be seen again first. `absent`: it lacks the local node, which is
+    /// given a grace of its own to be repaired.
+    Holding {
+        until: Option<Timestamp>,
+        absent: bool,
+    },
     /// The answer is not believed for as long as it stays so.
     Waiting,
 }

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::{Doubt, Machine, Mark, Output, Watch, doubtful, leaderless};
+use super::{Asked, Doubt, Machine, Mark, Output, Watch, doubtful, leaderless};
 use crate::clock::Timestamp;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::provider::ProviderEvent;
@@ -42,10 +42,17 @@ impl Machine {
         self.outputs.push_back(Output::Probe { consistency });
     }
 
-    /// The watch was answered: what a probe would show is known.
-    pub(super) fn postpone_probe(&mut self, now: Timestamp) {
+    /// The watch was answered, and what a probe would show is known; unless the server broke the wait off without any
+    /// news. It does so when its state is replaced by a backup, and answers with what it had before.
+    pub(super) fn schedule_probe(&mut self, now: Timestamp, asked: Asked, index: Option<u64>) {
+        let next = match asked.index {
+            None => return,
+            Some(_) if asked.index == index && now < asked.until => now,
+            Some(_) if matches!(self.doubt, Doubt::None) => self.next_probe(now),
+            Some(_) => return,
+        };
         if let Probe::Due(at) = &mut self.probe {
-            *at = now + self.jitter.scale(self.settings.probe_interval, 0.9);
+            *at = next;
         }
     }
 
@@ -61,7 +68,7 @@ impl Machine {
     fn next_probe(&mut self, now: Timestamp) -> Timestamp {
         let interval = self.settings.probe_interval;
         // A doubt without an end is no reason to hurry.
-        if self.failing || self.behind.is_some() || matches!(self.doubt, Doubt::Confirming | Doubt::Holding(_)) {
+        if self.failing || self.behind.is_some() || matches!(self.doubt, Doubt::Confirming | Doubt::Holding { .. }) {
             now + self.jitter.scale(interval.min(HASTE), 0.5)
         } else {
             now + self.jitter.scale(interval, 0.9)
@@ -70,7 +77,7 @@ impl Machine {
 
     /// Whether there is a set that may still be current, so that the index tells whether anything has to be sent.
     pub(super) fn probe_goes_first(&self) -> bool {
-        self.reported && self.index > 0 && self.before.is_none() && matches!(self.doubt, Doubt::None)
+        self.reported && self.index > 0 && !self.unsettled && matches!(self.doubt, Doubt::None)
     }
 
     /// The next attempt after an error is the probe; one that is under way already will do.
@@ -111,7 +118,7 @@ impl Machine {
         }
         if index < self.index {
             let detail = format!("the index went back from {} to {index}, as a probe shows", self.index);
-            return self.roll_back(now, self.index, detail);
+            return self.roll_back(now, detail);
         }
         // If there is news the server answers at once.
         self.ask = Some(self.index);
@@ -125,31 +132,36 @@ impl Machine {
     }
 
     fn judge_probe(&mut self, now: Timestamp, mark: Mark, sent: u64, asked_leader: bool) {
-        if let Doubt::Holding(until @ None) = &mut self.doubt {
+        if let Doubt::Holding { until: until @ None, .. } = &mut self.doubt {
             *until = Some(now + self.settings.repair_grace);
         }
-        let (Some(index), Watch::Pending { number, index: asked, .. }) = (mark.index, &self.watch) else {
-            return self.alive(now, false);
+        let (indexed, under_way) = match &self.watch {
+            Watch::Pending { number, asked } => (asked.index.is_some(), Some(*number)),
+            Watch::Due(_) => (self.ask.is_some(), None),
+            Watch::BackingOff(_) | Watch::Recovering => (false, None),
         };
-        let (number, indexed) = (*number, asked.is_some());
-        if index < sent && sent <= self.index && indexed {
+        let (Some(index), true) = (mark.index, indexed) else { return self.alive(now, false) };
+        if index < sent && sent <= self.index {
             if !asked_leader && self.may_lag(&mark) {
                 self.probe_leader = true;
                 return self.alive(now, false);
             }
-            self.outputs.push_back(Output::AbortWatch);
+            if under_way.is_some() {
+                self.outputs.push_back(Output::AbortWatch);
+            }
             let detail = format!("the index went back from {sent} to {index}, as a probe shows");
-            return self.roll_back(now, self.index, detail);
+            return self.roll_back(now, detail);
         }
-        if index <= self.index || !indexed {
+        if index <= self.index {
             self.behind = None;
-            let current = indexed && index == self.index && self.is_fresh(&mark);
-            if current {
+            let current = index == self.index && self.is_fresh(&mark);
+            if current && under_way.is_some() {
                 // The watch is held as it should be: it works.
                 self.backoff.reset();
             }
             return self.alive(now, current);
         }
+        let Some(number) = under_way else { return self.alive(now, false) };
         match self.behind {
             Some((watch, since)) if watch == number => {
                 if now.since(since) >= self.behind_grace {

@@ -17,7 +17,8 @@ use crate::topology::ClusterNode;
 
 /// What an entry says.
 pub(super) enum Entry {
-    Member(ClusterNode),
+    /// A member, and the index at which its entry was created, or 0 if that is not said.
+    Member(ClusterNode, u64),
     /// An instance that does not pass its checks, or has none.
     NoMember,
     Unusable,
@@ -31,7 +32,7 @@ pub(super) fn read(bytes: &[u8], service: &str) -> Result<Entry, usize> {
     let text = std::str::from_utf8(bytes).map_err(|error| error.valid_up_to())?;
     let parts: Loose<Parts<'_>> = serde_json::from_str(text).map_err(|error| offset(bytes, &error))?;
     Ok(match parts.good().map(|parts| parts.into_node(service)) {
-        Some(Ok(Some(node))) => Entry::Member(node),
+        Some(Ok(Some((node, created)))) => Entry::Member(node, created),
         Some(Ok(None)) => Entry::NoMember,
         Some(Err(Unusable)) | None => Entry::Unusable,
     })
@@ -61,6 +62,7 @@ struct ServicePart<'de> {
     port: Loose<u64>,
     tags: Loose<Vec<Loose<Text<'de>>>>,
     meta: Loose<Vec<(Text<'de>, Loose<Text<'de>>)>>,
+    created: Loose<u64>,
 }
 
 /// Whether there is at least one check, and what they amount to.
@@ -72,8 +74,8 @@ struct Checks {
 }
 
 impl Parts<'_> {
-    /// The node, or `None` if it is none of the members.
-    fn into_node(self, service: &str) -> Result<Option<ClusterNode>, Unusable> {
+    /// The node and the index of its creation, or `None` if it is none of the members.
+    fn into_node(self, service: &str) -> Result<Option<(ClusterNode, u64)>, Unusable> {
         let checks = self.checks.optional()?.unwrap_or_default();
         if checks.malformed {
             return Err(Unusable);
@@ -112,7 +114,8 @@ impl Parts<'_> {
         for (key, value) in metadata {
             builder = builder.metadata(key, value);
         }
-        builder.build().map(Some).map_err(|_| Unusable)
+        let created = part.created.good().unwrap_or(0);
+        builder.build().map(|node| Some((node, created))).map_err(|_| Unusable)
     }
 }
 
@@ -136,7 +139,8 @@ macro_rules! fields {
 
 fields!(Parts, "Node" => node, "Service" => service, "Checks" => checks);
 fields!(NodePart, "Address" => address);
-fields!(ServicePart, "Address" => address, "Port" => port, "Tags" => tags, "Meta" => meta);
+fields!(ServicePart, "Address" => address, "Port" => port, "Tags" => tags, "Meta" => meta,
+    "CreateIndex" => created);
 fields!(Check, "CheckID" => id, "Status" => status);
 
 #[derive(Default)]

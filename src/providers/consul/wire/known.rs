@@ -49,12 +49,19 @@ pub(super) struct Known {
     is_map: bool,
     usable: bool,
     node: Option<Arc<ClusterNode>>,
+    /// The index at which it was created; 0 if that is not known.
+    created: u64,
 }
 
 impl Known {
     /// The member that it is, if it is one.
     pub(super) fn node(&self) -> Option<&Arc<ClusterNode>> {
         self.node.as_ref()
+    }
+
+    /// The index at which it was created; 0 if that is not known.
+    pub(super) fn created(&self) -> u64 {
+        self.created
     }
 
     /// Whether it could be used.
@@ -67,10 +74,14 @@ impl Known {
 pub(super) struct Unknown(Known);
 
 impl Unknown {
-    /// The same with what it decoded to: a member, or none; or unusable.
-    pub(super) fn decoded(mut self, node: Option<Arc<ClusterNode>>, usable: bool) -> Known {
-        (self.0.node, self.0.usable) = (node, usable);
-        self.0
+    /// The same with what it decoded to: a member, which was created at that index.
+    pub(super) fn member(self, node: Arc<ClusterNode>, created: u64) -> Known {
+        Known { node: Some(node), created, usable: true, ..self.0 }
+    }
+
+    /// The same with what it decoded to: no member; or unusable.
+    pub(super) fn no_member(self, usable: bool) -> Known {
+        Known { usable, ..self.0 }
     }
 }
 
@@ -164,7 +175,14 @@ impl<'a> Comparison<'a> {
         }
         // No entry is longer than the scanner's limit.
         let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        Some(Unknown(Known { hash, length, is_map: bytes.first() == Some(&b'{'), usable: false, node: None }))
+        Some(Unknown(Known {
+            hash,
+            length,
+            is_map: bytes.first() == Some(&b'{'),
+            usable: false,
+            node: None,
+            created: 0,
+        }))
     }
 
     /// Adds an entry that was none of those before.

@@ -6,8 +6,18 @@
 
 /// How many bytes are looked at in one go; a mask has a bit for each.
 const BLOCK: usize = 64;
-/// A word with this in each byte.
+/// 1 in each byte of a word.
 const EACH: u64 = 0x0101_0101_0101_0101;
+/// A bit of its own for each byte of a word.
+const EIGHTFOLD: [u8; BLOCK] = {
+    let mut bits = [1; BLOCK];
+    let mut place = 0;
+    while place < BLOCK {
+        bits[place] = 1 << (place % 8);
+        place += 1;
+    }
+    bits
+};
 
 /// It nests deeper than it may, from that byte on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,31 +134,24 @@ struct Found {
 impl Found {
     /// What is in the block, unless there is a backslash.
     fn of(block: &[u8; BLOCK]) -> Option<Self> {
-        let (words, _) = block.as_chunks::<8>();
-        let mut found = Self { quotes: 0, opening: 0, closing: 0 };
-        let mut backslashes = 0;
-        for (number, word) in words.iter().enumerate() {
-            let word = u64::from_le_bytes(*word);
-            // This bit is what brackets and braces differ in.
-            let folded = word | (EACH * 0x20);
-            backslashes |= zeros(word ^ (EACH * u64::from(b'\\')));
-            found.quotes |= bits(zeros(word ^ (EACH * u64::from(b'"')))) << (8 * number);
-            found.opening |= bits(zeros(folded ^ (EACH * u64::from(b'{')))) << (8 * number);
-            found.closing |= bits(zeros(folded ^ (EACH * u64::from(b'}')))) << (8 * number);
+        if block.iter().fold(false, |any, byte| any | (*byte == b'\\')) {
+            return None;
         }
-        (backslashes == 0).then_some(found)
+        // Brackets and braces differ in one bit only.
+        let folded = block.map(|byte| byte | 0x20);
+        Some(Self { quotes: places(block, b'"'), opening: places(&folded, b'{'), closing: places(&folded, b'}') })
     }
 }
 
-/// The highest bit of each byte that is 0.
-fn zeros(word: u64) -> u64 {
-    let low = EACH * 0x7f;
-    !(((word & low) + low) | word | low)
-}
-
-/// The highest bits of the eight bytes, side by side; the other bits must be 0.
-fn bits(word: u64) -> u64 {
-    (word >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56
+/// Where in the block that byte is.
+fn places(block: &[u8; BLOCK], wanted: u8) -> u64 {
+    let mut marks = [0; BLOCK];
+    for ((mark, byte), bit) in marks.iter_mut().zip(block).zip(EIGHTFOLD) {
+        *mark = if *byte == wanted { bit } else { 0 };
+    }
+    // The sum of eight different bits is all of them in one byte.
+    let bytes = marks.as_chunks::<8>().0.iter().map(|eight| u64::from_le_bytes(*eight).wrapping_mul(EACH) >> 56);
+    bytes.rev().fold(0, |mask, byte| mask << 8 | byte)
 }
 
 /// For each bit, whether the number of bits set up to it, itself included, is odd.

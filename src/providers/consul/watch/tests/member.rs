@@ -209,3 +209,19 @@ fn consul_point_8_a_loss_that_only_the_own_absence_shows_is_held_for_the_others_
     sim.answer_of(303, &[("a", 303), ("b", 302), ("me", 301)]);
     assert_eq!(sim.told(), ["heartbeat true"]);
 }
+
+#[test]
+fn consul_point_10_a_node_that_vanishes_while_others_are_held_is_given_a_grace_of_its_own() {
+    let mut sim = registered(&["a", "me"]);
+    sim.probe(Ok(mark(10)));
+    sim.settle();
+    sim.answer(10, &["me"]);
+    sim.settle();
+    sim.pass(Duration::from_secs(8), 10);
+    sim.told();
+    let start = sim.now;
+    sim.answer(11, &["b"]);
+    sim.settle();
+    until_believed(&mut sim, 11, &["b"]);
+    assert_eq!(sim.now.since(start), GRACE);
+}

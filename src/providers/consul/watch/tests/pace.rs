@@ -80,3 +80,21 @@ fn consul_while_something_is_wrong_the_next_probe_comes_within_a_second() {
     rolled_back.answer(50, &["a"]);
     soon(&mut rolled_back);
 }
+
+#[test]
+fn consul_point_2_a_wait_that_is_broken_off_without_news_is_looked_into_at_once() {
+    let mut sim = Sim::settled(&["a"], 100);
+    sim.pass(Duration::from_secs(10), 100);
+    sim.told();
+    // What a server answers whose state is replaced by a backup: what it had before.
+    sim.answer(100, &["a"]);
+    assert_eq!(sim.probe, Some(Consistency::Default));
+    sim.end_probe(Ok(mark(95)));
+    assert_eq!(sim.told(), ["heartbeat true", "doubtful index-rollback"]);
+    // A wait that was over is no such sign.
+    let mut sim = Sim::settled(&["a"], 100);
+    sim.probe(Ok(mark(100)));
+    sim.now = sim.now + *sim.waits.last().unwrap();
+    sim.answer(100, &["a"]);
+    assert_eq!(sim.probe, None);
+}

@@ -81,7 +81,7 @@ fn consul_point_7_after_an_error_while_nothing_is_known_or_sure_the_watch_is_uni
     unknown.fail();
     unknown.settle();
     assert_eq!((unknown.asked(), unknown.probes), (None, 0));
-    let known = Memory { index: 100, members: Some(set(&["a"])), lineage: Lineage::default() };
+    let known = Memory { index: 100, members: Some(set(&["a"])), ..Memory::default() };
     let mut unreported = Sim::with(settings(), known);
     unreported.fail();
     unreported.settle();
