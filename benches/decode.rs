@@ -21,7 +21,7 @@ use xxhash_rust::xxh3::xxh3_128;
 static ALLOCATOR: Counting = Counting::new();
 
 /// The decoder's buffer for entries of ordinary size.
-const BUFFER: usize = 128 * 1024;
+const BUFFER: usize = 32 * 1024;
 
 fn main() {
     // A size alone: `cargo bench --bench decode -- 10000`.
@@ -126,6 +126,5 @@ fn memory(size: usize) {
     let changed = peak("one entry changed, beside that", &one, Some(2.0));
     drop((first, same, changed));
     drop(peak("all of them changed, beside that", &all, Some(2.0)));
-    drop(peak);
     table.limit("kept between answers, the set included", kept, "x set", None);
 }

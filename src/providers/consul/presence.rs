@@ -1,8 +1,7 @@
 //! What the watch and the registration of one provider tell each other about the local node: the registration how far it
 //! has come, the watch that an answer lacks the node.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
@@ -21,13 +20,22 @@ pub(super) enum Standing {
     Left,
 }
 
+/// What an answer says of the local node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sighting {
+    /// It lacks the node, although that is registered.
+    Absent,
+    /// It shows the node, which the one before lacked.
+    Present,
+}
+
 /// The local node as its watch and its registration see it.
 #[derive(Debug)]
 pub(super) struct Presence {
     local: Option<NodeId>,
     standing: Mutex<Standing>,
-    /// Whether an absence was reported that nobody has looked at yet. Whoever is woken takes the message that woke it.
-    absent: AtomicBool,
+    /// The last sighting, until the registration has taken it.
+    sighting: Mutex<Option<Sighting>>,
     wake: Sender<()>,
     woken: Receiver<()>,
 }
@@ -37,7 +45,7 @@ impl Presence {
         // One message is enough: it asks for a look, and says nothing else.
         let (wake, woken) = bounded(1);
         let standing = if local.is_some() { Standing::Joining } else { Standing::Client };
-        Self { local, standing: Mutex::new(standing), absent: AtomicBool::new(false), wake, woken }
+        Self { local, standing: Mutex::new(standing), sighting: Mutex::new(None), wake, woken }
     }
 
     /// The local node in member mode.
@@ -46,28 +54,34 @@ impl Presence {
     }
 
     pub(super) fn standing(&self) -> Standing {
-        *self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.standing)
     }
 
     pub(super) fn set_standing(&self, standing: Standing) {
-        *self.standing.lock().unwrap_or_else(PoisonError::into_inner) = standing;
+        *lock(&self.standing) = standing;
     }
 
-    /// The watch saw an answer without the local node.
-    pub(super) fn report_absent(&self) {
-        self.absent.store(true, Ordering::Release);
-        let _ = self.wake.try_send(());
+    /// The watch saw the local node, or did not. An absence wakes the registration.
+    pub(super) fn report(&self, sighting: Sighting) {
+        *lock(&self.sighting) = Some(sighting);
+        if sighting == Sighting::Absent {
+            let _ = self.wake.try_send(());
+        }
     }
 
-    /// Whether an absence was reported since the last call.
-    pub(super) fn take_absence(&self) -> bool {
-        self.absent.swap(false, Ordering::AcqRel)
+    /// The last sighting since the last call. Whoever is woken has taken the message that woke it, and learns here why.
+    pub(super) fn take_sighting(&self) -> Option<Sighting> {
+        lock(&self.sighting).take()
     }
 
-    /// Where a message arrives with such a report.
+    /// Where a message arrives with each absence.
     pub(super) fn absences(&self) -> &Receiver<()> {
         &self.woken
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -77,11 +91,14 @@ mod tests {
     #[test]
     fn consul_point_19_whoever_is_woken_by_an_absence_still_learns_of_it() {
         let presence = Presence::new(Some(NodeId::new("n1").unwrap()));
-        assert!(!presence.take_absence());
-        presence.report_absent();
-        presence.report_absent();
+        assert_eq!(presence.take_sighting(), None);
+        presence.report(Sighting::Absent);
+        presence.report(Sighting::Absent);
         assert!(presence.absences().try_recv().is_ok());
-        assert!(presence.take_absence());
-        assert!(!presence.take_absence() && presence.absences().try_recv().is_err());
+        assert_eq!(presence.take_sighting(), Some(Sighting::Absent));
+        assert!(presence.take_sighting().is_none() && presence.absences().try_recv().is_err());
+        presence.report(Sighting::Absent);
+        presence.report(Sighting::Present);
+        assert_eq!(presence.take_sighting(), Some(Sighting::Present), "the last one counts");
     }
 }

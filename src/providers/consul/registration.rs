@@ -17,7 +17,7 @@ use self::heartbeat::Heartbeat;
 use self::repair::{Loss, Repair, Step};
 use super::agent::{Agent, Call, refusal};
 use super::config::Config;
-use super::presence::{Presence, Standing};
+use super::presence::{Presence, Sighting, Standing};
 use crate::clock::{Clock, Timestamp};
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::http::{CredentialReader, Method};
@@ -80,8 +80,10 @@ impl ConsulRegistration {
     /// Does what is due: registers, or repairs the registration, and lets the check pass.
     fn work(&mut self, cancel: &CancelToken) -> Result<(), ProvisioningError> {
         let token = self.agent.credential()?;
-        if self.presence.take_absence() {
-            self.repair.lost(Loss::Unseen, self.clock.now());
+        match self.presence.take_sighting() {
+            Some(Sighting::Absent) => self.repair.lost(Loss::Unseen, self.clock.now()),
+            Some(Sighting::Present) => self.repair.seen(),
+            None => {}
         }
         if self.token.as_ref().map(Secret::expose) != token.as_ref().map(Secret::expose) {
             self.repair.lost(Loss::Credential, self.clock.now());

@@ -10,7 +10,7 @@ use crossbeam_channel::{after, select};
 
 use super::config::Config;
 use super::connection::{Ask, Connection, Reply};
-use super::presence::Presence;
+use super::presence::{Presence, Sighting};
 use super::watch::{Input, Machine, Memory, Output, Settings};
 use crate::clock::Clock;
 use crate::error::{ErrorCode, ProvisioningError};
@@ -96,7 +96,8 @@ impl ConsulStream {
                     self.probe.send(Ask::Probe { path: self.config.query.probe(consistency) });
                 }
                 Output::AbortWatch => self.watch.abort(),
-                Output::Absent => self.presence.report_absent(),
+                Output::Absent => self.presence.report(Sighting::Absent),
+                Output::Present => self.presence.report(Sighting::Present),
                 Output::Event(event) => self.events.push_back(self.named(event)),
             }
         }

@@ -115,6 +115,8 @@ pub(super) enum Output {
     AbortWatch,
     /// Tell the registration that an answer lacks the local node.
     Absent,
+    /// Tell the registration that an answer shows the local node again.
+    Present,
     /// Report.
     Event(ProviderEvent),
 }
@@ -161,6 +163,8 @@ pub(super) struct Machine {
     reported: bool,
     /// Whether the server may have lost its state since the members were believed.
     unproven: bool,
+    /// Whether the last answer lacked the local node, as the registration has been told.
+    absence_told: bool,
     /// Whether what is believed lacks the local node although that is registered.
     absence_believed: bool,
     watch: Watch,
@@ -194,6 +198,7 @@ impl Machine {
         let mut machine = Self {
             settings,
             local,
+            absence_told: false,
             standing: Standing::Client,
             jitter,
             outputs: VecDeque::new(),
@@ -326,7 +331,10 @@ impl Machine {
 
     fn answered(&mut self, now: Timestamp, answer: WatchAnswer, asked: Asked) {
         if self.lacks_local(&answer.members) {
+            self.absence_told = true;
             self.outputs.push_back(Output::Absent);
+        } else if std::mem::take(&mut self.absence_told) {
+            self.outputs.push_back(Output::Present);
         }
         let Mark { index, stale, .. } = answer.mark;
         let asked_leader = std::mem::take(&mut self.ask_leader);
@@ -370,7 +378,7 @@ impl Machine {
         }
     }
 
-    /// Whether the answer comes from a server that knows its leader, or has for a while not been without it.
+    /// Whether the answer comes from a server that knows its leader, and has heard of it lately.
     fn is_fresh(&self, mark: &Mark) -> bool {
         mark.known_leader != Some(false) && mark.last_contact.is_none_or(|age| age <= self.settings.max_stale)
     }

@@ -138,10 +138,13 @@ impl Last {
         let unusable = self.entries.iter().filter(|entry| !entry.is_usable()).count();
         let (members, duplicates) = match members {
             Some(members) => (members, 0),
-            None => of(&self.entries),
+            None if self.members.is_empty() => of(&self.entries),
+            // Of entries that say the same in other words another one may have been chosen.
+            None => {
+                let (members, duplicates) = of(&self.entries);
+                (members.shared_with(&self.members), duplicates)
+            }
         };
-        // Of entries that say the same in other words another one may have been chosen.
-        let members = if duplicates > 0 { members.shared_with(&self.members) } else { members };
         let known = [Some(&self.members), believed].into_iter().flatten().find(|known| **known == members);
         self.members = known.cloned().unwrap_or(members);
         (self.skipped, self.distinct) = (unusable + duplicates, duplicates == 0);
@@ -272,15 +275,25 @@ mod tests {
         })
     }
 
-    /// Decodes a body that comes in pieces of that size at most.
-    fn decode_in(decoder: &mut Decoder, mut body: &[u8], piece: usize) -> Result<(Members, usize), ProvisioningError> {
-        let read = |room: &mut [u8]| {
+    type Decoded = Result<(Members, usize), ProvisioningError>;
+
+    /// The body in pieces of that size at most.
+    fn pieces(mut body: &[u8], piece: usize) -> impl FnMut(&mut [u8]) -> Result<usize, ProvisioningError> {
+        move |room| {
             let count = room.len().min(piece).min(body.len());
             room[..count].copy_from_slice(&body[..count]);
             body = &body[count..];
             Ok(count)
-        };
-        decoder.decode(read, None, "testing")
+        }
+    }
+
+    fn decode_in(decoder: &mut Decoder, body: &[u8], piece: usize) -> Decoded {
+        decoder.decode(pieces(body, piece), None, "testing")
+    }
+
+    /// What was decoded, errors with their place.
+    fn told(decoded: &Decoded) -> Result<(&Members, usize), String> {
+        decoded.as_ref().map(|(members, skipped)| (members, *skipped)).map_err(ToString::to_string)
     }
 
     fn members(body: &[u8], service: &str) -> Result<(Members, usize), ProvisioningError> {
@@ -424,9 +437,175 @@ mod tests {
             assert_eq!(error.code(), ErrorCode::MalformedAnswer, "{}", String::from_utf8_lossy(bad));
         }
         for cut in 0..good.len() {
-            assert!(members(&good[..cut], "orders").is_err());
+            for piece in [1, 64, usize::MAX] {
+                let error = decode_in(&mut Decoder::new("orders"), &good[..cut], piece).unwrap_err();
+                assert_eq!(error.code(), ErrorCode::MalformedAnswer);
+                assert!(error.detail().ends_with(&format!("too early (byte {cut})")), "{error}");
+                assert!(check_list(pieces(&good[..cut], piece), "testing").is_err());
+            }
         }
         assert!(members(b" [] ", "orders").unwrap().0.is_empty());
+        assert!(check_list(pieces(&good, 3), "testing").is_ok());
+    }
+
+    #[test]
+    fn consul_what_is_malformed_within_an_entry_is_told_with_its_place() {
+        for (body, at) in [
+            (&b"[{\"a\": tru}]"[..], 10),
+            (b"[{}, {\n\"a\": [1 2]}]", 15),
+            (b"[{}, {\"a\": 1]]", 12),
+            (b"[nul]", 3),
+            (b"[{\"a\": \"\xff\"}]", 8),
+            (b"[{\"Port\": 01}]", 11),
+        ] {
+            let error = members(body, "orders").unwrap_err();
+            assert_eq!(error.code(), ErrorCode::MalformedAnswer);
+            assert!(error.detail().ends_with(&format!("(byte {at})")), "{at}: {error}");
+        }
+    }
+
+    #[test]
+    fn consul_of_a_key_that_comes_twice_the_last_counts_and_escapes_are_resolved() {
+        let body = r#"[{"Service": {"Port": 1, "P\u006frt": 2, "Address": "\u0068\ud83d\ude00",
+            "Meta": {"id": "b", "\u0069d": "a\"\\/", "k\"": "\ud83d\ude00"}},
+            "Checks": [{"Status": "critical"}], "Checks": [{"Status": "pass\u0069ng", "Output": "\ud83d \u0000"}]}]"#;
+        let (set, skipped) = members(body.as_bytes(), "orders").unwrap();
+        let nodes: Vec<_> = set.iter().map(|node| format!("{node:?}")).collect();
+        assert_eq!((nodes, skipped), (vec![String::from("a\"\\/#0@h😀:2[]{\"k\\\"\": \"😀\"}")], 0));
+    }
+
+    #[test]
+    fn consul_blanks_do_not_matter() {
+        let list = json!([entry("a", "h", 1), 7, entry("b", "h", 2)]);
+        let pretty = serde_json::to_string_pretty(&list).unwrap();
+        let windows = format!("\r\n {}\t ", pretty.replace('\n', "\r\n\t"));
+        for body in [list.to_string(), pretty, windows] {
+            assert_eq!(members(body.as_bytes(), "orders").unwrap(), decode(&list));
+        }
+    }
+
+    #[test]
+    fn consul_an_entry_too_large_is_counted_and_costs_no_other() {
+        let mut large = entry("l", "h", 3);
+        large["Checks"][0]["Output"] = json!("x\"]}".repeat(500));
+        let body = json!([entry("a", "h", 1), large, entry("b", "h", 2)]).to_string();
+        let mut decoder = Decoder::with_limit("orders", 1000);
+        let first = decode_in(&mut decoder, body.as_bytes(), 100).unwrap();
+        assert_eq!((first.0.len(), first.1), (2, 1));
+        let again = decode_in(&mut decoder, body.as_bytes(), 100).unwrap();
+        assert!(again.0.is_same(&first.0));
+        assert_eq!(again.1, 1);
+        let without = json!([entry("a", "h", 1), entry("b", "h", 2)]).to_string();
+        let less = decode_in(&mut decoder, without.as_bytes(), 100).unwrap();
+        assert!(less.0.is_same(&first.0));
+        assert_eq!(less.1, 0);
+    }
+
+    #[test]
+    fn consul_an_unchanged_answer_is_the_very_set_of_the_one_before() {
+        let mut decoder = Decoder::new("orders");
+        let mut list: Vec<_> = (0..40).map(|number| entry(&format!("n{number:02}"), "h", 1 + number)).collect();
+        let mut decode = |list: &[Value]| decode_in(&mut decoder, json!(list).to_string().as_bytes(), 999).unwrap().0;
+        let first = decode(&list);
+        assert!(decode(&list).is_same(&first));
+        // Nor is it another one if only what is none of the node's has changed, or the order.
+        list[7]["Checks"][0]["Output"] = json!("other");
+        assert!(decode(&list).is_same(&first));
+        list.reverse();
+        assert!(decode(&list).is_same(&first));
+        list[3]["Service"]["Port"] = json!(777);
+        let changed = decode(&list);
+        let same = first.iter().zip(changed.iter()).filter(|(a, b)| Arc::ptr_eq(a, b)).count();
+        assert_eq!((changed.len(), same), (40, 39));
+    }
+
+    #[test]
+    fn consul_an_answer_that_fails_leaves_the_one_before_and_its_error_is_the_readers() {
+        let mut decoder = Decoder::new("orders");
+        let good = json!([entry("a", "h", 1), entry("b", "h", 2), entry("c", "h", 3), entry("d", "h", 4)]).to_string();
+        let first = decode_in(&mut decoder, good.as_bytes(), 50).unwrap();
+        let other = json!([entry("x", "h", 1), entry("a", "h", 1), entry("b", "h", 9)]).to_string();
+        for cut in [1, 100, other.len() - 1] {
+            let mut rest = pieces(&other.as_bytes()[..cut], 60);
+            let breaks = |room: &mut [u8]| match rest(room) {
+                Ok(0) => Err(ProvisioningError::new(ErrorCode::AnswerTooLarge, "testing", "reading")),
+                read => read,
+            };
+            let error = decoder.decode(breaks, None, "testing").unwrap_err();
+            assert_eq!(error.code(), ErrorCode::AnswerTooLarge);
+            assert!(decode_in(&mut decoder, &other.as_bytes()[..cut], 60).is_err());
+        }
+        assert!(decode_in(&mut decoder, good.as_bytes(), 50).unwrap().0.is_same(&first.0));
+    }
+
+    #[test]
+    fn consul_a_node_stays_the_very_same_when_another_entry_says_it_in_other_words() {
+        let mut decoder = Decoder::new("orders");
+        let mut decode = |list: Value| decode_in(&mut decoder, list.to_string().as_bytes(), 999).unwrap().0;
+        let words = |output: &str| with("/Checks/0/Output", json!(output));
+        let first = decode(json!([words("one"), words("other")]));
+        for list in [json!([words("other")]), json!([words("one")]), json!([words("other"), words("one"), words("x")])]
+        {
+            assert!(decode(list).is_same(&first));
+        }
+        decode(json!([words("other"), entry("b", "h", 2)]));
+        let last = decode(json!([entry("c", "h", 3), words("other"), entry("d", "h", 2), entry("e", "h", 2)]));
+        assert!(Arc::ptr_eq(last.iter().next().unwrap(), first.iter().next().unwrap()));
+    }
+
+    #[test]
+    fn consul_a_decoder_that_knows_nothing_shares_with_what_is_believed() {
+        let body = json!([entry("a", "h", 1), entry("b", "h", 2)]).to_string();
+        let believed = members(body.as_bytes(), "orders").unwrap().0;
+        let mut decoder = Decoder::new("orders");
+        let read = pieces(body.as_bytes(), 10);
+        assert!(decoder.decode(read, Some(&believed), "testing").unwrap().0.is_same(&believed));
+        let body = json!([entry("a", "h", 1), entry("b", "h", 3)]).to_string();
+        let read = pieces(body.as_bytes(), 10);
+        let (members, _) = Decoder::new("orders").decode(read, Some(&believed), "testing").unwrap();
+        let id = &crate::topology::NodeId::new("a").unwrap();
+        assert!(Arc::ptr_eq(members.get(id).unwrap(), believed.get(id).unwrap()));
+    }
+
+    /// One of a few entries, so that they come again, move, change and come twice.
+    fn any_entry() -> impl Strategy<Value = Value> {
+        let kind = prop_oneof![20 => Just(0), 1 => Just(1), 1 => Just(2), 1 => Just(3)];
+        (0..12u16, 0..3u64, kind, 0..2u8).prop_map(|(id, life, kind, output)| {
+            let mut entry = entry(&format!("n{id}"), "h", 1 + id);
+            entry["Service"]["Meta"]["incarnation"] = json!(life.to_string());
+            entry["Checks"][0]["Output"] = json!("x".repeat(output.into()));
+            match kind {
+                1 => entry["Service"]["Port"] = json!(0),
+                2 => entry["Checks"][0]["Status"] = json!("critical"),
+                3 => return json!(id),
+                _ => {}
+            }
+            entry
+        })
+    }
+
+    /// Answers that come one after the other: each by a few changes to the one before.
+    fn any_answers() -> impl Strategy<Value = Vec<Vec<Value>>> {
+        let change = (any::<prop::sample::Index>(), 0..5u8, any_entry());
+        let changes = prop::collection::vec(prop::collection::vec(change, 0..4), 1..8);
+        (prop::collection::vec(any_entry(), 0..40), changes).prop_map(|(mut list, changes)| {
+            let mut answers = vec![list.clone()];
+            for changes in changes {
+                for (place, what, entry) in changes {
+                    let place = place.index(list.len() + 1);
+                    match what {
+                        0 => list.insert(place, entry),
+                        1 if place < list.len() => list[place] = entry,
+                        2 if place < list.len() => drop(list.remove(place)),
+                        3 => list.rotate_left(place),
+                        4 if place < list.len() => list.push(list[place].clone()),
+                        _ => {}
+                    }
+                }
+                answers.push(list.clone());
+            }
+            answers
+        })
     }
 
     fn any_json() -> impl Strategy<Value = Value> {
@@ -457,7 +636,58 @@ mod tests {
         #[test]
         fn consul_any_bytes_decode_without_panic(body in prop::collection::vec(any::<u8>(), 0..400)) {
             let _ = members(&body, "orders");
-            let _ = check_list(|_| Ok(0), "testing");
+            let _ = check_list(pieces(&body, 7), "testing");
+        }
+
+        #[test]
+        fn consul_the_pieces_in_which_a_body_comes_do_not_matter(
+            list in prop::collection::vec(prop_oneof![any_entry(), any_json()], 0..6),
+            pretty in any::<bool>(),
+            mangled in prop::option::weighted(0.5, (any::<prop::sample::Index>(), any::<u8>())),
+            piece in prop_oneof![1..5usize, 60..70usize, 1..2000usize],
+        ) {
+            let list = Value::from(list);
+            let mut body = if pretty { serde_json::to_vec_pretty(&list).unwrap() } else { list.to_string().into_bytes() };
+            if let Some((place, byte)) = mangled {
+                let place = place.index(body.len());
+                body[place] = byte;
+            }
+            let whole = decode_in(&mut Decoder::new("orders"), &body, usize::MAX);
+            let pieced = decode_in(&mut Decoder::new("orders"), &body, piece);
+            prop_assert_eq!(told(&whole), told(&pieced));
+            prop_assert!(whole.is_err() || check_list(pieces(&body, piece), "testing").is_ok());
+            if serde_json::from_slice::<Value>(&body).is_ok_and(|value| value.is_array()) {
+                prop_assert!(whole.is_ok());
+            }
+            if serde_json::from_slice::<Vec<IgnoredAny>>(&body).is_err() {
+                prop_assert!(whole.is_err());
+            }
+        }
+
+        #[test]
+        fn consul_what_is_known_of_earlier_answers_never_shows_in_a_later_one(
+            answers in any_answers(),
+            piece in 50..5000usize,
+            failing in any::<prop::sample::Index>(),
+        ) {
+            let mut warm = Decoder::new("orders");
+            let failing = failing.index(answers.len());
+            let mut last: Option<Members> = None;
+            for (number, answer) in answers.into_iter().enumerate() {
+                let body = Value::from(answer).to_string();
+                if number == failing {
+                    prop_assert!(decode_in(&mut warm, &body.as_bytes()[..body.len() - 1], piece).is_err());
+                }
+                let fresh = members(body.as_bytes(), "orders");
+                let known = decode_in(&mut warm, body.as_bytes(), piece);
+                prop_assert_eq!(told(&fresh), told(&known));
+                let known = known.unwrap().0;
+                for node in last.iter().flat_map(Members::iter) {
+                    let present = known.get(node.id()).filter(|present| *present == node);
+                    prop_assert!(present.is_none_or(|present| Arc::ptr_eq(present, node)));
+                }
+                last = Some(known);
+            }
         }
 
         #[test]

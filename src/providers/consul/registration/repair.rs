@@ -51,7 +51,7 @@ pub(super) enum Loss {
 pub(super) struct Repair {
     /// When to register, and what for; `None`: nothing is known to be lost.
     due: Option<(Timestamp, Option<Loss>)>,
-    /// Repairs in a row, each within [`CALM`] of the one before.
+    /// Repairs in a row, each within [`CALM`] of the one before, since the watch last showed the node anew.
     in_a_row: u32,
     /// When the last registration succeeded.
     registered: Option<Timestamp>,
@@ -77,8 +77,8 @@ impl Repair {
 
     /// A loss was found.
     pub(super) fn lost(&mut self, loss: Loss, now: Timestamp) {
-        if self.due.is_some() {
-            // Known already; what follows takes care of this too.
+        if matches!(self.due, Some((_, known)) if known != Some(Loss::Unseen) || loss == Loss::Unseen) {
+            // Known already; what follows takes care of this too. Only a slow repair for the watch's sake gives way.
             return;
         }
         let last = self.registered.unwrap_or_default();
@@ -89,6 +89,14 @@ impl Repair {
         let due = now.max(last + pause(self.in_a_row, loss));
         self.due = Some((due, Some(loss)));
         self.in_a_row = self.in_a_row.saturating_add(1);
+    }
+
+    /// The watch shows the node again: the repairs had their effect, and one that is still due for its sake is not needed.
+    pub(super) fn seen(&mut self) {
+        self.in_a_row = 0;
+        if matches!(self.due, Some((_, Some(Loss::Unseen)))) {
+            self.due = None;
+        }
     }
 
     /// The node was registered.
@@ -183,6 +191,25 @@ mod tests {
     }
 
     #[test]
+    fn consul_point_19_a_repair_that_had_its_effect_does_not_slow_the_next_one_down() {
+        let mut repair = registered();
+        for round in 0..10 {
+            let now = at(100_000 + 2_000 * round);
+            repair.lost(Loss::Unseen, now);
+            assert_eq!(repair.step(now), Some(Step::Register), "round {round}");
+            repair.registered(now);
+            // An answer from before the registration took effect; then the one with it.
+            repair.lost(Loss::Unseen, now);
+            repair.seen();
+            assert_eq!(repair.due(), None);
+        }
+        // What the agent lost is not mended by what the watch still shows.
+        repair.lost(Loss::Agent, at(200_000));
+        repair.seen();
+        assert_eq!(repair.step(at(200_000)), Some(Step::Register));
+    }
+
+    #[test]
     fn consul_point_19_what_the_watch_saw_before_the_registration_took_effect_does_not_undo_the_pause() {
         let mut repair = registered();
         repair.lost(Loss::Unseen, at(1));
@@ -193,6 +220,21 @@ mod tests {
         // A second report changes nothing.
         repair.lost(Loss::Unseen, at(4));
         assert_eq!(repair.due(), Some(at(502)));
+    }
+
+    #[test]
+    fn consul_point_18_a_loss_at_the_agent_does_not_wait_for_a_slow_repair_of_what_the_watch_does_not_show() {
+        let mut repair = registered();
+        let mut now = at(100_000);
+        for _ in 0..8 {
+            repair.lost(Loss::Unseen, now);
+            now = repair.due().unwrap();
+            repair.registered(now);
+        }
+        repair.lost(Loss::Unseen, now);
+        assert_eq!(repair.due().unwrap().since(now), Duration::from_secs(30));
+        repair.lost(Loss::Agent, now);
+        assert!(repair.due().unwrap().since(now) <= Duration::from_secs(2));
     }
 
     #[test]

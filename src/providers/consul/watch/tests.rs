@@ -25,6 +25,7 @@ struct Sim {
     aborts: usize,
     /// How often an absence was told to the registration.
     absences: usize,
+    presences: usize,
 }
 
 fn settings() -> Settings {
@@ -73,6 +74,7 @@ impl Sim {
             probes: 0,
             aborts: 0,
             absences: 0,
+            presences: 0,
         };
         sim.drain();
         sim
@@ -107,6 +109,7 @@ impl Sim {
                     self.aborts += 1;
                 }
                 Output::Absent => self.absences += 1,
+                Output::Present => self.presences += 1,
                 Output::Event(event) => self.events.push(event),
             }
         }

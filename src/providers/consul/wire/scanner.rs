@@ -9,7 +9,7 @@ use super::nesting::{Nesting, TooDeep};
 /// How deep lists and maps may nest, the outermost list included: as deep as readers of JSON commonly go.
 pub(super) const MAX_DEPTH: usize = 128;
 /// How large the buffer is at first.
-const FIRST: usize = 128 * 1024;
+const FIRST: usize = 32 * 1024;
 
 /// What is no JSON list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

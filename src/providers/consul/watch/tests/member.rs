@@ -119,13 +119,14 @@ fn consul_point_10_an_answer_without_the_registered_node_is_held_told_at_once_an
 #[test]
 fn consul_point_19_a_node_that_was_repaired_ends_the_doubt_and_its_next_absence_is_doubted_anew() {
     let mut sim = registered(&["a", "me"]);
-    for index in [101, 111] {
+    for (rounds, index) in [(1, 101), (2, 111)] {
         sim.answer(index, &["a"]);
         sim.settle();
         sim.pass(Duration::from_secs(2), index);
         assert!(sim.told().iter().all(|event| event == "doubtful doubtful-answer"));
         sim.answer(index + 1, &["a", "me"]);
         assert_eq!(sim.told(), ["heartbeat true"], "nobody left");
+        assert_eq!((sim.absences, sim.presences), (rounds, rounds), "the registration learns of both");
         sim.settle();
     }
     sim.answer(121, &["a"]);

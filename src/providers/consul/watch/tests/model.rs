@@ -300,6 +300,7 @@ impl World {
                 }
                 Output::AbortWatch => self.watch = None,
                 Output::Absent => self.absences += 1,
+                Output::Present => {}
                 Output::Event(event) => self.take(event),
             }
         }
