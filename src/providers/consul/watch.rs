@@ -10,8 +10,7 @@
 //! - An answer of an ordinary index is believed, in client mode also an empty one.
 //! - An answer of a lower index, one that lacks members at the same index, or an empty one of index 1, is not. Nor is the
 //!   first one after an outage if it lacks members and the others did not keep their entries ([`Lineage`]): the server may
-//!   have lost its state and grown past our index meanwhile. Nor is one that lacks members and shows another who had to
-//!   register again: a state was restored, and the first who found it raised the index. The server is asked again, without an index and with proof that
+//!   have lost its state and grown past our index meanwhile. The server is asked again, without an index and with proof that
 //!   the leader leads. If the answer then lacks members that were there before, or is still empty with index 1, it is held
 //!   until the repair grace is over, asked for once more, and only then believed. An agent that lost its state answers
 //!   like that until the members find the loss and register again: those that do within the grace never left. An error on
@@ -360,9 +359,6 @@ impl Machine {
             self.roll_back(now, detail);
         } else if !self.unsettled && self.unproven && self.began_anew(&answer) {
             let detail = "members are gone after an outage, and the others have new entries";
-            self.roll_back(now, detail.to_owned());
-        } else if !self.unsettled && answer.lineage.is_renewed() && self.missing(&answer.members) > 0 {
-            let detail = "members are gone, and one that is there had to register again";
             self.roll_back(now, detail.to_owned());
         } else if matches!(self.doubt, Doubt::None) && is_faint(&answer) {
             self.doubt = Doubt::Confirming;
