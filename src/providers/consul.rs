@@ -64,8 +64,7 @@ use crate::topology::ClusterNode;
 ///
 /// A member is an instance that has at least one check and only passing ones, those of its node included. Its node id
 /// is `Meta.id`, or `<service>@<address>:<port>`; its incarnation `Meta.incarnation`, or 0; its kinds are the tags; its
-/// metadata is what else `Meta` holds. Unusable instances, and any of more than
-/// 1 MiB, are left out and counted.
+/// metadata is what else `Meta` holds. Unusable instances, and any of more than 1 MiB, are left out and counted.
 ///
 /// | parameter | default | range | meaning |
 /// |---|---|---|---|

@@ -60,6 +60,7 @@ impl ConsulStream {
             max_stale: config.max_stale,
             repair_grace: config.repair_grace,
             probe_interval: config.probe_interval,
+            ttl: config.ttl,
         };
         let known = memory.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let seed = RandomState::new().hash_one(id.as_str());

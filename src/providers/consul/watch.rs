@@ -10,12 +10,14 @@
 //! - An answer of an ordinary index is believed, in client mode also an empty one.
 //! - An answer of a lower index, one that lacks members at the same index, or an empty one of index 1, is not. Nor is the
 //!   first one after an outage if it lacks members and the others did not keep their entries ([`Lineage`]): the server may
-//!   have lost its state and grown past our index meanwhile. The server is asked again, without an index and with proof that
+//!   have lost its state and grown past our index meanwhile. Nor is one that lacks members after a wait that was broken off
+//!   without news, which is all that is seen of a backup that was restored. The server is asked again, without an index and with proof that
 //!   the leader leads. If the answer then lacks members that were there before, or is still empty with index 1, it is held
 //!   until the repair grace is over, asked for once more, and only then believed. An agent that lost its state answers
 //!   like that until the members find the loss and register again: those that do within the grace never left. An error on
 //!   either connection, or a standstill of the whole process, starts the grace anew, since nothing has been seen to hold
 //!   meanwhile.
+//! - After an [outage] of a TTL or more, whoever is missing is held for another TTL: checks turned critical meanwhile.
 //! - An empty answer of index 1 never ends a set that has members: a server that knows nothing yet gives it, and one to
 //!   whom a revoked token is shown.
 //! - In member mode no empty answer is believed at all: a token without rights is shown one, with an ordinary index. Once
@@ -34,13 +36,15 @@
 
 mod bucket;
 mod doubt;
+mod outage;
 mod probe;
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use self::bucket::{Bucket, TOKEN};
-use self::doubt::{Doubt, Why};
+use self::doubt::{Continuity, Doubt, Why};
+use self::outage::Outage;
 use self::probe::Probe;
 use super::lineage::Lineage;
 use super::mark::Mark;
@@ -69,6 +73,8 @@ pub(super) struct Settings {
     pub(super) max_stale: Duration,
     pub(super) repair_grace: Duration,
     pub(super) probe_interval: Duration,
+    /// That of the members' checks.
+    pub(super) ttl: Duration,
 }
 
 /// What outlives a stream, so that a new one does not take the loss of the backend's state for news.
@@ -161,8 +167,8 @@ pub(super) struct Machine {
     lineage: Lineage,
     /// Whether this stream has reported its members.
     reported: bool,
-    /// Whether the server may have lost its state since the members were believed.
-    unproven: bool,
+    continuity: Continuity,
+    outage: Outage,
     /// Whether the last answer lacked the local node, as the registration has been told.
     absence_told: bool,
     /// Whether what is believed lacks the local node although that is registered.
@@ -198,13 +204,14 @@ impl Machine {
         let mut machine = Self {
             settings,
             local,
+            outage: Outage::none(settings.ttl, now),
             absence_told: false,
             standing: Standing::Client,
             jitter,
             outputs: VecDeque::new(),
             index: memory.index,
             ask: None,
-            unproven: memory.members.is_some(),
+            continuity: if memory.members.is_some() { Continuity::Outage } else { Continuity::Seen },
             believed: memory.members,
             lineage: memory.lineage,
             reported: false,
@@ -234,7 +241,7 @@ impl Machine {
     pub(super) fn memory(&self) -> Memory {
         Memory {
             index: self.index,
-            unsettled: self.unsettled,
+            unsettled: self.unsettled || self.continuity == Continuity::Replaced,
             members: self.believed.clone(),
             lineage: self.lineage.clone(),
         }
@@ -333,7 +340,8 @@ impl Machine {
         if self.lacks_local(&answer.members) {
             self.absence_told = true;
             self.outputs.push_back(Output::Absent);
-        } else if std::mem::take(&mut self.absence_told) {
+        } else if std::mem::take(&mut self.absence_told) && self.standing == Standing::Registered {
+            self.outage.shaken(now);
             self.outputs.push_back(Output::Present);
         }
         let Mark { index, stale, .. } = answer.mark;
@@ -349,6 +357,7 @@ impl Machine {
             return self.ask_anew(now);
         }
         self.backoff.reset();
+        self.outage.heard(now);
         let fruitless = now.since(asked.since) < TOKEN && (asked.index.is_some() || asked_leader);
         if regressed {
             let detail = format!("the index went back from {} to {}", self.index, index.unwrap_or_default());
@@ -357,8 +366,11 @@ impl Machine {
             // One timeline has one content for each index: another has grown to the same one.
             let detail = format!("members are gone although the index is still {}", self.index);
             self.roll_back(now, detail);
-        } else if !self.unsettled && self.unproven && self.began_anew(&answer) {
-            let detail = "members are gone after an outage, and the others have new entries";
+        } else if !self.unsettled && self.may_have_lost(&answer) {
+            let detail = match self.continuity {
+                Continuity::Replaced => "members are gone after a wait that was broken off without news",
+                _ => "members are gone after an outage, and the others have new entries",
+            };
             self.roll_back(now, detail.to_owned());
         } else if matches!(self.doubt, Doubt::None) && is_faint(&answer) {
             self.doubt = Doubt::Confirming;
@@ -366,11 +378,15 @@ impl Machine {
             self.doubt_it(now, doubtful(ErrorCode::DoubtfulAnswer, "no members, with index 1: asked again"));
         } else {
             self.adopt(&answer);
-            let news = match self.why(&answer) {
+            let news = match self.why(now, &answer) {
                 Some(why) => self.hold(now, asked, answer, why),
                 None => self.believe(now, answer),
             };
-            self.schedule_probe(now, asked, index);
+            let broken_off = asked.index.is_some() && asked.index == index && now < asked.until;
+            if broken_off {
+                self.continuity = Continuity::Replaced;
+            }
+            self.schedule_probe(now, asked, broken_off);
             self.bucket.adapt(news || !fruitless);
             if !matches!(self.watch, Watch::Due(_)) {
                 self.watch = Watch::Due(self.bucket.next(now));
@@ -384,7 +400,7 @@ impl Machine {
     }
 
     /// Why the answer is not believed at once.
-    fn why(&self, answer: &WatchAnswer) -> Option<Why> {
+    fn why(&self, now: Timestamp, answer: &WatchAnswer) -> Option<Why> {
         let members = &answer.members;
         if members.is_empty() && matches!(self.standing, Standing::Joining | Standing::Registered) {
             return Some(Why::Nobody);
@@ -395,7 +411,12 @@ impl Machine {
         }
         match self.lost(members) {
             0 if self.lacks_local(members) && !self.absence_believed => Some(Why::Absent),
-            0 => None,
+            0 => {
+                let until = self.outage.unsteady(now)?;
+                Some(self.missing(members))
+                    .filter(|missing| *missing > 0)
+                    .map(|missing| Why::Unsteady { missing, until })
+            }
             lost => Some(Why::Lost(lost)),
         }
     }
@@ -415,12 +436,16 @@ impl Machine {
         self.ask = Some(index.unwrap_or(1).max(1));
     }
 
-    /// Whether the answer lacks members, and the others have not kept their entries. A server that names no entries'
-    /// indexes shows nothing; where nobody is left, nobody proves anything.
-    fn began_anew(&self, answer: &WatchAnswer) -> bool {
+    /// Whether the answer lacks members that the server may have lost. A server that names no entries' indexes shows
+    /// nothing; where nobody is left, nobody proves anything.
+    fn may_have_lost(&self, answer: &WatchAnswer) -> bool {
         let told = answer.members.is_empty() || !answer.lineage.is_empty();
-        let another = told && !self.lineage.is_empty() && !answer.lineage.continues(&self.lineage);
-        another && self.missing(&answer.members) > 0
+        let proven = match self.continuity {
+            Continuity::Seen => true,
+            Continuity::Outage => !told || self.lineage.is_empty() || answer.lineage.continues(&self.lineage),
+            Continuity::Replaced => false,
+        };
+        !proven && self.missing(&answer.members) > 0
     }
 
     /// The answer, or the probe, is of another timeline than ours: everything is asked anew. An index that reaches ours
@@ -457,13 +482,15 @@ impl Machine {
                 if asked.since >= until {
                     return self.believe(now, answer);
                 }
-                Some(until)
+                Some(why.limit(until))
             }
-            _ => Some(now + self.settings.repair_grace),
+            _ => Some(why.limit(now + self.settings.repair_grace)),
         };
         self.doubt = if why.is_endless() { Doubt::Waiting } else { Doubt::Holding { until, absent } };
         // Whatever hides the local node may have lost others, too.
-        self.unproven |= absent || why == Why::Nobody;
+        if absent || why == Why::Nobody {
+            self.doubt_continuity();
+        }
         if is_faint(&answer) {
             let recheck = now + RECHECK;
             self.ask_anew(now);
@@ -479,7 +506,7 @@ impl Machine {
         self.unsettled = false;
         self.reason = None;
         self.behind_grace = probe::BEHIND_GRACE;
-        self.unproven = false;
+        self.continuity = Continuity::Seen;
         self.lineage = answer.lineage;
         self.absence_believed = self.lacks_local(&answer.members);
         if self.reported && self.believed.as_ref() == Some(&answer.members) {
@@ -513,9 +540,16 @@ impl Machine {
 
     /// Nothing has been seen for a while: what is held may have changed, and the server may have lost its state.
     fn interrupted(&mut self) {
-        self.unproven = self.believed.is_some();
+        self.outage.trouble();
+        self.doubt_continuity();
         if let Doubt::Holding { until, .. } = &mut self.doubt {
             *until = None;
+        }
+    }
+
+    fn doubt_continuity(&mut self) {
+        if self.continuity == Continuity::Seen {
+            self.continuity = Continuity::Outage;
         }
     }
 

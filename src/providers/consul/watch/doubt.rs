@@ -17,6 +17,9 @@ pub(super) enum Why {
     Blank,
     /// So many members are gone since the timeline broke.
     Lost(usize),
+    /// So many members are missing right after an outage that kept all heartbeats from the server; they may be back by
+    /// then.
+    Unsteady { missing: usize, until: Timestamp },
     /// The local node is registered, and not among the members.
     Absent,
 }
@@ -25,6 +28,14 @@ impl Why {
     /// Whether it is never believed, for as long as it stays so.
     pub(super) fn is_endless(self) -> bool {
         matches!(self, Why::Nobody | Why::Forgetful)
+    }
+
+    /// Until when an answer is held that would be held until then.
+    pub(super) fn limit(self, until: Timestamp) -> Timestamp {
+        match self {
+            Why::Unsteady { until: back, .. } => until.min(back),
+            _ => until,
+        }
     }
 
     pub(super) fn reason(self) -> ProvisioningError {
@@ -36,10 +47,25 @@ impl Why {
                 format!("{lost} members are gone since the index went back or began anew: held until it has lasted")
                     .into()
             }
+            Why::Unsteady { missing, .. } => {
+                format!("{missing} members are missing right after an outage: held until they had time to come back")
+                    .into()
+            }
             Why::Absent => "the local node is registered, but not among the members: held until it has lasted".into(),
         };
         doubtful(ErrorCode::DoubtfulAnswer, detail)
     }
+}
+
+/// Whether the server may have lost members unseen since they were believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Continuity {
+    Seen,
+    /// There was an outage: entries that were kept prove that nothing was lost.
+    Outage,
+    /// A wait was broken off without news, as it is when the server's state is replaced by a backup. It is one of the same
+    /// history, so that nothing proves what it lacks to have left; the index goes on from where it was.
+    Replaced,
 }
 
 /// Whether there is a doubt.

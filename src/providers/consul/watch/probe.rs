@@ -42,12 +42,11 @@ impl Machine {
         self.outputs.push_back(Output::Probe { consistency });
     }
 
-    /// The watch was answered, and what a probe would show is known; unless the server broke the wait off without any
-    /// news. It does so when its state is replaced by a backup, and answers with what it had before.
-    pub(super) fn schedule_probe(&mut self, now: Timestamp, asked: Asked, index: Option<u64>) {
+    /// The watch was answered, and what a probe would show is known; unless the wait was broken off without news.
+    pub(super) fn schedule_probe(&mut self, now: Timestamp, asked: Asked, broken_off: bool) {
         let next = match asked.index {
             None => return,
-            Some(_) if asked.index == index && now < asked.until => now,
+            Some(_) if broken_off => now,
             Some(_) if matches!(self.doubt, Doubt::None) => self.next_probe(now),
             Some(_) => return,
         };
@@ -116,6 +115,7 @@ impl Machine {
             self.probe_leader = true;
             return self.alive(now, false);
         }
+        self.outage.heard(now);
         if index < self.index {
             let detail = format!("the index went back from {} to {index}, as a probe shows", self.index);
             return self.roll_back(now, detail);
@@ -132,6 +132,9 @@ impl Machine {
     }
 
     fn judge_probe(&mut self, now: Timestamp, mark: Mark, sent: u64, asked_leader: bool) {
+        if self.is_fresh(&mark) {
+            self.outage.heard(now);
+        }
         if let Doubt::Holding { until: until @ None, .. } = &mut self.doubt {
             *until = Some(now + self.settings.repair_grace);
         }

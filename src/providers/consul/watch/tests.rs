@@ -35,6 +35,7 @@ fn settings() -> Settings {
         max_stale: Duration::from_secs(10),
         repair_grace: GRACE,
         probe_interval: Duration::from_secs(6),
+        ttl: Duration::from_secs(3),
     }
 }
 

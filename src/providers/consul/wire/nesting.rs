@@ -1,8 +1,8 @@
 //! Finds where a JSON list, map or text ends, however its bytes are cut into pieces.
 //!
 //! Looks at 64 bytes at once: which of them are quotes, and which open or close something, as one bit each, so that the
-//! work does not hang on what the text is like. Only blocks with a backslash are walked byte by byte. Whether what opens
-//! and closes belongs together is not looked at.
+//! work hardly hangs on what the text is like. Whether what opens and closes belongs together is not looked at, nor where
+//! a backslash is: the byte behind it opens and closes nothing, in a text or not.
 
 /// How many bytes are looked at in one go; a mask has a bit for each.
 const BLOCK: usize = 64;
@@ -42,14 +42,7 @@ impl Nesting {
         let (blocks, rest) = bytes.as_chunks::<BLOCK>();
         let mut seen = 0;
         for block in blocks {
-            let end = match self.depth > 0 && !self.escaped {
-                true => self.in_block(block, deepest),
-                false => None,
-            };
-            let end = match end {
-                Some(end) => end,
-                None => self.by_bytes(block, deepest),
-            };
+            let end = if self.depth > 0 { self.in_block(block, deepest) } else { self.by_bytes(block, deepest) };
             match end {
                 Ok(None) => seen += BLOCK,
                 Ok(Some(end)) => return Ok(Some(seen + end)),
@@ -62,17 +55,19 @@ impl Nesting {
         }
     }
 
-    /// The same for a block at once; `None`, having changed nothing, if it has to be walked.
-    fn in_block(&mut self, block: &[u8; BLOCK], deepest: usize) -> Option<Result<Option<usize>, TooDeep>> {
-        let found = Found::of(block)?;
+    /// The same for a block at once, in a list or map.
+    fn in_block(&mut self, block: &[u8; BLOCK], deepest: usize) -> Result<Option<usize>, TooDeep> {
+        let found = Found::in_block(block);
+        let escaped = self.escaped_by(found.backslashes);
         // Whether each byte is within a text, its opening quote included.
-        let texts = parity(found.quotes) ^ if self.in_text { u64::MAX } else { 0 };
+        let texts = parity(found.quotes & !escaped) ^ if self.in_text { u64::MAX } else { 0 };
         self.in_text = texts >> (BLOCK - 1) == 1;
-        let (opening, closing) = (found.opening & !texts, found.closing & !texts);
+        let plain = !(texts | escaped);
+        let (opening, closing) = (found.opening & plain, found.closing & plain);
         let (opened, closed) = (opening.count_ones() as usize, closing.count_ones() as usize);
         if closed < self.depth && self.depth + opened <= deepest {
             self.depth = self.depth + opened - closed;
-            return Some(Ok(None));
+            return Ok(None);
         }
         let mut left = opening | closing;
         while left != 0 {
@@ -81,16 +76,33 @@ impl Nesting {
             if opening >> place & 1 == 1 {
                 self.depth += 1;
                 if self.depth > deepest {
-                    return Some(Err(TooDeep(place)));
+                    return Err(TooDeep(place));
                 }
             } else {
                 self.depth -= 1;
                 if self.depth == 0 {
-                    return Some(Ok(Some(place + 1)));
+                    return Ok(Some(place + 1));
                 }
             }
         }
-        Some(Ok(None))
+        Ok(None)
+    }
+
+    /// Which bytes of a block with these backslashes are behind one that counts.
+    fn escaped_by(&mut self, backslashes: u64) -> u64 {
+        if backslashes == 0 && !self.escaped {
+            return 0;
+        }
+        let mut escaped = u64::from(self.escaped);
+        let mut left = backslashes & !escaped;
+        self.escaped = false;
+        while left != 0 {
+            let first = left & left.wrapping_neg();
+            self.escaped = first == 1 << (BLOCK - 1);
+            escaped |= first << 1;
+            left &= !(first | first << 1);
+        }
+        escaped
     }
 
     fn by_bytes(&mut self, bytes: &[u8], deepest: usize) -> Result<Option<usize>, TooDeep> {
@@ -100,7 +112,10 @@ impl Nesting {
                 continue;
             }
             match (self.in_text, byte) {
-                (true, b'\\') => self.escaped = true,
+                (_, b'\\') => {
+                    self.escaped = true;
+                    continue;
+                }
                 (true, b'"') => self.in_text = false,
                 (true, _) => continue,
                 (false, b'"') => {
@@ -129,17 +144,21 @@ struct Found {
     quotes: u64,
     opening: u64,
     closing: u64,
+    backslashes: u64,
 }
 
 impl Found {
-    /// What is in the block, unless there is a backslash.
-    fn of(block: &[u8; BLOCK]) -> Option<Self> {
-        if block.iter().fold(false, |any, byte| any | (*byte == b'\\')) {
-            return None;
-        }
+    fn in_block(block: &[u8; BLOCK]) -> Self {
+        // Most blocks have none, which is cheaper to see than where they are.
+        let any = block.iter().fold(false, |any, byte| any | (*byte == b'\\'));
         // Brackets and braces differ in one bit only.
         let folded = block.map(|byte| byte | 0x20);
-        Some(Self { quotes: places(block, b'"'), opening: places(&folded, b'{'), closing: places(&folded, b'}') })
+        Self {
+            quotes: places(block, b'"'),
+            opening: places(&folded, b'{'),
+            closing: places(&folded, b'}'),
+            backslashes: if any { places(block, b'\\') } else { 0 },
+        }
     }
 }
 
@@ -175,12 +194,9 @@ mod tests {
                 block[place] = wanted;
             }
             let mask = 1 | 1 << 7 | 1 << 8 | 1 << 31 | 1 << 63;
-            let Some(found) = Found::of(&block) else {
-                assert_eq!(wanted, b'\\');
-                continue;
-            };
+            let found = Found::in_block(&block);
             let expected = |kinds: &[u8]| if kinds.contains(&wanted) { mask } else { 0 };
-            assert_eq!(found.quotes, expected(b"\""), "{wanted}");
+            assert_eq!((found.quotes, found.backslashes), (expected(b"\""), expected(b"\\")), "{wanted}");
             assert_eq!((found.opening, found.closing), (expected(b"[{"), expected(b"]}")), "{wanted}");
         }
         assert_eq!(parity(0b1001_0010), !0 << 7 | 0b1110);

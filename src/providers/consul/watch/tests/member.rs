@@ -153,8 +153,31 @@ fn consul_point_10_while_joining_an_answer_without_the_node_is_ordinary_and_nobo
     sim.answer(102, &["a"]);
     assert_eq!((sim.told(), sim.absences), (vec!["doubtful doubtful-answer".to_owned()], 1));
     sim.settle();
-    sim.answer(103, &["a", "me"]);
-    assert_eq!(sim.told(), [snapshot(&["a", "me"])]);
+    sim.answer(103, &["a", "b", "me"]);
+    assert_eq!(sim.told(), [snapshot(&["a", "b", "me"])]);
+}
+
+#[test]
+fn consul_point_7_whatever_hid_the_local_node_may_have_hidden_others_which_have_a_ttl_to_come_back() {
+    for back in [true, false] {
+        let mut sim = registered(&["a", "b", "me"]);
+        sim.answer(101, &["b"]);
+        sim.settle();
+        sim.answer(102, &["b", "me"]);
+        assert_eq!(sim.told(), vec!["doubtful doubtful-answer"; 2]);
+        assert_eq!((sim.absences, sim.presences), (1, 1));
+        let start = sim.now;
+        if back {
+            sim.settle();
+            sim.pass(Duration::from_secs(1), 102);
+            sim.told();
+            sim.answer(103, &["a", "b", "me"]);
+            assert_eq!(sim.told(), ["heartbeat true"], "it never left");
+        } else {
+            until_believed(&mut sim, 102, &["b", "me"]);
+            assert_eq!(sim.now.since(start), Duration::from_secs(3));
+        }
+    }
 }
 
 #[test]

@@ -219,7 +219,9 @@ impl World {
                 self.answer_watch();
                 (self.entries, self.changed) = self.backup.clone();
                 self.entries.retain(|id, _| self.alive.contains(id));
-                self.index = self.changed;
+                if self.roll(2) == 0 {
+                    self.index = self.changed;
+                }
                 self.repair(0);
             }
             8 if self.member && !self.denied => {

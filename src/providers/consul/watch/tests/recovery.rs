@@ -209,3 +209,64 @@ fn consul_point_7_a_thousand_watchers_come_back_after_a_change_of_leader_without
     assert_eq!(by_tenth[..10].iter().sum::<usize>(), 0);
     assert!(by_tenth.iter().all(|count| *count < 150), "{by_tenth:?}");
 }
+
+/// A member that settled on these, and whose server did not answer for so long; it has answered a probe since.
+fn after_outage(ids: &[&str], seconds: u64) -> Sim {
+    let mut sim = Sim::settled(ids, 100);
+    let start = sim.now;
+    sim.fail();
+    while sim.now.since(start) < Duration::from_secs(seconds) {
+        sim.recover(Err(error(ErrorCode::Timeout)));
+    }
+    sim.recover(Ok(mark(100)));
+    sim.told();
+    sim
+}
+
+#[test]
+fn consul_point_7_after_an_outage_of_a_ttl_whoever_is_critical_has_a_ttl_to_come_back() {
+    let mut sim = after_outage(&["a", "b", "c"], 10);
+    // The agent is back, and lets the checks turn critical one after the other.
+    sim.answer(101, &["b", "c"]);
+    sim.settle();
+    sim.answer(102, &["c"]);
+    sim.settle();
+    assert!(sim.told().iter().all(|event| event == "doubtful doubtful-answer"));
+    sim.answer(103, &["a", "b", "c"]);
+    assert_eq!(sim.told(), ["heartbeat true"], "nobody left");
+    sim.settle();
+    sim.pass(Duration::from_secs(4), 103);
+    sim.told();
+    sim.answer(104, &["a", "b"]);
+    assert_eq!(sim.told(), [snapshot(&["a", "b"])], "later a departure is one");
+}
+
+#[test]
+fn consul_point_7_who_left_during_an_outage_is_gone_a_ttl_later() {
+    let mut sim = after_outage(&["a", "b"], 10);
+    let start = sim.now;
+    sim.answer(101, &["a"]);
+    assert_eq!(sim.told(), ["doubtful doubtful-answer"]);
+    loop {
+        assert!(sim.now.since(start) < Duration::from_secs(5), "never believed");
+        match (sim.watch, sim.probe) {
+            (Some((_, None, _)), _) => sim.answer(101, &["a"]),
+            (_, Some(_)) => sim.end_probe(Ok(mark(101))),
+            _ => sim.tick(),
+        }
+        if sim.told().contains(&snapshot(&["a"])) {
+            break;
+        }
+    }
+    assert!(sim.now.since(start) >= Duration::from_secs(2));
+}
+
+#[test]
+fn consul_point_7_an_outage_too_short_for_a_check_to_turn_critical_holds_nothing() {
+    let mut sim = Sim::settled(&["a", "b"], 100);
+    sim.fail();
+    sim.recover(Ok(mark(100)));
+    sim.told();
+    sim.answer(101, &["a"]);
+    assert_eq!(sim.told(), [snapshot(&["a"])]);
+}

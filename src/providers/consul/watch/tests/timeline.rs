@@ -102,6 +102,29 @@ fn consul_point_8_a_probe_that_fails_and_a_new_stream_are_an_outage_too() {
 }
 
 #[test]
+fn consul_point_8_a_backup_that_is_restored_loses_nobody_although_the_index_goes_on() {
+    let mut sim = Sim::new();
+    sim.answer_of(100, BEFORE);
+    sim.settle();
+    sim.pass(Duration::from_secs(10), 100);
+    sim.told();
+    // All that is seen of it: the wait is broken off, with what there was. Then one registers again, at a higher index.
+    sim.answer_of(100, BEFORE);
+    sim.settle();
+    sim.answer_of(104, &BEFORE[..1]);
+    sim.settle();
+    assert_eq!(sim.told(), ["heartbeat true", "doubtful index-rollback"]);
+    sim.answer_of(104, &BEFORE[..1]);
+    sim.settle();
+    assert_eq!(sim.told(), ["doubtful doubtful-answer"]);
+    sim.answer_of(105, &[("a", 20), ("b", 105)]);
+    assert_eq!(sim.told(), ["heartbeat true"]);
+    sim.settle();
+    sim.answer_of(106, &[("b", 105)]);
+    assert_eq!(sim.told(), [snapshot(&["b"])]);
+}
+
+#[test]
 fn consul_a_suspended_process_believes_nothing_that_it_has_not_seen_to_hold() {
     const HOUR: Duration = Duration::from_secs(3600);
     // The answer was sent before the suspension, and is read after it.
