@@ -2,7 +2,9 @@
 //!
 //! An entry keeps the index at which it was created for as long as it is there. A server that has lost its state gives
 //! each entry that registers again a new one, wherever its index has got to meanwhile. So entries that have kept their
-//! own prove that nothing was lost. The oldest entries are compared: those that come are younger than all of them.
+//! own prove that nothing was lost. The oldest entries are compared: those that come are younger than all of them. And a
+//! member that is there in the same life with another entry than in the answer before had to register again: then others
+//! may have to, too.
 
 use crate::topology::NodeId;
 
@@ -14,6 +16,7 @@ const SAMPLE: usize = 16;
 pub(super) struct Lineage {
     /// Sorted by index and id.
     oldest: Vec<(u64, NodeId)>,
+    renewed: bool,
 }
 
 impl Lineage {
@@ -27,6 +30,16 @@ impl Lineage {
             self.oldest.truncate(SAMPLE - 1);
             self.oldest.insert(place, (create_index, id.clone()));
         }
+    }
+
+    /// Tells whether a member registered again since the answer before, in the same life.
+    pub(super) fn set_renewed(&mut self, renewed: bool) {
+        self.renewed = renewed;
+    }
+
+    /// Whether a member registered again since the answer before, in the same life.
+    pub(super) fn is_renewed(&self) -> bool {
+        self.renewed
     }
 
     /// Whether nothing is known.

@@ -11,8 +11,9 @@
 //! - An answer of a lower index, one that lacks members at the same index, or an empty one of index 1, is not. Nor is the
 //!   first one after an outage if it lacks members and the others did not keep their entries ([`Lineage`]): the server may
 //!   have lost its state and grown past our index meanwhile. Nor is one that lacks members after a wait that was broken off
-//!   without news, which is all that is seen of a backup that was restored. The server is asked again, without an index and with proof that
-//!   the leader leads. If the answer then lacks members that were there before, or is still empty with index 1, it is held
+//!   without news, or that shows another member which had to register again: often that is all that is seen of a backup
+//!   that was restored, since whoever finds it first registers again and raises the index past everyone else's. The server
+//!   is asked again, without an index and with proof that the leader leads. If the answer then lacks members that were there before, or is still empty with index 1, it is held
 //!   until the repair grace is over, asked for once more, and only then believed. An agent that lost its state answers
 //!   like that until the members find the loss and register again: those that do within the grace never left. An error on
 //!   either connection, or a standstill of the whole process, starts the grace anew, since nothing has been seen to hold
@@ -371,6 +372,9 @@ impl Machine {
                 Continuity::Replaced => "members are gone after a wait that was broken off without news",
                 _ => "members are gone after an outage, and the others have new entries",
             };
+            self.roll_back(now, detail.to_owned());
+        } else if !self.unsettled && answer.lineage.is_renewed() && self.missing(&answer.members) > 0 {
+            let detail = "members are gone, and one that is there had to register again";
             self.roll_back(now, detail.to_owned());
         } else if matches!(self.doubt, Doubt::None) && is_faint(&answer) {
             self.doubt = Doubt::Confirming;
