@@ -100,6 +100,33 @@ fn consul_point_19_a_state_restored_from_when_one_had_joined_loses_nobody() {
     restored(&consul, Cast::of(all, &IDS), &before, Duration::from_secs(3));
 }
 
+/// The first that is back is none of the oldest, by which an answer is compared with the one before.
+#[test]
+fn consul_point_19_a_state_restored_under_a_larger_cluster_loses_nobody() {
+    let Some(consul) = Consul::start_with(&kept()) else { return };
+    let before = consul.save_snapshot();
+    let raw: Vec<String> = (0..30).map(|n| format!("a{n:02}")).collect();
+    for id in &raw {
+        consul.register(SERVICE, id, 8000);
+    }
+    let everyone: Vec<&str> = raw.iter().map(String::as_str).chain(IDS).collect();
+    let members = IDS.iter().map(|id| MemberProcess::member(id, &[provider(&consul.url())]));
+    let all = members.chain([MemberProcess::watcher("w", &[provider(&consul.url())])]).collect();
+    let cast = Cast::of(all, &everyone);
+    consul.restore_snapshot(&before);
+    let at = now();
+    for id in raw.iter().rev() {
+        consul.register(SERVICE, id, 8000);
+    }
+    wait_passing(&consul, &everyone, SOON);
+    println!("all registered {:?} after the state was restored", after(at, now()));
+    cast.wait_members(&everyone, SOON);
+    cast.wait_healthy(SOON);
+    println!("all healthy {:?} after the state was restored", after(at, now()));
+    cast.assert_nobody_left();
+    cast.finish();
+}
+
 fn restored(consul: &Consul, mut cast: Cast, state: &[u8], limit: Duration) {
     let (at, index) = (now(), created(consul, "n3"));
     consul.restore_snapshot(state);

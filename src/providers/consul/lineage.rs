@@ -2,9 +2,9 @@
 //!
 //! An entry keeps the index at which it was created for as long as it is there. A server that has lost its state gives
 //! each entry that registers again a new one, wherever its index has got to meanwhile. So entries that have kept their
-//! own prove that nothing was lost. The oldest entries are compared: those that come are younger than all of them. And a
-//! member that is there in the same life with another entry than in the answer before had to register again: then others
-//! may have to, too.
+//! own prove that nothing was lost. The oldest entries are compared: those that come are younger than all of them. And
+//! where a member has a new entry in the same life it had to register again, so that others may have to, too: of the
+//! answer before, the decoder knows all entries, and tells of it here.
 
 use crate::topology::NodeId;
 
@@ -37,7 +37,8 @@ impl Lineage {
         self.renewed = renewed;
     }
 
-    /// Whether a member registered again since the answer before, in the same life.
+    /// What [`set_renewed`](Self::set_renewed) told.
+    #[cfg(test)]
     pub(super) fn is_renewed(&self) -> bool {
         self.renewed
     }
@@ -50,11 +51,21 @@ impl Lineage {
     /// Whether most of the members that are in both have kept their entries. One alone may have been given its former
     /// index by chance, since every history begins with low ones.
     pub(super) fn continues(&self, before: &Lineage) -> bool {
-        let former = |id| before.oldest.iter().find(|(_, other)| other == id).map(|(index, _)| *index);
-        let both = self.oldest.iter().filter_map(|(index, id)| former(id).map(|former| former == *index));
-        let (mut kept, mut renewed) = (0, 0);
-        both.for_each(|same| *(if same { &mut kept } else { &mut renewed }) += 1);
+        let (kept, renewed) = self.compare(before);
         kept > renewed
+    }
+
+    /// Whether a member has another entry than before, or than in the answer before.
+    pub(super) fn renews(&self, before: &Lineage) -> bool {
+        self.renewed || self.compare(before).1 > 0
+    }
+
+    /// How many of those that are in both have kept their entries, and how many have new ones.
+    fn compare(&self, before: &Lineage) -> (usize, usize) {
+        let former = |id| before.oldest.iter().find(|(_, other)| other == id).map(|(index, _)| *index);
+        let both = || self.oldest.iter().filter_map(|(index, id)| former(id).map(|former| former == *index));
+        let kept = both().filter(|same| *same).count();
+        (kept, both().count() - kept)
     }
 }
 
@@ -77,6 +88,8 @@ mod tests {
         assert!(!lineage(&[("a", 20), ("b", 10), ("c", 11)]).continues(&before), "the same indexes, but of others");
         assert!(!lineage(&[("a", 10), ("b", 12)]).continues(&before), "one may be given its former index by chance");
         assert!(!lineage(&[("c", 20)]).continues(&before), "all others");
+        assert!(lineage(&[("a", 10), ("b", 12)]).renews(&before));
+        assert!(!lineage(&[("a", 10), ("c", 12)]).renews(&before));
         assert!(!lineage(&[]).continues(&before) && !before.continues(&lineage(&[])));
     }
 

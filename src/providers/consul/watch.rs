@@ -11,9 +11,10 @@
 //! - An answer of a lower index, one that lacks members at the same index, or an empty one of index 1, is not. Nor is the
 //!   first one after an outage if it lacks members and the others did not keep their entries ([`Lineage`]): the server may
 //!   have lost its state and grown past our index meanwhile. Nor is one that lacks members after a wait that was broken off
-//!   without news, or that shows another member which had to register again: often that is all that is seen of a backup
-//!   that was restored, since whoever finds it first registers again and raises the index past everyone else's. The server
-//!   is asked again, without an index and with proof that the leader leads. If the answer then lacks members that were there before, or is still empty with index 1, it is held
+//!   without news, or together with new entries of members that were never seen to leave: often that is all that is seen
+//!   of a backup that was restored, since whoever finds it first registers again and raises the index past everyone
+//!   else's. The server is asked again, without an index and with proof that the leader leads. If the answer then lacks
+//!   members that were there before, or is still empty with index 1, it is held
 //!   until the repair grace is over, asked for once more, and only then believed. An agent that lost its state answers
 //!   like that until the members find the loss and register again: those that do within the grace never left. An error on
 //!   either connection, or a standstill of the whole process, starts the grace anew, since nothing has been seen to hold
@@ -370,11 +371,9 @@ impl Machine {
         } else if !self.unsettled && self.may_have_lost(&answer) {
             let detail = match self.continuity {
                 Continuity::Replaced => "members are gone after a wait that was broken off without news",
-                _ => "members are gone after an outage, and the others have new entries",
+                Continuity::Outage => "members are gone after an outage, and the others have new entries",
+                Continuity::Seen => "members are gone, and others that were there all the time have new entries",
             };
-            self.roll_back(now, detail.to_owned());
-        } else if !self.unsettled && answer.lineage.is_renewed() && self.missing(&answer.members) > 0 {
-            let detail = "members are gone, and one that is there had to register again";
             self.roll_back(now, detail.to_owned());
         } else if matches!(self.doubt, Doubt::None) && is_faint(&answer) {
             self.doubt = Doubt::Confirming;
@@ -445,7 +444,8 @@ impl Machine {
     fn may_have_lost(&self, answer: &WatchAnswer) -> bool {
         let told = answer.members.is_empty() || !answer.lineage.is_empty();
         let proven = match self.continuity {
-            Continuity::Seen => true,
+            // Nobody was seen to leave, and yet there are new entries.
+            Continuity::Seen => !answer.lineage.renews(&self.lineage),
             Continuity::Outage => !told || self.lineage.is_empty() || answer.lineage.continues(&self.lineage),
             Continuity::Replaced => false,
         };

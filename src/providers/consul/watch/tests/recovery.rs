@@ -270,3 +270,16 @@ fn consul_point_7_an_outage_too_short_for_a_check_to_turn_critical_holds_nothing
     sim.answer(101, &["a"]);
     assert_eq!(sim.told(), [snapshot(&["a"])]);
 }
+
+#[test]
+fn consul_point_11_a_leader_that_was_asked_for_and_failed_to_answer_is_asked_by_the_probe() {
+    let mut sim = Sim::settled(&["a"], 100);
+    sim.answer_with(Mark { known_leader: Some(false), ..mark(100) }, &["a"]);
+    sim.settle();
+    assert_eq!(sim.watch.unwrap().2, Consistency::Consistent);
+    sim.fail();
+    while sim.probe.is_none() {
+        sim.tick();
+    }
+    assert_eq!(sim.probe, Some(Consistency::Consistent));
+}

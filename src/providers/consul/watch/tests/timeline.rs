@@ -150,6 +150,23 @@ fn consul_point_8_a_backup_that_is_restored_loses_nobody_although_the_index_goes
 }
 
 #[test]
+fn consul_point_8_members_gone_while_others_have_new_entries_are_held_without_any_outage() {
+    let mut sim = Sim::new();
+    sim.answer_of(100, &[("a", 20), ("b", 21), ("c", 22)]);
+    sim.settle();
+    sim.told();
+    // A backup was restored while the watch was paced.
+    sim.answer_of(104, &[("a", 20), ("c", 104)]);
+    sim.settle();
+    sim.answer_of(105, &[("a", 20), ("b", 105), ("c", 104)]);
+    assert_eq!(sim.told(), ["doubtful index-rollback", "heartbeat true"]);
+    // A member that restarted is no such sign while nobody is missing.
+    sim.settle();
+    sim.answer_of(106, &[("a", 106), ("b", 105), ("c", 104)]);
+    assert_eq!(sim.told(), ["heartbeat true"]);
+}
+
+#[test]
 fn consul_a_suspended_process_believes_nothing_that_it_has_not_seen_to_hold() {
     const HOUR: Duration = Duration::from_secs(3600);
     // The answer was sent before the suspension, and is read after it.
