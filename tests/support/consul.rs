@@ -21,6 +21,11 @@ pub fn binary() -> Option<String> {
     None
 }
 
+/// How many ports an agent has: HTTP, server, two of gossip, and one that its configuration may name as `{port}`.
+pub const PORTS: usize = 5;
+/// Which of them is that of gossip among servers.
+pub const GOSSIP: usize = 2;
+
 /// How an agent is set up. Every agent is a server.
 #[derive(Clone, Debug, Default)]
 pub struct Setup {
@@ -32,6 +37,8 @@ pub struct Setup {
     pub configuration: String,
     /// The token of the test's own requests.
     pub token: String,
+    /// The [`PORTS`] ports. Default: any that are free.
+    pub ports: Vec<u16>,
 }
 
 /// An agent that runs.
@@ -61,7 +68,7 @@ impl Consul {
     pub fn begin(setup: &Setup) -> Option<Self> {
         let binary = binary()?;
         let folder = tempfile::tempdir().unwrap();
-        let ports = free_ports(5);
+        let ports = if setup.ports.is_empty() { free_ports(PORTS) } else { setup.ports.clone() };
         let child = spawn(&binary, setup, &ports, &folder);
         Some(Self { binary, setup: setup.clone(), ports, child, folder })
     }
@@ -79,11 +86,6 @@ impl Consul {
     /// Its own folder.
     pub fn folder(&self) -> &std::path::Path {
         self.folder.path()
-    }
-
-    /// Where other servers join it.
-    pub fn join_address(&self) -> String {
-        format!("127.0.0.1:{}", self.ports[2])
     }
 
     /// Its address among servers, as the status endpoints name it.

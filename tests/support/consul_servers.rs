@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::consul::{Consul, Setup};
+use crate::consul::{Consul, GOSSIP, PORTS, Setup, free_ports};
 
 /// Servers that elect a leader; all keep their state.
 pub struct Servers {
@@ -13,19 +13,18 @@ pub struct Servers {
 impl Servers {
     /// Starts three and waits until each knows a leader; `None` if there is no binary.
     pub fn start_three() -> Option<Self> {
-        let setup = |join: &[String]| {
-            let join: Vec<String> = join.iter().map(|address| format!("{address:?}")).collect();
-            let configuration = format!(
-                "retry_join = [{}] retry_interval = \"1s\" leave_on_terminate = false \
-                 gossip_lan {{ probe_interval = \"500ms\" probe_timeout = \"250ms\" }}",
-                join.join(",")
-            );
-            Setup { kept: true, servers: 3, configuration, ..Setup::default() }
-        };
-        let mut all: Vec<Consul> = Vec::new();
-        for _ in 0..3 {
-            let join: Vec<String> = all.iter().map(Consul::join_address).collect();
-            all.push(Consul::begin(&setup(&join))?);
+        let ports: Vec<Vec<u16>> = (0..3).map(|_| free_ports(PORTS)).collect();
+        // Each knows all others, whichever of them is there when it comes back.
+        let join: Vec<String> = ports.iter().map(|ports| format!("\"127.0.0.1:{}\"", ports[GOSSIP])).collect();
+        let configuration = format!(
+            "retry_join = [{}] retry_interval = \"1s\" leave_on_terminate = false \
+             gossip_lan {{ probe_interval = \"500ms\" probe_timeout = \"250ms\" }}",
+            join.join(",")
+        );
+        let mut all = Vec::new();
+        for ports in ports {
+            let configuration = configuration.clone();
+            all.push(Consul::begin(&Setup { kept: true, servers: 3, configuration, ports, ..Setup::default() })?);
         }
         for server in &all {
             server.wait_for_leader();

@@ -2,7 +2,9 @@
 //!
 //! An entry keeps the index at which it was created for as long as it is there. A server that has lost its state gives
 //! each entry that registers again a new one, wherever its index has got to meanwhile. So entries that have kept their
-//! own prove that nothing was lost. The oldest entries are compared: those that come are younger than all of them.
+//! own prove that nothing was lost. The oldest entries are compared: those that come are younger than all of them. And
+//! where a member has a new entry in the same life it had to register again, so that others may have to, too: of the
+//! answer before, the decoder knows all entries, and tells of it here.
 
 use crate::topology::NodeId;
 
@@ -14,6 +16,7 @@ const SAMPLE: usize = 16;
 pub(super) struct Lineage {
     /// Sorted by index and id.
     oldest: Vec<(u64, NodeId)>,
+    renewed: bool,
 }
 
 impl Lineage {
@@ -29,6 +32,17 @@ impl Lineage {
         }
     }
 
+    /// Tells whether a member registered again since the answer before, in the same life.
+    pub(super) fn set_renewed(&mut self, renewed: bool) {
+        self.renewed = renewed;
+    }
+
+    /// What [`set_renewed`](Self::set_renewed) told.
+    #[cfg(test)]
+    pub(super) fn is_renewed(&self) -> bool {
+        self.renewed
+    }
+
     /// Whether nothing is known.
     pub(super) fn is_empty(&self) -> bool {
         self.oldest.is_empty()
@@ -41,9 +55,9 @@ impl Lineage {
         kept > renewed
     }
 
-    /// Whether a member that is in both has another entry than before.
+    /// Whether a member has another entry than before, or than in the answer before.
     pub(super) fn renews(&self, before: &Lineage) -> bool {
-        self.compare(before).1 > 0
+        self.renewed || self.compare(before).1 > 0
     }
 
     /// How many of those that are in both have kept their entries, and how many have new ones.

@@ -11,9 +11,10 @@
 //! - An answer of a lower index, one that lacks members at the same index, or an empty one of index 1, is not. Nor is the
 //!   first one after an outage if it lacks members and the others did not keep their entries ([`Lineage`]): the server may
 //!   have lost its state and grown past our index meanwhile. Nor is one that lacks members after a wait that was broken off
-//!   without news, which is all that is seen of a backup that was restored, or together with new entries of members that
-//!   were never seen to leave. The server is asked again, without an index and with proof that
-//!   the leader leads. If the answer then lacks members that were there before, or is still empty with index 1, it is held
+//!   without news, or together with new entries of members that were never seen to leave: often that is all that is seen
+//!   of a backup that was restored, since whoever finds it first registers again and raises the index past everyone
+//!   else's. The server is asked again, without an index and with proof that the leader leads. If the answer then lacks
+//!   members that were there before, or is still empty with index 1, it is held
 //!   until the repair grace is over, asked for once more, and only then believed. An agent that lost its state answers
 //!   like that until the members find the loss and register again: those that do within the grace never left. An error on
 //!   either connection, or a standstill of the whole process, starts the grace anew, since nothing has been seen to hold

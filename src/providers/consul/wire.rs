@@ -86,8 +86,9 @@ impl Decoder {
             })?;
             too_large += usize::from(!found);
         }
-        if let Outcome::Differs(difference) = comparison.finish() {
-            self.last.become_of(difference, believed);
+        match comparison.finish() {
+            Outcome::Same => self.last.lineage.set_renewed(false),
+            Outcome::Differs(difference) => self.last.become_of(difference, believed),
         }
         Ok((self.last.members.clone(), self.last.skipped + too_large))
     }
@@ -134,6 +135,7 @@ impl Last {
     /// Becomes the answer that differs from it so.
     fn become_of(&mut self, difference: Difference, believed: Option<&Members>) {
         let members = self.changed_by(&difference);
+        let renewed = difference.renews(&self.entries);
         self.entries = difference.into_entries(std::mem::take(&mut self.entries));
         let unusable = self.entries.iter().filter(|entry| !entry.is_usable()).count();
         let (members, duplicates) = match members {
@@ -149,6 +151,7 @@ impl Last {
         self.members = known.cloned().unwrap_or(members);
         (self.skipped, self.distinct) = (unusable + duplicates, duplicates == 0);
         self.lineage = Lineage::default();
+        self.lineage.set_renewed(renewed);
         for (node, created) in self.entries.iter().filter_map(|entry| Some((entry.node()?, entry.created()))) {
             self.lineage.add(node.id(), created);
         }
@@ -347,6 +350,39 @@ mod tests {
     }
 
     #[test]
+    fn consul_point_8_a_member_that_registered_again_in_the_same_life_shows() {
+        let created = |id: &str, index: u64, incarnation: &str| {
+            let mut entry = entry(id, "h", 1);
+            entry["Service"]["CreateIndex"] = json!(index);
+            entry["Service"]["Meta"]["incarnation"] = json!(incarnation);
+            entry
+        };
+        let renewed = |second: Value| {
+            let mut decoder = Decoder::new("orders");
+            let first = json!([created("a", 10, "1"), created("b", 11, "1")]).to_string();
+            decode_in(&mut decoder, first.as_bytes(), usize::MAX).unwrap();
+            assert!(!decoder.lineage().is_renewed());
+            decode_in(&mut decoder, second.to_string().as_bytes(), usize::MAX).unwrap();
+            let renewed = decoder.lineage().is_renewed();
+            // It is told of that answer alone.
+            decode_in(&mut decoder, second.to_string().as_bytes(), usize::MAX).unwrap();
+            assert!(!decoder.lineage().is_renewed());
+            renewed
+        };
+        assert!(renewed(json!([created("b", 20, "1")])));
+        assert!(renewed(json!([created("a", 10, "1"), created("b", 20, "1")])));
+        assert!(!renewed(json!([created("b", 11, "1")])), "it kept its entry");
+        assert!(!renewed(json!([created("b", 20, "2")])), "it is another life");
+        assert!(!renewed(json!([created("c", 20, "1")])), "it is new");
+        let mut changed = created("b", 11, "1");
+        changed["Checks"][0]["Output"] = json!("another");
+        assert!(!renewed(json!([changed])), "something else of it changed");
+        let mut silent = created("b", 0, "1");
+        silent["Service"]["Meta"]["zone"] = json!("z");
+        assert!(!renewed(json!([silent])), "the server names no indexes");
+    }
+
+    #[test]
     fn consul_point_8_the_lineage_is_that_of_the_last_good_answer_also_where_entries_are_known() {
         let created = |id: &str, index: Value| {
             let mut entry = entry(id, "h", 1);
@@ -371,7 +407,9 @@ mod tests {
         assert_eq!(*decoder.lineage(), expected(&[("a", 10), ("b", 11)]));
         let again = json!([created("a", json!(20)), created("b", json!(11))]).to_string();
         decode_in(&mut decoder, again.as_bytes(), usize::MAX).unwrap();
-        assert_eq!(*decoder.lineage(), expected(&[("a", 20), ("b", 11)]));
+        let mut renewed = expected(&[("a", 20), ("b", 11)]);
+        renewed.set_renewed(true);
+        assert_eq!(*decoder.lineage(), renewed);
     }
 
     #[test]

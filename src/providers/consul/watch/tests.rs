@@ -136,11 +136,17 @@ impl Sim {
 
     /// An answer that names the indexes at which the entries were created.
     fn answer_of(&mut self, index: u64, entries: &[(&str, u64)]) {
+        self.answer_renewing(index, entries, false);
+    }
+
+    /// The same, some of whose members may have registered again since the answer before.
+    fn answer_renewing(&mut self, index: u64, entries: &[(&str, u64)], renewed: bool) {
         let ids: Vec<_> = entries.iter().map(|(id, _)| *id).collect();
         let mut lineage = Lineage::default();
         for (id, created) in entries {
             lineage.add(&NodeId::new(*id).unwrap(), *created);
         }
+        lineage.set_renewed(renewed);
         self.end_watch(Ok(WatchAnswer { mark: mark(index), members: set(&ids), lineage, skipped: 0 }));
     }
 

@@ -255,6 +255,18 @@ impl Difference {
         self.fresh.iter().filter_map(Known::node)
     }
 
+    /// Whether a member of the answer before is in this one in the same life, with an entry that was created anew.
+    pub(super) fn renews(&self, before: &[Known]) -> bool {
+        let unused = before.iter().zip(&self.used).filter(|(known, used)| !**used && known.created != 0);
+        let gone: HashMap<_, _> = unused.filter_map(|(known, _)| Some((known.node()?.id(), known))).collect();
+        self.fresh.iter().filter(|known| known.created != 0).any(|known| {
+            let former = known.node().and_then(|node| Some((node, gone.get(node.id())?)));
+            former.is_some_and(|(node, former)| {
+                former.created != known.created && former.node().is_some_and(|former| former.is_same_life(node))
+            })
+        })
+    }
+
     /// The answer's entries, those that have stayed being taken out of the ones before.
     pub(super) fn into_entries(self, before: Vec<Known>) -> Vec<Known> {
         let Self { order, mut fresh, .. } = self;

@@ -67,6 +67,31 @@ fn consul_point_8_entries_that_kept_their_indexes_show_that_a_loss_is_genuine() 
 }
 
 #[test]
+fn consul_point_8_who_registers_again_shows_that_a_state_was_restored_while_the_server_ran() {
+    const ALL: &[(&str, u64)] = &[("a", 20), ("b", 21), ("c", 22)];
+    for entries in [&[("b", 101)][..], &[("a", 20), ("b", 101)]] {
+        let mut sim = Sim::new();
+        sim.answer_of(100, ALL);
+        sim.settle();
+        sim.told();
+        // No outage and no lower index: whoever found the loss first raised it.
+        sim.answer_renewing(101, entries, true);
+        sim.settle();
+        assert_eq!((sim.told(), sim.asked()), (vec!["doubtful index-rollback".to_owned()], None));
+        sim.answer_of(101, entries);
+        sim.settle();
+        assert_eq!(sim.told(), ["doubtful doubtful-answer"]);
+        sim.answer_renewing(103, &[("a", 102), ("b", 101), ("c", 103)], true);
+        assert_eq!(sim.told(), ["heartbeat true"], "those that register again never left");
+    }
+    let mut sim = Sim::new();
+    sim.answer_of(100, ALL);
+    sim.settle();
+    sim.answer_renewing(101, &[("a", 20), ("b", 101), ("c", 22), ("d", 99)], true);
+    assert_eq!(sim.told().pop().unwrap(), snapshot(&["a", "b", "c", "d"]), "nobody is missing");
+}
+
+#[test]
 fn consul_point_8_without_an_outage_without_a_loss_or_without_indexes_nothing_has_to_be_proven() {
     let mut sim = Sim::new();
     sim.answer_of(100, BEFORE);
