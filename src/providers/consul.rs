@@ -77,7 +77,7 @@ use crate::topology::ClusterNode;
 /// | `consistency` | `default` | `default`, `stale`, `consistent` | who may answer; `stale` spares the leader |
 /// | `max-stale` | `10s` | 100 ms to 10 min | an answer of a server that has been without its leader for longer is asked of the leader |
 /// | `repair-grace` | `9s` | 100 ms to 10 min | how long members that are gone after an index rollback must stay gone before that is believed; by default three times `ttl` |
-/// | `probe-interval` | `6s` | 100 ms to 30 s | how often the index is asked for beside the watch; every second while something is wrong |
+/// | `probe-interval` | `6s` | 100 ms to 30 s | how often the index is asked for beside the watch, unless set by a member every 2 s; every second while something is wrong |
 /// | `probe-timeout` | `2s` | 100 ms to 5 s | how long that may take |
 /// | `connect-timeout` | `2s` | 100 ms to 30 s | how long a name look-up, and a connect with its TLS handshake, may take |
 /// | `answer-timeout` | `10s` | 100 ms to 1 min | how much later than due an answer may begin |
@@ -230,7 +230,7 @@ impl ClusterProvider for ConsulProvider {
     /// Each probe that finds the index unchanged confirms the data. One may be late or lost without the data being
     /// overdue.
     fn refresh_interval(&self) -> Option<Duration> {
-        Some(self.config.probe_interval * 2 + self.config.probe_timeout)
+        Some(self.config.probe_interval(self.member.is_some()) * 2 + self.config.probe_timeout)
     }
 
     /// Reads the service once, which also shows whether the token is known and the answer decodes; and asks whether the

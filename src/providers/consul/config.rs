@@ -54,6 +54,12 @@ const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
 }
 
+/// How often a client probes unless set: an idle watcher shall cost next to nothing.
+const CLIENT_PROBES: Duration = secs(6);
+/// How often a member probes unless set: a state that was restored beneath it shows by nothing else, and its registration
+/// has to be repaired.
+const MEMBER_PROBES: Duration = secs(2);
+
 /// A checked definition.
 #[derive(Clone, Debug)]
 pub(super) struct Config {
@@ -68,7 +74,7 @@ pub(super) struct Config {
     pub(super) max_stale: Duration,
     /// How long a set that lost members after a rollback must hold before it is believed.
     pub(super) repair_grace: Duration,
-    pub(super) probe_interval: Duration,
+    probe_interval: Option<Duration>,
     pub(super) probe_timeout: Duration,
     pub(super) connect_timeout: Duration,
     /// How much longer than due an answer may take.
@@ -81,6 +87,11 @@ pub(super) struct Config {
 }
 
 impl Config {
+    /// How often the index is asked for beside the watch.
+    pub(super) fn probe_interval(&self, is_member: bool) -> Duration {
+        self.probe_interval.unwrap_or(if is_member { MEMBER_PROBES } else { CLIENT_PROBES })
+    }
+
     /// Reads the descriptor, and if it says so the environment. Reads no file.
     ///
     /// # Errors
@@ -104,8 +115,7 @@ impl Config {
             max_stale: descriptor.duration("max-stale", secs(10), millis(100)..=secs(600))?,
             // Members find the loss of their registration by their heartbeats: three TTLs leave time to repair it.
             repair_grace: descriptor.duration("repair-grace", ttl * 3, millis(100)..=secs(600))?,
-            // With the timeout below, a frozen agent shows within 8 s.
-            probe_interval: descriptor.duration("probe-interval", secs(6), millis(100)..=secs(30))?,
+            probe_interval: probe_interval(descriptor)?,
             probe_timeout: descriptor.duration("probe-timeout", secs(2), millis(100)..=secs(5))?,
             connect_timeout: descriptor.duration("connect-timeout", secs(2), millis(100)..=secs(30))?,
             answer_timeout: descriptor.duration("answer-timeout", secs(10), millis(100)..=secs(60))?,
@@ -115,6 +125,11 @@ impl Config {
             deregister_after: descriptor.duration("deregister-after", secs(60), secs(60)..=secs(24 * 3600))?,
         })
     }
+}
+
+fn probe_interval(descriptor: &ProviderDescriptor) -> Result<Option<Duration>, ProvisioningError> {
+    let interval = descriptor.duration("probe-interval", CLIENT_PROBES, millis(100)..=secs(30))?;
+    Ok(descriptor.parameters.contains_key("probe-interval").then_some(interval))
 }
 
 fn target(source: &Source<'_>) -> Result<Target, ProvisioningError> {
@@ -224,7 +239,10 @@ mod tests {
     fn p1_1_defaults_are_as_documented() {
         let config = Config::read(&descriptor()).unwrap();
         assert_eq!((config.wait, config.repair_grace), (secs(60), secs(9)));
-        assert_eq!((config.probe_interval, config.probe_timeout), (secs(6), secs(2)));
+        assert_eq!((config.probe_interval(false), config.probe_interval(true)), (secs(6), secs(2)));
+        assert_eq!(config.probe_timeout, secs(2));
+        let set = Config::read(&descriptor().parameter("probe-interval", "1s")).unwrap();
+        assert_eq!((set.probe_interval(false), set.probe_interval(true)), (secs(1), secs(1)));
         assert_eq!((config.consistency, config.max_body), (Consistency::Default, 64 * MIB));
     }
 

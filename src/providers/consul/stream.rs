@@ -59,7 +59,7 @@ impl ConsulStream {
             wait: config.wait,
             max_stale: config.max_stale,
             repair_grace: config.repair_grace,
-            probe_interval: config.probe_interval,
+            probe_interval: config.probe_interval(presence.local().is_some()),
             ttl: config.ttl,
         };
         let known = memory.lock().unwrap_or_else(PoisonError::into_inner).clone();
