@@ -333,6 +333,24 @@ fn consul_point_10_the_check_proves_the_right_to_read_and_in_member_mode_to_regi
 }
 
 #[test]
+fn consul_point_10_the_rights_are_asked_for_by_the_name_of_the_service() {
+    let fake = Fake::start(|request, stream| match request.target.split('?').next().unwrap() {
+        "/v1/internal/acl/authorize" => send(stream, "404 Not Found", "", b""),
+        _ => list(stream, 9, "[]"),
+    });
+    provider_of(&descriptor(&fake), None).check_connectivity(&CancelToken::new()).unwrap();
+    let requests = fake.requests();
+    let question = requests.iter().find(|request| request.method == "POST").unwrap();
+    let asked: serde_json::Value = serde_json::from_str(&question.body).unwrap();
+    let expected = serde_json::json!([
+        {"Resource": "service", "Access": "read", "Segment": "orders"},
+        {"Resource": "service", "Access": "write", "Segment": "orders"},
+        {"Resource": "node", "Access": "read", "Segment": ""},
+    ]);
+    assert_eq!(asked, expected);
+}
+
+#[test]
 fn consul_point_10_an_agent_without_acls_or_without_the_question_refuses_nothing_and_an_unknown_token_is_denied() {
     for status in ["401 Unauthorized", "404 Not Found", "405 Method Not Allowed", "500 Internal Server Error"] {
         check(Some(node()), status, "ACL support disabled", "[]").result.unwrap();

@@ -247,6 +247,45 @@ mod tests {
     }
 
     #[test]
+    fn p1_1_the_largest_body_is_given_in_binary_units_with_both_ends_allowed() {
+        for (text, bytes) in [("1KiB", 1024), ("3KiB", 3072), ("1MiB", 1_048_576), ("1024MiB", 1_073_741_824)] {
+            let config = Config::read(&descriptor().parameter("max-body", text)).unwrap();
+            assert_eq!(config.max_body, bytes, "{text}");
+        }
+        assert_eq!(Config::read(&descriptor()).unwrap().max_body, 67_108_864, "64MiB, as documented");
+    }
+
+    #[test]
+    fn p1_1_times_are_taken_up_to_both_of_their_documented_limits_and_not_beyond() {
+        for (field, lowest, highest) in [
+            ("wait", 1_000, 600_000),
+            ("max-stale", 100, 600_000),
+            ("repair-grace", 100, 600_000),
+            ("probe-interval", 100, 30_000),
+            ("probe-timeout", 100, 5_000),
+            ("connect-timeout", 100, 30_000),
+            ("answer-timeout", 100, 60_000),
+            ("ttl", 1_000, 60_000),
+            ("deregister-after", 60_000, 86_400_000),
+        ] {
+            let read = |millis: u64| Config::read(&descriptor().parameter(field, format!("{millis}ms")));
+            assert!(read(lowest).is_ok() && read(highest).is_ok(), "{field}");
+            assert!(read(lowest - 1).is_err() && read(highest + 1).is_err(), "{field}");
+        }
+    }
+
+    #[test]
+    fn p1_1_names_and_filters_are_taken_up_to_their_documented_lengths() {
+        for (field, longest) in
+            [("service", 255), ("datacenter", 255), ("namespace", 255), ("partition", 255), ("filter", 4096)]
+        {
+            let read = |length: usize| Config::read(&descriptor().parameter(field, "x".repeat(length)));
+            assert!(read(1).is_ok() && read(longest).is_ok(), "{field}");
+            assert!(read(longest + 1).is_err(), "{field}");
+        }
+    }
+
+    #[test]
     fn p1_1_every_field_is_checked_and_named() {
         let refused = |descriptor: ProviderDescriptor, code, field: &str| {
             let error = Config::read(&descriptor).unwrap_err();

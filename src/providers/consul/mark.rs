@@ -76,4 +76,12 @@ mod tests {
         let expected = Mark { index: None, last_contact: None, known_leader: None, stale: false };
         assert_eq!(mark(&HeaderMap::new(), "testing").unwrap(), expected);
     }
+    #[test]
+    fn consul_point_11_an_answer_is_stale_only_where_the_server_says_that_it_did_not_ask_its_leader() {
+        for (value, stale) in [("stale", true), (" stale ", true), ("leader", false), ("consistent", false)] {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-consul-effective-consistency", value.parse().unwrap());
+            assert_eq!(mark(&headers, "testing").unwrap().stale, stale, "{value}");
+        }
+    }
 }

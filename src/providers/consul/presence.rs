@@ -103,4 +103,16 @@ mod tests {
         presence.report(Sighting::Present);
         assert_eq!(presence.take_sighting(), Some(Sighting::Present), "the last one counts");
     }
+    #[test]
+    fn consul_point_10_a_member_is_joining_until_its_registration_says_otherwise_and_a_client_stays_one() {
+        let local = NodeId::new("n1").unwrap();
+        let presence = Presence::new(Some(local.clone()));
+        assert_eq!((presence.local(), presence.standing()), (Some(&local), Standing::Joining));
+        for standing in [Standing::Registered, Standing::Left] {
+            presence.set_standing(standing);
+            assert_eq!(presence.standing(), standing);
+        }
+        let client = Presence::new(None);
+        assert_eq!((client.local(), client.standing()), (None, Standing::Client));
+    }
 }

@@ -101,6 +101,14 @@ mod tests {
     }
 
     #[test]
+    fn consul_point_18_a_check_that_was_just_registered_anew_waits_for_no_pause() {
+        let mut heartbeat = Heartbeat::new(TTL, 1, at(0));
+        heartbeat.failed(at(0), at(1));
+        heartbeat.hurry(at(2));
+        assert_eq!(heartbeat.due(), at(2));
+    }
+
+    #[test]
     fn consul_point_18_after_a_standstill_one_pass_is_due_and_the_lapse_is_known() {
         let mut heartbeat = Heartbeat::new(TTL, 1, at(0));
         assert_eq!(heartbeat.lapsed(at(60_000)), None, "it has never passed");
