@@ -103,9 +103,10 @@ mod tests {
         presence.report(Sighting::Present);
         assert_eq!(presence.take_sighting(), Some(Sighting::Present), "the last one counts");
     }
+
     #[test]
     fn consul_point_10_a_member_is_joining_until_its_registration_says_otherwise_and_a_client_stays_one() {
-        let local = NodeId::new("n1").unwrap();
+        let local = Arc::new(ClusterNode::builder("n1", "h", 1).build().unwrap());
         let presence = Presence::new(Some(local.clone()));
         assert_eq!((presence.local(), presence.standing()), (Some(&local), Standing::Joining));
         for standing in [Standing::Registered, Standing::Left] {
