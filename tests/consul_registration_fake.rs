@@ -288,6 +288,10 @@ fn consul_a_node_that_consul_cannot_carry_is_refused_before_anything_is_sent() {
     };
     let error = ConsulFactory.create(&descriptor(&fake), &environment).err().unwrap();
     assert_eq!((error.code(), error.field()), (ErrorCode::InvalidNode, Some("address")), "{error}");
+    let bad = ClusterNode::builder("a//b", "10.0.0.1", 8090).build().unwrap();
+    let builder = cluster_provisioning::ClusterProvisioningService::builder().provider(descriptor(&fake)).member(bad);
+    let error = builder.start().err().unwrap();
+    assert_eq!((error.code(), error.field()), (ErrorCode::InvalidNode, Some("id")), "refused at the start: {error}");
     assert!(fake.requests().is_empty());
 }
 
