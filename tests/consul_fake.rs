@@ -202,6 +202,8 @@ fn consul_point_7_and_10_each_refusal_has_its_code() {
     assert_eq!(check_of(|stream| send(stream, "429 Too Many Requests", "", b"")), ErrorCode::BackendUnavailable);
     assert_eq!(check_of(|stream| send(stream, "503 Unavailable", "", b"")), ErrorCode::BackendUnavailable);
     assert_eq!(check_of(|stream| send(stream, "403 Forbidden", "", b"ACL not found")), ErrorCode::AccessDenied);
+    let odd = b"Invalid query parameter: \"ns\"";
+    assert_eq!(check_of(|stream| send(stream, "400 Bad Request", "", odd)), ErrorCode::InvalidConfig);
     let filtered = "X-Consul-Index: 9\r\nX-Consul-Results-Filtered-By-ACLs: true\r\n";
     assert_eq!(check_of(move |stream| send(stream, "200 OK", filtered, b"[]")), ErrorCode::AccessDenied);
     assert_eq!(check_of(|_| false), ErrorCode::BackendUnavailable);

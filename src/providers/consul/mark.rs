@@ -22,8 +22,8 @@ pub(crate) struct Mark {
 /// Checks the status and reads the mark. The body of an answer that is none of 200 is read for the error's text.
 ///
 /// # Errors
-/// [`ErrorCode::AccessDenied`] for 401, 403 and results that ACLs filtered, [`ErrorCode::BackendUnavailable`] for any
-/// other status but 200; those of reading the body.
+/// [`ErrorCode::AccessDenied`] for 401, 403 and results that ACLs filtered, [`ErrorCode::InvalidConfig`] for 400,
+/// [`ErrorCode::BackendUnavailable`] for any other status but 200; those of reading the body.
 pub(super) fn admit(
     answer: Incoming,
     token: Option<&Secret>,
@@ -34,8 +34,12 @@ pub(super) fn admit(
     }
     let refusal = answer.collect()?;
     let detail = format!("{}: {}", refusal.status, refusal.excerpt(token));
-    let code =
-        if matches!(refusal.status, 401 | 403) { ErrorCode::AccessDenied } else { ErrorCode::BackendUnavailable };
+    let code = match refusal.status {
+        401 | 403 => ErrorCode::AccessDenied,
+        // A namespace where there are none, a filter that is none, plain HTTP to an HTTPS port.
+        400 => ErrorCode::InvalidConfig,
+        _ => ErrorCode::BackendUnavailable,
+    };
     Err(ProvisioningError::new(code, doing.to_owned(), detail))
 }
 
