@@ -143,6 +143,7 @@ mod tests {
         assert_eq!(refused(&[("client-cert", "c.pem")]), missing("client-key"));
         assert_eq!(refused(&[("client-key", "k.pem")]), missing("client-cert"));
         assert_eq!(refused(&[("ca-file", "")]), missing("ca-file"));
+        assert_eq!(refused(&[("ca-path", "/a\tb")]), invalid("ca-path"));
         assert_eq!(refused(&[("tls-verify", "no")]), invalid("tls-verify"));
         assert_eq!(refused(&[("tls-verify", "off"), ("ca-file", "ca.pem")]), invalid("tls-verify"));
         assert_eq!(refused(&[("tls-verify", "off"), ("ca-path", "/ca")]), invalid("tls-verify"));
