@@ -336,6 +336,13 @@ mod tests {
     }
 
     #[test]
+    fn consul_point_12_an_empty_id_is_none_and_no_metadata_either() {
+        let (set, skipped) = decode(&json!([with("/Service/Meta/id", json!(""))]));
+        let nodes: Vec<_> = set.iter().map(|node| format!("{node:?}")).collect();
+        assert_eq!((nodes, skipped), (vec![String::from(r#"orders@h:1#0@h:1["user"]"#)], 0));
+    }
+
+    #[test]
     fn consul_point_12_the_same_id_on_two_agents_is_one_member_whatever_the_order() {
         let old = entry("a", "h-old", 1);
         let mut new = entry("a", "h-new", 1);

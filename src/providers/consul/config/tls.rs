@@ -143,13 +143,16 @@ mod tests {
         assert_eq!(refused(&[("client-cert", "c.pem")]), missing("client-key"));
         assert_eq!(refused(&[("client-key", "k.pem")]), missing("client-cert"));
         assert_eq!(refused(&[("ca-file", "")]), missing("ca-file"));
+        assert_eq!(refused(&[("ca-path", "/a\tb")]), invalid("ca-path"));
         assert_eq!(refused(&[("tls-verify", "no")]), invalid("tls-verify"));
         assert_eq!(refused(&[("tls-verify", "off"), ("ca-file", "ca.pem")]), invalid("tls-verify"));
         assert_eq!(refused(&[("tls-verify", "off"), ("ca-path", "/ca")]), invalid("tls-verify"));
         assert_eq!(refused(&[("tls-server-name", "a b")]), invalid("tls-server-name"));
-        let key = "-----BEGIN PRIVATE KEY-----\nhunter2";
-        let error = settings(&[("client-cert", "c.pem"), ("client-key", key)], &[]).unwrap_err();
-        assert!(error.field() == Some("client-key") && !error.to_string().contains("hunter2"), "{error}");
+        // Also where the lines were joined on the way here.
+        for key in ["-----BEGIN PRIVATE KEY-----\nhunter2", "-----BEGIN PRIVATE KEY----- hunter2"] {
+            let error = settings(&[("client-cert", "c.pem"), ("client-key", key)], &[]).unwrap_err();
+            assert!(error.field() == Some("client-key") && !error.to_string().contains("hunter2"), "{error}");
+        }
     }
 
     #[test]
@@ -184,5 +187,23 @@ mod tests {
         assert!(!settings(&[ON, ("tls-verify", "on")], &off).unwrap().unchecked);
         assert!(!settings(&[ON, ("ca-file", "ca.pem")], &off).unwrap().unchecked);
         assert!(!settings(&[], &off).unwrap().unchecked);
+    }
+    #[test]
+    fn consul_point_17_the_definition_alone_may_turn_the_check_off() {
+        let off = settings(&[("tls-verify", "off")], &[]).unwrap();
+        assert!(off.unchecked && off.ca_file.is_none() && off.ca_path.is_none());
+        // The authorities of the environment are no contradiction: they are of no use then.
+        let off = settings(&[ON, ("tls-verify", "off")], &[("CONSUL_CACERT", "env-ca.pem")]).unwrap();
+        assert!(off.unchecked && off.ca_file.is_none());
+    }
+
+    #[test]
+    fn consul_point_17_only_a_port_is_taken_off_a_server_name_and_only_off_the_environments() {
+        let named = |value| settings(&[ON], &[("CONSUL_TLS_SERVER_NAME", value)]).map(|read| read.server_name.unwrap());
+        assert_eq!(named("env.example:8501").unwrap(), "env.example");
+        assert_eq!(named("fe80::1").unwrap(), "fe80::1");
+        assert_eq!(named("env.example:https").unwrap_err().field(), Some("CONSUL_TLS_SERVER_NAME"));
+        let own = settings(&[("tls-server-name", "own.example:8501")], &[]).unwrap_err();
+        assert_eq!((own.code(), own.field()), (ErrorCode::InvalidValue, Some("tls-server-name")));
     }
 }

@@ -303,3 +303,21 @@ impl Hasher for AsItIs {
         self.0 = hash;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn consul_both_halves_of_a_hash_tell_entries_apart_and_hang_on_the_secret() {
+        let (hashing, other) = (Hashing::new(), Hashing::new());
+        let entries = || (0..100u8).map(|number| [number; 300]);
+        for half in [0, 1] {
+            let hashes: BTreeSet<_> = entries().map(|entry| hashing.hash(&entry)[half]).collect();
+            assert_eq!(hashes.len(), 100);
+            assert!(entries().all(|entry| !hashes.contains(&other.hash(&entry)[half])));
+        }
+    }
+}
