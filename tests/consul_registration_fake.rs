@@ -213,7 +213,7 @@ fn consul_point_15_a_rotated_token_registers_the_node_anew_so_that_the_agent_wri
 
 #[test]
 fn consul_point_19_leaving_deregisters_and_an_unknown_node_is_gone_already() {
-    for status in ["200 OK", "404 Not Found"] {
+    for status in ["200 OK", "404 Not Found", "500 Internal Server Error"] {
         let fake = Fake::start(move |request, stream| match is_deregister(request) {
             true => send(stream, status, "", b"Unknown service \"n1\""),
             false => ok(stream),
@@ -221,6 +221,17 @@ fn consul_point_19_leaving_deregisters_and_an_unknown_node_is_gone_already() {
         join(&member(&fake)).leave(BUDGET).unwrap();
         assert_eq!(asked(&fake), ["register", "pass", "deregister"]);
     }
+}
+
+#[test]
+fn consul_point_19_leaving_is_not_taken_for_done_when_the_agent_fails() {
+    let fake = Fake::start(|request, stream| match is_deregister(request) {
+        true => send(stream, "500 Internal Server Error", "", b"No cluster leader"),
+        false => ok(stream),
+    });
+    let error = join(&member(&fake)).leave(BUDGET).unwrap_err();
+    assert_eq!(error.code(), ErrorCode::BackendUnavailable);
+    assert!(error.detail().contains("No cluster leader"), "{error}");
 }
 
 #[test]

@@ -565,6 +565,17 @@ mod tests {
     }
 
     #[test]
+    fn consul_an_answer_that_lost_most_of_its_entries_has_those_that_are_left() {
+        let list: Vec<_> = (0..40).map(|number| entry(&format!("n{number:02}"), "h", 1 + number)).collect();
+        for left in [&list[..2], &list[20..21], &list[38..]] {
+            let mut decoder = Decoder::new("orders");
+            decode_in(&mut decoder, json!(list).to_string().as_bytes(), 999).unwrap();
+            let less = decode_in(&mut decoder, json!(left).to_string().as_bytes(), 999).unwrap();
+            assert_eq!(less, decode(&json!(left)));
+        }
+    }
+
+    #[test]
     fn consul_an_answer_that_fails_leaves_the_one_before_and_its_error_is_the_readers() {
         let mut decoder = Decoder::new("orders");
         let good = json!([entry("a", "h", 1), entry("b", "h", 2), entry("c", "h", 3), entry("d", "h", 4)]).to_string();

@@ -320,4 +320,66 @@ mod tests {
             assert!(entries().all(|entry| !hashes.contains(&other.hash(&entry)[half])));
         }
     }
+    /// The entries of an answer that was the first.
+    fn first(hashing: &Hashing, entries: &[&[u8]]) -> Vec<Known> {
+        let mut comparison = Comparison::new(hashing, &[]);
+        for entry in entries {
+            let unknown = comparison.find(entry).unwrap();
+            comparison.add(unknown.no_member(true));
+        }
+        match comparison.finish() {
+            Outcome::Same => Vec::new(),
+            Outcome::Differs(difference) => difference.into_entries(Vec::new()),
+        }
+    }
+
+    const ENTRIES: [&[u8]; 6] = [b"{0}", b"{1111}", b"{2}", b"{3}", b"{4444444}", b"{5}"];
+
+    #[test]
+    fn consul_an_entry_where_it_was_is_known_by_its_length_and_hash_whatever_follows() {
+        let hashing = Hashing::new();
+        let before = first(&hashing, &ENTRIES);
+        let mut comparison = Comparison::new(&hashing, &before);
+        for (entry, needed) in ENTRIES.into_iter().zip([6, 9, 9, 9, 9, 3]) {
+            assert_eq!(comparison.needed(), needed);
+            assert_eq!(comparison.meet(&[entry, b",{}"].concat()), Some(entry.len()));
+        }
+        assert_eq!((comparison.needed(), comparison.meet(ENTRIES[0])), (0, None));
+        assert!(matches!(comparison.finish(), Outcome::Same));
+    }
+
+    #[test]
+    fn consul_an_answer_that_lost_its_last_entries_differs() {
+        let hashing = Hashing::new();
+        let before = first(&hashing, &ENTRIES);
+        for kept in 0..ENTRIES.len() {
+            let mut comparison = Comparison::new(&hashing, &before);
+            assert!(ENTRIES[..kept].iter().all(|entry| comparison.meet(entry).is_some()));
+            let Outcome::Differs(difference) = comparison.finish() else { panic!("the same without the rest") };
+            assert_eq!(difference.into_entries(first(&hashing, &ENTRIES)).len(), kept);
+        }
+    }
+
+    #[test]
+    fn consul_an_entry_is_expected_behind_three_others_at_most_and_only_once() {
+        let hashing = Hashing::new();
+        let before = first(&hashing, &ENTRIES);
+        let mut comparison = Comparison::new(&hashing, &before);
+        assert_eq!((comparison.meet(b"{9}"), comparison.meet(ENTRIES[4])), (None, None));
+        assert_eq!(comparison.meet(ENTRIES[3]), Some(3));
+        // One that was passed over is found by its hash, and the next is expected behind it.
+        assert!(comparison.meet(ENTRIES[0]).is_none() && comparison.find(ENTRIES[0]).is_none());
+        assert_eq!(comparison.meet(ENTRIES[3]), None, "it is in this answer already");
+        assert!(comparison.find(ENTRIES[3]).is_some());
+        assert_eq!(comparison.meet(ENTRIES[4]), Some(9));
+    }
+
+    #[test]
+    fn consul_what_is_no_map_is_never_taken_for_the_beginning_of_something_longer() {
+        let hashing = Hashing::new();
+        let before = first(&hashing, &[b"1", b"\"}"]);
+        let mut comparison = Comparison::new(&hashing, &before);
+        assert_eq!((comparison.needed(), comparison.meet(b"12"), comparison.meet(b"\"}\"")), (0, None, None));
+        assert!(comparison.find(b"1").is_none());
+    }
 }

@@ -82,6 +82,24 @@ fn consul_while_something_is_wrong_the_next_probe_comes_within_a_second() {
 }
 
 #[test]
+fn consul_news_that_keep_coming_while_members_are_held_do_not_put_the_probe_off() {
+    let mut sim = restarted(&["a"]);
+    let (start, mut index) = (sim.now, 10);
+    while sim.probe.is_none() {
+        let until = sim.now + Duration::from_millis(300);
+        while sim.machine.timeout() <= until && sim.probe.is_none() {
+            sim.tick();
+        }
+        sim.now = sim.now.max(until);
+        if sim.watch.is_some() {
+            index += 1;
+            sim.answer(index, &["b"]);
+        }
+        assert!(sim.now.since(start) <= Duration::from_millis(1300), "no probe for {:?}", sim.now.since(start));
+    }
+}
+
+#[test]
 fn consul_point_2_a_wait_that_is_broken_off_without_news_is_looked_into_at_once() {
     let mut sim = Sim::settled(&["a"], 100);
     sim.pass(Duration::from_secs(10), 100);
