@@ -248,6 +248,13 @@ fn consul_point_19_leaving_works_when_the_connection_died_since_the_last_heartbe
 }
 
 #[test]
+fn consul_point_19_leaving_is_not_tried_again_when_the_budget_is_spent() {
+    let fake = Fake::start(|request, stream| !is_deregister(request) && ok(stream));
+    join(&member(&fake)).leave(Duration::from_millis(5)).unwrap_err();
+    assert!(asked(&fake).iter().filter(|asked| **asked == "deregister").count() <= 1);
+}
+
+#[test]
 fn consul_point_19_leaving_a_hung_agent_ends_within_the_budget() {
     let fake = Fake::start(|request, stream| if is_deregister(request) { hold(stream) } else { ok(stream) });
     let mut registration = join(&member(&fake));
