@@ -9,6 +9,8 @@ use super::*;
 use crate::topology::ClusterNode;
 
 const GRACE: Duration = Duration::from_secs(9);
+/// A test that needs more inputs waits for something that never comes.
+const MAX_INPUTS: usize = 20_000;
 
 /// A machine whose requests are answered by hand.
 struct Sim {
@@ -26,6 +28,7 @@ struct Sim {
     /// How often an absence was told to the registration.
     absences: usize,
     presences: usize,
+    inputs: usize,
 }
 
 fn settings() -> Settings {
@@ -76,6 +79,7 @@ impl Sim {
             aborts: 0,
             absences: 0,
             presences: 0,
+            inputs: 0,
         };
         sim.drain();
         sim
@@ -117,6 +121,8 @@ impl Sim {
     }
 
     fn input(&mut self, input: Input) {
+        self.inputs += 1;
+        assert!(self.inputs < MAX_INPUTS, "what is waited for never comes");
         self.machine.handle(self.now, self.standing, input);
         self.drain();
         assert!(self.machine.timeout() > self.now, "a timer that is due already: a hot loop");
