@@ -277,6 +277,19 @@ fn consul_point_19_a_definition_that_replaces_another_keeps_the_registration() {
 }
 
 #[test]
+fn consul_point_19_of_three_definitions_one_that_is_gone_leaves_the_others_their_registration() {
+    let fake = Fake::start(|_, stream| ok(stream));
+    let (first, second, third) = (member(&fake), member(&fake), member(&fake));
+    drop((join(&first), first));
+    let (mut left, mut stays) = (join(&second), join(&third));
+    left.leave(BUDGET).unwrap();
+    assert!(!asked(&fake).contains(&"deregister"), "the third still has it");
+    drop((left, second));
+    stays.leave(BUDGET).unwrap();
+    assert!(asked(&fake).contains(&"deregister"));
+}
+
+#[test]
 fn consul_point_18_a_refused_registration_says_why_without_the_token() {
     for (status, code) in [
         ("403 Forbidden", ErrorCode::AccessDenied),
