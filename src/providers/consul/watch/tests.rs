@@ -373,6 +373,23 @@ fn consul_point_6_a_watch_that_stays_mute_although_there_is_news_is_given_up() {
 }
 
 #[test]
+fn consul_point_6_a_watch_that_was_given_up_is_given_twice_as_long_the_next_time() {
+    let mut sim = Sim::settled(&["a"], 100);
+    for (aborts, least) in [(1, BEHIND_GRACE), (2, BEHIND_GRACE * 2), (3, BEHIND_GRACE * 4)] {
+        let start = sim.now;
+        while sim.aborts < aborts {
+            sim.probe(Ok(mark(101)));
+        }
+        assert!(sim.now.since(start) >= least && sim.now.since(start) <= least + Duration::from_secs(7));
+        // The body is still on its way when the connection breaks.
+        sim.settle();
+        sim.fail();
+        sim.recover(Ok(mark(101)));
+        assert_eq!(sim.asked(), Some(100));
+    }
+}
+
+#[test]
 fn consul_point_8_an_empty_first_answer_with_index_1_is_asked_again_before_it_is_believed() {
     let mut sim = Sim::new();
     sim.answer(1, &[]);
