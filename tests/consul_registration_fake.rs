@@ -248,6 +248,13 @@ fn consul_point_19_leaving_works_when_the_connection_died_since_the_last_heartbe
 }
 
 #[test]
+fn consul_point_19_leaving_is_not_tried_again_when_the_budget_is_spent() {
+    let fake = Fake::start(|request, stream| !is_deregister(request) && ok(stream));
+    join(&member(&fake)).leave(Duration::from_millis(5)).unwrap_err();
+    assert!(asked(&fake).iter().filter(|asked| **asked == "deregister").count() <= 1);
+}
+
+#[test]
 fn consul_point_19_leaving_a_hung_agent_ends_within_the_budget() {
     let fake = Fake::start(|request, stream| if is_deregister(request) { hold(stream) } else { ok(stream) });
     let mut registration = join(&member(&fake));
@@ -267,6 +274,19 @@ fn consul_point_19_a_definition_that_replaces_another_keeps_the_registration() {
     drop((first, old));
     second.leave(BUDGET).unwrap();
     assert_eq!(asked(&fake).iter().filter(|asked| **asked == "deregister").count(), 1);
+}
+
+#[test]
+fn consul_point_19_of_three_definitions_one_that_is_gone_leaves_the_others_their_registration() {
+    let fake = Fake::start(|_, stream| ok(stream));
+    let (first, second, third) = (member(&fake), member(&fake), member(&fake));
+    drop((join(&first), first));
+    let (mut left, mut stays) = (join(&second), join(&third));
+    left.leave(BUDGET).unwrap();
+    assert!(!asked(&fake).contains(&"deregister"), "the third still has it");
+    drop((left, second));
+    stays.leave(BUDGET).unwrap();
+    assert!(asked(&fake).contains(&"deregister"));
 }
 
 #[test]

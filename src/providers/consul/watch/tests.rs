@@ -9,6 +9,8 @@ use super::*;
 use crate::topology::{ClusterNode, NodeId};
 
 const GRACE: Duration = Duration::from_secs(9);
+/// A test that needs more inputs waits for something that never comes.
+const MAX_INPUTS: usize = 20_000;
 
 /// A machine whose requests are answered by hand.
 struct Sim {
@@ -27,6 +29,7 @@ struct Sim {
     absences: usize,
     presences: usize,
     taken: usize,
+    inputs: usize,
 }
 
 fn settings() -> Settings {
@@ -78,6 +81,7 @@ impl Sim {
             absences: 0,
             presences: 0,
             taken: 0,
+            inputs: 0,
         };
         sim.drain();
         sim
@@ -120,6 +124,8 @@ impl Sim {
     }
 
     fn input(&mut self, input: Input) {
+        self.inputs += 1;
+        assert!(self.inputs < MAX_INPUTS, "what is waited for never comes");
         self.machine.handle(self.now, self.standing, input);
         self.drain();
         assert!(self.machine.timeout() > self.now, "a timer that is due already: a hot loop");
@@ -373,6 +379,23 @@ fn consul_point_6_a_watch_that_stays_mute_although_there_is_news_is_given_up() {
     assert_eq!(sim.asked(), None);
     sim.answer(101, &["a", "b"]);
     assert_eq!(sim.told(), [snapshot(&["a", "b"])]);
+}
+
+#[test]
+fn consul_point_6_a_watch_that_was_given_up_is_given_twice_as_long_the_next_time() {
+    let mut sim = Sim::settled(&["a"], 100);
+    for (aborts, least) in [(1, BEHIND_GRACE), (2, BEHIND_GRACE * 2), (3, BEHIND_GRACE * 4)] {
+        let start = sim.now;
+        while sim.aborts < aborts {
+            sim.probe(Ok(mark(101)));
+        }
+        assert!(sim.now.since(start) >= least && sim.now.since(start) <= least + Duration::from_secs(7));
+        // The body is still on its way when the connection breaks.
+        sim.settle();
+        sim.fail();
+        sim.recover(Ok(mark(101)));
+        assert_eq!(sim.asked(), Some(100));
+    }
 }
 
 #[test]

@@ -76,6 +76,17 @@ fn consul_point_7_and_11_a_server_that_lags_after_an_error_is_no_rollback() {
 }
 
 #[test]
+fn consul_point_7_and_11_our_index_ends_an_error_also_if_any_server_may_have_given_it() {
+    let mut sim = Sim::with(Settings { consistency: Consistency::Stale, ..settings() }, Memory::default());
+    sim.answer(100, &["a"]);
+    sim.settle();
+    sim.fail();
+    sim.told();
+    sim.recover(Ok(Mark { stale: true, ..mark(100) }));
+    assert_eq!((sim.told(), sim.probe, sim.asked()), (vec!["heartbeat true".to_owned()], None, Some(100)));
+}
+
+#[test]
 fn consul_point_7_after_an_error_while_nothing_is_known_or_sure_the_watch_is_unindexed() {
     let mut unknown = Sim::new();
     unknown.fail();
