@@ -82,7 +82,7 @@ impl Repair {
             return;
         }
         let last = self.registered.unwrap_or_default();
-        if loss == Loss::Credential || now.since(last) >= CALM.max(pause(self.in_a_row, loss) * 2) {
+        if loss == Loss::Credential || now.since(last) >= CALM {
             self.in_a_row = 0;
         }
         // What the watch sees may be older than the last registration: the pause counts from that.
