@@ -434,16 +434,25 @@ fn consul_point_18_heartbeats_go_on_while_the_watch_blocks() {
 fn consul_another_process_under_the_local_nodes_id_is_a_warning_with_a_code() {
     use cluster_provisioning::{ClusterProvisioningService, ProvisioningEvent};
     let other = fake::entry("n1").replace(r#""Meta":{"#, r#""Meta":{"incarnation":"8","#);
-    let fake = Fake::start(move |request, stream| match request.target.starts_with("/v1/health/") {
-        true if request.is_probe() => list(stream, 9, "[]"),
-        true if request.index() == Some("9") => hold(stream),
-        // The first answers may come before the registration is known to have succeeded.
-        true => list(
-            stream,
-            9.min(request.index().map_or(7, |index| index.parse::<u64>().unwrap() + 1)),
-            &format!("[{other}]"),
-        ),
-        false => ok(stream),
+    // The first heartbeat says that the registration is known to have succeeded; only the answer after it counts.
+    let passed = Arc::new(AtomicBool::new(false));
+    let fake = Fake::start(move |request, stream| {
+        if is_pass(request) {
+            passed.store(true, Ordering::SeqCst);
+        }
+        match (request.target.starts_with("/v1/health/"), request.index()) {
+            (false, _) => ok(stream),
+            (true, _) if request.is_probe() => list(stream, 7, "[]"),
+            (true, None) => list(stream, 7, &format!("[{other}]")),
+            (true, Some("7")) => {
+                let deadline = Instant::now() + Duration::from_secs(10);
+                while !passed.load(Ordering::SeqCst) && Instant::now() < deadline {
+                    std::thread::yield_now();
+                }
+                list(stream, 8, &format!("[{other}]"))
+            }
+            (true, Some(_)) => hold(stream),
+        }
     });
     let builder = ClusterProvisioningService::builder().provider(descriptor(&fake)).member(node());
     let mut events = builder.subscribe(1000);
