@@ -8,7 +8,7 @@ mod clock;
 mod error;
 mod event;
 mod failover;
-#[cfg(feature = "consul")]
+#[cfg(feature = "_http")]
 mod http;
 mod hub;
 mod metrics;

@@ -3,6 +3,8 @@
 #[cfg(feature = "consul")]
 pub(crate) mod consul;
 mod in_memory;
+#[cfg(feature = "kubernetes")]
+mod kubernetes;
 
 #[cfg(feature = "consul")]
 pub use consul::ConsulFactory;
