@@ -1,10 +1,20 @@
 //! The providers that come with this library.
 
+#[cfg(feature = "_http")]
+mod connection;
 #[cfg(feature = "consul")]
 pub(crate) mod consul;
 mod in_memory;
 #[cfg(feature = "kubernetes")]
 mod kubernetes;
+#[cfg(feature = "_http")]
+mod presence;
+#[cfg(feature = "_http")]
+mod source;
+#[cfg(feature = "_http")]
+mod tenancy;
+#[cfg(feature = "_http")]
+mod tls;
 
 #[cfg(feature = "consul")]
 pub use consul::ConsulFactory;
