@@ -5,4 +5,5 @@
 
 #![allow(dead_code, reason = "put together step by step")]
 
+mod directory;
 mod object;
