@@ -1,5 +1,6 @@
 mod ends;
 mod member;
+mod model;
 mod pages;
 mod signs;
 
