@@ -7,3 +7,4 @@
 
 mod directory;
 mod object;
+mod watch;
