@@ -4,7 +4,7 @@
 pub(crate) mod consul;
 mod in_memory;
 #[cfg(feature = "kubernetes")]
-mod kubernetes;
+pub(crate) mod kubernetes;
 
 #[cfg(feature = "consul")]
 pub use consul::ConsulFactory;
