@@ -11,6 +11,8 @@ mod failover;
 #[cfg(feature = "_http")]
 mod http;
 mod hub;
+#[cfg(feature = "_http")]
+mod json;
 mod metrics;
 mod panics;
 mod provider;

@@ -6,7 +6,7 @@ mod connection;
 pub(crate) mod consul;
 mod in_memory;
 #[cfg(feature = "kubernetes")]
-mod kubernetes;
+pub(crate) mod kubernetes;
 #[cfg(feature = "_http")]
 mod presence;
 #[cfg(feature = "_http")]

@@ -44,6 +44,7 @@ use crate::backoff::Jitter;
 use crate::clock::Timestamp;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::provider::ProviderEvent;
+use crate::providers::presence::{Sighting, Standing};
 use crate::topology::ClusterNode;
 
 /// A stream that has reported nothing for that long reports a heartbeat: a second within the contract's 5 s.
@@ -80,30 +81,6 @@ pub(super) enum Version {
     Unset,
     /// "0": whatever the server has at hand, which may be old.
     Any,
-}
-
-/// How far the registration of the local node has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
-    /// Client mode: there is nothing to register.
-    Client,
-    /// It has never been registered yet.
-    Joining,
-    /// It was registered, and has been kept or repaired since.
-    Registered,
-    /// It has been deregistered, or the attempt was made.
-    Left,
-}
-
-/// What the members say of the local node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sighting {
-    /// They lack the node, although that is registered.
-    Absent,
-    /// They show the node, which those before did not.
-    Present,
-    /// They show another process under the node's id.
-    Taken,
 }
 
 /// What happened. What has the number of a request that is over is ignored.
