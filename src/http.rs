@@ -156,7 +156,7 @@ impl Client {
             };
             return Err(ProvisioningError::new(ErrorCode::RedirectRefused, request.doing.to_owned(), detail));
         }
-                // A stream may go on for ever; a refusal may not.
+        // A stream may go on for ever; a refusal may not.
         let max_body = if request.streams && parts.status.is_success() { usize::MAX } else { request.max_body };
         let body = BodyReader::new(body, max_body, request.doing)?;
         let login = self.target.authorization().cloned();

@@ -44,6 +44,8 @@ pub use provider::{
 };
 #[cfg(feature = "consul")]
 pub use providers::ConsulFactory;
+#[cfg(feature = "kubernetes")]
+pub use providers::KubernetesFactory;
 pub use providers::{InMemoryCluster, InMemoryFactory, InMemoryFaults, InMemoryProvider};
 pub use registry::{
     DefinitionDifference, Enablement, ProviderEntry, ProviderRegistry, RegistryChange, RegistrySettings, RestoreReport,

@@ -19,3 +19,5 @@ mod tls;
 #[cfg(feature = "consul")]
 pub use consul::ConsulFactory;
 pub use in_memory::{InMemoryCluster, InMemoryFactory, InMemoryFaults, InMemoryProvider};
+#[cfg(feature = "kubernetes")]
+pub use kubernetes::KubernetesFactory;
