@@ -32,7 +32,9 @@ pub(crate) use credential::CredentialReader;
 pub(crate) use file::read as read_file;
 pub(crate) use target::Target;
 pub(crate) use tls::TlsSettings;
-pub(crate) use ureq::http::{HeaderMap, Method};
+#[cfg(feature = "consul")]
+pub(crate) use ureq::http::HeaderMap;
+pub(crate) use ureq::http::Method;
 
 use self::stamp::Stamp;
 use self::tls::{Refusal, TlsConnector, Unreadable};
