@@ -19,7 +19,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use ureq::config::{AutoHeaderValue, Config};
-use ureq::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use ureq::http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE};
 use ureq::http::{HeaderName, HeaderValue};
 use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{ConnectProxyConnector, Connector, TcpConnector};
@@ -28,9 +28,13 @@ use zeroize::Zeroizing;
 
 pub(crate) use body::{BodyReader, Incoming};
 pub(crate) use credential::CredentialReader;
+#[cfg(feature = "kubernetes")]
+pub(crate) use file::read as read_file;
 pub(crate) use target::Target;
 pub(crate) use tls::TlsSettings;
-pub(crate) use ureq::http::{HeaderMap, Method};
+#[cfg(feature = "consul")]
+pub(crate) use ureq::http::HeaderMap;
+pub(crate) use ureq::http::Method;
 
 use self::stamp::Stamp;
 use self::tls::{Refusal, TlsConnector, Unreadable};
@@ -39,6 +43,8 @@ use self::unix::{NoLookup, UnixConnector};
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::secret::Secret;
 
+/// The type of a JSON document.
+pub(crate) const JSON: &str = "application/json";
 /// The longest that a body may take once its head is there. A genuine answer of the default cap (64 MiB) needs a link
 /// of 9 Mbit/s.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -63,7 +69,6 @@ impl Client {
             .http_status_as_error(false)
             .timeout_connect(Some(connect_timeout))
             .timeout_send_request(Some(connect_timeout))
-            .timeout_recv_body(Some(BODY_TIMEOUT))
             .max_idle_connections(1)
             .max_idle_age(Duration::from_secs(60))
             .user_agent(concat!("cluster-provisioning/", env!("CARGO_PKG_VERSION")));
@@ -125,6 +130,9 @@ impl Client {
     pub(crate) fn open(&self, request: &Request<'_>) -> Result<Incoming, ProvisioningError> {
         let failed = |error: &ureq::Error| failure(request.doing, error);
         let mut head = ureq::http::Request::builder().method(request.method.clone()).uri(request.url);
+        if request.streams {
+            head = head.header(ACCEPT_ENCODING, "identity");
+        }
         self.read_certificates(request.doing)?;
         self.stamp.clear();
         let login = self.target.authorization().map(|login| (AUTHORIZATION.as_str(), login));
@@ -132,12 +140,12 @@ impl Client {
             head = head.header(HeaderName::from_static(name), self.stand_in(request.doing, name, secret)?);
         }
         // A request of another method has a body, if an empty one: without a length it would be sent in chunks.
-        let body = request.body.or((request.method != Method::GET).then_some(&[]));
+        let body = request.body.or((request.method != Method::GET).then_some((JSON, &[])));
         let response = match body {
-            None => head.body(()).map_err(ureq::Error::from).and_then(|whole| self.run(whole, request.answer_timeout)),
-            Some(body) => {
-                let whole = head.header(CONTENT_TYPE, "application/json").body(body);
-                whole.map_err(ureq::Error::from).and_then(|whole| self.run(whole, request.answer_timeout))
+            None => head.body(()).map_err(ureq::Error::from).and_then(|whole| self.run(whole, request)),
+            Some((content_type, body)) => {
+                let whole = head.header(CONTENT_TYPE, content_type).body(body);
+                whole.map_err(ureq::Error::from).and_then(|whole| self.run(whole, request))
             }
         };
         self.stamp.clear();
@@ -150,17 +158,20 @@ impl Client {
             };
             return Err(ProvisioningError::new(ErrorCode::RedirectRefused, request.doing.to_owned(), detail));
         }
-        let body = BodyReader::new(body, request.max_body, request.doing)?;
+        // A stream may go on for ever; a refusal may not.
+        let max_body = if request.streams && parts.status.is_success() { usize::MAX } else { request.max_body };
+        let body = BodyReader::new(body, max_body, request.doing)?;
         let login = self.target.authorization().cloned();
         Ok(Incoming { status: parts.status.as_u16(), headers: parts.headers, body, login })
     }
 
     fn run(
         &self,
-        request: ureq::http::Request<impl AsSendBody>,
-        answer_timeout: Duration,
+        whole: ureq::http::Request<impl AsSendBody>,
+        request: &Request<'_>,
     ) -> Result<ureq::http::Response<Body>, ureq::Error> {
-        let configured = self.agent.configure_request(request).timeout_recv_response(Some(answer_timeout));
+        let configured = self.agent.configure_request(whole).timeout_recv_response(Some(request.answer_timeout));
+        let configured = configured.timeout_recv_body(if request.streams { None } else { Some(BODY_TIMEOUT) });
         self.agent.run(configured.build())
     }
 
@@ -190,14 +201,17 @@ pub(crate) struct Request<'a> {
     pub(crate) method: Method,
     /// The whole URL.
     pub(crate) url: &'a str,
-    /// The JSON document to send, if any.
-    pub(crate) body: Option<&'a [u8]>,
+    /// The document to send, if any, after its type.
+    pub(crate) body: Option<(&'static str, &'a [u8])>,
     /// The header that carries the credential, and the credential.
     pub(crate) credential: Option<(&'static str, &'a Secret)>,
     /// How long the answer's head may take once the request is sent.
     pub(crate) answer_timeout: Duration,
     /// The largest body accepted, in bytes after decompression.
     pub(crate) max_body: usize,
+    /// Whether the answer is a stream, of which each piece has to arrive when it is sent: not compressed, and without a
+    /// limit of time or size. Whoever reads it sees to it that silence ends it.
+    pub(crate) streams: bool,
     /// What is being done, for errors.
     pub(crate) doing: &'a str,
 }
@@ -209,6 +223,18 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    /// The same without the credential, should the backend repeat it.
+    #[cfg(feature = "kubernetes")]
+    pub(crate) fn without(self, credential: Option<&Secret>) -> Self {
+        match credential.map(Secret::expose).filter(|token| !token.is_empty()) {
+            None => self,
+            Some(token) => {
+                let body = String::from_utf8_lossy(&self.body).replace(token, "***").into_bytes();
+                Self { body, ..self }
+            }
+        }
+    }
+
     /// The beginning of the body as text for an error: one line, without the credential, should the backend repeat it.
     pub(crate) fn excerpt(&self, credential: Option<&Secret>) -> String {
         let Some(token) = credential.map(Secret::expose).filter(|token| !token.is_empty()) else {
@@ -254,6 +280,18 @@ fn without_login(body: &[u8], login: &Secret) -> Vec<u8> {
         text = text.replace(secret, "***");
     }
     text.into_bytes()
+}
+
+/// Percent-encodes all but unreserved characters.
+pub(crate) fn encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(char::from(byte)),
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
 }
 
 fn failure(doing: &str, error: &ureq::Error) -> ProvisioningError {

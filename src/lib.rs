@@ -8,9 +8,11 @@ mod clock;
 mod error;
 mod event;
 mod failover;
-#[cfg(feature = "consul")]
+#[cfg(feature = "_http")]
 mod http;
 mod hub;
+#[cfg(feature = "_http")]
+mod json;
 mod metrics;
 mod panics;
 mod provider;
@@ -42,6 +44,8 @@ pub use provider::{
 };
 #[cfg(feature = "consul")]
 pub use providers::ConsulFactory;
+#[cfg(feature = "kubernetes")]
+pub use providers::KubernetesFactory;
 pub use providers::{InMemoryCluster, InMemoryFactory, InMemoryFaults, InMemoryProvider};
 pub use registry::{
     DefinitionDifference, Enablement, ProviderEntry, ProviderRegistry, RegistryChange, RegistrySettings, RestoreReport,

@@ -1,9 +1,23 @@
 //! The providers that come with this library.
 
+#[cfg(feature = "_http")]
+mod connection;
 #[cfg(feature = "consul")]
 pub(crate) mod consul;
 mod in_memory;
+#[cfg(feature = "kubernetes")]
+pub(crate) mod kubernetes;
+#[cfg(feature = "_http")]
+mod presence;
+#[cfg(feature = "_http")]
+mod source;
+#[cfg(feature = "_http")]
+mod tenancy;
+#[cfg(feature = "_http")]
+mod tls;
 
 #[cfg(feature = "consul")]
 pub use consul::ConsulFactory;
 pub use in_memory::{InMemoryCluster, InMemoryFactory, InMemoryFaults, InMemoryProvider};
+#[cfg(feature = "kubernetes")]
+pub use kubernetes::KubernetesFactory;

@@ -10,6 +10,8 @@ mod clock;
 #[cfg(feature = "consul")]
 mod consul;
 mod harness;
+#[cfg(feature = "kubernetes")]
+mod kubernetes;
 mod recorder;
 mod scripted;
 mod simulation;
@@ -19,6 +21,9 @@ pub use clock::FakeClock;
 #[doc(hidden)]
 pub use consul::{ConsulDecoder, consul_check, consul_head};
 pub use harness::{Harness, HarnessProvider, HarnessSettings, members, node};
+#[cfg(feature = "kubernetes")]
+#[doc(hidden)]
+pub use kubernetes::{kubernetes_failure, kubernetes_lines, kubernetes_page};
 pub use recorder::{BridgeKind, Recorded, Recorder};
 pub use scripted::{ScriptedFactory, ScriptedProvider};
 pub use simulation::{Failure, Report, Simulation, Summary, Transition, Transitions};

@@ -163,6 +163,22 @@ fn the_parameters_of_the_consul_provider_are_as_documented() {
     assert_eq!(shown, documented);
 }
 
+#[cfg(feature = "kubernetes")]
+#[test]
+fn the_parameters_of_the_kubernetes_provider_are_as_documented() {
+    let rows = table("Kubernetes", "parameter");
+    let base = KubernetesFactory::descriptor("a", "orders").unwrap().endpoint("https://127.0.0.1:6443");
+    check_parameters(&rows, &KubernetesFactory, &base.parameter("namespace", "default"));
+    // The same table as in the factory's own documentation, defaults included.
+    let source = include_str!("../src/providers/kubernetes.rs");
+    let documented: Vec<_> =
+        source.lines().filter_map(|line| line.strip_prefix("/// | `")).map(str::trim_end).collect();
+    let shown: Vec<_> =
+        README.split("\n## Kubernetes\n").nth(1).unwrap().split("\n## ").next().unwrap().lines().collect();
+    let shown: Vec<_> = shown.into_iter().filter_map(|line| line.strip_prefix("| `")).collect();
+    assert_eq!(shown, documented);
+}
+
 #[test]
 fn p5_1_every_metric_stands_in_the_table() {
     let rows = table("Observing it", "metric");

@@ -71,7 +71,7 @@ impl BodyReader {
     /// not of the announced encoding, [`ErrorCode::BackendUnavailable`] where the body is cut off, and for all else.
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, ProvisioningError> {
         // One byte beyond the cap shows that it does not end there.
-        let room = (self.max + 1).saturating_sub(self.read).min(buffer.len());
+        let room = self.max.saturating_add(1).saturating_sub(self.read).min(buffer.len());
         let buffer = buffer.get_mut(..room).unwrap_or_default();
         let read = loop {
             match self.reader.read(buffer) {

@@ -7,7 +7,7 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 /// The file's content, or in words why there is none; the words name the file and never what is in it.
-pub(super) fn read(path: &Path, max: u64) -> Result<Zeroizing<Vec<u8>>, String> {
+pub(crate) fn read(path: &Path, max: u64) -> Result<Zeroizing<Vec<u8>>, String> {
     let failed = |error: std::io::Error| format!("file {path:?}: {}", error.kind());
     // A pipe or device would block, or has nothing left at the second reading.
     let metadata = std::fs::metadata(path).map_err(failed)?;

@@ -97,6 +97,7 @@ impl Target {
     }
 
     /// The same target with a login, the whole value of the header `Authorization`, that every request carries.
+    #[cfg(feature = "consul")]
     #[must_use]
     pub(crate) fn with_authorization(mut self, authorization: Option<Secret>) -> Self {
         self.authorization = authorization;

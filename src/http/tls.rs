@@ -194,6 +194,7 @@ mod tests {
                 credential: None,
                 answer_timeout: Duration::from_secs(60),
                 max_body: 1024,
+                streams: false,
                 doing: "testing",
             };
             client.exchange(&request).map(|answer| answer.status)

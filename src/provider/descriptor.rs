@@ -70,7 +70,7 @@ name_type! {
 }
 
 name_type! {
-    /// The kind of a provider, which decides the factory that makes it: `in-memory`, `consul`, or one of the host's own.
+    /// The kind of a provider, which decides the factory that makes it: `in-memory`, `consul`, `kubernetes`, or one of the host's own.
     ProviderKind, "kind"
 }
 
@@ -83,6 +83,11 @@ impl ProviderKind {
     /// A service of a Consul agent.
     pub fn consul() -> Self {
         Self("consul".into())
+    }
+
+    /// Pods or a service of a Kubernetes API server.
+    pub fn kubernetes() -> Self {
+        Self("kubernetes".into())
     }
 }
 

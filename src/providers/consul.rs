@@ -3,7 +3,7 @@
 //! The provider watches the health endpoint of one service through one agent. What the agent answers is not taken at
 //! face value: `watch` decides what is believed. `query` is what is asked, `mark` what an answer's head says, and `wire`
 //! turns its body into nodes, by the conventions of protoactor-go, so that mixed clusters see each other. In member
-//! mode `registration` keeps the local node registered, and `presence` is what it and the watch tell each other. `access`
+//! mode `registration` keeps the local node registered. `access`
 //! proves the token's rights. `stream`, `connection` and `agent` do the work; `config` reads the
 //! definition, and `environment` what that takes from the official client's variables.
 
@@ -11,10 +11,9 @@ mod access;
 mod agent;
 mod config;
 mod connection;
-mod environment;
+pub(in crate::providers) mod environment;
 mod lineage;
 pub(crate) mod mark;
-mod presence;
 mod query;
 mod registration;
 mod stream;
@@ -29,10 +28,9 @@ use crossbeam_channel::{after, select};
 use self::access::Rights;
 use self::agent::Agent;
 use self::config::Config;
-use self::connection::{Ask, Connection, Reply};
-use self::presence::Presence;
+use self::connection::{Ask, Reply};
 use self::query::Consistency;
-use self::registration::{ConsulRegistration, Definition, Tenancy};
+use self::registration::{ConsulRegistration, Definition};
 use self::stream::{ConsulStream, Parts, SharedMemory};
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::http::CredentialReader;
@@ -40,6 +38,8 @@ use crate::provider::{
     CancelToken, Capabilities, ClusterProvider, ProviderDescriptor, ProviderEnvironment, ProviderFactory, ProviderKind,
     ProviderStream, Registration,
 };
+use crate::providers::presence::Presence;
+use crate::providers::tenancy::Tenancy;
 use crate::topology::ClusterNode;
 
 /// Makes providers of the kind `consul`, each of which watches one service through one agent.
@@ -169,8 +169,12 @@ struct Member {
 impl Member {
     fn new(node: &ClusterNode, config: &Config) -> Result<Self, ProvisioningError> {
         let definition = Definition::new(node, config.query.service(), config.ttl, config.deregister_after)?;
-        Ok(Self { definition, tenancy: Tenancy::new(config, node.id().as_str()) })
+        Ok(Self { definition, tenancy: tenancy(config, node.id().as_str()) })
     }
+}
+
+fn tenancy(config: &Config, node: &str) -> Tenancy {
+    Tenancy::new(format!("consul\n{}\n{}\n{node}", config.target.base(), config.query.agent_scope()))
 }
 
 /// Watches one service through one agent, and in member mode registers the local node in it.
@@ -192,7 +196,7 @@ impl ConsulProvider {
     fn check(&self, cancel: &CancelToken) -> Result<(), ProvisioningError> {
         const DOING: &str = "checking the connection to Consul";
         let error = |code, detail: &'static str| Err(ProvisioningError::new(code, DOING, detail));
-        let connection = Connection::open(&self.config, self.credential(), cancel, "check")?;
+        let connection = connection::open(&self.config, self.credential(), cancel, "check")?;
         let path = self.config.query.watch(None, Duration::ZERO, Consistency::Default);
         let answer_timeout = self.config.answer_timeout;
         connection.send(Ask::Watch { number: 0, path, answer_timeout, believed: None });

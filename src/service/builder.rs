@@ -73,6 +73,8 @@ impl ServiceBuilder {
         };
         #[cfg(feature = "consul")]
         let builder = builder.factory(Arc::new(crate::providers::ConsulFactory));
+        #[cfg(feature = "kubernetes")]
+        let builder = builder.factory(Arc::new(crate::providers::KubernetesFactory));
         builder
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::config::Config;
 use super::connection::TOKEN_HEADER;
 use crate::error::{ErrorCode, ProvisioningError};
-use crate::http::{Answer, Client, CredentialReader, Method, Request};
+use crate::http::{Answer, Client, CredentialReader, JSON, Method, Request};
 use crate::provider::CancelToken;
 use crate::secret::Secret;
 
@@ -67,10 +67,11 @@ impl Agent {
         let answer = self.client.exchange(&Request {
             method: call.method.clone(),
             url: &url,
-            body: call.body,
+            body: call.body.map(|body| (JSON, body)),
             credential: token.map(|token| (TOKEN_HEADER, token)),
             answer_timeout: call.answer_timeout,
             max_body: MAX_ANSWER.max(self.config.max_body),
+            streams: false,
             doing: call.doing,
         });
         drop(guard);

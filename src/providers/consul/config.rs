@@ -1,14 +1,14 @@
 //! What a descriptor of the kind `consul` says, read and checked once.
 
-mod tls;
-
 use std::time::Duration;
 
-use super::environment::{Given, Lookup, Source};
+use super::environment::TLS;
 use super::query::{Consistency, Place, Query};
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::http::Target;
 use crate::provider::{Credential, ProviderDescriptor};
+use crate::providers::source::{Given, Lookup, Source, max_body};
+use crate::providers::tls;
 
 /// The port of an agent's HTTP API.
 const HTTP_PORT: u16 = 8500;
@@ -44,7 +44,6 @@ const PARAMETERS: &[&str] = &[
 const MAX_NAME: usize = 255;
 /// The longest filter expression, in bytes: it travels in the URL, encoded.
 const MAX_FILTER: usize = 4096;
-const MIB: usize = 1024 * 1024;
 
 const fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -146,7 +145,7 @@ fn target(source: &Source<'_>) -> Result<Target, ProvisioningError> {
         }
     }?;
     let target = if target.is_tls() {
-        target.with_tls(tls::read(source)?)
+        target.with_tls(tls::read(source, Some(&TLS))?)
     } else {
         tls::refuse_without_tls(source)?;
         target
@@ -208,21 +207,6 @@ fn consistency(descriptor: &ProviderDescriptor) -> Result<Consistency, Provision
     }
 }
 
-fn max_body(descriptor: &ProviderDescriptor) -> Result<usize, ProvisioningError> {
-    let Some(text) = descriptor.parameters.get("max-body") else { return Ok(64 * MIB) };
-    let size = match text.strip_suffix("MiB") {
-        Some(number) => number.parse::<usize>().ok().and_then(|number| number.checked_mul(MIB)),
-        None => text.strip_suffix("KiB").and_then(|number| number.parse::<usize>().ok()?.checked_mul(1024)),
-    };
-    match size {
-        Some(size) if (1024..=1024 * MIB).contains(&size) => Ok(size),
-        _ => {
-            let reason = "it is no size between 1KiB and 1024MiB such as 64MiB";
-            Err(descriptor.refuse(ErrorCode::InvalidValue, "max-body", reason))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -243,7 +227,7 @@ mod tests {
         assert_eq!(config.probe_timeout, secs(2));
         let set = Config::read(&descriptor().parameter("probe-interval", "1s")).unwrap();
         assert_eq!((set.probe_interval(false), set.probe_interval(true)), (secs(1), secs(1)));
-        assert_eq!((config.consistency, config.max_body), (Consistency::Default, 64 * MIB));
+        assert_eq!((config.consistency, config.max_body), (Consistency::Default, 64 * 1024 * 1024));
     }
 
     #[test]

@@ -1,22 +1,16 @@
-//! A connection to the agent with a thread of its own, so that a request can block while its owner does not.
-//!
-//! Requests are answered one at a time, in order. Whoever waits waits on a channel; breaking off shuts the HTTP client
-//! down, which ends a request blocked on its socket at once. A thread that is stuck in a connect or name look-up is not
-//! waited for: it ends by itself within the connect timeout.
+//! What a connection to the agent asks, and what it makes of the answers, on its own thread.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::sync::Arc;
 use std::time::Duration;
-
-use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::config::Config;
 use super::mark::{self, Mark};
 use super::watch::WatchAnswer;
 use super::wire::{self, Decoder};
-use crate::error::{ErrorCode, ProvisioningError};
+use crate::error::ProvisioningError;
 use crate::http::{BodyReader, Client, CredentialReader, Method, Request};
-use crate::provider::{CancelGuard, CancelToken};
+use crate::provider::CancelToken;
+use crate::providers::connection;
 use crate::topology::Members;
 
 /// The header in which a token travels.
@@ -40,88 +34,27 @@ pub(super) enum Reply {
     Probe(Result<Mark, ProvisioningError>),
 }
 
-/// The present HTTP client; `None` once cancelled.
-type Slot = Arc<Mutex<Option<Client>>>;
+/// A connection to the agent.
+pub(super) type Connection = connection::Connection<Ask, Reply>;
 
-/// A connection. Dropping it breaks off what is under way and ends the thread.
-pub(super) struct Connection {
-    config: Arc<Config>,
-    jobs: Sender<(Client, Ask)>,
-    replies: Receiver<Reply>,
-    slot: Slot,
-    _on_cancel: CancelGuard,
-}
-
-impl Connection {
-    /// Starts the thread. Nothing is connected before the first request.
-    ///
-    /// # Errors
-    /// [`ErrorCode::ThreadRefused`].
-    pub(super) fn open(
-        config: &Arc<Config>,
-        credential: CredentialReader,
-        cancel: &CancelToken,
-        role: &'static str,
-    ) -> Result<Self, ProvisioningError> {
-        let (jobs, inbox) = unbounded();
-        let (outbox, replies) = unbounded();
-        let decoder = Decoder::new(config.query.service());
-        let mut worker = Worker { config: Arc::clone(config), credential, decoder };
-        thread::Builder::new()
-            .name(format!("consul-{role}"))
-            .spawn(move || {
-                for (client, ask) in inbox {
-                    if outbox.send(worker.answer(&client, ask)).is_err() {
-                        return;
-                    }
-                }
-            })
-            .map_err(|error| {
-                ProvisioningError::new(ErrorCode::ThreadRefused, "opening a connection to Consul", error.to_string())
-            })?;
-        let slot: Slot = Arc::new(Mutex::new(Some(Client::new(&config.target, config.connect_timeout))));
-        let fired = Arc::clone(&slot);
-        let on_cancel = cancel.on_cancel(move || shut_down(&fired));
-        Ok(Self { config: Arc::clone(config), jobs, replies, slot, _on_cancel: on_cancel })
-    }
-
-    /// Sends a request. After a cancellation nothing is sent.
-    pub(super) fn send(&self, ask: Ask) {
-        if let Some(client) = lock(&self.slot).clone() {
-            // The thread ends only by a panic, which shows as a disconnected channel of replies.
-            let _ = self.jobs.send((client, ask));
-        }
-    }
-
-    /// Where replies arrive, in the order of the requests; disconnected if the thread has ended.
-    pub(super) fn replies(&self) -> &Receiver<Reply> {
-        &self.replies
-    }
-
-    /// Breaks off the request under way, which then fails.
-    pub(super) fn abort(&self) {
-        let mut slot = lock(&self.slot);
-        if let Some(client) = slot.take() {
-            client.shutdown();
-            *slot = Some(Client::new(&self.config.target, self.config.connect_timeout));
-        }
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        shut_down(&self.slot);
-    }
-}
-
-fn lock(slot: &Slot) -> std::sync::MutexGuard<'_, Option<Client>> {
-    slot.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn shut_down(slot: &Slot) {
-    if let Some(client) = lock(slot).take() {
-        client.shutdown();
-    }
+/// Opens a connection to the agent.
+///
+/// # Errors
+/// Those of [`connection::Connection::open`].
+pub(super) fn open(
+    config: &Arc<Config>,
+    credential: CredentialReader,
+    cancel: &CancelToken,
+    role: &'static str,
+) -> Result<Connection, ProvisioningError> {
+    let decoder = Decoder::new(config.query.service());
+    let mut worker = Worker { config: Arc::clone(config), credential, decoder };
+    let place = connection::Place {
+        target: &config.target,
+        connect_timeout: config.connect_timeout,
+        thread: &format!("consul-{role}"),
+    };
+    Connection::open(place, None, cancel, move |client, ask, reply| _ = reply(worker.answer(client, ask)))
 }
 
 struct Worker {
@@ -170,6 +103,7 @@ impl Worker {
             credential: token.as_ref().map(|token| (TOKEN_HEADER, token)),
             answer_timeout,
             max_body: self.config.max_body,
+            streams: false,
             doing,
         })?;
         mark::admit(answer, token.as_ref(), doing)

@@ -5,15 +5,16 @@
 //! under its variable's name and never repeated, for it may be a secret in the wrong place.
 
 use std::borrow::Cow;
-use std::ffi::OsString;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use zeroize::Zeroizing;
 
-use crate::error::{ErrorCode, ProvisioningError};
+use crate::error::ProvisioningError;
 use crate::http::Target;
-use crate::provider::{Credential, ProviderDescriptor};
+use crate::provider::Credential;
+use crate::providers::source::Source;
+use crate::providers::tls::Variables;
 use crate::secret::Secret;
 
 /// Where the official client looks for the agent by default.
@@ -26,91 +27,25 @@ const TOKEN: &str = "CONSUL_HTTP_TOKEN";
 const TOKEN_FILE: &str = "CONSUL_HTTP_TOKEN_FILE";
 const AUTH: &str = "CONSUL_HTTP_AUTH";
 const SSL: &str = "CONSUL_HTTP_SSL";
-const SSL_VERIFY: &str = "CONSUL_HTTP_SSL_VERIFY";
+/// What the environment says of TLS. (The official client checks nothing if it cannot read whether it shall.)
+pub(in crate::providers) const TLS: Variables = Variables {
+    ca_file: "CONSUL_CACERT",
+    ca_path: "CONSUL_CAPATH",
+    client: ("CONSUL_CLIENT_CERT", "CONSUL_CLIENT_KEY"),
+    server_name: "CONSUL_TLS_SERVER_NAME",
+    verify: "CONSUL_HTTP_SSL_VERIFY",
+};
 
-/// How variables are looked up.
-pub(super) type Lookup<'a> = &'a dyn Fn(&str) -> Option<OsString>;
-
-/// A value and the field, of the definition or the environment, that it is from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Given<'a> {
-    pub(super) field: &'static str,
-    pub(super) text: Cow<'a, str>,
-}
-
-/// What a definition says, and where it is silent and says `environment = on`, the environment.
-#[derive(Clone, Copy)]
-pub(super) struct Source<'a> {
-    pub(super) descriptor: &'a ProviderDescriptor,
-    variables: Option<Lookup<'a>>,
-}
-
-impl<'a> Source<'a> {
-    /// # Errors
-    /// [`ErrorCode::InvalidValue`] if `environment` is neither `on` nor `off`.
-    pub(super) fn new(descriptor: &'a ProviderDescriptor, lookup: Lookup<'a>) -> Result<Self, ProvisioningError> {
-        let on = switch(descriptor, "environment")?.unwrap_or(false);
-        Ok(Self { descriptor, variables: on.then_some(lookup) })
-    }
-
-    /// The definition's parameter.
-    ///
-    /// # Errors
-    /// [`ErrorCode::MissingField`] if it is there and empty.
-    pub(super) fn parameter(&self, name: &'static str) -> Result<Option<Given<'a>>, ProvisioningError> {
-        match self.descriptor.parameters.get(name) {
-            None => Ok(None),
-            Some(text) if text.is_empty() => Err(self.descriptor.refuse(ErrorCode::MissingField, name, "it is empty")),
-            Some(text) => Ok(Some(Given { field: name, text: Cow::Borrowed(text) })),
-        }
-    }
-
-    /// The environment's variable; an empty one is none.
-    ///
-    /// # Errors
-    /// [`ErrorCode::InvalidValue`] if it is not UTF-8.
-    pub(super) fn variable(&self, name: &'static str) -> Result<Option<Given<'a>>, ProvisioningError> {
-        let Some(value) = self.variables.and_then(|lookup| lookup(name)).filter(|value| !value.is_empty()) else {
-            return Ok(None);
-        };
-        match value.into_string() {
-            Ok(text) => Ok(Some(Given { field: name, text: Cow::Owned(text) })),
-            Err(_) => Err(self.invalid(name, "the environment variable is not UTF-8")),
-        }
-    }
-
-    /// The definition's parameter or else the environment's variable.
-    ///
-    /// # Errors
-    /// Those of the two.
-    pub(super) fn either(
-        &self,
-        parameter: &'static str,
-        variable: &'static str,
-    ) -> Result<Option<Given<'a>>, ProvisioningError> {
-        match self.parameter(parameter)? {
-            Some(given) => Ok(Some(given)),
-            None => self.variable(variable),
-        }
-    }
-
-    /// Whether certificates are to be checked, as the environment has it; `None` if it says nothing.
-    ///
-    /// # Errors
-    /// [`ErrorCode::InvalidValue`]. (The official client checks nothing if it cannot read the value.)
-    pub(super) fn verify(&self) -> Result<Option<bool>, ProvisioningError> {
-        self.truth(SSL_VERIFY)
-    }
-
+impl Source<'_> {
     /// Whether the agent's address is the environment's.
     pub(super) fn has_environments_address(&self) -> bool {
-        self.variables.is_some() && self.descriptor.endpoints.is_empty()
+        self.variables().is_some() && self.descriptor.endpoints.is_empty()
     }
 
     /// The agent's address, as the environment has it: `host:port`, a URL, or `unix://path`.
     ///
     /// # Errors
-    /// [`ErrorCode::InvalidValue`], with the variable.
+    /// [`InvalidValue`](crate::error::ErrorCode::InvalidValue), with the variable.
     pub(super) fn address(&self) -> Result<Target, ProvisioningError> {
         let address = self.variable(ADDRESS)?.map_or(Cow::Borrowed(DEFAULT_ADDRESS), |given| given.text);
         let tls = self.truth(SSL)?.unwrap_or(false);
@@ -130,7 +65,7 @@ impl<'a> Source<'a> {
     /// Where the token comes from: the definition, or the environment's file, or its variable.
     ///
     /// # Errors
-    /// [`ErrorCode::InvalidValue`] for a file's name that is not UTF-8.
+    /// [`InvalidValue`](crate::error::ErrorCode::InvalidValue) for a file's name that is not UTF-8.
     pub(super) fn credential(&self) -> Result<Credential, ProvisioningError> {
         if self.descriptor.credential != Credential::None {
             return Ok(self.descriptor.credential.clone());
@@ -138,54 +73,29 @@ impl<'a> Source<'a> {
         if let Some(file) = self.variable(TOKEN_FILE)? {
             return Ok(Credential::TokenFile(file.text.into_owned()));
         }
-        let is_set = self.variables.and_then(|lookup| lookup(TOKEN)).is_some_and(|token| !token.is_empty());
+        let is_set = self.variables().and_then(|lookup| lookup(TOKEN)).is_some_and(|token| !token.is_empty());
         Ok(if is_set { Credential::TokenEnv(TOKEN.to_owned()) } else { Credential::None })
     }
 
     /// The login for a proxy before the agent, as the value of the header `Authorization`.
     ///
     /// # Errors
-    /// [`ErrorCode::InvalidValue`] if it is not UTF-8.
+    /// [`InvalidValue`](crate::error::ErrorCode::InvalidValue) if it is not UTF-8.
     pub(super) fn authorization(&self) -> Result<Option<Secret>, ProvisioningError> {
         let Some(login) = self.variable(AUTH)? else { return Ok(None) };
         let login = Zeroizing::new(login.text.into_owned());
         let login = Zeroizing::new(if login.contains(':') { login.to_string() } else { format!("{}:", *login) });
         Ok(Some(Secret::new(format!("Basic {}", BASE64_STANDARD.encode(login.as_bytes())))))
     }
-
-    /// A refusal of a field's value.
-    pub(super) fn invalid(&self, field: &'static str, reason: impl Into<Cow<'static, str>>) -> ProvisioningError {
-        self.descriptor.refuse(ErrorCode::InvalidValue, field, reason)
-    }
-
-    /// The variable as a truth value, in the forms of the official client.
-    fn truth(&self, name: &'static str) -> Result<Option<bool>, ProvisioningError> {
-        match self.variable(name)?.as_ref().map(|given| &*given.text) {
-            None => Ok(None),
-            Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(Some(true)),
-            Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(Some(false)),
-            Some(_) => Err(self.invalid(name, "the environment variable is neither true nor false")),
-        }
-    }
-}
-
-/// A parameter that is `on` or `off`.
-///
-/// # Errors
-/// [`ErrorCode::InvalidValue`] if it is something else.
-pub(super) fn switch(descriptor: &ProviderDescriptor, field: &'static str) -> Result<Option<bool>, ProvisioningError> {
-    match descriptor.parameters.get(field).map(String::as_str) {
-        None => Ok(None),
-        Some("on") => Ok(Some(true)),
-        Some("off") => Ok(Some(false)),
-        Some(_) => Err(descriptor.refuse(ErrorCode::InvalidValue, field, "it is neither on nor off")),
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
+
     use super::*;
-    use crate::provider::ProviderKind;
+    use crate::error::ErrorCode;
+    use crate::provider::{ProviderDescriptor, ProviderKind};
 
     fn descriptor() -> ProviderDescriptor {
         let descriptor = ProviderDescriptor::new("consul-a", ProviderKind::consul()).unwrap();
@@ -232,7 +142,8 @@ mod tests {
         let contradiction = with(&[(ADDRESS, "unix:///s"), (SSL, "true")], |source| source.address().unwrap_err());
         assert_eq!(contradiction.field(), Some(SSL));
         // The official client takes this for "do not check".
-        assert_eq!(with(&[(SSL_VERIFY, "yes")], |source| source.verify().unwrap_err()).field(), Some(SSL_VERIFY));
+        let verify = TLS.verify;
+        assert_eq!(with(&[(verify, "yes")], |source| source.truth(verify).unwrap_err()).field(), Some(verify));
     }
 
     #[cfg(unix)]

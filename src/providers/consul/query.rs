@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::http::encode;
+
 /// Who may answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Consistency {
@@ -80,18 +82,6 @@ fn flag(consistency: Consistency) -> &'static str {
         Consistency::Stale => "stale&",
         Consistency::Consistent => "consistent&",
     }
-}
-
-/// Percent-encodes all but unreserved characters.
-pub(super) fn encode(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(char::from(byte)),
-            _ => encoded.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    encoded
 }
 
 #[cfg(test)]

@@ -5,9 +5,8 @@ mod definition;
 mod heartbeat;
 mod repair;
 
-use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
@@ -17,11 +16,12 @@ use self::heartbeat::Heartbeat;
 use self::repair::{Loss, Repair, Step};
 use super::agent::{Agent, Call, refusal};
 use super::config::Config;
-use super::presence::{Presence, Sighting, Standing};
 use crate::clock::{Clock, Timestamp};
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::http::{CredentialReader, Method};
 use crate::provider::{CancelToken, Registration};
+use crate::providers::presence::{Presence, Sighting, Standing};
+use crate::providers::tenancy::Tenancy;
 use crate::secret::Secret;
 
 const REGISTERING: &str = "registering the local node";
@@ -231,50 +231,6 @@ impl Registration for ConsulRegistration {
                 if left < SHORTEST { Err(error) } else { self.deregister(left, &CancelToken::new()) }
             }
             other => other,
-        }
-    }
-}
-
-/// Which agents and services the providers of this process register which nodes with. A definition that is replaced by
-/// another for the same agent must not deregister what the other has registered already.
-static TENANTS: Mutex<BTreeMap<String, usize>> = Mutex::new(BTreeMap::new());
-
-/// One provider's share in a registration.
-#[derive(Debug)]
-pub(super) struct Tenancy(Arc<Tenant>);
-
-#[derive(Debug)]
-struct Tenant(String);
-
-impl Tenancy {
-    /// A provider's share in the registration of that node with that agent.
-    pub(super) fn new(config: &Config, node: &str) -> Self {
-        let key = format!("{}\n{}\n{node}", config.target.base(), config.query.agent_scope());
-        *TENANTS.lock().unwrap_or_else(PoisonError::into_inner).entry(key.clone()).or_default() += 1;
-        Self(Arc::new(Tenant(key)))
-    }
-
-    /// Whether another provider has a share too.
-    fn is_shared(&self) -> bool {
-        TENANTS.lock().unwrap_or_else(PoisonError::into_inner).get(&self.0.0).is_some_and(|count| *count > 1)
-    }
-}
-
-/// The same provider's share.
-impl Clone for Tenancy {
-    fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
-    }
-}
-
-impl Drop for Tenant {
-    fn drop(&mut self) {
-        let mut tenants = TENANTS.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = tenants.get_mut(&self.0) {
-            *count -= 1;
-            if *count == 0 {
-                tenants.remove(&self.0);
-            }
         }
     }
 }

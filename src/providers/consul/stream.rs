@@ -9,13 +9,13 @@ use std::time::Duration;
 use crossbeam_channel::{after, select};
 
 use super::config::Config;
-use super::connection::{Ask, Connection, Reply};
-use super::presence::Presence;
+use super::connection::{self, Ask, Connection, Reply};
 use super::watch::{Input, Machine, Memory, Output, Settings};
 use crate::clock::Clock;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::http::CredentialReader;
 use crate::provider::{CancelToken, ProviderEvent, ProviderId, ProviderStream, ProviderTermination};
+use crate::providers::presence::Presence;
 
 /// The longest single wait, so that a clock that jumps (a suspended machine) is noticed.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
@@ -66,8 +66,8 @@ impl ConsulStream {
         let seed = RandomState::new().hash_one(id.as_str());
         let named = |error: ProvisioningError| error.with_provider(&id);
         let mut stream = Self {
-            watch: Connection::open(&config, credential.clone(), cancel, "watch").map_err(named)?,
-            probe: Connection::open(&config, credential, cancel, "probe").map_err(named)?,
+            watch: connection::open(&config, credential.clone(), cancel, "watch").map_err(named)?,
+            probe: connection::open(&config, credential, cancel, "probe").map_err(named)?,
             machine: Machine::new(settings, presence.local().cloned(), known, seed, clock.now()),
             id,
             config,

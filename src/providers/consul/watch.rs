@@ -51,12 +51,12 @@ use self::outage::Outage;
 use self::probe::Probe;
 use super::lineage::Lineage;
 use super::mark::Mark;
-use super::presence::{Sighting, Standing};
 use super::query::Consistency;
 use crate::backoff::{Backoff, FIRST, Jitter, LONGEST};
 use crate::clock::Timestamp;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::provider::ProviderEvent;
+use crate::providers::presence::{Sighting, Standing};
 use crate::topology::{ClusterNode, Members, Revision};
 
 /// A stream that has reported nothing for that long reports a heartbeat: a second within the contract's 5 s.

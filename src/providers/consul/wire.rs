@@ -1,16 +1,12 @@
 //! What an answer's body says.
 //!
-//! The body is decoded as it arrives and never held as a whole: `scanner` finds its entries, `entry` says what one of
-//! them means, `shape` what its values may be, and `known` remembers the entries of the last answer, most of which are
-//! in the next one, too. Decided here: an answer that is no JSON list is an error as a whole, while an entry that cannot
+//! The body is decoded as it arrives and never held as a whole: `crate::json` finds its entries, `entry` says what one of
+//! them means, and `known` remembers the entries of the last answer, most of which are in the next one, too. Decided here: an answer that is no JSON list is an error as a whole, while an entry that cannot
 //! be used, and one of more than 1 MiB, is skipped and counted; of several entries of one node the latest life counts;
 //! and a set shares with the one before what is equal in both.
 
 mod entry;
 mod known;
-mod nesting;
-mod scanner;
-mod shape;
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -20,13 +16,13 @@ use serde::de::IgnoredAny;
 
 use self::entry::Entry;
 use self::known::{Comparison, Difference, Hashing, Known, Outcome, Unknown};
-use self::scanner::{Element, Malformed, Next, Scanner};
 use super::lineage::Lineage;
-use crate::error::{ErrorCode, ProvisioningError};
+use crate::error::ProvisioningError;
+use crate::json::{self, Body, MAX_ELEMENT, Next, Scanner};
 use crate::topology::{ClusterNode, Members};
 
-/// The largest entry that is decoded. A genuine one has about 3 kB.
-const MAX_ENTRY: usize = 1024 * 1024;
+/// What an answer is, for errors.
+const EXPECTED: &str = "list of health entries";
 
 /// Decodes the answers for one service, one after the other.
 pub(crate) struct Decoder {
@@ -51,7 +47,7 @@ struct Last {
 impl Decoder {
     /// A decoder that knows no answer yet.
     pub(crate) fn new(service: &str) -> Self {
-        Self::with_limit(service, MAX_ENTRY)
+        Self::with_limit(service, MAX_ELEMENT)
     }
 
     /// The same with another limit for entries.
@@ -71,20 +67,21 @@ impl Decoder {
         believed: Option<&Members>,
         doing: &str,
     ) -> Result<(Members, usize), ProvisioningError> {
-        let mut body = Body { scanner: Scanner::new(self.max_entry), read, doing };
+        let mut body = Body::new(Scanner::new(self.max_entry), read, doing, EXPECTED);
         let mut comparison = Comparison::new(&self.hashing, &self.last.entries);
         let mut too_large = 0;
-        while body.next()? {
-            if body.pass_known(&mut comparison)? {
+        while body.next()? == Next::Element {
+            if let Some(length) = comparison.meet(body.peek(comparison.needed())?) {
+                body.pass(length);
                 continue;
             }
-            let found = body.element(|bytes, begin| {
+            let found = body.element(|bytes| {
                 let Some(unknown) = comparison.find(bytes) else { return Ok(()) };
-                let entry = entry::read(bytes, &self.service).map_err(|at| Malformed { at: begin + at, cut: false })?;
+                let entry = entry::read(bytes, &self.service)?;
                 comparison.add(self.last.known(unknown, entry, believed));
                 Ok(())
             })?;
-            too_large += usize::from(!found);
+            too_large += usize::from(found.is_none());
         }
         match comparison.finish() {
             Outcome::Same => self.last.lineage.set_renewed(false),
@@ -107,12 +104,9 @@ pub(crate) fn check_list(
     read: impl FnMut(&mut [u8]) -> Result<usize, ProvisioningError>,
     doing: &str,
 ) -> Result<(), ProvisioningError> {
-    let mut body = Body { scanner: Scanner::new(MAX_ENTRY), read, doing };
-    while body.next()? {
-        body.element(|bytes, begin| match serde_json::from_slice::<IgnoredAny>(bytes) {
-            Ok(IgnoredAny) => Ok(()),
-            Err(error) => Err(Malformed { at: begin + entry::offset(bytes, &error), cut: false }),
-        })?;
+    let mut body = Body::new(Scanner::new(MAX_ELEMENT), read, doing, EXPECTED);
+    while body.next()? == Next::Element {
+        body.element(|bytes| json::read::<IgnoredAny>(bytes))?;
     }
     Ok(())
 }
@@ -197,72 +191,10 @@ fn of(entries: &[Known]) -> (Members, usize) {
     Members::from_nodes(nodes)
 }
 
-/// A body that arrives.
-struct Body<'a, R> {
-    scanner: Scanner,
-    read: R,
-    doing: &'a str,
-}
-
-impl<R: FnMut(&mut [u8]) -> Result<usize, ProvisioningError>> Body<'_, R> {
-    /// Goes to the next element; whether there is one.
-    fn next(&mut self) -> Result<bool, ProvisioningError> {
-        loop {
-            match self.scanner.next().map_err(|malformed| self.malformed(malformed))? {
-                Next::Element => return Ok(true),
-                Next::End => return Ok(false),
-                Next::More => self.fill()?,
-            }
-        }
-    }
-
-    /// Passes over the element here if it is one of those expected.
-    fn pass_known(&mut self, comparison: &mut Comparison<'_>) -> Result<bool, ProvisioningError> {
-        let needed = comparison.needed();
-        while self.scanner.peek().len() < needed && !self.scanner.has_ended() {
-            self.fill()?;
-        }
-        let length = comparison.meet(self.scanner.peek());
-        if let Some(length) = length {
-            self.scanner.pass(length);
-        }
-        Ok(length.is_some())
-    }
-
-    /// Hands over the bytes of the element here, and where in the body they begin; whether it was not too large.
-    fn element(&mut self, take: impl FnOnce(&[u8], usize) -> Result<(), Malformed>) -> Result<bool, ProvisioningError> {
-        loop {
-            let begin = self.scanner.offset();
-            let taken = match self.scanner.element() {
-                Ok(Element::Whole(bytes)) => take(bytes, begin).map(|()| true),
-                Ok(Element::TooLarge) => Ok(false),
-                Ok(Element::More) => {
-                    self.fill()?;
-                    continue;
-                }
-                Err(malformed) => Err(malformed),
-            };
-            return taken.map_err(|malformed| self.malformed(malformed));
-        }
-    }
-
-    fn fill(&mut self) -> Result<(), ProvisioningError> {
-        let count = (self.read)(self.scanner.room())?;
-        self.scanner.filled(count);
-        Ok(())
-    }
-
-    /// The body itself is not repeated: what is wrong with it and where say enough.
-    fn malformed(&self, Malformed { at, cut }: Malformed) -> ProvisioningError {
-        let what = if cut { "ends too early" } else { "is no list of health entries" };
-        let detail = format!("the answer {what} (byte {at})");
-        ProvisioningError::new(ErrorCode::MalformedAnswer, self.doing.to_owned(), detail)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorCode;
     use proptest::prelude::*;
     use serde_json::{Value, json};
 

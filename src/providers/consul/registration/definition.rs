@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::super::query::{NOBODYS_TAG, encode};
+use super::super::query::NOBODYS_TAG;
 use crate::error::{ErrorCode, ProvisioningError};
+use crate::http::encode;
 use crate::topology::ClusterNode;
 
 /// Consul's limit of metadata pairs.

@@ -10,9 +10,9 @@
 
 use std::borrow::Cow;
 
-use serde::de::{IgnoredAny, MapAccess, SeqAccess};
+use serde::de::SeqAccess;
 
-use super::shape::{Key, Loose, Shape, Text, Unusable};
+use crate::json::{self, Loose, Shape, Text, Unusable, fields};
 use crate::topology::ClusterNode;
 
 /// What an entry says.
@@ -29,19 +29,12 @@ pub(super) enum Entry {
 /// # Errors
 /// The offset in them at which they turn out to be no JSON value in UTF-8.
 pub(super) fn read(bytes: &[u8], service: &str) -> Result<Entry, usize> {
-    let text = std::str::from_utf8(bytes).map_err(|error| error.valid_up_to())?;
-    let parts: Loose<Parts<'_>> = serde_json::from_str(text).map_err(|error| offset(bytes, &error))?;
+    let parts: Loose<Parts<'_>> = json::read(bytes)?;
     Ok(match parts.good().map(|parts| parts.into_node(service)) {
         Some(Ok(Some((node, created)))) => Entry::Member(node, created),
         Some(Ok(None)) => Entry::NoMember,
         Some(Err(Unusable)) | None => Entry::Unusable,
     })
-}
-
-/// Where in the bytes a decoder failed, which knows it as line and column.
-pub(super) fn offset(bytes: &[u8], error: &serde_json::Error) -> usize {
-    let lines = bytes.split_inclusive(|byte| *byte == b'\n').take(error.line().saturating_sub(1));
-    lines.map(<[u8]>::len).sum::<usize>() + error.column().saturating_sub(1)
 }
 
 #[derive(Default)]
@@ -119,29 +112,11 @@ impl Parts<'_> {
     }
 }
 
-/// Reads the named fields of a map and skips the others.
-macro_rules! fields {
-    ($type:ident, $($name:literal => $field:ident),+) => {
-        impl<'de> Shape<'de> for $type<'de> {
-            fn from_map<A: MapAccess<'de>>(mut map: A) -> Result<Option<Self>, A::Error> {
-                let mut value = Self::default();
-                while let Some(Key(key)) = map.next_key()? {
-                    match &*key.0 {
-                        $($name => value.$field = map.next_value()?,)+
-                        _ => drop(map.next_value::<IgnoredAny>()?),
-                    }
-                }
-                Ok(Some(value))
-            }
-        }
-    };
-}
-
-fields!(Parts, "Node" => node, "Service" => service, "Checks" => checks);
-fields!(NodePart, "Address" => address);
-fields!(ServicePart, "Address" => address, "Port" => port, "Tags" => tags, "Meta" => meta,
+fields!(Parts<'de>, "Node" => node, "Service" => service, "Checks" => checks);
+fields!(NodePart<'de>, "Address" => address);
+fields!(ServicePart<'de>, "Address" => address, "Port" => port, "Tags" => tags, "Meta" => meta,
     "CreateIndex" => created);
-fields!(Check, "CheckID" => id, "Status" => status);
+fields!(Check<'de>, "CheckID" => id, "Status" => status);
 
 #[derive(Default)]
 struct Check<'de> {

@@ -21,11 +21,11 @@ const EIGHTFOLD: [u8; BLOCK] = {
 
 /// It nests deeper than it may, from that byte on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct TooDeep(pub(super) usize);
+pub(crate) struct TooDeep(pub(crate) usize);
 
 /// Where within a value the next byte is.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Nesting {
+pub(crate) struct Nesting {
     /// How many lists and maps are open.
     depth: usize,
     in_text: bool,
@@ -38,7 +38,7 @@ impl Nesting {
     ///
     /// # Errors
     /// If more than `deepest` lists and maps are open at once.
-    pub(super) fn end(&mut self, bytes: &[u8], deepest: usize) -> Result<Option<usize>, TooDeep> {
+    pub(crate) fn end(&mut self, bytes: &[u8], deepest: usize) -> Result<Option<usize>, TooDeep> {
         let (blocks, rest) = bytes.as_chunks::<BLOCK>();
         let mut seen = 0;
         for block in blocks {

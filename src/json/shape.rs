@@ -8,11 +8,11 @@ use std::marker::PhantomData;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 /// A value, or what holds it, that cannot be used.
-pub(super) struct Unusable;
+pub(crate) struct Unusable;
 
 /// A value of the expected shape, none at all (`null` or absent), or one of another shape, which was skipped.
 #[derive(Default)]
-pub(super) enum Loose<T> {
+pub(crate) enum Loose<T> {
     #[default]
     Absent,
     Bad,
@@ -20,14 +20,14 @@ pub(super) enum Loose<T> {
 }
 
 impl<T> Loose<T> {
-    pub(super) fn good(self) -> Option<T> {
+    pub(crate) fn good(self) -> Option<T> {
         match self {
             Loose::Good(value) => Some(value),
             Loose::Absent | Loose::Bad => None,
         }
     }
 
-    pub(super) fn optional(self) -> Result<Option<T>, Unusable> {
+    pub(crate) fn optional(self) -> Result<Option<T>, Unusable> {
         match self {
             Loose::Good(value) => Ok(Some(value)),
             Loose::Absent => Ok(None),
@@ -37,8 +37,12 @@ impl<T> Loose<T> {
 }
 
 /// What shapes a value may have. Each returns `None`, having read past the value, if it may not have that one.
-pub(super) trait Shape<'de>: Sized {
+pub(crate) trait Shape<'de>: Sized {
     fn from_text(_: Cow<'de, str>) -> Option<Self> {
+        None
+    }
+
+    fn from_bool(_: bool) -> Option<Self> {
         None
     }
 
@@ -80,8 +84,8 @@ impl<'de, T: Shape<'de>> Visitor<'de> for LooseVisitor<T> {
         Ok(Loose::Absent)
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<Loose<T>, E> {
-        Ok(Loose::Bad)
+    fn visit_bool<E>(self, value: bool) -> Result<Loose<T>, E> {
+        Ok(loose(T::from_bool(value)))
     }
 
     fn visit_i64<E>(self, _: i64) -> Result<Loose<T>, E> {
@@ -113,7 +117,34 @@ impl<'de, T: Shape<'de>> Visitor<'de> for LooseVisitor<T> {
     }
 }
 
-pub(super) struct Text<'de>(pub(super) Cow<'de, str>);
+impl Loose<Text<'_>> {
+    /// The text, if it is one and not empty.
+    pub(crate) fn text(self) -> Option<String> {
+        self.good().map(|text| text.0.into_owned()).filter(|text| !text.is_empty())
+    }
+
+    /// The same, without taking it.
+    pub(crate) fn as_str(&self) -> Option<&str> {
+        match self {
+            Loose::Good(text) => Some(&*text.0).filter(|text| !text.is_empty()),
+            Loose::Absent | Loose::Bad => None,
+        }
+    }
+}
+
+/// A text.
+#[derive(Default)]
+pub(crate) struct Text<'de>(pub(crate) Cow<'de, str>);
+
+impl<'de> Text<'de> {
+    /// What comes after the prefix, if it begins with it.
+    pub(crate) fn without_prefix(self, prefix: &str) -> Option<Self> {
+        match self.0 {
+            Cow::Borrowed(text) => text.strip_prefix(prefix).map(|rest| Text(Cow::Borrowed(rest))),
+            Cow::Owned(text) => text.strip_prefix(prefix).map(|rest| Text(Cow::Owned(rest.to_owned()))),
+        }
+    }
+}
 
 impl<'de> Shape<'de> for Text<'de> {
     fn from_text(text: Cow<'de, str>) -> Option<Self> {
@@ -122,12 +153,18 @@ impl<'de> Shape<'de> for Text<'de> {
 }
 
 /// The key of a map, which is always a text.
-pub(super) struct Key<'de>(pub(super) Text<'de>);
+pub(crate) struct Key<'de>(pub(crate) Text<'de>);
 
 impl<'de> Deserialize<'de> for Key<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let key = deserializer.deserialize_str(LooseVisitor::<Text<'de>>(PhantomData))?;
         Ok(Key(key.good().unwrap_or(Text(Cow::Borrowed("")))))
+    }
+}
+
+impl Shape<'_> for bool {
+    fn from_bool(value: bool) -> Option<Self> {
+        Some(value)
     }
 }
 
@@ -156,3 +193,23 @@ impl<'de> Shape<'de> for Vec<(Text<'de>, Loose<Text<'de>>)> {
         Ok(Some(pairs))
     }
 }
+
+/// Reads the named fields of a map, of whose lifetime `'de` the type may be, and skips the others.
+macro_rules! fields {
+    ($type:ty, $($name:literal => $field:ident),+) => {
+        impl<'de> $crate::json::Shape<'de> for $type {
+            fn from_map<A: serde::de::MapAccess<'de>>(mut map: A) -> Result<Option<Self>, A::Error> {
+                let mut value = Self::default();
+                while let Some($crate::json::Key(key)) = map.next_key()? {
+                    match &*key.0 {
+                        $($name => value.$field = map.next_value()?,)+
+                        _ => drop(map.next_value::<serde::de::IgnoredAny>()?),
+                    }
+                }
+                Ok(Some(value))
+            }
+        }
+    };
+}
+
+pub(crate) use fields;

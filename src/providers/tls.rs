@@ -1,11 +1,23 @@
 //! What a definition says of TLS: which authorities are trusted, who we are, and which combinations make no sense. No
-//! file is read here.
+//! file is read here. Which variables may complete the definition is the provider's to say.
 
 use std::path::PathBuf;
 
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::http::TlsSettings;
-use crate::providers::consul::environment::{Given, Source, switch};
+use crate::providers::source::{Given, Source, switch};
+
+/// The environment's variables that complete a definition where these are read; each is named as the parameter is.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::providers) struct Variables {
+    pub(in crate::providers) ca_file: &'static str,
+    pub(in crate::providers) ca_path: &'static str,
+    /// The certificate and its key.
+    pub(in crate::providers) client: (&'static str, &'static str),
+    /// May have a port, too.
+    pub(in crate::providers) server_name: &'static str,
+    pub(in crate::providers) verify: &'static str,
+}
 
 /// The parameters that only make sense over TLS.
 const PARAMETERS: [&str; 6] = ["ca-file", "ca-path", "client-cert", "client-key", "tls-server-name", "tls-verify"];
@@ -14,8 +26,15 @@ const PARAMETERS: [&str; 6] = ["ca-file", "ca-path", "client-cert", "client-key"
 ///
 /// # Errors
 /// [`ErrorCode::InvalidValue`] or [`ErrorCode::MissingField`], with the parameter or variable.
-pub(super) fn read(source: &Source<'_>) -> Result<TlsSettings, ProvisioningError> {
+pub(in crate::providers) fn read(
+    source: &Source<'_>,
+    variables: Option<&Variables>,
+) -> Result<TlsSettings, ProvisioningError> {
     let (ca_file, ca_path) = (source.parameter("ca-file")?, source.parameter("ca-path")?);
+    let variable = |name: fn(&Variables) -> &'static str| match variables {
+        Some(variables) => source.variable(name(variables)),
+        None => Ok(None),
+    };
     let own_authorities = ca_file.is_some() || ca_path.is_some();
     let verify = match switch(source.descriptor, "tls-verify")? {
         Some(false) if own_authorities => {
@@ -25,22 +44,25 @@ pub(super) fn read(source: &Source<'_>) -> Result<TlsSettings, ProvisioningError
         Some(verify) => verify,
         // Authorities that the definition names are there to be checked against.
         None if own_authorities => true,
-        None => source.verify()?.unwrap_or(true),
+        None => match variables {
+            Some(variables) => source.truth(variables.verify)?.unwrap_or(true),
+            None => true,
+        },
     };
     let (ca_file, ca_path) = match (ca_file, ca_path) {
         _ if !verify => (None, None),
         // The official client does not look at the folder if there is a file.
-        (None, None) => match source.variable("CONSUL_CACERT")? {
+        (None, None) => match variable(|names| names.ca_file)? {
             Some(file) => (Some(file), None),
-            None => (None, source.variable("CONSUL_CAPATH")?),
+            None => (None, variable(|names| names.ca_path)?),
         },
         own => own,
     };
     Ok(TlsSettings {
         ca_file: path(source, ca_file)?,
         ca_path: path(source, ca_path)?,
-        client: client(source)?,
-        server_name: server_name(source)?,
+        client: client(source, variables)?,
+        server_name: server_name(source, variables)?,
         unchecked: !verify,
     })
 }
@@ -49,23 +71,22 @@ pub(super) fn read(source: &Source<'_>) -> Result<TlsSettings, ProvisioningError
 ///
 /// # Errors
 /// [`ErrorCode::InvalidValue`], with the first of them.
-pub(super) fn refuse_without_tls(source: &Source<'_>) -> Result<(), ProvisioningError> {
+pub(in crate::providers) fn refuse_without_tls(source: &Source<'_>) -> Result<(), ProvisioningError> {
     match PARAMETERS.into_iter().find(|name| source.descriptor.parameters.contains_key(*name)) {
         None => Ok(()),
-        Some(name) => Err(source.invalid(name, "it is without effect unless the agent's URL begins with https://")),
+        Some(name) => Err(source.invalid(name, "it is without effect unless the endpoint's URL begins with https://")),
     }
 }
 
 /// Our certificate and its key, both from the same place.
-fn client(source: &Source<'_>) -> Result<Option<(PathBuf, PathBuf)>, ProvisioningError> {
+fn client(source: &Source<'_>, variables: Option<&Variables>) -> Result<Option<(PathBuf, PathBuf)>, ProvisioningError> {
     let names = ("client-cert", "client-key");
     let own = (source.parameter(names.0)?, source.parameter(names.1)?);
-    let (names, pair) = match own {
-        (None, None) => {
-            let names = ("CONSUL_CLIENT_CERT", "CONSUL_CLIENT_KEY");
-            (names, (source.variable(names.0)?, source.variable(names.1)?))
+    let (names, pair) = match (own, variables) {
+        ((None, None), Some(Variables { client: names, .. })) => {
+            (*names, (source.variable(names.0)?, source.variable(names.1)?))
         }
-        own => (names, own),
+        (own, _) => (names, own),
     };
     let (certificate, key) = (path(source, pair.0)?, path(source, pair.1)?);
     let missing = |field: &'static str, other: &str| {
@@ -79,13 +100,15 @@ fn client(source: &Source<'_>) -> Result<Option<(PathBuf, PathBuf)>, Provisionin
     }
 }
 
-fn server_name(source: &Source<'_>) -> Result<Option<String>, ProvisioningError> {
-    let Some(Given { field, text }) = source.either("tls-server-name", "CONSUL_TLS_SERVER_NAME")? else {
-        return Ok(None);
+fn server_name(source: &Source<'_>, variables: Option<&Variables>) -> Result<Option<String>, ProvisioningError> {
+    let given = match (source.parameter("tls-server-name")?, variables) {
+        (None, Some(variables)) => source.variable(variables.server_name)?,
+        (given, _) => given,
     };
+    let Some(Given { field, text }) = given else { return Ok(None) };
     // The official client takes a name with a port, too.
     let name = match text.split_once(':') {
-        Some((name, port)) if field == "CONSUL_TLS_SERVER_NAME" && port.chars().all(|c| c.is_ascii_digit()) => name,
+        Some((name, port)) if field != "tls-server-name" && port.chars().all(|c| c.is_ascii_digit()) => name,
         _ => &*text,
     };
     if !TlsSettings::is_server_name(name) {
@@ -94,7 +117,14 @@ fn server_name(source: &Source<'_>) -> Result<Option<String>, ProvisioningError>
     Ok(Some(name.to_owned()))
 }
 
-fn path(source: &Source<'_>, given: Option<Given<'_>>) -> Result<Option<PathBuf>, ProvisioningError> {
+/// The path that a field names.
+///
+/// # Errors
+/// [`ErrorCode::InvalidValue`] for what is no path.
+pub(in crate::providers) fn path(
+    source: &Source<'_>,
+    given: Option<Given<'_>>,
+) -> Result<Option<PathBuf>, ProvisioningError> {
     match given {
         None => Ok(None),
         // Whoever puts the certificate itself here is told so, and it is not repeated.
@@ -108,7 +138,7 @@ fn path(source: &Source<'_>, given: Option<Given<'_>>) -> Result<Option<PathBuf>
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "consul"))]
 mod tests {
     use std::ffi::OsString;
 
@@ -120,7 +150,7 @@ mod tests {
         descriptor.parameters = parameters.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
         let lookup =
             |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
-        read(&Source::new(&descriptor, &lookup)?)
+        read(&Source::new(&descriptor, &lookup)?, Some(&crate::providers::consul::environment::TLS))
     }
 
     const ON: (&str, &str) = ("environment", "on");

@@ -1,5 +1,5 @@
 //! What the watch and the registration of one provider tell each other about the local node: the registration how far it
-//! has come, the watch that an answer lacks the node.
+//! has come, the watch that an answer lacks the node. Shared by the providers that register it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,7 +9,7 @@ use crate::topology::ClusterNode;
 
 /// How far the registration of the local node has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(in crate::providers) enum Standing {
     /// Client mode: there is nothing to register.
     Client,
     /// It has never been registered yet.
@@ -22,7 +22,7 @@ pub(super) enum Standing {
 
 /// What an answer says of the local node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sighting {
+pub(in crate::providers) enum Sighting {
     /// It lacks the node, although that is registered.
     Absent,
     /// It shows the node, which the one before did not.
@@ -33,7 +33,7 @@ pub(super) enum Sighting {
 
 /// The local node as its watch and its registration see it.
 #[derive(Debug)]
-pub(super) struct Presence {
+pub(in crate::providers) struct Presence {
     local: Option<Arc<ClusterNode>>,
     standing: Mutex<Standing>,
     /// The last sighting, until the registration has taken it.
@@ -43,7 +43,7 @@ pub(super) struct Presence {
 }
 
 impl Presence {
-    pub(super) fn new(local: Option<Arc<ClusterNode>>) -> Self {
+    pub(in crate::providers) fn new(local: Option<Arc<ClusterNode>>) -> Self {
         // One message is enough: it asks for a look, and says nothing else.
         let (wake, woken) = bounded(1);
         let standing = if local.is_some() { Standing::Joining } else { Standing::Client };
@@ -51,20 +51,20 @@ impl Presence {
     }
 
     /// The local node in member mode.
-    pub(super) fn local(&self) -> Option<&Arc<ClusterNode>> {
+    pub(in crate::providers) fn local(&self) -> Option<&Arc<ClusterNode>> {
         self.local.as_ref()
     }
 
-    pub(super) fn standing(&self) -> Standing {
+    pub(in crate::providers) fn standing(&self) -> Standing {
         *lock(&self.standing)
     }
 
-    pub(super) fn set_standing(&self, standing: Standing) {
+    pub(in crate::providers) fn set_standing(&self, standing: Standing) {
         *lock(&self.standing) = standing;
     }
 
     /// The watch saw the local node, or did not. An absence wakes the registration.
-    pub(super) fn report(&self, sighting: Sighting) {
+    pub(in crate::providers) fn report(&self, sighting: Sighting) {
         *lock(&self.sighting) = Some(sighting);
         if sighting == Sighting::Absent {
             let _ = self.wake.try_send(());
@@ -72,12 +72,12 @@ impl Presence {
     }
 
     /// The last sighting since the last call. Whoever is woken has taken the message that woke it, and learns here why.
-    pub(super) fn take_sighting(&self) -> Option<Sighting> {
+    pub(in crate::providers) fn take_sighting(&self) -> Option<Sighting> {
         lock(&self.sighting).take()
     }
 
     /// Where a message arrives with each absence.
-    pub(super) fn absences(&self) -> &Receiver<()> {
+    pub(in crate::providers) fn absences(&self) -> &Receiver<()> {
         &self.woken
     }
 }

@@ -1,0 +1,259 @@
+//! Kubernetes: the members are the pods of a label selector, or the endpoints of a service.
+//!
+//! The provider lists and watches them through the API server. `watch` decides what is asked and believed; `object` is what
+//! a watched object says, `wire` reads it from the server's answers, by the conventions of protoactor-go, so that mixed
+//! clusters see each other, and `directory` joins objects to members. In member mode `registration` keeps the local node's
+//! labels on its pod. `access` proves the rights. `stream`, `connection` and `agent` do the work; `query` is what is asked,
+//! and `config` reads the definition.
+
+mod access;
+mod agent;
+mod config;
+mod connection;
+mod directory;
+mod label;
+mod object;
+mod query;
+mod registration;
+mod stream;
+mod watch;
+pub(crate) mod wire;
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use self::access::Rights;
+use self::agent::Agent;
+use self::config::Config;
+use self::query::Select;
+use self::registration::KubernetesRegistration;
+use self::registration::marks::Marks;
+use self::stream::{KubernetesStream, Parts};
+use crate::error::{ErrorCode, ProvisioningError};
+use crate::http::CredentialReader;
+use crate::provider::{
+    CancelToken, Capabilities, ClusterProvider, ProviderDescriptor, ProviderEnvironment, ProviderFactory, ProviderKind,
+    ProviderStream, Registration,
+};
+use crate::providers::presence::Presence;
+use crate::providers::tenancy::Tenancy;
+use crate::topology::ClusterNode;
+
+/// Makes providers of the kind `kubernetes`, each of which watches the pods or the endpoints of one cluster through one
+/// API server.
+///
+/// Without an endpoint the API server is the one of the pod that the process runs in (`KUBERNETES_SERVICE_HOST` and
+/// `KUBERNETES_SERVICE_PORT`), with the token, the authority and the namespace of its service account:
+/// `credentials = in-cluster`. Else the descriptor's one endpoint is the server's URL, `https://host:port` or
+/// `http://host:port`: IPv6 in brackets, the port 443 (80 for http) if absent, nothing after it; the credential is a
+/// bearer token, or there is a client certificate. The token is read anew for each request, and files of certificates
+/// when they have changed, so that both can be rotated. The proxy that the environment names is used, except for a
+/// loopback address.
+///
+/// A pod is a member while it is running, has an address, is not being deleted and, unless `require-ready` is `off`, is
+/// ready. Its node id is the label `cluster.proto.actor/member-id`, or its name; its port the label
+/// `cluster.proto.actor/port`, or `port`; its kinds the labels `cluster.proto.actor/kind-<Kind>` that are `true`; its
+/// incarnation the annotation `cluster.proto.actor/incarnation`, or the time of its creation and its restarts. An
+/// endpoint of a slice is the node of its pod, without kinds. Unusable objects are left out and counted.
+///
+/// In member mode the local node's labels and annotations are set on the pod that the process runs in, and removed on
+/// draining. That takes `source = pods` and a `cluster`.
+///
+/// | parameter | default | range | meaning |
+/// |---|---|---|---|
+/// | `source` | `pods` | `pods`, `endpoint-slices` | what is watched: pods, or the EndpointSlices of a service |
+/// | `cluster` | required for pods without `selector` | a label's value | the cluster's name, which the label `cluster.proto.actor/cluster` of its pods has |
+/// | `selector` | the label of `cluster` | 1 to 4096 bytes | the label selector of the pods, in place of the one of the cluster; evaluated by the server |
+/// | `service` | required for endpoint-slices | a name | the service whose EndpointSlices are watched |
+/// | `namespace` | the pod's | a name | where they are; by default `POD_NAMESPACE`, or the service account's |
+/// | `port` | none | a number or a name | the port of a pod without a label of it, or of an endpoint; by default a slice's only one |
+/// | `container` | the one with the port | a name | the container of a pod whose restarts are new lives of the node, where no annotation says which life it is |
+/// | `require-ready` | `on` | `on`, `off` | whether only what is ready is a member, as in protoactor-go; `off` where readiness depends on membership |
+/// | `ip-family` | `any` | `any`, `ipv4`, `ipv6` | which address of a pod, or which slices, count |
+/// | `page-size` | `500` | 1 to 10000 | how many objects a page of a list may have |
+/// | `max-body` | `64MiB` | `1KiB` to `1024MiB` | the largest page accepted, decompressed; a pod has 2 to 10 kB |
+/// | `probe-interval` | `6s` | 100 ms to 30 s | how often the server is asked beside the watch whether it lives |
+/// | `probe-timeout` | `2s` | 100 ms to 5 s | how long that may take |
+/// | `connect-timeout` | `2s` | 100 ms to 30 s | how long a name look-up, and a connect with its TLS handshake, may take |
+/// | `answer-timeout` | `10s` | 100 ms to 1 min | how long the head of a watch, and any other answer, may take; a page of a list a minute longer |
+/// | `pod` | the process's | a name | member mode: the pod that the process runs in; by default `POD_NAME` or `HOSTNAME` |
+/// | `credentials` | see above | `in-cluster`, `explicit` | whether those of the pod's service account are used; by default unless there is an endpoint |
+/// | `service-account` | where the kubelet puts it | a path | the folder with `token`, `ca.crt` and `namespace` of the service account |
+/// | `ca-file` | the service account's, or the public roots | a path | a file with the certificates of the authorities that are trusted, all of them, in PEM form; or with the server's own |
+/// | `ca-path` | none | a path | a folder of such files, at most 1,000; with `ca-file`, both |
+/// | `client-cert` | none | a path | the certificate that is shown to the server, followed by those between it and its authority |
+/// | `client-key` | none | a path | its key, unencrypted: PKCS #1, PKCS #8 or SEC 1 |
+/// | `tls-server-name` | the host | a name | the name that the server is asked for and that its certificate has to hold |
+/// | `tls-verify` | `on` | `on`, `off` | `off` takes any certificate, with a warning in the log: for experiments only |
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KubernetesFactory;
+
+impl KubernetesFactory {
+    /// The definition of a provider that watches the pods of `cluster` in the namespace of the pod that the process runs
+    /// in, to be refined with [`ProviderDescriptor`]'s own methods. Whether it is complete is checked when it is
+    /// registered: outside of a pod it needs an endpoint and a `namespace`.
+    ///
+    /// ```
+    /// use cluster_provisioning::{Credential, KubernetesFactory};
+    /// let in_a_pod = KubernetesFactory::descriptor("k8s", "orders")?;
+    /// let outside = KubernetesFactory::descriptor("k8s", "orders")?
+    ///     .endpoint("https://10.1.0.10:6443")
+    ///     .credential(Credential::TokenFile("/run/secrets/kubernetes".into()))
+    ///     .parameter("ca-file", "/etc/kubernetes/ca.pem")
+    ///     .parameter("namespace", "shop");
+    /// # Ok::<(), cluster_provisioning::ProvisioningError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// A code of the validation category if the id is unusable.
+    pub fn descriptor(id: &str, cluster: &str) -> Result<ProviderDescriptor, ProvisioningError> {
+        Ok(ProviderDescriptor::new(id, ProviderKind::kubernetes())?.parameter("cluster", cluster))
+    }
+}
+
+impl ProviderFactory for KubernetesFactory {
+    fn kind(&self) -> ProviderKind {
+        ProviderKind::kubernetes()
+    }
+
+    fn validate(&self, descriptor: &ProviderDescriptor) -> Result<(), ProvisioningError> {
+        Config::read(descriptor).map(drop)
+    }
+
+    fn create(
+        &self,
+        descriptor: &ProviderDescriptor,
+        environment: &ProviderEnvironment,
+    ) -> Result<Arc<dyn ClusterProvider>, ProvisioningError> {
+        let config = Arc::new(Config::read(descriptor)?);
+        let member = match environment.local_node.as_deref() {
+            Some(node) => Member::new(node, &config, descriptor)?,
+            None => None,
+        };
+        // A provider that does not register the local node does not wait for it either.
+        let local = environment.local_node.clone().filter(|_| member.is_some());
+        Ok(Arc::new(KubernetesProvider {
+            presence: Arc::new(Presence::new(local)),
+            member,
+            config,
+            descriptor: descriptor.clone(),
+            environment: environment.clone(),
+        }))
+    }
+}
+
+/// What a provider needs to register the local node.
+struct Member {
+    pod: String,
+    marks: Marks,
+    tenancy: Tenancy,
+    uid: Arc<OnceLock<String>>,
+}
+
+impl Member {
+    /// `None` where the definition's members are not registered by labels.
+    fn new(
+        node: &ClusterNode,
+        config: &Config,
+        descriptor: &ProviderDescriptor,
+    ) -> Result<Option<Self>, ProvisioningError> {
+        let (Select::Pods { .. }, Some(cluster)) = (&config.select, &config.cluster) else { return Ok(None) };
+        let marks = Marks::of(node, cluster).map_err(|error| error.with_provider(&descriptor.id))?;
+        let Some(pod) = config.pod.clone() else {
+            let reason = "which pod the process runs in is not known: neither POD_NAME nor HOSTNAME is a pod's name";
+            return Err(descriptor.refuse(ErrorCode::MissingField, "pod", reason));
+        };
+        let tenancy = Tenancy::new(format!("kubernetes\n{}\n{pod}\n{cluster}", config.target.base()));
+        Ok(Some(Self { pod, marks, tenancy, uid: Arc::default() }))
+    }
+}
+
+/// Watches one selection of objects through one API server, and in member mode keeps the local node's labels.
+struct KubernetesProvider {
+    descriptor: ProviderDescriptor,
+    config: Arc<Config>,
+    environment: ProviderEnvironment,
+    presence: Arc<Presence>,
+    /// In member mode.
+    member: Option<Member>,
+}
+
+impl KubernetesProvider {
+    fn credential(&self) -> CredentialReader {
+        CredentialReader::new(self.config.credential.clone(), self.environment.secrets.clone())
+    }
+
+    fn check(&self, cancel: &CancelToken) -> Result<(), ProvisioningError> {
+        let query = self.config.query()?;
+        let rights = Rights {
+            query: &query,
+            watched: self.config.select.resource(),
+            pod: self.member.as_ref().map(|member| &*member.pod),
+            answer_timeout: self.config.answer_timeout,
+        };
+        let mut agent = Agent::new(&self.config, self.credential());
+        match access::prove(&mut agent, &rights, cancel) {
+            Err(_) if cancel.is_cancelled() => Err(ProvisioningError::new(
+                ErrorCode::Stopped,
+                "checking the connection to Kubernetes",
+                "the check was cancelled",
+            )),
+            outcome => outcome,
+        }
+    }
+}
+
+impl ClusterProvider for KubernetesProvider {
+    fn descriptor(&self) -> &ProviderDescriptor {
+        &self.descriptor
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        match (&self.config.select, &self.config.cluster) {
+            (Select::Pods { .. }, Some(_)) => Capabilities::WATCH_AND_REGISTER,
+            _ => Capabilities::WATCH,
+        }
+    }
+
+    /// Each probe that is answered while the watch is open confirms the data. Two may be late or lost, or the watch be
+    /// opened anew, without the data being overdue.
+    fn refresh_interval(&self) -> Option<Duration> {
+        Some(self.config.probe_interval * 3 + self.config.probe_timeout)
+    }
+
+    /// Lists one object, and asks whether the rights suffice, in member mode to patch the pod too.
+    fn check_connectivity(&self, cancel: &CancelToken) -> Result<(), ProvisioningError> {
+        self.check(cancel).map_err(|error| error.with_provider(&self.descriptor.id))
+    }
+
+    fn watch(&self, cancel: &CancelToken) -> Result<Box<dyn ProviderStream>, ProvisioningError> {
+        let parts = Parts {
+            id: self.descriptor.id.clone(),
+            config: Arc::clone(&self.config),
+            credential: self.credential(),
+            clock: Arc::clone(&self.environment.clock),
+            presence: Arc::clone(&self.presence),
+        };
+        Ok(Box::new(KubernetesStream::open(parts, cancel)?))
+    }
+
+    fn join(&self, node: &ClusterNode, cancel: &CancelToken) -> Result<Box<dyn Registration>, ProvisioningError> {
+        let named = |error: ProvisioningError| error.with_provider(&self.descriptor.id);
+        let Some(member) = self.member.as_ref().filter(|_| self.presence.local().is_some_and(|local| **local == *node))
+        else {
+            let detail = "the provider was not made for this node, or its definition names no cluster of pods";
+            return Err(named(ProvisioningError::new(ErrorCode::Unsupported, "registering the local node", detail)));
+        };
+        let parts = registration::Parts {
+            config: Arc::clone(&self.config),
+            credential: self.credential(),
+            clock: Arc::clone(&self.environment.clock),
+            pod: member.pod.clone(),
+            marks: member.marks.clone(),
+            presence: Arc::clone(&self.presence),
+            tenancy: member.tenancy.clone(),
+            uid: Arc::clone(&member.uid),
+        };
+        Ok(Box::new(KubernetesRegistration::join(parts, cancel).map_err(named)?))
+    }
+}

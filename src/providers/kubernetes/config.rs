@@ -1,0 +1,554 @@
+//! What a descriptor of the kind `kubernetes` says, read and checked once.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::label;
+use super::query::{Query, Select};
+use super::wire::{Family, PodRules, Port, Rules, SliceRules};
+use crate::error::{ErrorCode, ProvisioningError};
+use crate::http::Target;
+use crate::provider::{Credential, ProviderDescriptor};
+use crate::providers::source::{Lookup, Source, max_body, switch};
+use crate::providers::tls;
+
+/// Where the kubelet puts the service account of a pod.
+const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+/// The variables that tell a pod where the API server is.
+const HOST: &str = "KUBERNETES_SERVICE_HOST";
+const PORT: &str = "KUBERNETES_SERVICE_PORT";
+/// Where a pod may be told its own name: the downward API's usual variable, and the host name that the kubelet sets.
+const POD_NAMES: [&str; 2] = ["POD_NAME", "HOSTNAME"];
+/// Where it may be told its namespace.
+const POD_NAMESPACE: &str = "POD_NAMESPACE";
+/// The ports of URLs without one.
+const PORTS: (u16, u16) = (80, 443);
+/// Every parameter of the kind.
+const PARAMETERS: &[&str] = &[
+    "answer-timeout",
+    "ca-file",
+    "ca-path",
+    "client-cert",
+    "client-key",
+    "cluster",
+    "connect-timeout",
+    "container",
+    "credentials",
+    "ip-family",
+    "max-body",
+    "namespace",
+    "page-size",
+    "pod",
+    "port",
+    "probe-interval",
+    "probe-timeout",
+    "require-ready",
+    "selector",
+    "service",
+    "service-account",
+    "source",
+    "tls-server-name",
+    "tls-verify",
+];
+/// The longest name of an object, in bytes.
+const MAX_NAME: usize = 253;
+/// The longest value of a label, in bytes.
+const MAX_LABEL: usize = 63;
+/// The longest name of a port, in bytes.
+const MAX_PORT_NAME: usize = 63;
+/// The longest selector, in bytes: it travels in the URL, encoded.
+const MAX_SELECTOR: usize = 4096;
+/// The largest file with a namespace that is read.
+const MAX_NAMESPACE_FILE: u64 = 1024;
+
+const fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+const fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+/// A checked definition.
+#[derive(Clone, Debug)]
+pub(super) struct Config {
+    pub(super) target: Target,
+    /// Where the token comes from.
+    pub(super) credential: Credential,
+    namespace: Namespace,
+    /// What is watched.
+    pub(super) select: Select,
+    /// The cluster's name, which the labels of its members carry.
+    pub(super) cluster: Option<String>,
+    /// How objects become members.
+    pub(super) rules: Rules,
+    /// How many objects a page of a list may have.
+    pub(super) page_size: u32,
+    /// The largest page, in bytes.
+    pub(super) max_body: usize,
+    pub(super) probe_interval: Duration,
+    pub(super) probe_timeout: Duration,
+    pub(super) connect_timeout: Duration,
+    pub(super) answer_timeout: Duration,
+    /// The pod that this process runs in, if that is known.
+    pub(super) pod: Option<String>,
+}
+
+/// Where the namespace is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Namespace {
+    Named(String),
+    /// In this file of the service account.
+    Of(PathBuf),
+}
+
+impl Config {
+    /// Reads the descriptor, and the variables that a pod has. Reads no file.
+    ///
+    /// # Errors
+    /// A code of the validation category, with the field or variable and the reason.
+    pub(super) fn read(descriptor: &ProviderDescriptor) -> Result<Self, ProvisioningError> {
+        Self::read_with(descriptor, &|name| std::env::var_os(name))
+    }
+
+    fn read_with(descriptor: &ProviderDescriptor, lookup: Lookup<'_>) -> Result<Self, ProvisioningError> {
+        descriptor.only_parameters(PARAMETERS)?;
+        let definition = Definition { source: Source::of_definition(descriptor), lookup };
+        let account = definition.account()?;
+        let (target, credential) = definition.access(account.as_ref())?;
+        let (select, cluster) = definition.select()?;
+        let (family, port) = (definition.family()?, definition.port()?);
+        let ready = switch(descriptor, "require-ready")?.unwrap_or(true);
+        let container = definition.container()?;
+        let rules = match &select {
+            Select::Pods { .. } => Rules::Pods(PodRules { family, port, ready, container }),
+            Select::Slices { .. } => Rules::Slices(SliceRules { family, port, not_ready: !ready }),
+        };
+        Ok(Self {
+            target,
+            credential,
+            namespace: definition.namespace(account)?,
+            cluster,
+            rules,
+            select,
+            page_size: definition.page_size()?,
+            max_body: max_body(descriptor)?,
+            // With the timeout below, a frozen server shows within 8 s.
+            probe_interval: descriptor.duration("probe-interval", secs(6), millis(100)..=secs(30))?,
+            probe_timeout: descriptor.duration("probe-timeout", secs(2), millis(100)..=secs(5))?,
+            connect_timeout: descriptor.duration("connect-timeout", secs(2), millis(100)..=secs(30))?,
+            answer_timeout: descriptor.duration("answer-timeout", secs(10), millis(100)..=secs(60))?,
+            pod: definition.pod()?,
+        })
+    }
+
+    /// The query of what is watched. Reads the namespace from its file, if it is told there.
+    ///
+    /// # Errors
+    /// [`ErrorCode::InvalidConfig`] if the file cannot be read or holds no name.
+    pub(super) fn query(&self) -> Result<Query, ProvisioningError> {
+        Ok(Query::new(&self.namespace()?, &self.select, self.page_size))
+    }
+
+    /// The namespace.
+    ///
+    /// # Errors
+    /// Those of [`query`](Self::query).
+    pub(super) fn namespace(&self) -> Result<String, ProvisioningError> {
+        let path = match &self.namespace {
+            Namespace::Named(name) => return Ok(name.clone()),
+            Namespace::Of(path) => path,
+        };
+        let unknown = |why: String| {
+            let detail = format!("the namespace is not known: {why}; name it with the parameter namespace");
+            ProvisioningError::new(ErrorCode::InvalidConfig, "reading the service account's namespace", detail)
+                .with_field("namespace")
+        };
+        let text = crate::http::read_file(path, MAX_NAMESPACE_FILE).map_err(unknown)?;
+        let text = String::from_utf8_lossy(&text);
+        match check_name(text.trim()) {
+            Ok(()) => Ok(text.trim().to_owned()),
+            Err(reason) => Err(unknown(format!("what file {path:?} holds is no namespace, for {reason}"))),
+        }
+    }
+}
+
+/// A definition and the variables around it.
+struct Definition<'a> {
+    source: Source<'a>,
+    lookup: Lookup<'a>,
+}
+
+impl Definition<'_> {
+    fn variable(&self, name: &'static str) -> Result<Option<String>, ProvisioningError> {
+        match (self.lookup)(name).filter(|value| !value.is_empty()).map(OsString::into_string) {
+            None => Ok(None),
+            Some(Ok(text)) => Ok(Some(text)),
+            Some(Err(_)) => Err(self.source.invalid(name, "the environment variable is not UTF-8")),
+        }
+    }
+
+    fn parameter(&self, name: &'static str) -> Result<Option<String>, ProvisioningError> {
+        Ok(self.source.parameter(name)?.map(|given| given.text.into_owned()))
+    }
+
+    /// A parameter that is the name of an object.
+    fn name(&self, field: &'static str) -> Result<Option<String>, ProvisioningError> {
+        match self.parameter(field)? {
+            None => Ok(None),
+            Some(name) => match check_name(&name) {
+                Ok(()) => Ok(Some(name)),
+                Err(reason) => Err(self.source.invalid(field, reason)),
+            },
+        }
+    }
+
+    /// The folder of the service account whose credentials are used; `None` if the definition names its own.
+    fn account(&self) -> Result<Option<PathBuf>, ProvisioningError> {
+        let endpoints = &self.source.descriptor.endpoints;
+        let in_cluster = match self.parameter("credentials")?.as_deref() {
+            None => endpoints.is_empty(),
+            Some("in-cluster") => true,
+            Some("explicit") => false,
+            Some(_) => return Err(self.source.invalid("credentials", "it is neither in-cluster nor explicit")),
+        };
+        let folder = self.source.parameter("service-account")?;
+        match folder {
+            Some(_) if !in_cluster => {
+                Err(self.source.invalid("service-account", "it is without effect unless credentials is in-cluster"))
+            }
+            Some(given) => Ok(tls::path(&self.source, Some(given))?),
+            None => Ok(in_cluster.then(|| PathBuf::from(SERVICE_ACCOUNT))),
+        }
+    }
+
+    /// Where the server is and how one is let in.
+    fn access(&self, account: Option<&PathBuf>) -> Result<(Target, Credential), ProvisioningError> {
+        let descriptor = self.source.descriptor;
+        let (field, url) = match (descriptor.endpoints.as_slice(), account) {
+            ([], Some(_)) => (HOST, self.in_cluster_url()?),
+            ([], None) => {
+                return Err(descriptor.refuse(ErrorCode::MissingField, "endpoints", "the server's URL is required"));
+            }
+            ([url], _) if url.is_empty() => {
+                return Err(descriptor.refuse(ErrorCode::MissingField, "endpoints", "the URL is empty"));
+            }
+            ([url], _) => ("endpoints", url.clone()),
+            _ => {
+                let reason = "exactly one URL is allowed; define one provider for each cluster";
+                return Err(descriptor.refuse(ErrorCode::InvalidValue, "endpoints", reason));
+            }
+        };
+        let target = Target::parse(&url, PORTS.0, PORTS.1).map_err(|reason| self.source.invalid(field, reason))?;
+        let target = if target.is_tls() {
+            let mut settings = tls::read(&self.source, None)?;
+            if let Some(folder) = account
+                && settings.ca_file.is_none()
+                && settings.ca_path.is_none()
+                && !settings.unchecked
+            {
+                settings.ca_file = Some(folder.join("ca.crt"));
+            }
+            target.with_tls(settings)
+        } else {
+            tls::refuse_without_tls(&self.source)?;
+            if account.is_some() && !target.is_loopback() {
+                let reason = "the service account's token is sent over https only";
+                return Err(self.source.invalid("endpoints", reason));
+            }
+            target
+        };
+        let credential = match (&descriptor.credential, account) {
+            (Credential::None, Some(folder)) => match folder.join("token").to_str() {
+                Some(path) => Credential::TokenFile(path.to_owned()),
+                None => return Err(self.source.invalid("service-account", "the path is not UTF-8")),
+            },
+            (own, _) => own.clone(),
+        };
+        Ok((target, credential))
+    }
+
+    /// The API server as every pod is told of it.
+    fn in_cluster_url(&self) -> Result<String, ProvisioningError> {
+        let missing = |name: &'static str| {
+            let reason = "the environment variable is not set: this is no pod; name an endpoint";
+            self.source.descriptor.refuse(ErrorCode::MissingField, name, reason)
+        };
+        let host = self.variable(HOST)?.ok_or_else(|| missing(HOST))?;
+        let port = self.variable(PORT)?.ok_or_else(|| missing(PORT))?;
+        if port.parse::<u16>().is_err() {
+            return Err(self.source.invalid(PORT, "the environment variable is no port"));
+        }
+        Ok(if host.contains(':') && !host.starts_with('[') {
+            format!("https://[{host}]:{port}")
+        } else {
+            format!("https://{host}:{port}")
+        })
+    }
+
+    fn namespace(&self, account: Option<PathBuf>) -> Result<Namespace, ProvisioningError> {
+        if let Some(name) = self.name("namespace")? {
+            return Ok(Namespace::Named(name));
+        }
+        if let Some(name) = self.variable(POD_NAMESPACE)? {
+            return match check_name(&name) {
+                Ok(()) => Ok(Namespace::Named(name)),
+                Err(reason) => Err(self.source.invalid(POD_NAMESPACE, reason)),
+            };
+        }
+        match account {
+            Some(folder) => Ok(Namespace::Of(folder.join("namespace"))),
+            None => {
+                let reason = "it is required unless credentials is in-cluster";
+                Err(self.source.descriptor.refuse(ErrorCode::MissingField, "namespace", reason))
+            }
+        }
+    }
+
+    /// What is watched, and the name of the cluster.
+    fn select(&self) -> Result<(Select, Option<String>), ProvisioningError> {
+        let cluster = self.parameter("cluster")?;
+        if let Some(cluster) = &cluster {
+            label::check_value(cluster).map_err(|reason| self.source.invalid("cluster", format!("it {reason}")))?;
+        }
+        let without_effect = |field: &'static str, source: &str| match self.parameter(field)? {
+            None => Ok(()),
+            Some(_) => Err(self.source.invalid(field, format!("it is without effect unless source is {source}"))),
+        };
+        match self.parameter("source")?.as_deref() {
+            None | Some("pods") => {
+                without_effect("service", "endpoint-slices")?;
+                let selector = match (self.parameter("selector")?, &cluster) {
+                    (Some(selector), _) if selector.len() > MAX_SELECTOR => {
+                        return Err(self.source.invalid("selector", "it is longer than 4096 bytes"));
+                    }
+                    (Some(selector), _) => {
+                        label::check_selector(&selector)
+                            .map_err(|reason| self.source.invalid("selector", format!("it {reason}")))?;
+                        selector
+                    }
+                    (None, Some(cluster)) => format!("cluster.proto.actor/cluster={cluster}"),
+                    (None, None) => {
+                        let reason = "it is required, or a selector of pods is";
+                        return Err(self.source.descriptor.refuse(ErrorCode::MissingField, "cluster", reason));
+                    }
+                };
+                Ok((Select::Pods { selector }, cluster))
+            }
+            Some("endpoint-slices") => {
+                without_effect("selector", "pods")?;
+                without_effect("container", "pods")?;
+                match self.name("service")? {
+                    Some(service) if service.len() <= MAX_LABEL => Ok((Select::Slices { service }, cluster)),
+                    Some(_) => Err(self.source.invalid("service", "it is longer than 63 bytes")),
+                    None => Err(self.source.descriptor.refuse(ErrorCode::MissingField, "service", "it is required")),
+                }
+            }
+            Some(_) => Err(self.source.invalid("source", "it is neither pods nor endpoint-slices")),
+        }
+    }
+
+    fn port(&self) -> Result<Option<Port>, ProvisioningError> {
+        let Some(text) = self.parameter("port")? else { return Ok(None) };
+        if text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return match text.parse::<u16>() {
+                Ok(port) if port > 0 => Ok(Some(Port::Number(port))),
+                _ => Err(self.source.invalid("port", "it is not between 1 and 65535")),
+            };
+        }
+        let is_name = text.len() <= MAX_PORT_NAME
+            && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+        match is_name {
+            true => Ok(Some(Port::Named(text))),
+            false => Err(self.source.invalid("port", "it is neither a number nor the name of a port")),
+        }
+    }
+
+    fn family(&self) -> Result<Family, ProvisioningError> {
+        match self.parameter("ip-family")?.as_deref() {
+            None | Some("any") => Ok(Family::Any),
+            Some("ipv4") => Ok(Family::Ipv4),
+            Some("ipv6") => Ok(Family::Ipv6),
+            Some(_) => Err(self.source.invalid("ip-family", "it is none of any, ipv4, ipv6")),
+        }
+    }
+
+    fn page_size(&self) -> Result<u32, ProvisioningError> {
+        match self.parameter("page-size")?.map(|text| text.parse::<u32>()) {
+            None => Ok(500),
+            Some(Ok(size)) if (1..=10_000).contains(&size) => Ok(size),
+            Some(_) => Err(self.source.invalid("page-size", "it is no number between 1 and 10000")),
+        }
+    }
+
+    fn container(&self) -> Result<Option<String>, ProvisioningError> {
+        match self.name("container")? {
+            Some(name) if name.len() > MAX_LABEL => Err(self.source.invalid("container", "it is longer than 63 bytes")),
+            name => Ok(name),
+        }
+    }
+
+    fn pod(&self) -> Result<Option<String>, ProvisioningError> {
+        if let Some(name) = self.name("pod")? {
+            return Ok(Some(name));
+        }
+        for variable in POD_NAMES {
+            // A host name that no pod can have says that this is none.
+            if let Some(name) = self.variable(variable)?.filter(|name| check_name(name).is_ok()) {
+                return Ok(Some(name));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Whether an object can have that name, which also makes it fit for a path.
+fn check_name(name: &str) -> Result<(), &'static str> {
+    let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    if name.is_empty() {
+        return Err("it is empty");
+    }
+    if name.len() > MAX_NAME {
+        return Err("it is longer than 253 bytes");
+    }
+    if !name.bytes().all(|byte| is_inner(byte) || matches!(byte, b'-' | b'.')) {
+        return Err("it has characters other than small letters, digits, `-` and `.`");
+    }
+    let ends = [name.bytes().next(), name.bytes().next_back()];
+    match ends.into_iter().flatten().all(is_inner) {
+        true => Ok(()),
+        false => Err("it does not begin and end with a letter or digit"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::provider::ProviderKind;
+
+    fn bare() -> ProviderDescriptor {
+        ProviderDescriptor::new("k8s", ProviderKind::kubernetes()).unwrap().parameter("cluster", "orders")
+    }
+
+    fn explicit() -> ProviderDescriptor {
+        bare().endpoint("https://10.0.0.1:6443").parameter("namespace", "shop")
+    }
+
+    fn with(descriptor: &ProviderDescriptor, variables: &[(&str, &str)]) -> Result<Config, ProvisioningError> {
+        let lookup =
+            |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
+        Config::read_with(descriptor, &lookup)
+    }
+
+    #[test]
+    fn p1_1_defaults_are_as_documented() {
+        let config = with(&explicit(), &[]).unwrap();
+        assert_eq!(config.select, Select::Pods { selector: "cluster.proto.actor/cluster=orders".into() });
+        assert_eq!((config.page_size, config.max_body), (500, 64 * 1024 * 1024));
+        let rules = PodRules { family: Family::Any, port: None, ready: true, container: None };
+        assert_eq!(config.rules, Rules::Pods(rules));
+        assert_eq!((config.probe_interval, config.probe_timeout), (secs(6), secs(2)));
+        assert_eq!((config.pod, config.credential), (None, Credential::None));
+    }
+
+    #[test]
+    fn kubernetes_point_17_in_a_pod_the_environment_and_the_service_account_are_enough() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().to_str().unwrap();
+        let in_pod = [(HOST, "fd00::1"), (PORT, "443"), ("HOSTNAME", "orders-0")];
+        let descriptor = bare().parameter("service-account", path);
+        let config = with(&descriptor, &in_pod).unwrap();
+        assert_eq!(config.target.base(), "https://[fd00::1]:443");
+        assert_eq!(config.credential, Credential::TokenFile(format!("{path}/token")));
+        assert_eq!(config.pod.as_deref(), Some("orders-0"));
+        let missing = config.namespace().unwrap_err();
+        assert_eq!((missing.code(), missing.field()), (ErrorCode::InvalidConfig, Some("namespace")));
+        std::fs::write(folder.path().join("namespace"), "shop\n").unwrap();
+        assert_eq!(config.namespace().unwrap(), "shop");
+        std::fs::write(folder.path().join("namespace"), "../kube-system").unwrap();
+        assert!(config.namespace().is_err());
+        let told = [in_pod[0], in_pod[1], in_pod[2], ("POD_NAMESPACE", "told"), ("POD_NAME", "named")];
+        let config = with(&descriptor, &told).unwrap();
+        assert_eq!((config.namespace().unwrap().as_str(), config.pod.as_deref()), ("told", Some("named")));
+        let v4 = with(&bare(), &[(HOST, "10.96.0.1"), (PORT, "443")]).unwrap();
+        assert_eq!(v4.target.base(), "https://10.96.0.1:443");
+        assert_eq!(v4.credential, Credential::TokenFile(format!("{SERVICE_ACCOUNT}/token")));
+    }
+
+    #[test]
+    fn kubernetes_point_17_outside_of_a_pod_what_is_missing_is_named() {
+        let refused = |descriptor: &ProviderDescriptor, variables: &[(&str, &str)]| {
+            let error = with(descriptor, variables).unwrap_err();
+            (error.code(), error.field().unwrap().to_owned())
+        };
+        assert_eq!(refused(&bare(), &[]), (ErrorCode::MissingField, HOST.to_owned()));
+        assert_eq!(refused(&bare(), &[(HOST, "h")]), (ErrorCode::MissingField, PORT.to_owned()));
+        assert_eq!(refused(&bare(), &[(HOST, "h"), (PORT, "x")]), (ErrorCode::InvalidValue, PORT.to_owned()));
+        assert_eq!(refused(&bare(), &[(HOST, "a b"), (PORT, "1")]), (ErrorCode::InvalidValue, HOST.to_owned()));
+        let own = bare().parameter("credentials", "explicit");
+        assert_eq!(refused(&own, &[]), (ErrorCode::MissingField, "endpoints".to_owned()));
+        let without_namespace = bare().endpoint("https://h");
+        assert_eq!(refused(&without_namespace, &[]), (ErrorCode::MissingField, "namespace".to_owned()));
+        let in_clear = explicit().parameter("credentials", "in-cluster");
+        assert!(with(&in_clear, &[]).is_ok());
+        let mut in_clear = in_clear;
+        in_clear.endpoints = vec!["http://10.0.0.1".into()];
+        assert_eq!(refused(&in_clear, &[]), (ErrorCode::InvalidValue, "endpoints".to_owned()));
+    }
+
+    #[test]
+    fn p1_1_every_field_is_checked_and_named() {
+        let refused = |descriptor: ProviderDescriptor, code, field: &str| {
+            let error = with(&descriptor, &[]).unwrap_err();
+            assert_eq!((error.code(), error.field()), (code, Some(field)), "{error}");
+        };
+        for (field, bad) in [
+            ("answer-timeout", "61s"),
+            ("cluster", "a b"),
+            ("cluster", "-a"),
+            ("connect-timeout", "31s"),
+            ("container", "a/b"),
+            ("credentials", "kubeconfig"),
+            ("ip-family", "both"),
+            ("max-body", "64"),
+            ("namespace", "Shop"),
+            ("namespace", "../x"),
+            ("page-size", "0"),
+            ("page-size", "10001"),
+            ("pod", "a/b"),
+            ("port", "0"),
+            ("port", "65536"),
+            ("port", "HTTP"),
+            ("probe-interval", "31s"),
+            ("probe-timeout", "6s"),
+            ("require-ready", "yes"),
+            ("selector", "a\nb"),
+            ("service", "orders"),
+            ("service-account", "/x"),
+            ("source", "endpoints"),
+            ("tls-verify", "no"),
+        ] {
+            refused(explicit().parameter(field, bad), ErrorCode::InvalidValue, field);
+        }
+        let slices = explicit().parameter("source", "endpoint-slices");
+        refused(slices.clone(), ErrorCode::MissingField, "service");
+        refused(slices.clone().parameter("service", "a..").parameter("port", "x"), ErrorCode::InvalidValue, "service");
+        let slices = slices.parameter("service", "orders");
+        refused(slices.clone().parameter("selector", "a=b"), ErrorCode::InvalidValue, "selector");
+        refused(slices.clone().parameter("container", "main"), ErrorCode::InvalidValue, "container");
+        let config = with(&slices.parameter("require-ready", "off").parameter("port", "http"), &[]).unwrap();
+        assert_eq!(config.select, Select::Slices { service: "orders".into() });
+        let rules = SliceRules { family: Family::Any, port: Some(Port::Named("http".into())), not_ready: true };
+        assert_eq!(config.rules, Rules::Slices(rules));
+        let mut without = explicit();
+        without.parameters.remove("cluster");
+        refused(without.clone(), ErrorCode::MissingField, "cluster");
+        assert!(with(&without.parameter("selector", "app in (a, b)"), &[]).is_ok());
+        refused(explicit().parameter("no-such", "x"), ErrorCode::UnknownField, "no-such");
+        refused(explicit().endpoint("https://other"), ErrorCode::InvalidValue, "endpoints");
+        let mut plain = explicit();
+        plain.endpoints = vec!["http://127.0.0.1:8001".into()];
+        refused(plain.parameter("ca-file", "ca.pem"), ErrorCode::InvalidValue, "ca-file");
+    }
+}

@@ -1,0 +1,238 @@
+//! The registration of the local node: the labels and annotations on the pod that it runs in. [`marks`] says what these
+//! are and how they are patched, [`upkeep`] when they are looked at again; this carries it out.
+//!
+//! The pod is looked at by a patch without content, which changes nothing and is answered with the pod: so no right is
+//! needed but the one to patch.
+
+pub(super) mod marks;
+mod upkeep;
+
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use crossbeam_channel::Receiver;
+
+use self::marks::{Marks, Pod};
+use self::upkeep::Upkeep;
+use super::access;
+use super::agent::{Agent, Call, Outcome};
+use super::config::Config;
+use super::query::{PODS, Query};
+use crate::clock::Clock;
+use crate::error::{ErrorCode, ProvisioningError};
+use crate::http::{CredentialReader, Method};
+use crate::provider::{CancelToken, Registration};
+use crate::providers::presence::{Presence, Sighting, Standing};
+use crate::providers::tenancy::Tenancy;
+
+const REGISTERING: &str = "registering the local node";
+const LEAVING: &str = "deregistering the local node";
+/// The type of a patch that sets what it names, removes what it names with null, and leaves all else alone.
+const MERGE_PATCH: &str = "application/merge-patch+json";
+/// A patch that changes nothing.
+const LOOK: &str = "{}";
+/// The shortest pause between two rounds.
+const SHORTEST: Duration = Duration::from_millis(10);
+
+/// What a registration needs.
+pub(super) struct Parts {
+    pub(super) config: Arc<Config>,
+    pub(super) credential: CredentialReader,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) pod: String,
+    pub(super) marks: Marks,
+    pub(super) presence: Arc<Presence>,
+    pub(super) tenancy: Tenancy,
+    pub(super) uid: Arc<OnceLock<String>>,
+}
+
+/// The local node's registration on its pod.
+pub(super) struct KubernetesRegistration {
+    config: Arc<Config>,
+    query: Query,
+    path: String,
+    agent: Agent,
+    clock: Arc<dyn Clock>,
+    marks: Marks,
+    presence: Arc<Presence>,
+    tenancy: Tenancy,
+    upkeep: Upkeep,
+    /// That of the pod that was registered first: another one of its name is not ours, also for the next registration.
+    uid: Arc<OnceLock<String>>,
+    /// Whether another process is registered under the node's id.
+    taken: bool,
+}
+
+impl KubernetesRegistration {
+    /// Registers the node.
+    ///
+    /// # Errors
+    /// Why it could not be registered.
+    pub(super) fn join(parts: Parts, cancel: &CancelToken) -> Result<Self, ProvisioningError> {
+        let Parts { config, credential, clock, pod, marks, presence, tenancy, uid } = parts;
+        let now = clock.now();
+        let query = config.query()?;
+        let mut registration = Self {
+            path: query.pod(&pod),
+            query,
+            agent: Agent::new(&config, credential),
+            upkeep: Upkeep::new(RandomState::new().hash_one(now), now),
+            config,
+            clock,
+            marks,
+            presence,
+            tenancy,
+            uid,
+            taken: false,
+        };
+        registration.work(cancel)?;
+        Ok(registration)
+    }
+
+    /// Does what is due: looks at the pod, and repairs what it carries.
+    fn work(&mut self, cancel: &CancelToken) -> Result<(), ProvisioningError> {
+        match self.presence.take_sighting() {
+            Some(Sighting::Absent) => self.upkeep.unseen(self.clock.now()),
+            Some(sighting) => self.taken = sighting == Sighting::Taken,
+            None => {}
+        }
+        if self.upkeep.due() <= self.clock.now() {
+            let done = self.assert(cancel);
+            let now = self.clock.now();
+            match done {
+                Ok(()) => {
+                    self.upkeep.looked(now);
+                    self.presence.set_standing(Standing::Registered);
+                }
+                Err(_) => self.upkeep.failed(now),
+            }
+            done?;
+        }
+        if self.taken {
+            let detail = "Kubernetes shows another process under the local node's id";
+            return Err(ProvisioningError::new(ErrorCode::NodeIdTaken, REGISTERING, detail));
+        }
+        Ok(())
+    }
+
+    /// Sees to it that the pod carries what it shall.
+    fn assert(&mut self, cancel: &CancelToken) -> Result<(), ProvisioningError> {
+        let refuse =
+            |detail: &'static str| Err(ProvisioningError::new(ErrorCode::RegistrationFailed, REGISTERING, detail));
+        let pod = self.patched(LOOK, self.config.answer_timeout, REGISTERING, cancel)?;
+        if *self.uid.get_or_init(|| pod.uid.clone()) != pod.uid {
+            return refuse("the pod has been replaced by another of its name");
+        }
+        self.check_address(&pod)?;
+        let Some(patch) = pod.patch(&self.marks) else { return Ok(()) };
+        if pod.going {
+            return refuse("the pod is being deleted");
+        }
+        self.patched(&patch, self.config.answer_timeout, REGISTERING, cancel).map(drop)
+    }
+
+    /// The others see the address of the pod, whatever the local node says.
+    fn check_address(&self, pod: &Pod) -> Result<(), ProvisioningError> {
+        let Some(local) = self.presence.local() else { return Ok(()) };
+        let canonical = |text: &str| text.trim_matches(['[', ']']).parse::<IpAddr>().ok();
+        let own = canonical(local.address());
+        if pod.addresses.is_empty() || pod.addresses.iter().any(|address| canonical(address) == own && own.is_some()) {
+            return Ok(());
+        }
+        let detail = format!(
+            "the others see the pod's address, {}, and not {:?}; give the local node the pod's (status.podIP)",
+            pod.addresses.join(" or "),
+            local.address()
+        );
+        Err(ProvisioningError::new(ErrorCode::InvalidNode, REGISTERING, detail).with_field("address"))
+    }
+
+    /// Sends a patch; returns the pod as it is then.
+    fn patched(
+        &mut self,
+        patch: &str,
+        answer_timeout: Duration,
+        doing: &'static str,
+        cancel: &CancelToken,
+    ) -> Result<Pod, ProvisioningError> {
+        let answer = self.send(patch, answer_timeout, doing, cancel)?;
+        match answer.status {
+            200 => Pod::read(&answer.body, doing),
+            403 => {
+                let rule = access::rule(self.query.namespace(), PODS, "patch");
+                let detail = format!("403: {}; {rule}", answer.excerpt);
+                Err(ProvisioningError::new(ErrorCode::AccessDenied, doing, detail))
+            }
+            404 => {
+                let detail = format!("{}; name the pod with the parameter pod", answer.excerpt);
+                Err(ProvisioningError::new(ErrorCode::RegistrationFailed, doing, detail))
+            }
+            // The uid is another one.
+            409 | 422 => Err(answer.refusal(ErrorCode::RegistrationFailed, doing)),
+            _ => Err(answer.refusal(ErrorCode::BackendUnavailable, doing)),
+        }
+    }
+
+    fn send(
+        &mut self,
+        patch: &str,
+        answer_timeout: Duration,
+        doing: &'static str,
+        cancel: &CancelToken,
+    ) -> Result<Outcome, ProvisioningError> {
+        let call = Call {
+            method: Method::PATCH,
+            path: &self.path,
+            body: Some((MERGE_PATCH, patch.as_bytes())),
+            answer_timeout,
+            doing,
+        };
+        self.agent.call(&call, cancel)
+    }
+
+    /// Takes away what the pod carries of ours.
+    fn withdraw(&mut self, answer_timeout: Duration) -> Result<(), ProvisioningError> {
+        let Some(uid) = self.uid.get().cloned() else { return Ok(()) };
+        // What was set is known, so that one request is enough.
+        let pod = Pod { uid, going: false, addresses: Vec::new(), marks: self.marks.clone() };
+        let Some(patch) = pod.patch(&Marks::default()) else { return Ok(()) };
+        let answer = self.send(&patch, answer_timeout, LEAVING, &CancelToken::new())?;
+        match answer.status {
+            // A pod that is gone, or another by now, carries nothing of ours.
+            200 | 404 | 409 | 422 => Ok(()),
+            _ => Err(answer.refusal(ErrorCode::BackendUnavailable, LEAVING)),
+        }
+    }
+}
+
+impl Registration for KubernetesRegistration {
+    fn renew_interval(&self) -> Duration {
+        self.upkeep.due().since(self.clock.now()).max(SHORTEST)
+    }
+
+    fn early_renewal(&self) -> Receiver<()> {
+        self.presence.absences().clone()
+    }
+
+    fn renew(&mut self, cancel: &CancelToken) -> Result<(), ProvisioningError> {
+        self.work(cancel)
+    }
+
+    fn leave(&mut self, budget: Duration) -> Result<(), ProvisioningError> {
+        self.presence.set_standing(Standing::Left);
+        if self.tenancy.is_shared() {
+            return Ok(());
+        }
+        let started = self.clock.now();
+        // The connection may have died since it was used last: what fails at once is tried again on a new one.
+        match self.withdraw(budget) {
+            Err(error) if error.code() == ErrorCode::BackendUnavailable => {
+                let left = budget.saturating_sub(self.clock.now().since(started));
+                if left < SHORTEST { Err(error) } else { self.withdraw(left) }
+            }
+            other => other,
+        }
+    }
+}

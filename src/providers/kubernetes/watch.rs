@@ -1,0 +1,479 @@
+//! The rules of list and watch, as a state machine without threads, sockets or a clock: an [`Input`], the time and the
+//! local node's [`Standing`] go in, [`Output`]s and the time of the next call come out. Feed one input, then drain the
+//! outputs; after lines, call [`Machine::flush`] as soon as no more are at hand.
+//!
+//! One request of data is under way at a time: a page of a [*list*](list), or a *watch*, whose [lines](lines) go on from
+//! the list's version. A [*probe*](probe) beside it tells silence from peace. [`pace`] says how long to wait after a
+//! failure. Versions are opaque: none is compared with another, each is only given back.
+//!
+//! What is believed: everything. A list is consistent, and without rights there is a refusal, never an empty list; so one
+//! that lacks members is genuine, also after an outage, and also when it is empty. A failure of any kind leaves the
+//! members as they are. A list that shows the same members is a heartbeat.
+//!
+//! What a failure leads to, after a pause:
+//! - A version that is no longer known (410 in any form), or not known yet, leads to a list without a version. The same
+//!   version is never watched again.
+//! - A watch that ends in order goes on from the last version at once, no more than once a second. One that is closed at
+//!   once without a line is tried again after a pause; after three in a row there is a list.
+//! - A token that is refused is read anew, and tried at once; if it is refused again, after a pause.
+//! - Anything else: the same again. A watch that breaks after it has worked for a while is nothing to report: there are
+//!   proxies that do that to every connection. Nor is the first 410, or the first empty watch, of a row.
+//!
+//! What confirms the members: a list, a change, and a probe that a server answers while the watch is open and not in
+//! doubt; so about every probe interval. A refresh interval of three times that leaves room for opening a watch anew.
+//! No watch is trusted for long when it is mute: bookmarks come about once a minute, and where none come for two, the
+//! watch is opened anew. A connection that is cut off without a sign shows no other way. One that has passed the end
+//! that the server was told is broken off, too.
+
+mod lines;
+mod list;
+mod pace;
+mod probe;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use self::lines::Held;
+use self::list::{Listing, PAGE_TIMEOUT};
+use self::pace::Pace;
+use self::probe::Probe;
+use super::directory::Directory;
+use super::object::{Failure, FailureKind, Line, Page};
+use crate::backoff::Jitter;
+use crate::clock::Timestamp;
+use crate::error::{ErrorCode, ProvisioningError};
+use crate::provider::ProviderEvent;
+use crate::providers::presence::{Sighting, Standing};
+use crate::topology::ClusterNode;
+
+/// A stream that has reported nothing for that long reports a heartbeat: a second within the contract's 5 s.
+const QUIET: Duration = Duration::from_secs(4);
+/// A machine that was not called for that long, though it asks for it every 4 s, stood still with its whole process.
+const STANDSTILL: Duration = Duration::from_secs(10);
+/// The longest that a server is told to hold a watch; drawn from its upper half.
+const WATCH_MAX: Duration = Duration::from_secs(600);
+/// How much longer a watch may last than the server was told.
+const MARGIN: Duration = Duration::from_secs(15);
+/// How long the head of a watch's answer may take.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// A watch without a line for that long is opened anew; drawn from the upper fifth.
+const MUTE: Duration = Duration::from_secs(150);
+/// A watch that ends sooner, without a line, was refused. Also how often watches are opened at the most.
+const BRIEF: Duration = Duration::from_secs(1);
+/// So many brief watches in a row lead to a list.
+const BRIEF_MAX: u32 = 3;
+/// A watch that breaks after that long has worked.
+const ROUTINE: Duration = Duration::from_secs(30);
+
+/// The settings of the rules.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Settings {
+    pub(super) probe_interval: Duration,
+    /// What the stream's first list asks for. Every other is consistent.
+    pub(super) first_list: Version,
+}
+
+/// Which version a list asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Version {
+    /// None: the latest.
+    Unset,
+    /// "0": whatever the server has at hand, which may be old.
+    Any,
+}
+
+/// What happened. What has the number of a request that is over is ignored.
+#[derive(Debug)]
+pub(super) enum Input {
+    /// A page arrived, or failed to.
+    Page(u64, Result<Page, Failure>),
+    /// The head of the watch's answer arrived, or the watch was refused.
+    Opened(u64, Result<(), Failure>),
+    /// A line of the watch.
+    Line(u64, Line),
+    /// The watch's answer ended in order, or broke.
+    Closed(u64, Result<(), Failure>),
+    /// The probe ended. Any answer but a server's error is a good one: also one that denies the right to probe.
+    Probe(Result<(), ProvisioningError>),
+    /// The time of [`Machine::timeout`] has come.
+    Timer,
+}
+
+/// What to do.
+#[derive(Debug)]
+pub(super) enum Output {
+    /// Ask for a page, with a limit if it is paged: the first, or the one of that token.
+    List { number: u64, version: Version, next: Option<String>, paged: bool },
+    /// Open a watch with bookmarks; the server shall end it after the timeout.
+    Watch { number: u64, resource_version: Arc<str>, timeout: Duration },
+    /// Ask on the second connection whether the server lives.
+    Probe,
+    /// Break off the list or watch under way; its end is not reported, or ignored.
+    Abort,
+    /// Read the token anew before the next request.
+    RereadToken,
+    /// Tell the registration what the members say of the local node: each absence, and whatever else is news.
+    Sighted(Sighting),
+    /// Report.
+    Event(ProviderEvent),
+}
+
+/// Where list and watch are.
+#[derive(Debug)]
+enum Phase {
+    /// The next is to be sent then: a watch if there is a version to go on from, else a list.
+    Due(Timestamp),
+    Listing(Listing),
+    /// A watch was sent then, and its head is awaited.
+    Opening {
+        number: u64,
+        since: Timestamp,
+        until: Timestamp,
+    },
+    Watching(Watching),
+}
+
+/// An open watch.
+#[derive(Debug)]
+struct Watching {
+    number: u64,
+    sent: Timestamp,
+    opened: Timestamp,
+    /// When the server should have ended it.
+    until: Timestamp,
+    /// When it last showed that it lives, and for how long that is good.
+    heard: Timestamp,
+    mute: Duration,
+    /// Whether there was a line.
+    fruitful: bool,
+    /// Whether its connection may be dead.
+    suspect: bool,
+}
+
+/// The state machine.
+pub(super) struct Machine {
+    settings: Settings,
+    /// The local node in member mode, and how far its registration has come.
+    local: Option<Arc<ClusterNode>>,
+    standing: Standing,
+    /// What the members last said of it.
+    sighted: Sighting,
+    jitter: Jitter,
+    outputs: VecDeque<Output>,
+    directory: Directory,
+    /// Where a watch goes on from; none: a list is needed.
+    version: Option<Arc<str>>,
+    first_version: Version,
+    /// Whether this stream has reported its members.
+    reported: bool,
+    held: Held,
+    phase: Phase,
+    number: u64,
+    probe: Probe,
+    pace: Pace,
+    /// How many lists expired since the last whole one.
+    expiries: u32,
+    /// How many watches in a row were closed at once, since the last list.
+    brief: u32,
+    /// How many 410s and empty watches there were since a watch worked.
+    strikes: u32,
+    /// Whether there was an error since the last refresh.
+    failing: bool,
+    last_event: Timestamp,
+    last_call: Timestamp,
+}
+
+impl Machine {
+    /// A machine that begins at `now`, with a list.
+    pub(super) fn new(settings: Settings, local: Option<Arc<ClusterNode>>, seed: u64, now: Timestamp) -> Self {
+        let mut jitter = Jitter::new(seed);
+        let first_probe = now + jitter.scale(settings.probe_interval, 0.25);
+        let mut machine = Self {
+            settings,
+            local,
+            standing: Standing::Client,
+            sighted: Sighting::Present,
+            jitter,
+            outputs: VecDeque::new(),
+            directory: Directory::new(),
+            version: None,
+            first_version: settings.first_list,
+            reported: false,
+            held: Held::default(),
+            phase: Phase::Due(now),
+            number: 0,
+            probe: Probe::Due(first_probe),
+            pace: Pace::new(now),
+            expiries: 0,
+            brief: 0,
+            strikes: 0,
+            failing: false,
+            last_event: now,
+            last_call: now,
+        };
+        machine.send_due(now);
+        machine
+    }
+
+    /// The next output; drained after every input.
+    pub(super) fn output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When to call with [`Input::Timer`] if nothing happens before.
+    pub(super) fn timeout(&self) -> Timestamp {
+        let next = self.deadline().min(self.last_event + QUIET);
+        let next = self.held.until().map_or(next, |until| next.min(until));
+        match self.probe {
+            Probe::Due(at) if self.may_probe() => next.min(at),
+            Probe::Due(_) | Probe::Pending(_) => next,
+        }
+    }
+
+    /// When what is under way has taken too long, or the next is due.
+    fn deadline(&self) -> Timestamp {
+        match &self.phase {
+            Phase::Due(at) => *at,
+            Phase::Listing(listing) => listing.since + PAGE_TIMEOUT,
+            Phase::Opening { since, .. } => *since + HEAD_TIMEOUT,
+            Phase::Watching(watching) => watching.until.min(watching.heard + watching.mute),
+        }
+    }
+
+    /// Takes an input and decides.
+    pub(super) fn handle(&mut self, now: Timestamp, standing: Standing, input: Input) {
+        self.standing = standing;
+        if now.since(std::mem::replace(&mut self.last_call, now)) >= STANDSTILL {
+            self.suspect();
+            self.set_probe(now);
+        }
+        if !matches!(input, Input::Line(..)) {
+            self.flush(now);
+        }
+        match input {
+            Input::Page(number, result) if self.is_under_way(number) => self.page_arrived(now, result),
+            Input::Opened(number, result) if self.is_under_way(number) => match result {
+                Ok(()) => self.opened(now),
+                Err(failure) => self.failed(now, failure),
+            },
+            Input::Line(number, line) if self.is_under_way(number) => {
+                self.opened(now);
+                self.line_arrived(now, line);
+            }
+            Input::Closed(number, result) if self.is_under_way(number) => {
+                if result.is_ok() {
+                    self.opened(now);
+                }
+                self.closed(now, result);
+            }
+            Input::Probe(result) => self.probed(now, result),
+            _ => {}
+        }
+        self.overdue(now);
+        self.send_due(now);
+        if now.since(self.last_event) >= QUIET {
+            self.alive(now, false);
+        }
+    }
+
+    fn is_under_way(&self, number: u64) -> bool {
+        match &self.phase {
+            Phase::Due(_) => false,
+            Phase::Listing(Listing { number: pending, .. })
+            | Phase::Opening { number: pending, .. }
+            | Phase::Watching(Watching { number: pending, .. }) => *pending == number,
+        }
+    }
+
+    fn send_due(&mut self, now: Timestamp) {
+        if let Phase::Due(at) = self.phase
+            && now >= at
+        {
+            match self.version.clone() {
+                Some(version) => self.send_watch(now, version),
+                None => self.send_list(now),
+            }
+        }
+        if let Probe::Due(at) = self.probe
+            && self.may_probe()
+            && now >= at
+        {
+            self.send_probe();
+        }
+    }
+
+    fn send_watch(&mut self, now: Timestamp, resource_version: Arc<str>) {
+        self.number += 1;
+        let timeout = self.jitter.scale(WATCH_MAX, 0.5);
+        self.phase = Phase::Opening { number: self.number, since: now, until: now + timeout + MARGIN };
+        self.outputs.push_back(Output::Watch { number: self.number, resource_version, timeout });
+    }
+
+    /// The watch is open, if it was not before: the probe shows whether that holds.
+    fn opened(&mut self, now: Timestamp) {
+        let Phase::Opening { number, since, until } = self.phase else { return };
+        self.phase = Phase::Watching(Watching {
+            number,
+            sent: since,
+            opened: now,
+            until,
+            heard: now,
+            mute: self.jitter.scale(MUTE, 0.8),
+            fruitful: false,
+            suspect: false,
+        });
+        if self.failing {
+            self.set_probe(now);
+        }
+    }
+
+    fn closed(&mut self, now: Timestamp, result: Result<(), Failure>) {
+        let Phase::Watching(Watching { sent, opened, .. }) = self.phase else {
+            // Nothing but a failure ends what is not open.
+            if let Err(failure) = result {
+                self.failed(now, failure);
+            }
+            return;
+        };
+        let worked = self.has_worked(now);
+        match result {
+            Ok(()) if worked => self.phase = Phase::Due(now.max(sent + BRIEF)),
+            Ok(()) => {
+                self.brief += 1;
+                if self.brief >= BRIEF_MAX {
+                    self.relist();
+                }
+                self.strike(now, error(ErrorCode::StreamEnded, "the watch was closed at once"));
+                self.pause(now, None);
+            }
+            Err(failure) if failure.kind == FailureKind::Other && now.since(opened) >= ROUTINE => {
+                self.pause(now, failure.retry_after);
+            }
+            Err(failure) => self.failed(now, failure),
+        }
+    }
+
+    /// Whether the watch that ends now was any good: then a row of bad ones is over.
+    fn has_worked(&mut self, now: Timestamp) -> bool {
+        let Phase::Watching(Watching { opened, fruitful, .. }) = self.phase else { return false };
+        let worked = fruitful || now.since(opened) >= BRIEF;
+        if worked {
+            (self.brief, self.strikes) = (0, 0);
+        }
+        worked
+    }
+
+    /// The request under way failed.
+    fn failed(&mut self, now: Timestamp, failure: Failure) {
+        let Failure { kind, error, retry_after } = failure;
+        self.has_worked(now);
+        self.abandon_list(kind);
+        match kind {
+            FailureKind::Gone => {
+                self.relist();
+                self.strike(now, error);
+            }
+            FailureKind::AheadOfServer => {
+                self.relist();
+                self.report(now, ProviderEvent::Degraded { error });
+            }
+            FailureKind::Unauthorized => {
+                self.outputs.push_back(Output::RereadToken);
+                if self.pace.tries_at_once(now) {
+                    self.phase = Phase::Due(now);
+                    return;
+                }
+                self.report(now, ProviderEvent::Degraded { error });
+            }
+            FailureKind::Forbidden | FailureKind::Other => self.report(now, ProviderEvent::Degraded { error }),
+        }
+        self.pause(now, retry_after);
+    }
+
+    /// The version is of no use: a list is needed.
+    fn relist(&mut self) {
+        self.version = None;
+        self.first_version = Version::Unset;
+        self.brief = 0;
+    }
+
+    /// What happens now and then in good order is an error only if it happens again.
+    fn strike(&mut self, now: Timestamp, error: ProvisioningError) {
+        self.strikes = self.strikes.saturating_add(1);
+        if self.strikes > 1 {
+            self.report(now, ProviderEvent::Degraded { error });
+        }
+    }
+
+    /// Goes on after a pause.
+    fn pause(&mut self, now: Timestamp, retry_after: Option<Duration>) {
+        let resume = self.pace.resume(now, retry_after, &mut self.jitter);
+        self.phase = Phase::Due(resume);
+        self.probe_after(resume);
+    }
+
+    /// Breaks off what has taken too long.
+    fn overdue(&mut self, now: Timestamp) {
+        if matches!(self.phase, Phase::Due(_)) || now < self.deadline() {
+            return;
+        }
+        self.outputs.push_back(Output::Abort);
+        let detail = match &self.phase {
+            Phase::Listing(_) => "a page of the list did not arrive in time",
+            Phase::Opening { .. } => "the watch was not answered in time",
+            // It may be as quiet as it looks: nothing to report.
+            Phase::Due(_) | Phase::Watching(_) => {
+                self.phase = Phase::Due(now);
+                return;
+            }
+        };
+        self.failed(
+            now,
+            Failure { kind: FailureKind::Other, error: error(ErrorCode::Timeout, detail), retry_after: None },
+        );
+    }
+
+    /// The number of the watch that is open.
+    fn open_watch(&self) -> Option<u64> {
+        match &self.phase {
+            Phase::Watching(watching) => Some(watching.number),
+            _ => None,
+        }
+    }
+
+    fn is_suspect(&self) -> bool {
+        matches!(self.phase, Phase::Watching(Watching { suspect: true, .. }))
+    }
+
+    /// The watch's connection may be dead.
+    fn suspect(&mut self) {
+        if let Phase::Watching(watching) = &mut self.phase {
+            watching.suspect = true;
+        }
+    }
+
+    /// A sign of life.
+    fn alive(&mut self, now: Timestamp, current: bool) {
+        self.report(now, ProviderEvent::Heartbeat { current: current && self.reported });
+    }
+
+    fn report(&mut self, now: Timestamp, event: ProviderEvent) {
+        match event {
+            ProviderEvent::Degraded { .. } => self.failing = true,
+            ProviderEvent::Snapshot { .. }
+            | ProviderEvent::Changes { .. }
+            | ProviderEvent::Heartbeat { current: true } => self.failing = false,
+            _ => {}
+        }
+        self.last_event = now;
+        self.outputs.push_back(Output::Event(event));
+    }
+}
+
+fn error(code: ErrorCode, detail: &'static str) -> ProvisioningError {
+    ProvisioningError::new(code, "watching the members", detail)
+}
+
+#[cfg(test)]
+mod tests;

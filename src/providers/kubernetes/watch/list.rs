@@ -1,0 +1,110 @@
+//! The list's rules: its pages become one set, all at once or not at all.
+//!
+//! A page that fails ends the list, and another begins from the first page: nothing of it is seen by anyone. If pages
+//! expire again and again before the last one is there, the list is asked for in one piece.
+
+use std::time::Duration;
+
+use super::{Failure, FailureKind, Machine, Output, Page, Phase, Version};
+use crate::clock::Timestamp;
+use crate::error::{ErrorCode, ProvisioningError};
+use crate::provider::ProviderEvent;
+use crate::topology::Revision;
+
+/// The server itself gives up on a request after 60 s.
+pub(super) const PAGE_TIMEOUT: Duration = Duration::from_secs(75);
+/// So many lists may expire before one is asked for in one piece.
+const EXPIRIES: u32 = 3;
+/// A list of more pages has no end.
+const PAGES_MAX: usize = 1000;
+
+/// A list under way.
+#[derive(Debug)]
+pub(super) struct Listing {
+    pub(super) number: u64,
+    /// When its present page was asked for.
+    pub(super) since: Timestamp,
+    /// The version of its first page, once that is there.
+    version: Option<String>,
+    pages: usize,
+    skipped: usize,
+}
+
+impl Machine {
+    /// Asks for the first page.
+    pub(super) fn send_list(&mut self, now: Timestamp) {
+        self.number += 1;
+        self.directory.begin();
+        let version = std::mem::replace(&mut self.first_version, Version::Unset);
+        let (number, paged) = (self.number, self.expiries < EXPIRIES);
+        self.outputs.push_back(Output::List { number, version, next: None, paged });
+        self.phase = Phase::Listing(Listing { number, since: now, version: None, pages: 0, skipped: 0 });
+    }
+
+    pub(super) fn page_arrived(&mut self, now: Timestamp, result: Result<Page, Failure>) {
+        let Phase::Listing(listing) = &mut self.phase else { return };
+        let page = match result {
+            Ok(page) => page,
+            Err(failure) => return self.failed(now, failure),
+        };
+        listing.pages += 1;
+        listing.skipped += page.skipped;
+        // All pages are of one version. Should they not be, the earliest misses nothing.
+        let version = listing.version.get_or_insert(page.resource_version).clone();
+        let (pages, skipped) = (listing.pages, listing.skipped);
+        for object in page.objects {
+            self.directory.add(object);
+        }
+        match page.next.filter(|next| !next.is_empty()) {
+            _ if version.is_empty() => self.failed(now, malformed("the list has no resource version")),
+            Some(_) if pages >= PAGES_MAX => {
+                self.expiries = EXPIRIES;
+                self.failed(now, malformed("the list has no end"));
+            }
+            Some(next) => {
+                self.number += 1;
+                listing_goes_on(&mut self.phase, self.number, now);
+                // A token says of which version it is: another beside it is an error.
+                let (number, paged) = (self.number, self.expiries < EXPIRIES);
+                self.outputs.push_back(Output::List { number, version: Version::Unset, next: Some(next), paged });
+            }
+            None => self.listed(now, version, skipped),
+        }
+    }
+
+    /// The list is whole. It is consistent, and so it is believed, also where it is empty.
+    fn listed(&mut self, now: Timestamp, version: String, skipped: usize) {
+        self.expiries = 0;
+        let before = self.directory.members();
+        let members = self.directory.finish();
+        self.version = Some(version.as_str().into());
+        self.phase = Phase::Due(now);
+        self.sight(&members);
+        if self.reported && skipped == 0 && members == before {
+            return self.report(now, ProviderEvent::Heartbeat { current: true });
+        }
+        self.reported = true;
+        self.report(now, ProviderEvent::Snapshot { members, revision: Revision::new(version), skipped });
+    }
+
+    /// The list under way comes to nothing, if there is one.
+    pub(super) fn abandon_list(&mut self, kind: FailureKind) {
+        if matches!(self.phase, Phase::Listing(_)) {
+            self.directory.abandon();
+            if kind == FailureKind::Gone {
+                self.expiries = self.expiries.saturating_add(1);
+            }
+        }
+    }
+}
+
+fn listing_goes_on(phase: &mut Phase, number: u64, now: Timestamp) {
+    if let Phase::Listing(listing) = phase {
+        (listing.number, listing.since) = (number, now);
+    }
+}
+
+fn malformed(detail: &'static str) -> Failure {
+    let error = ProvisioningError::new(ErrorCode::MalformedAnswer, "listing the members", detail);
+    Failure { kind: FailureKind::Other, error, retry_after: None }
+}

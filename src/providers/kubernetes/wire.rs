@@ -1,0 +1,115 @@
+//! What the API server's answers say.
+//!
+//! Nothing is held as a whole but one object at a time: `page` finds the objects of a list, `lines` those of a watch. `pod`
+//! and `slice` say what an object means by the `rules` of the definition, `meta` what every object has, and `status` why
+//! something failed.
+//!
+//! Decided here: what is not JSON of the promised form is an error as a whole, while an object that cannot be used, and
+//! one of more than 1 MiB, is skipped and counted. Where at least name and life of such an object could be read, it is an
+//! object that holds nothing: a change that makes a member unusable takes it out, as the next list would.
+
+mod lines;
+mod meta;
+mod page;
+mod pod;
+mod rules;
+mod slice;
+mod status;
+#[cfg(any(test, feature = "testkit"))]
+pub(crate) mod told;
+
+use std::sync::Arc;
+
+use self::meta::Meta;
+#[allow(unused_imports, reason = "put together step by step")]
+pub(super) use self::{
+    lines::Lines,
+    page::page,
+    rules::{Family, PodRules, Port, Rules, SliceRules},
+    status::failure,
+};
+use super::object::{Content, Object};
+use crate::json::{self, Loose, Unusable, fields};
+
+/// The prefix of the labels and annotations that say what the node of a pod is like.
+pub(super) const PREFIX: &str = "cluster.proto.actor/";
+
+/// What was read of an object.
+#[derive(Default)]
+struct Reading {
+    /// The object, if name and life could be read.
+    object: Option<Object>,
+    version: Option<String>,
+    /// How many parts of it were unusable: the object itself, or endpoints of a slice.
+    skipped: usize,
+}
+
+impl Rules {
+    /// Reads an object of a list.
+    ///
+    /// # Errors
+    /// The offset in the bytes at which they turn out to be no JSON value in UTF-8.
+    fn item(&self, bytes: &[u8]) -> Result<Reading, usize> {
+        Ok(match self {
+            Rules::Pods(rules) => json::read::<Loose<pod::Parts<'_>>>(bytes)?.good().map(|parts| parts.reading(rules)),
+            Rules::Slices(rules) => {
+                json::read::<Loose<slice::Parts<'_>>>(bytes)?.good().map(|parts| parts.reading(rules))
+            }
+        }
+        .unwrap_or_else(Reading::unusable))
+    }
+
+    /// Reads the object of an event.
+    ///
+    /// # Errors
+    /// As [`item`](Self::item).
+    fn event(&self, bytes: &[u8]) -> Result<Reading, usize> {
+        Ok(match self {
+            Rules::Pods(rules) => {
+                let event: Loose<PodEvent<'_>> = json::read(bytes)?;
+                event.good().and_then(|event| event.object.good()).map(|parts| parts.reading(rules))
+            }
+            Rules::Slices(rules) => {
+                let event: Loose<SliceEvent<'_>> = json::read(bytes)?;
+                event.good().and_then(|event| event.object.good()).map(|parts| parts.reading(rules))
+            }
+        }
+        .unwrap_or_else(Reading::unusable))
+    }
+}
+
+impl Reading {
+    /// Nothing, of an object that is none.
+    fn unusable() -> Self {
+        Self { skipped: 1, ..Self::default() }
+    }
+
+    /// An object with that content and so many unusable parts of it; or, where it is unusable, one that holds `nothing`.
+    fn of(meta: Meta<'_>, content: Result<(Content, usize), Unusable>, nothing: Content) -> Self {
+        let (content, skipped) = content.unwrap_or((nothing, 1));
+        let version = meta.version.text();
+        let (Some(name), Some(uid)) = (meta.name.text(), meta.uid.text()) else {
+            return Self { version, ..Self::unusable() };
+        };
+        let object = Object { name: Arc::from(name), uid: Arc::from(uid), content };
+        Self { object: Some(object), version, skipped }
+    }
+}
+
+/// An event of a watch of pods.
+#[derive(Default)]
+struct PodEvent<'de> {
+    object: Loose<pod::Parts<'de>>,
+}
+
+/// An event of a watch of slices.
+#[derive(Default)]
+struct SliceEvent<'de> {
+    object: Loose<slice::Parts<'de>>,
+}
+
+fields!(PodEvent<'de>, "object" => object);
+fields!(SliceEvent<'de>, "object" => object);
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,227 @@
+//! The lines of a watch: an event each, in bytes that arrive in whatever pieces.
+//!
+//! A line may be of any length, but no more than the limit of it is held: what is longer is passed over up to its end. A line
+//! that begins as an event and turns out to be none is skipped, and the watch goes on; anything else, as a proxy's page
+//! would be, and an end in the middle of a line, breaks it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::status::{self, Status};
+use super::{Meta, Reading, Rules};
+use crate::error::{ErrorCode, ProvisioningError};
+use crate::json::{self, Loose, MAX_ELEMENT, Text, fields};
+use crate::providers::kubernetes::object::Line;
+
+/// How large the buffer is at first.
+const FIRST: usize = 16 * 1024;
+
+/// Reads the lines of one watch.
+pub(in crate::providers::kubernetes) struct Lines {
+    rules: Arc<Rules>,
+    limit: usize,
+    buffer: Vec<u8>,
+    /// How much of the buffer is in use.
+    filled: usize,
+    /// Where in it the present line begins.
+    start: usize,
+    /// Up to where it has been looked at.
+    at: usize,
+    /// Whether the present line is not kept.
+    too_large: bool,
+    ended: bool,
+    /// What else the last line said.
+    pending: VecDeque<Line>,
+}
+
+/// What an event is.
+#[derive(Default)]
+struct Event<'de> {
+    kind: Loose<Text<'de>>,
+}
+
+/// An event whose object is a status.
+#[derive(Default)]
+struct ErrorEvent<'de> {
+    object: Loose<Status<'de>>,
+}
+
+/// An event of whose object only the metadata counts.
+#[derive(Default)]
+struct MetaEvent<'de> {
+    object: Loose<MetaOnly<'de>>,
+}
+
+#[derive(Default)]
+struct MetaOnly<'de> {
+    meta: Loose<Meta<'de>>,
+}
+
+fields!(Event<'de>, "type" => kind);
+fields!(ErrorEvent<'de>, "object" => object);
+fields!(MetaEvent<'de>, "object" => object);
+fields!(MetaOnly<'de>, "metadata" => meta);
+
+impl Lines {
+    /// At the beginning of a watch.
+    pub(in crate::providers::kubernetes) fn new(rules: Arc<Rules>) -> Self {
+        Self::with_limit(rules, MAX_ELEMENT)
+    }
+
+    /// The same with another limit for a line.
+    pub(in crate::providers::kubernetes) fn with_limit(rules: Arc<Rules>, limit: usize) -> Self {
+        Self {
+            rules,
+            limit,
+            buffer: Vec::new(),
+            filled: 0,
+            start: 0,
+            at: 0,
+            too_large: false,
+            ended: false,
+            pending: VecDeque::new(),
+        }
+    }
+
+    /// The next line, from bytes that `read` gives piece by piece; `None` at the end of the watch. After an error of `read`
+    /// it can be asked again, and goes on where it was.
+    ///
+    /// # Errors
+    /// [`ErrorCode::MalformedAnswer`] if it is no watch, or ends within a line, and those of `read`.
+    pub(in crate::providers::kubernetes) fn next(
+        &mut self,
+        mut read: impl FnMut(&mut [u8]) -> Result<usize, ProvisioningError>,
+        doing: &str,
+    ) -> Result<Option<Line>, ProvisioningError> {
+        loop {
+            if let Some(line) = self.pending.pop_front() {
+                return Ok(Some(line));
+            }
+            let rest = self.buffer.get(self.at..self.filled).unwrap_or_default();
+            match rest.iter().position(|byte| *byte == b'\n') {
+                Some(length) => {
+                    self.at += length;
+                    self.end_of_line(doing)?;
+                    self.at += 1;
+                    (self.start, self.too_large) = (self.at, false);
+                }
+                None if self.ended => return self.last(doing),
+                None => {
+                    self.at = self.filled;
+                    self.too_large |= self.at - self.start > self.limit;
+                    if self.too_large {
+                        self.start = self.at;
+                    }
+                    let count = read(self.room())?;
+                    self.filled = (self.filled + count).min(self.buffer.len());
+                    self.ended = count == 0;
+                }
+            }
+        }
+    }
+
+    /// How large the buffer has become.
+    #[cfg(test)]
+    pub(super) fn buffer_size(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Where the next bytes go; never empty.
+    fn room(&mut self) -> &mut [u8] {
+        if self.start > 0 {
+            self.buffer.copy_within(self.start..self.filled, 0);
+            self.at -= self.start;
+            self.filled -= self.start;
+            self.start = 0;
+        }
+        if self.filled == self.buffer.len() {
+            // By one byte more than may be kept it shows that a line has more.
+            let size = (2 * self.buffer.len()).max(FIRST).min(self.limit + 1);
+            self.buffer.resize(size, 0);
+        }
+        self.buffer.get_mut(self.filled..).unwrap_or_default()
+    }
+
+    /// Takes the line that ends here.
+    fn end_of_line(&mut self, doing: &str) -> Result<(), ProvisioningError> {
+        if self.too_large || self.at - self.start > self.limit {
+            self.pending.push_back(Line::Unusable(None));
+            return Ok(());
+        }
+        let line = self.buffer.get(self.start..self.at).unwrap_or_default().trim_ascii();
+        match line.first() {
+            None => Ok(()),
+            Some(b'{') => {
+                match event(&self.rules, line, doing) {
+                    Ok(event) => self.pending.extend(event.into_iter().flatten()),
+                    Err(_) => self.pending.push_back(Line::Unusable(None)),
+                }
+                Ok(())
+            }
+            Some(_) => Err(malformed(doing, "the answer is no watch: a line is no event")),
+        }
+    }
+
+    /// The end of the watch. A last line may lack its line break, but nothing else.
+    fn last(&mut self, doing: &str) -> Result<Option<Line>, ProvisioningError> {
+        let line = self.buffer.get(self.start..self.filled).unwrap_or_default().trim_ascii();
+        let events = match (line.is_empty(), self.too_large) {
+            (true, false) => return Ok(None),
+            (false, false) if line.starts_with(b"{") => event(&self.rules, line, doing).ok(),
+            _ => None,
+        };
+        self.pending
+            .extend(events.ok_or_else(|| malformed(doing, "the watch ended within a line"))?.into_iter().flatten());
+        (self.start, self.at) = (self.filled, self.filled);
+        Ok(self.pending.pop_front())
+    }
+}
+
+/// What an event says: one thing, or of an object with unusable parts two.
+///
+/// # Errors
+/// The offset at which the bytes turn out to be no JSON value in UTF-8.
+fn event(rules: &Rules, bytes: &[u8], doing: &str) -> Result<[Option<Line>; 2], usize> {
+    let event = json::read::<Loose<Event<'_>>>(bytes)?.good().unwrap_or_default();
+    let line = match event.kind.text().as_deref() {
+        Some("ADDED" | "MODIFIED") => return Ok(upsert(rules.event(bytes)?)),
+        Some("DELETED") => {
+            let meta = meta(bytes)?;
+            match (meta.name.text(), meta.uid.text(), meta.version.text()) {
+                (Some(name), Some(uid), Some(resource_version)) => {
+                    Line::Delete { name: name.into(), uid: uid.into(), resource_version }
+                }
+                (_, _, version) => Line::Unusable(version),
+            }
+        }
+        Some("BOOKMARK") => match meta(bytes)?.version.text() {
+            Some(version) => Line::Bookmark(version),
+            None => Line::Unusable(None),
+        },
+        Some("ERROR") => {
+            let event = json::read::<Loose<ErrorEvent<'_>>>(bytes)?.good().unwrap_or_default();
+            Line::Error(status::of_event(event.object.good().unwrap_or_default(), doing))
+        }
+        _ => Line::Unusable(meta(bytes)?.version.text()),
+    };
+    Ok([Some(line), None])
+}
+
+fn upsert(Reading { object, version, skipped }: Reading) -> [Option<Line>; 2] {
+    match (object, version) {
+        (Some(object), Some(version)) if skipped == 0 => [Some(Line::Upsert(object, version)), None],
+        (Some(object), Some(version)) => {
+            [Some(Line::Upsert(object, version.clone())), Some(Line::Unusable(Some(version)))]
+        }
+        (_, version) => [Some(Line::Unusable(version)), None],
+    }
+}
+
+fn meta(bytes: &[u8]) -> Result<Meta<'_>, usize> {
+    let event = json::read::<Loose<MetaEvent<'_>>>(bytes)?.good().unwrap_or_default();
+    Ok(event.object.good().unwrap_or_default().meta.good().unwrap_or_default())
+}
+
+fn malformed(doing: &str, what: &'static str) -> ProvisioningError {
+    ProvisioningError::new(ErrorCode::MalformedAnswer, doing.to_owned(), what)
+}

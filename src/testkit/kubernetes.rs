@@ -1,0 +1,41 @@
+//! The decoding of the Kubernetes API's answers without a server, for this crate's own fuzz targets. `choice` is a set of
+//! rules: any byte is one.
+
+use std::io::{ErrorKind, Read};
+
+use crate::error::{ErrorCode, ProvisioningError};
+use crate::providers::kubernetes::wire::told::{told_failure, told_lines, told_page};
+
+/// What a page of a list says, how many objects it has, and how many parts of it were skipped. An object has at most
+/// `limit` bytes.
+///
+/// # Errors
+/// [`ErrorCode::MalformedAnswer`] if it is none, [`ErrorCode::BackendUnavailable`] if it cannot be read.
+pub fn kubernetes_page(
+    choice: u8,
+    limit: usize,
+    mut body: impl Read,
+) -> Result<(String, usize, usize), ProvisioningError> {
+    told_page(choice, limit, |room| read(&mut body, room))
+}
+
+/// What a watch says, event by event up to its end. A line has at most `limit` bytes. Where the body has nothing yet
+/// (`WouldBlock`), it is asked again.
+pub fn kubernetes_lines(choice: u8, limit: usize, mut body: impl Read) -> Vec<String> {
+    told_lines(choice, limit, |room| read(&mut body, room), |error| error.code() == ErrorCode::Timeout)
+}
+
+/// What a refusal of a request says.
+pub fn kubernetes_failure(code: u16, body: &[u8]) -> String {
+    told_failure(code, body)
+}
+
+fn read(body: &mut impl Read, room: &mut [u8]) -> Result<usize, ProvisioningError> {
+    body.read(room).map_err(|error| {
+        let code = match error.kind() {
+            ErrorKind::WouldBlock => ErrorCode::Timeout,
+            _ => ErrorCode::BackendUnavailable,
+        };
+        ProvisioningError::new(code, "reading an answer", error.to_string())
+    })
+}

@@ -1,0 +1,190 @@
+//! The Kubernetes provider against a real API server.
+#![cfg(feature = "kubernetes")]
+
+#[path = "support/kubernetes.rs"]
+mod kubernetes;
+#[path = "support/pods.rs"]
+mod pods;
+
+use std::time::{Duration, Instant};
+
+use cluster_provisioning::{CancelToken, ClusterNode, ErrorCode, ProviderEvent};
+use kubernetes::Kubernetes;
+use pods::{Watching, provider, provider_of};
+use serde_json::json;
+
+const SOON: Duration = Duration::from_secs(10);
+/// 100 ms are promised; a busy machine may need more, and what is not broken off takes far longer than this.
+const PROMPT: Duration = Duration::from_secs(1);
+
+#[test]
+fn kubernetes_point_1_pages_become_one_snapshot_and_changes_follow() {
+    let Some(server) = Kubernetes::start() else { return };
+    for n in 0..7 {
+        server.run_member("orders", &format!("m{n}"), &format!("10.1.0.{n}"));
+    }
+    server.run_member("other", "x", "10.2.0.1");
+    let descriptor = server.descriptor("orders", "admin").parameter("page-size", "3");
+    let provider = provider(&descriptor, Kubernetes::secrets());
+    provider.check_connectivity(&CancelToken::new()).unwrap();
+    let mut watching = Watching::start(&provider);
+    let first = watching.expect("snapshot", SOON, |event| match event {
+        ProviderEvent::Snapshot { members, .. } => Some(members.len()),
+        _ => None,
+    });
+    assert_eq!(first, 7, "all pages at once");
+    server.run_member("orders", "m7", "10.1.0.7");
+    watching.expect_members(&["m0", "m1", "m2", "m3", "m4", "m5", "m6", "m7"], SOON);
+    server.delete_pod("m0");
+    server.set_status("m1", &json!({"conditions": [{"type": "Ready", "status": "False"}]}));
+    watching.expect_members(&["m2", "m3", "m4", "m5", "m6", "m7"], SOON);
+    watching.expect_current(SOON);
+    // In the middle of a watch.
+    assert!(watching.stop() < PROMPT);
+}
+
+#[test]
+fn kubernetes_point_12_what_happened_while_the_server_was_down_is_known_after_it() {
+    let Some(mut server) = Kubernetes::start() else { return };
+    server.run_member("orders", "a", "10.1.0.1");
+    server.run_member("orders", "b", "10.1.0.2");
+    let provider = provider(&server.descriptor("orders", "admin"), Kubernetes::secrets());
+    let watching = Watching::start(&provider);
+    watching.expect_members(&["a", "b"], SOON);
+    server.kill_server();
+    watching.expect_error(ErrorCode::BackendUnavailable, SOON);
+    server.start_server();
+    server.delete_pod("a");
+    server.run_member("orders", "c", "10.1.0.3");
+    watching.expect_members(&["b", "c"], Duration::from_secs(45));
+    watching.expect_current(SOON);
+}
+
+#[test]
+fn kubernetes_point_3_and_4_a_compacted_version_leads_to_a_list() {
+    let Some(mut server) = Kubernetes::start() else { return };
+    server.run_member("orders", "a", "10.1.0.1");
+    server.run_member("orders", "b", "10.1.0.2");
+    let provider = provider(&server.descriptor("orders", "admin"), Kubernetes::secrets());
+    // Nothing but the proxy's cut keeps the watch from hearing of the deletion.
+    let watching = Watching::start(&provider);
+    watching.expect_members(&["a", "b"], SOON);
+    server.kill_server();
+    watching.expect_error(ErrorCode::BackendUnavailable, SOON);
+    server.start_server();
+    server.delete_pod("a");
+    server.compact();
+    server.kill_server();
+    server.start_server();
+    watching.expect_members(&["b"], Duration::from_secs(60));
+}
+
+#[test]
+fn kubernetes_members_and_a_client_see_each_other_join_and_leave() {
+    let Some(server) = Kubernetes::start() else { return };
+    server.allow("client", "", "pods", &["list", "watch"]);
+    server.allow("member", "", "pods", &["list", "watch", "patch"]);
+    // One pod has no labels, the other those of an earlier life.
+    server.run_pod("pod-a", "10.1.0.1", &json!({}));
+    let stale = json!({"labels": {
+        "app": "orders", "cluster.proto.actor/cluster": "orders", "cluster.proto.actor/port": "1",
+        "cluster.proto.actor/member-id": "b", "cluster.proto.actor/kind-old": "true",
+    }});
+    server.run_pod("pod-b", "10.1.0.2", &stale);
+    let client = Watching::start(&provider(&server.descriptor("orders", "client"), Kubernetes::secrets()));
+    client.expect_members(&["b"], SOON);
+    let member = |id: &str, address: &str| {
+        let node = ClusterNode::builder(id, address, 7001).incarnation(7).kind("user").metadata("zone", "z 1");
+        let node = node.build().unwrap();
+        let descriptor = server.descriptor("orders", "member").parameter("pod", format!("pod-{id}"));
+        let provider = provider_of(&descriptor, Kubernetes::secrets(), Some(node.clone()));
+        provider.check_connectivity(&CancelToken::new()).unwrap();
+        let registration = provider.join(&node, &CancelToken::new()).unwrap();
+        (Watching::start(&provider), registration, node)
+    };
+    let (watching_a, mut a, node_a) = member("a", "10.1.0.1");
+    client.expect_members(&["a", "b"], SOON);
+    let (_watching_b, mut b, node_b) = member("b", "10.1.0.2");
+    watching_a.expect_node(&node_a, SOON);
+    watching_a.expect_node(&node_b, SOON);
+    let labels = server.pod("pod-b")["metadata"]["labels"].clone();
+    let expected = json!({
+        "app": "orders", "cluster.proto.actor/cluster": "orders", "cluster.proto.actor/port": "7001",
+        "cluster.proto.actor/member-id": "b", "cluster.proto.actor/kind-user": "true",
+    });
+    assert_eq!(labels, expected, "new values win, and what an earlier life left is gone");
+    // Somebody takes the label away: the watch finds it, and the next renewal repairs it.
+    server.patch_pod("pod-a", &json!({"metadata": {"labels": {"cluster.proto.actor/cluster": null}}}));
+    client.expect_members(&["b"], SOON);
+    a.early_renewal().recv_timeout(SOON).unwrap();
+    let deadline = Instant::now() + SOON;
+    while server.pod("pod-a")["metadata"]["labels"]["cluster.proto.actor/cluster"].is_null() {
+        assert!(Instant::now() < deadline, "not repaired");
+        a.renew(&CancelToken::new()).unwrap();
+        std::thread::sleep(a.renew_interval().min(Duration::from_millis(100)));
+    }
+    client.expect_members(&["a", "b"], SOON);
+    let begun = Instant::now();
+    a.leave(Duration::from_secs(2)).unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(2));
+    client.expect_members(&["b"], SOON);
+    b.leave(Duration::from_secs(2)).unwrap();
+    client.expect_members(&[], SOON);
+    assert_eq!(server.pod("pod-b")["metadata"]["labels"], json!({"app": "orders"}));
+}
+
+#[test]
+fn kubernetes_point_18_a_missing_right_is_named_and_the_documented_ones_are_enough() {
+    let Some(server) = Kubernetes::start() else { return };
+    let check = |user: &str, member: bool| {
+        let node = member.then(|| ClusterNode::builder("a", "10.1.0.1", 7001).build().unwrap());
+        let descriptor = server.descriptor("orders", user).parameter("pod", "pod-a");
+        provider_of(&descriptor, Kubernetes::secrets(), node).check_connectivity(&CancelToken::new())
+    };
+    let refused = |user: &str, member: bool| {
+        let error = check(user, member).unwrap_err();
+        assert_eq!(error.code(), ErrorCode::AccessDenied, "{error}");
+        error.to_string()
+    };
+    let list = refused("nobody", false);
+    assert!(list.contains(r#"apiGroups: [""], resources: ["pods"], verbs: ["list"]"#), "{list}");
+    server.allow("client", "", "pods", &["list"]);
+    let until = Instant::now() + SOON;
+    // The authorizer learns of new roles by a watch of its own.
+    while refused("client", false).contains("\"list\"") && Instant::now() < until {}
+    assert!(refused("client", false).contains("\"watch\""));
+    server.allow("client", "", "pods", &["watch"]);
+    while check("client", false).is_err() && Instant::now() < until {}
+    check("client", false).unwrap();
+    assert!(refused("client", true).contains("\"patch\""));
+    let descriptor = server.descriptor("orders", "client");
+    let wrong = Watching::start(&provider(&server.descriptor("orders", "nobody"), Kubernetes::secrets()));
+    wrong.expect_error(ErrorCode::AccessDenied, SOON);
+    let unknown = descriptor.credential(cluster_provisioning::Credential::TokenEnv("CARGO_PKG_NAME".into()));
+    let error = provider(&unknown, Kubernetes::secrets()).check_connectivity(&CancelToken::new()).unwrap_err();
+    assert_eq!(error.code(), ErrorCode::AccessDenied, "{error}");
+}
+
+#[test]
+fn kubernetes_point_15_endpoint_slices_of_an_old_server_are_watched() {
+    let Some(server) = Kubernetes::start() else { return };
+    let slices = "/apis/discovery.k8s.io/v1beta1/namespaces/default/endpointslices";
+    let slice = |name: &str, addresses: &[&str]| {
+        let endpoint = |address: &&str| json!({"addresses": [address], "conditions": {"ready": true}});
+        json!({
+            "metadata": {"name": name, "labels": {"kubernetes.io/service-name": "orders"}}, "addressType": "IPv4",
+            "endpoints": addresses.iter().map(endpoint).collect::<Vec<_>>(),
+            "ports": [{"name": "actor", "port": 7001, "protocol": "TCP"}],
+        })
+    };
+    server.call("POST", slices, &slice("one", &["10.1.0.1", "10.1.0.2"]));
+    server.call("POST", slices, &slice("two", &["10.1.0.2"]));
+    server.allow("client", "discovery.k8s.io", "endpointslices", &["list", "watch"]);
+    let descriptor = server.descriptor("orders", "client").parameter("source", "endpoint-slices");
+    let provider = provider(&descriptor.parameter("service", "orders"), Kubernetes::secrets());
+    let watching = Watching::start(&provider);
+    watching.expect_members(&["10.1.0.1:7001", "10.1.0.2:7001"], Duration::from_secs(20));
+    provider.check_connectivity(&CancelToken::new()).unwrap();
+    server.call("DELETE", &format!("{slices}/one"), &serde_json::Value::Null);
+    watching.expect_members(&["10.1.0.2:7001"], SOON);
+}

@@ -1,0 +1,139 @@
+//! A Kubernetes provider's stream on a thread of its own, as the service would run it, with what it amounts to.
+//!
+//! Each test file uses its share of it.
+#![allow(dead_code)]
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use cluster_provisioning::{
+    CancelToken, ClusterNode, ClusterProvider, ErrorCode, KubernetesFactory, MemberChange, ProviderDescriptor,
+    ProviderEnvironment, ProviderEvent, ProviderFactory, ProvisioningError, Secrets, SystemClock,
+};
+use crossbeam_channel::{Receiver, unbounded};
+
+pub fn provider(descriptor: &ProviderDescriptor, secrets: Secrets) -> Arc<dyn ClusterProvider> {
+    provider_of(descriptor, secrets, None)
+}
+
+/// In member mode if there is a local node.
+pub fn provider_of(
+    descriptor: &ProviderDescriptor,
+    secrets: Secrets,
+    local_node: Option<ClusterNode>,
+) -> Arc<dyn ClusterProvider> {
+    let environment =
+        ProviderEnvironment { clock: SystemClock::shared(), secrets, local_node: local_node.map(Arc::new) };
+    KubernetesFactory.validate(descriptor).unwrap();
+    KubernetesFactory.create(descriptor, &environment).unwrap()
+}
+
+pub struct Watching {
+    events: Receiver<ProviderEvent>,
+    cancel: CancelToken,
+    thread: Option<JoinHandle<()>>,
+    /// The members by what has been reported.
+    members: RefCell<BTreeMap<String, Arc<ClusterNode>>>,
+}
+
+impl Watching {
+    pub fn start(provider: &Arc<dyn ClusterProvider>) -> Self {
+        let (sender, events) = unbounded();
+        let cancel = CancelToken::new();
+        let (provider, token) = (Arc::clone(provider), cancel.clone());
+        let thread = std::thread::spawn(move || {
+            let mut stream = provider.watch(&token).unwrap();
+            loop {
+                let event = stream.next();
+                let end = matches!(event, ProviderEvent::Terminated(_));
+                if sender.send(event).is_err() || end {
+                    return;
+                }
+            }
+        });
+        Self { events, cancel, thread: Some(thread), members: RefCell::default() }
+    }
+
+    fn take(&self, event: &ProviderEvent) {
+        let mut known = self.members.borrow_mut();
+        match event {
+            ProviderEvent::Snapshot { members, .. } => {
+                *known = members.iter().map(|node| (node.id().to_string(), Arc::clone(node))).collect();
+            }
+            ProviderEvent::Changes { changes, .. } => {
+                for change in changes {
+                    match change {
+                        MemberChange::Upsert(node) => drop(known.insert(node.id().to_string(), Arc::clone(node))),
+                        MemberChange::Remove(id) => drop(known.remove(id.as_str())),
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Waits for an event of which `wanted` makes something; panics, listing what came instead, after `within`.
+    pub fn expect<T>(&self, what: &str, within: Duration, mut wanted: impl FnMut(&ProviderEvent) -> Option<T>) -> T {
+        let deadline = Instant::now() + within;
+        let mut seen = Vec::new();
+        while let Ok(event) = self.events.recv_deadline(deadline) {
+            self.take(&event);
+            if let Some(found) = wanted(&event) {
+                return found;
+            }
+            seen.push(event);
+        }
+        panic!("no {what} within {within:?}; instead: {seen:#?}");
+    }
+
+    /// Waits until the members are exactly these.
+    pub fn expect_members(&self, ids: &[&str], within: Duration) {
+        let are_these = || self.members.borrow().keys().map(String::as_str).eq(ids.iter().copied());
+        let is_set = |event: &ProviderEvent| {
+            matches!(event, ProviderEvent::Snapshot { .. } | ProviderEvent::Changes { .. }) && are_these()
+        };
+        if ids.is_empty() || !are_these() {
+            self.expect(&format!("members {ids:?}"), within, |event| is_set(event).then_some(()));
+        }
+    }
+
+    /// Waits until the node is among the members, as it is.
+    pub fn expect_node(&self, node: &ClusterNode, within: Duration) {
+        let is_there = || self.members.borrow().get(node.id().as_str()).is_some_and(|shown| **shown == *node);
+        if !is_there() {
+            self.expect(&format!("{node:?}"), within, |_| is_there().then_some(()));
+        }
+    }
+
+    pub fn expect_error(&self, code: ErrorCode, within: Duration) -> ProvisioningError {
+        self.expect(&format!("error {code}"), within, |event| match event {
+            ProviderEvent::Degraded { error } if error.code() == code => Some(error.clone()),
+            _ => None,
+        })
+    }
+
+    pub fn expect_current(&self, within: Duration) {
+        self.expect("refresh", within, |event| {
+            matches!(event, ProviderEvent::Heartbeat { current: true }).then_some(())
+        });
+    }
+
+    /// Stops the stream and returns how long that took.
+    pub fn stop(&mut self) -> Duration {
+        let start = Instant::now();
+        self.cancel.cancel();
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+        start.elapsed()
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}
