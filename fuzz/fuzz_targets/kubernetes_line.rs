@@ -1,5 +1,5 @@
-//! Any bytes as a watch, in any pieces, also where nothing is there for a while: nothing panics, the pieces do not matter, and
-//! a line costs no other, so that a line of ours behind them is seen, unless they are no watch at all.
+//! Any bytes as a watch, in any pieces, also where nothing is there for a while: nothing panics, the pieces do not
+//! matter, and a line costs no other, so that a line of ours behind them is seen, unless they are no watch at all.
 //!
 //! An input is a byte that chooses the rules, one for the pieces, one for the limit of a line, and the body.
 

@@ -1,5 +1,5 @@
-//! Any bytes as a page of a list, in any pieces: nothing panics, the pieces do not matter, and what is taken for a list is
-//! one, with as many objects at least as were found. The same bytes are a refusal's body, too.
+//! Any bytes as a page of a list, in any pieces: nothing panics, the pieces do not matter, and what is taken for a list
+//! is one, with as many objects at least as were found. The same bytes are a refusal's body, too.
 //!
 //! An input is a byte that chooses the rules, one for the pieces, one for the limit of an object, and the body.
 
