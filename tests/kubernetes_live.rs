@@ -1,16 +1,23 @@
 //! The Kubernetes provider against a real API server.
 #![cfg(feature = "kubernetes")]
 
+#[path = "support/child.rs"]
+mod child;
 #[path = "support/kubernetes.rs"]
 mod kubernetes;
 #[path = "support/pods.rs"]
 mod pods;
+#[path = "support/proxy.rs"]
+#[allow(dead_code)]
+mod proxy;
 
 use std::time::{Duration, Instant};
 
-use cluster_provisioning::{CancelToken, ClusterNode, ErrorCode, ProviderEvent};
+use child::{in_child, is_child};
+use cluster_provisioning::{CancelToken, ClusterNode, ErrorCode, KubernetesFactory, ProviderEvent, Secrets};
 use kubernetes::Kubernetes;
 use pods::{Watching, provider, provider_of};
+use proxy::Proxy;
 use serde_json::json;
 
 const SOON: Duration = Duration::from_secs(10);
@@ -65,18 +72,69 @@ fn kubernetes_point_3_and_4_a_compacted_version_leads_to_a_list() {
     let Some(mut server) = Kubernetes::start() else { return };
     server.run_member("orders", "a", "10.1.0.1");
     server.run_member("orders", "b", "10.1.0.2");
-    let provider = provider(&server.descriptor("orders", "admin"), Kubernetes::secrets());
-    // Nothing but the proxy's cut keeps the watch from hearing of the deletion.
-    let watching = Watching::start(&provider);
+    let proxy = Proxy::start(&server.address());
+    let mut descriptor = server.descriptor("orders", "admin");
+    descriptor.endpoints = vec![proxy.url().replace("http://", "https://")];
+    let watching = Watching::start(&provider(&descriptor, Kubernetes::secrets()));
     watching.expect_members(&["a", "b"], SOON);
-    server.kill_server();
+    // Away while the deletion happens and its history is forgotten.
+    proxy.refuse(true);
+    proxy.cut_open();
     watching.expect_error(ErrorCode::BackendUnavailable, SOON);
-    server.start_server();
     server.delete_pod("a");
+    server.run_member("orders", "c", "10.1.0.3");
     server.compact();
     server.kill_server();
     server.start_server();
-    watching.expect_members(&["b"], Duration::from_secs(60));
+    proxy.refuse(false);
+    watching.expect_members(&["b", "c"], Duration::from_secs(60));
+    watching.expect_current(SOON);
+}
+
+#[test]
+fn kubernetes_point_1_five_hundred_pods_are_one_snapshot() {
+    let Some(server) = Kubernetes::start() else { return };
+    for n in 0..500 {
+        server.run_member("orders", &format!("m{n:03}"), &format!("10.1.{}.{}", n / 250, n % 250 + 1));
+    }
+    let descriptor = server.descriptor("orders", "admin").parameter("page-size", "150");
+    let watching = Watching::start(&provider(&descriptor, Kubernetes::secrets()));
+    let begun = Instant::now();
+    let first = watching.expect("snapshot", SOON, |event| match event {
+        ProviderEvent::Snapshot { members, skipped, .. } => Some((members.len(), *skipped)),
+        _ => None,
+    });
+    println!("500 members after {:?}", begun.elapsed());
+    assert_eq!(first, (500, 0));
+    watching.expect_current(SOON);
+}
+
+/// Names the service account's folder to the test's other process.
+const ACCOUNT: &str = "KUBERNETES_LIVE_ACCOUNT";
+
+#[test]
+fn kubernetes_point_17_in_a_pod_nothing_but_the_cluster_has_to_be_named() {
+    if !is_child() {
+        let Some(server) = Kubernetes::start() else { return };
+        server.allow("client", "", "pods", &["list", "watch"]);
+        server.run_member("orders", "a", "10.1.0.1");
+        let account = server.service_account("client");
+        let address = server.address();
+        let (host, port) = address.split_once(':').unwrap();
+        let environment = [
+            ("KUBERNETES_SERVICE_HOST", host.to_owned()),
+            ("KUBERNETES_SERVICE_PORT", port.to_owned()),
+            (ACCOUNT, account.display().to_string()),
+        ];
+        return in_child("kubernetes_point_17_in_a_pod_nothing_but_the_cluster_has_to_be_named", &environment);
+    }
+    // But for the folder, which here is not where the kubelet puts it.
+    let descriptor = KubernetesFactory::descriptor("k8s", "orders").unwrap();
+    let descriptor = descriptor.parameter("service-account", std::env::var(ACCOUNT).unwrap());
+    let provider = provider(&descriptor, Secrets::default());
+    let watching = Watching::start(&provider);
+    watching.expect_members(&["a"], SOON);
+    provider.check_connectivity(&CancelToken::new()).unwrap();
 }
 
 #[test]
