@@ -1,8 +1,8 @@
 //! What decoders of JSON share that take it as it arrives, and do not trust it.
 //!
-//! `scanner` finds the elements of a list without holding the list, with `nesting` finding where each ends; `body` feeds it
-//! from a reader; and `shape` is for values that may be of another shape than expected. What an element means is for
-//! each provider.
+//! `scanner` finds the elements of a list without holding the list, with `nesting` finding where each ends; `body`
+//! feeds it from a reader; and `shape` is for values that may be of another shape than expected. What an element means
+//! is for each provider.
 
 #![cfg_attr(not(feature = "consul"), allow(dead_code, reason = "each provider uses a part"))]
 #![cfg_attr(not(feature = "kubernetes"), allow(dead_code, reason = "each provider uses a part"))]

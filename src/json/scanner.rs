@@ -1,11 +1,11 @@
 //! Finds the elements of a JSON list in bytes as they arrive, in one buffer, without building anything of them.
 //!
-//! The list may also be one of a map's values. The keys and the other values are then found in the same way, and whoever
-//! drives the scanner says which key's value is the list.
+//! The list may also be one of a map's values. The keys and the other values are then found in the same way, and
+//! whoever drives the scanner says which key's value is the list.
 //!
 //! Checked here: the punctuation of the list and of the map around it, that nothing but blanks surrounds them, how deep
-//! they nest, and where each element ends. What an element's bytes are worth is for its decoder to say. Nobody says it of
-//! one that is too large to be kept: its bytes are looked at only to find its end.
+//! they nest, and where each element ends. What an element's bytes are worth is for its decoder to say. Nobody says it
+//! of one that is too large to be kept: its bytes are looked at only to find its end.
 
 use super::nesting::{Nesting, TooDeep};
 

@@ -1,5 +1,5 @@
-//! Values of JSON that may be of another shape than expected, which is noted instead of failing, so that one wrong field
-//! costs one entry and not the answer.
+//! Values of JSON that may be of another shape than expected, which is noted instead of failing, so that one wrong
+//! field costs one entry and not the answer.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -1,5 +1,5 @@
-//! The decoding of the Kubernetes API's answers without a server, for this crate's own fuzz targets. `choice` is a set of
-//! rules: any byte is one.
+//! The decoding of the Kubernetes API's answers without a server, for this crate's own fuzz targets. `choice` is a set
+//! of rules: any byte is one.
 
 use std::io::{ErrorKind, Read};
 

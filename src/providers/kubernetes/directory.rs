@@ -1,7 +1,7 @@
 //! Which members the watched objects amount to.
 //!
-//! Decided here: which endpoints of a slice are members, and which node stands for an id that several objects hold. What
-//! an object says is for `wire`, when to ask for `watch`.
+//! Decided here: which endpoints of a slice are members, and which node stands for an id that several objects hold.
+//! What an object says is for `wire`, when to ask for `watch`.
 //!
 //! An endpoint is a member if it is ready and not terminating. A service that publishes what is not ready either calls
 //! everything ready until it is gone; what terminates is on its way out there, too, as a pod that is being deleted is.

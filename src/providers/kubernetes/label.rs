@@ -1,5 +1,5 @@
-//! What may be a label and what a selector of labels, as the API server has it, so that a definition, or a node that is to
-//! be registered, is refused at once instead of by the server.
+//! What may be a label and what a selector of labels, as the API server has it, so that a definition, or a node that is
+//! to be registered, is refused at once instead of by the server.
 //!
 //! A refusal says what is wrong; where it was found is for the caller to add. An empty selector, which would select
 //! every pod of the namespace, is refused, too.

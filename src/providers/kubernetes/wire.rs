@@ -1,12 +1,12 @@
 //! What the API server's answers say.
 //!
-//! Nothing is held as a whole but one object at a time: `page` finds the objects of a list, `lines` those of a watch. `pod`
-//! and `slice` say what an object means by the `rules` of the definition, `meta` what every object has, and `status` why
-//! something failed.
+//! Nothing is held as a whole but one object at a time: `page` finds the objects of a list, `lines` those of a watch.
+//! `pod` and `slice` say what an object means by the `rules` of the definition, `meta` what every object has, and
+//! `status` why something failed.
 //!
 //! Decided here: what is not JSON of the promised form is an error as a whole, while an object that cannot be used, and
-//! one of more than 1 MiB, is skipped and counted. Where at least name and life of such an object could be read, it is an
-//! object that holds nothing: a change that makes a member unusable takes it out, as the next list would.
+//! one of more than 1 MiB, is skipped and counted. Where at least name and life of such an object could be read, it is
+//! an object that holds nothing: a change that makes a member unusable takes it out, as the next list would.
 
 mod lines;
 mod meta;
@@ -84,7 +84,8 @@ impl Reading {
         Self { skipped: 1, ..Self::default() }
     }
 
-    /// An object with that content and so many unusable parts of it; or, where it is unusable, one that holds `nothing`.
+    /// An object with that content and so many unusable parts of it; or, where it is unusable, one that holds
+    /// `nothing`.
     fn of(meta: Meta<'_>, content: Result<(Content, usize), Unusable>, nothing: Content) -> Self {
         let (content, skipped) = content.unwrap_or((nothing, 1));
         let version = meta.version.text();

@@ -1,8 +1,8 @@
 //! The lines of a watch: an event each, in bytes that arrive in whatever pieces.
 //!
-//! A line may be of any length, but no more than the limit of it is held: what is longer is passed over up to its end. A line
-//! that begins as an event and turns out to be none is skipped, and the watch goes on; anything else, as a proxy's page
-//! would be, and an end in the middle of a line, breaks it.
+//! A line may be of any length, but no more than the limit of it is held: what is longer is passed over up to its end.
+//! A line that begins as an event and turns out to be none is skipped, and the watch goes on; anything else, as a
+//! proxy's page would be, and an end in the middle of a line, breaks it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -83,8 +83,8 @@ impl Lines {
         }
     }
 
-    /// The next line, from bytes that `read` gives piece by piece; `None` at the end of the watch. After an error of `read`
-    /// it can be asked again, and goes on where it was.
+    /// The next line, from bytes that `read` gives piece by piece; `None` at the end of the watch. After an error of
+    /// `read` it can be asked again, and goes on where it was.
     ///
     /// # Errors
     /// [`ErrorCode::MalformedAnswer`] if it is no watch, or ends within a line, and those of `read`.

@@ -22,8 +22,8 @@ pub(super) struct Meta<'de> {
 fields!(Meta<'de>, "name" => name, "uid" => uid, "resourceVersion" => version, "creationTimestamp" => created,
     "deletionTimestamp" => deleted, "labels" => labels, "annotations" => annotations);
 
-/// Labels or annotations that begin with our prefix, which their keys here have no longer. Of a key that comes twice the
-/// last counts.
+/// Labels or annotations that begin with our prefix, which their keys here have no longer. Of a key that comes twice
+/// the last counts.
 #[derive(Default)]
 pub(super) struct Ours<'de>(Vec<(Text<'de>, Loose<Text<'de>>)>);
 
@@ -51,8 +51,8 @@ impl Ours<'_> {
     }
 }
 
-/// Seconds since 1970 of a time as the API server writes it, `2024-05-06T07:08:09Z`, perhaps with a fraction. `None` if it is
-/// none, or before 1970.
+/// Seconds since 1970 of a time as the API server writes it, `2024-05-06T07:08:09Z`, perhaps with a fraction. `None` if
+/// it is none, or before 1970.
 pub(super) fn seconds(time: &str) -> Option<u64> {
     let (date, clock) = time.strip_suffix('Z')?.split_once('T')?;
     let clock = clock.split_once('.').map_or(clock, |(clock, _)| clock);

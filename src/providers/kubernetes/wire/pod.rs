@@ -1,19 +1,20 @@
 //! What a pod means.
 //!
 //! Conventions, shared with protoactor-go: under the prefix `cluster.proto.actor/` the label `port` is the node's port,
-//! `member-id` its id, and `kind-<Kind>` with the value `true` one of its kinds; `cluster` is what a selector asks for. A
-//! pod without a `member-id` is the node of its own name. All other labels and annotations under the prefix are the
+//! `member-id` its id, and `kind-<Kind>` with the value `true` one of its kinds; `cluster` is what a selector asks for.
+//! A pod without a `member-id` is the node of its own name. All other labels and annotations under the prefix are the
 //! node's metadata, since its owner set them; a label comes before an annotation of the same key.
 //!
-//! A pod is a member while it is running, has an address and is not being deleted; where it has to be ready, while it is.
-//! A pod that has ended keeps the address that another may have by now, but not its phase. A member without a port is
-//! unusable.
+//! A pod is a member while it is running, has an address and is not being deleted; where it has to be ready, while it
+//! is. A pod that has ended keeps the address that another may have by now, but not its phase. A member without a port
+//! is unusable.
 //!
-//! The incarnation has to rise with each life of an id. It is the annotation `incarnation`, where the program writes one.
-//! Else it is the time at which the pod was created, in milliseconds, which the API knows in seconds; in place of the
-//! milliseconds is how often the container was restarted, up to 999. Whose restarts count: those of the container that
-//! the rules name; else of the only one that declares the node's port; else of all together.
+//! The incarnation has to rise with each life of an id. It is the annotation `incarnation`, where the program writes
+//! one. Else it is the time at which the pod was created, in milliseconds, which the API knows in seconds; in place of
+//! the milliseconds is how often the container was restarted, up to 999. Whose restarts count: those of the container
+//! that the rules name; else of the only one that declares the node's port; else of all together.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::Reading;
@@ -159,7 +160,7 @@ fn said(meta: &mut Meta<'_>) -> Result<Said, Unusable> {
             _ => said.metadata.push((key, value)),
         }
     }
-    let mut kinds = std::collections::BTreeMap::new();
+    let mut kinds = BTreeMap::new();
     for (key, value) in pairs(&mut meta.labels)? {
         match (&*key, key.strip_prefix("kind-")) {
             ("member-id", _) => said.id = Some(value).filter(|id| !id.is_empty()),

@@ -1,12 +1,13 @@
 //! What an EndpointSlice (`discovery.k8s.io/v1`) means.
 //!
 //! An endpoint is the node of the pod that it refers to, so that it is one member in whichever slices it is; without a
-//! pod it is `<address>:<port>`. Only its first address counts, as the API has it. Nothing else of it is the node's: neither
-//! zone nor host. It has no kinds and no metadata, and its incarnation is 0: a slice does not tell one life from another.
+//! pod it is `<address>:<port>`. Only its first address counts, as the API has it. Nothing else of it is the node's:
+//! neither zone nor host. It has no kinds and no metadata, and its incarnation is 0: a slice does not tell one life
+//! from another.
 //!
 //! Conditions that are absent have their documented meaning: `ready` and `serving` hold, `terminating` does not. An
-//! endpoint that cannot be used is skipped, and costs no other. A slice of host names (`FQDN`) or of a family that is not
-//! wanted has no members.
+//! endpoint that cannot be used is skipped, and costs no other. A slice of host names (`FQDN`) or of a family that is
+//! not wanted has no members.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! What a failure means: the `Status` of an ERROR event or of a refused request, which the official client looks at in the
-//! same way.
+//! What a failure means: the `Status` of an ERROR event or of a refused request, which the official client looks at in
+//! the same way.
 
 use std::time::Duration;
 

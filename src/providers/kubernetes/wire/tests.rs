@@ -31,10 +31,14 @@ fn slices() -> Rules {
 fn pod(name: &str) -> Value {
     json!({
         "metadata": {
-            "name": name, "uid": format!("uid-{name}"), "resourceVersion": "5", "creationTimestamp": "1970-01-01T00:01:00Z",
+            "name": name, "uid": format!("uid-{name}"), "resourceVersion": "5",
+            "creationTimestamp": "1970-01-01T00:01:00Z",
             "labels": {"app": "x", "cluster.proto.actor/port": "8080", "cluster.proto.actor/cluster": "c"},
         },
-        "spec": {"containers": [{"name": "app", "ports": [{"name": "http", "containerPort": 8080}, {"name": "grpc", "containerPort": 9000}]}, {"name": "side"}]},
+        "spec": {"containers": [
+            {"name": "app", "ports": [{"name": "http", "containerPort": 8080}, {"name": "grpc", "containerPort": 9000}]},
+            {"name": "side"},
+        ]},
         "status": {
             "phase": "Running", "podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}, {"ip": "FD00::0:1"}],
             "conditions": [{"type": "Initialized", "status": "True"}, {"type": "Ready", "status": "False"}],

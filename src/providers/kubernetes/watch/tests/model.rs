@@ -164,7 +164,9 @@ impl World {
 
     fn compact(&mut self) {
         self.oldest = self.version;
-        self.history.clear();
+        // What an open watch has not been sent yet is on its way to it.
+        let kept = if self.opened { self.served } else { self.version };
+        self.history.retain(|(at, ..)| *at > kept);
         self.lists.clear();
     }
 
