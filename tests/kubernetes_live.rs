@@ -8,7 +8,6 @@ mod kubernetes;
 #[path = "support/pods.rs"]
 mod pods;
 #[path = "support/proxy.rs"]
-#[allow(dead_code)]
 mod proxy;
 
 use std::time::{Duration, Instant};
