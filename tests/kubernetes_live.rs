@@ -13,7 +13,9 @@ mod proxy;
 use std::time::{Duration, Instant};
 
 use child::{in_child, is_child};
-use cluster_provisioning::{CancelToken, ClusterNode, ErrorCode, KubernetesFactory, ProviderEvent, Secrets};
+use cluster_provisioning::{
+    CancelToken, ClusterNode, ClusterProvisioningService, ErrorCode, KubernetesFactory, ProviderEvent, Secret, Secrets,
+};
 use kubernetes::Kubernetes;
 use pods::{Watching, provider, provider_of};
 use proxy::Proxy;
@@ -206,12 +208,8 @@ fn kubernetes_point_18_a_missing_right_is_named_and_the_documented_ones_are_enou
     let list = refused("nobody", false);
     assert!(list.contains(r#"apiGroups: [""], resources: ["pods"], verbs: ["list"]"#), "{list}");
     server.allow("client", "", "pods", &["list"]);
-    let until = Instant::now() + SOON;
-    // The authorizer learns of new roles by a watch of its own.
-    while refused("client", false).contains("\"list\"") && Instant::now() < until {}
     assert!(refused("client", false).contains("\"watch\""));
     server.allow("client", "", "pods", &["watch"]);
-    while check("client", false).is_err() && Instant::now() < until {}
     check("client", false).unwrap();
     assert!(refused("client", true).contains("\"patch\""));
     let descriptor = server.descriptor("orders", "client");
@@ -244,4 +242,60 @@ fn kubernetes_point_15_endpoint_slices_of_an_old_server_are_watched() {
     provider.check_connectivity(&CancelToken::new()).unwrap();
     server.call("DELETE", &format!("{slices}/one"), &serde_json::Value::Null);
     watching.expect_members(&["10.1.0.2:7001"], SOON);
+}
+
+#[test]
+fn kubernetes_whole_services_join_repair_and_leave_on_draining() {
+    let Some(server) = Kubernetes::start() else { return };
+    server.allow("client", "", "pods", &["list", "watch"]);
+    server.allow("member", "", "pods", &["list", "watch", "patch"]);
+    let start = |id: Option<&str>, user: &str| {
+        let mut descriptor = server.descriptor("orders", user);
+        let mut builder = ClusterProvisioningService::builder().secret(user, Secret::new(format!("{user}-t0ken")));
+        if let Some(id) = id {
+            let address = if id == "a" { "10.1.0.1" } else { "10.1.0.2" };
+            server.run_pod(&format!("pod-{id}"), address, &json!({}));
+            descriptor = descriptor.parameter("pod", format!("pod-{id}"));
+            builder = builder.member(ClusterNode::builder(id, address, 7001).incarnation(1).build().unwrap());
+        }
+        builder.provider(descriptor).start().unwrap()
+    };
+    let shows = |service: &ClusterProvisioningService, ids: &[&str]| {
+        let deadline = Instant::now() + SOON;
+        loop {
+            let shown: Vec<_> = service
+                .hub()
+                .snapshot()
+                .map_or_else(Vec::new, |snapshot| snapshot.members.iter().map(|node| node.id().to_string()).collect());
+            if shown == ids {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{shown:?} instead of {ids:?}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    };
+    let client = start(None, "client");
+    shows(&client, &[]);
+    let (a, b) = (start(Some("a"), "member"), start(Some("b"), "member"));
+    for service in [&client, &a, &b] {
+        shows(service, &["a", "b"]);
+    }
+    let label = "cluster.proto.actor/cluster";
+    server.patch_pod("pod-a", &json!({"metadata": {"labels": {label: null}}}));
+    let begun = Instant::now();
+    while server.pod("pod-a")["metadata"]["labels"][label].is_null() {
+        assert!(begun.elapsed() < SOON, "not repaired");
+    }
+    println!("repaired after {:?}", begun.elapsed());
+    shows(&client, &["a", "b"]);
+    let begun = Instant::now();
+    a.drain().unwrap();
+    println!("drained after {:?}", begun.elapsed());
+    shows(&client, &["b"]);
+    shows(&b, &["b"]);
+    let begun = Instant::now();
+    b.shutdown();
+    println!("shut down after {:?}", begun.elapsed());
+    shows(&client, &[]);
+    assert_eq!(server.pod("pod-a")["metadata"]["labels"], serde_json::Value::Null);
 }

@@ -175,6 +175,16 @@ impl Kubernetes {
         let subjects = json!([{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}]);
         let binding = json!({"metadata": {"name": name}, "roleRef": role, "subjects": subjects});
         self.call("POST", &format!("{base}/rolebindings"), &binding);
+        // The server learns of its own roles by a watch, too.
+        let deadline = Instant::now() + Duration::from_secs(20);
+        for verb in verbs {
+            let attributes = json!({"namespace": NAMESPACE, "group": group, "resource": resource, "verb": verb});
+            let review = json!({"spec": {"user": user, "resourceAttributes": attributes}});
+            let path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+            while self.call("POST", path, &review)["status"]["allowed"] != json!(true) {
+                assert!(Instant::now() < deadline, "{user} may still not {verb} {resource}");
+            }
+        }
     }
 
     /// Kills the API server; etcd stays.
