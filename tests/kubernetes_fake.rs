@@ -120,7 +120,7 @@ fn kubernetes_point_1_pages_are_one_set_and_the_watch_goes_on_from_the_lists_ver
     let watch = requests.iter().find(|request| is_watch(request)).unwrap();
     assert_eq!(version_of(watch), Some("40"));
     assert!(watch.target.contains("allowWatchBookmarks=true") && watch.target.contains("timeoutSeconds="));
-    assert_eq!(watch.header("accept-encoding").unwrap_or("identity"), "identity");
+    assert_eq!(watch.header("accept-encoding"), Some("identity"));
     let pages: Vec<_> = requests.iter().filter(|request| is_list(request)).collect();
     assert!(pages.len() == 3 && pages.iter().all(|page| page.target.contains("limit=500")));
     assert!(pages.iter().all(|page| version_of(page).is_none()), "a version beside a token is an error");
@@ -152,6 +152,7 @@ fn kubernetes_point_2_to_4_410_in_each_form_leads_to_a_list_and_nothing_partial_
     watching.expect_members(&["a"], SOON * 2);
     watching.expect_members(&["a", "b"], SOON * 2);
     watching.expect_members(&["c"], SOON * 2);
+    assert!(!watching.ever_showed("partial"));
     let requests = fake.requests();
     let watches: Vec<_> = requests.iter().filter(|request| is_watch(request)).filter_map(version_of).collect();
     assert_eq!(&watches[..2], ["2", "3"], "no version is watched again");

@@ -1,16 +1,24 @@
 //! The Kubernetes provider against a real API server.
 #![cfg(feature = "kubernetes")]
 
+#[path = "support/child.rs"]
+mod child;
 #[path = "support/kubernetes.rs"]
 mod kubernetes;
 #[path = "support/pods.rs"]
 mod pods;
+#[path = "support/proxy.rs"]
+mod proxy;
 
 use std::time::{Duration, Instant};
 
-use cluster_provisioning::{CancelToken, ClusterNode, ErrorCode, ProviderEvent};
+use child::{in_child, is_child};
+use cluster_provisioning::{
+    CancelToken, ClusterNode, ClusterProvisioningService, ErrorCode, KubernetesFactory, ProviderEvent, Secret, Secrets,
+};
 use kubernetes::Kubernetes;
 use pods::{Watching, provider, provider_of};
+use proxy::Proxy;
 use serde_json::json;
 
 const SOON: Duration = Duration::from_secs(10);
@@ -65,18 +73,69 @@ fn kubernetes_point_3_and_4_a_compacted_version_leads_to_a_list() {
     let Some(mut server) = Kubernetes::start() else { return };
     server.run_member("orders", "a", "10.1.0.1");
     server.run_member("orders", "b", "10.1.0.2");
-    let provider = provider(&server.descriptor("orders", "admin"), Kubernetes::secrets());
-    // Nothing but the proxy's cut keeps the watch from hearing of the deletion.
-    let watching = Watching::start(&provider);
+    let proxy = Proxy::start(&server.address());
+    let mut descriptor = server.descriptor("orders", "admin");
+    descriptor.endpoints = vec![proxy.url().replace("http://", "https://")];
+    let watching = Watching::start(&provider(&descriptor, Kubernetes::secrets()));
     watching.expect_members(&["a", "b"], SOON);
-    server.kill_server();
+    // Away while the deletion happens and its history is forgotten.
+    proxy.refuse(true);
+    proxy.cut_open();
     watching.expect_error(ErrorCode::BackendUnavailable, SOON);
-    server.start_server();
     server.delete_pod("a");
+    server.run_member("orders", "c", "10.1.0.3");
     server.compact();
     server.kill_server();
     server.start_server();
-    watching.expect_members(&["b"], Duration::from_secs(60));
+    proxy.refuse(false);
+    watching.expect_members(&["b", "c"], Duration::from_secs(60));
+    watching.expect_current(SOON);
+}
+
+#[test]
+fn kubernetes_point_1_five_hundred_pods_are_one_snapshot() {
+    let Some(server) = Kubernetes::start() else { return };
+    for n in 0..500 {
+        server.run_member("orders", &format!("m{n:03}"), &format!("10.1.{}.{}", n / 250, n % 250 + 1));
+    }
+    let descriptor = server.descriptor("orders", "admin").parameter("page-size", "150");
+    let watching = Watching::start(&provider(&descriptor, Kubernetes::secrets()));
+    let begun = Instant::now();
+    let first = watching.expect("snapshot", SOON, |event| match event {
+        ProviderEvent::Snapshot { members, skipped, .. } => Some((members.len(), *skipped)),
+        _ => None,
+    });
+    println!("500 members after {:?}", begun.elapsed());
+    assert_eq!(first, (500, 0));
+    watching.expect_current(SOON);
+}
+
+/// Names the service account's folder to the test's other process.
+const ACCOUNT: &str = "KUBERNETES_LIVE_ACCOUNT";
+
+#[test]
+fn kubernetes_point_17_in_a_pod_nothing_but_the_cluster_has_to_be_named() {
+    if !is_child() {
+        let Some(server) = Kubernetes::start() else { return };
+        server.allow("client", "", "pods", &["list", "watch"]);
+        server.run_member("orders", "a", "10.1.0.1");
+        let account = server.service_account("client");
+        let address = server.address();
+        let (host, port) = address.split_once(':').unwrap();
+        let environment = [
+            ("KUBERNETES_SERVICE_HOST", host.to_owned()),
+            ("KUBERNETES_SERVICE_PORT", port.to_owned()),
+            (ACCOUNT, account.display().to_string()),
+        ];
+        return in_child("kubernetes_point_17_in_a_pod_nothing_but_the_cluster_has_to_be_named", &environment);
+    }
+    // But for the folder, which here is not where the kubelet puts it.
+    let descriptor = KubernetesFactory::descriptor("k8s", "orders").unwrap();
+    let descriptor = descriptor.parameter("service-account", std::env::var(ACCOUNT).unwrap());
+    let provider = provider(&descriptor, Secrets::default());
+    let watching = Watching::start(&provider);
+    watching.expect_members(&["a"], SOON);
+    provider.check_connectivity(&CancelToken::new()).unwrap();
 }
 
 #[test]
@@ -149,12 +208,8 @@ fn kubernetes_point_18_a_missing_right_is_named_and_the_documented_ones_are_enou
     let list = refused("nobody", false);
     assert!(list.contains(r#"apiGroups: [""], resources: ["pods"], verbs: ["list"]"#), "{list}");
     server.allow("client", "", "pods", &["list"]);
-    let until = Instant::now() + SOON;
-    // The authorizer learns of new roles by a watch of its own.
-    while refused("client", false).contains("\"list\"") && Instant::now() < until {}
     assert!(refused("client", false).contains("\"watch\""));
     server.allow("client", "", "pods", &["watch"]);
-    while check("client", false).is_err() && Instant::now() < until {}
     check("client", false).unwrap();
     assert!(refused("client", true).contains("\"patch\""));
     let descriptor = server.descriptor("orders", "client");
@@ -187,4 +242,60 @@ fn kubernetes_point_15_endpoint_slices_of_an_old_server_are_watched() {
     provider.check_connectivity(&CancelToken::new()).unwrap();
     server.call("DELETE", &format!("{slices}/one"), &serde_json::Value::Null);
     watching.expect_members(&["10.1.0.2:7001"], SOON);
+}
+
+#[test]
+fn kubernetes_whole_services_join_repair_and_leave_on_draining() {
+    let Some(server) = Kubernetes::start() else { return };
+    server.allow("client", "", "pods", &["list", "watch"]);
+    server.allow("member", "", "pods", &["list", "watch", "patch"]);
+    let start = |id: Option<&str>, user: &str| {
+        let mut descriptor = server.descriptor("orders", user);
+        let mut builder = ClusterProvisioningService::builder().secret(user, Secret::new(format!("{user}-t0ken")));
+        if let Some(id) = id {
+            let address = if id == "a" { "10.1.0.1" } else { "10.1.0.2" };
+            server.run_pod(&format!("pod-{id}"), address, &json!({}));
+            descriptor = descriptor.parameter("pod", format!("pod-{id}"));
+            builder = builder.member(ClusterNode::builder(id, address, 7001).incarnation(1).build().unwrap());
+        }
+        builder.provider(descriptor).start().unwrap()
+    };
+    let shows = |service: &ClusterProvisioningService, ids: &[&str]| {
+        let deadline = Instant::now() + SOON;
+        loop {
+            let shown: Vec<_> = service
+                .hub()
+                .snapshot()
+                .map_or_else(Vec::new, |snapshot| snapshot.members.iter().map(|node| node.id().to_string()).collect());
+            if shown == ids {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{shown:?} instead of {ids:?}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    };
+    let client = start(None, "client");
+    shows(&client, &[]);
+    let (a, b) = (start(Some("a"), "member"), start(Some("b"), "member"));
+    for service in [&client, &a, &b] {
+        shows(service, &["a", "b"]);
+    }
+    let label = "cluster.proto.actor/cluster";
+    server.patch_pod("pod-a", &json!({"metadata": {"labels": {label: null}}}));
+    let begun = Instant::now();
+    while server.pod("pod-a")["metadata"]["labels"][label].is_null() {
+        assert!(begun.elapsed() < SOON, "not repaired");
+    }
+    println!("repaired after {:?}", begun.elapsed());
+    shows(&client, &["a", "b"]);
+    let begun = Instant::now();
+    a.drain().unwrap();
+    println!("drained after {:?}", begun.elapsed());
+    shows(&client, &["b"]);
+    shows(&b, &["b"]);
+    let begun = Instant::now();
+    b.shutdown();
+    println!("shut down after {:?}", begun.elapsed());
+    shows(&client, &[]);
+    assert_eq!(server.pod("pod-a")["metadata"]["labels"], serde_json::Value::Null);
 }

@@ -67,8 +67,22 @@ impl Kubernetes {
         Some(kubernetes)
     }
 
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.ports[2])
+    }
+
     pub fn url(&self) -> String {
-        format!("https://127.0.0.1:{}", self.ports[2])
+        format!("https://{}", self.address())
+    }
+
+    /// A folder as the kubelet puts it into a pod, with the token of that user.
+    pub fn service_account(&self, user: &str) -> PathBuf {
+        let folder = self.folder.path().join(format!("account-{user}"));
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::copy(self.folder.path().join("certs/apiserver.crt"), folder.join("ca.crt")).unwrap();
+        std::fs::write(folder.join("token"), format!("{user}-t0ken\n")).unwrap();
+        std::fs::write(folder.join("namespace"), NAMESPACE).unwrap();
+        folder
     }
 
     /// The definition of a provider of the pods of `cluster`, for one of the users.
@@ -161,6 +175,16 @@ impl Kubernetes {
         let subjects = json!([{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}]);
         let binding = json!({"metadata": {"name": name}, "roleRef": role, "subjects": subjects});
         self.call("POST", &format!("{base}/rolebindings"), &binding);
+        // The server learns of its own roles by a watch, too.
+        let deadline = Instant::now() + Duration::from_secs(20);
+        for verb in verbs {
+            let attributes = json!({"namespace": NAMESPACE, "group": group, "resource": resource, "verb": verb});
+            let review = json!({"spec": {"user": user, "resourceAttributes": attributes}});
+            let path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+            while self.call("POST", path, &review)["status"]["allowed"] != json!(true) {
+                assert!(Instant::now() < deadline, "{user} may still not {verb} {resource}");
+            }
+        }
     }
 
     /// Kills the API server; etcd stays.

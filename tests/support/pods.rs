@@ -4,7 +4,7 @@
 #![allow(dead_code)]
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -37,6 +37,8 @@ pub struct Watching {
     thread: Option<JoinHandle<()>>,
     /// The members by what has been reported.
     members: RefCell<BTreeMap<String, Arc<ClusterNode>>>,
+    /// Everybody who was ever among them.
+    shown: RefCell<BTreeSet<String>>,
 }
 
 impl Watching {
@@ -54,7 +56,7 @@ impl Watching {
                 }
             }
         });
-        Self { events, cancel, thread: Some(thread), members: RefCell::default() }
+        Self { events, cancel, thread: Some(thread), members: RefCell::default(), shown: RefCell::default() }
     }
 
     fn take(&self, event: &ProviderEvent) {
@@ -73,6 +75,12 @@ impl Watching {
             }
             _ => {}
         }
+        self.shown.borrow_mut().extend(known.keys().cloned());
+    }
+
+    /// Whether the member was ever reported, as far as events have been looked at.
+    pub fn ever_showed(&self, id: &str) -> bool {
+        self.shown.borrow().contains(id)
     }
 
     /// Waits for an event of which `wanted` makes something; panics, listing what came instead, after `within`.
