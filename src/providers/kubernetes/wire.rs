@@ -21,7 +21,6 @@ pub(crate) mod told;
 use std::sync::Arc;
 
 use self::meta::Meta;
-#[allow(unused_imports, reason = "put together step by step")]
 pub(super) use self::{
     lines::Lines,
     page::page,
