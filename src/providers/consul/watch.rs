@@ -38,6 +38,7 @@
 
 mod bucket;
 mod doubt;
+mod local;
 mod outage;
 mod probe;
 
@@ -396,28 +397,6 @@ impl Machine {
         }
     }
 
-    /// Looks for the registered local node. Another process has taken its id if that is registered in a later life, or in
-    /// the same one elsewhere; an earlier life is what was there before.
-    fn sight(&mut self, now: Timestamp, members: &Members) {
-        let (Some(local), Standing::Registered) = (&self.local, self.standing) else { return };
-        let place = |node: &ClusterNode| (node.port(), node.address().trim_matches(['[', ']']).to_owned());
-        let sighting = match members.get(local.id()) {
-            None => Sighting::Absent,
-            Some(shown) if shown.incarnation() > local.incarnation() => Sighting::Taken,
-            Some(shown) if shown.incarnation() == local.incarnation() && place(shown) != place(local) => {
-                Sighting::Taken
-            }
-            Some(_) => Sighting::Present,
-        };
-        let before = std::mem::replace(&mut self.sighted, sighting);
-        if before == Sighting::Absent && sighting != Sighting::Absent {
-            self.outage.shaken(now);
-        }
-        if sighting == Sighting::Absent || sighting != before {
-            self.outputs.push_back(Output::Sighted(sighting));
-        }
-    }
-
     /// Whether the answer comes from a server that knows its leader, and has heard of it lately.
     fn is_fresh(&self, mark: &Mark) -> bool {
         mark.known_leader != Some(false) && mark.last_contact.is_none_or(|age| age <= self.settings.max_stale)
@@ -443,11 +422,6 @@ impl Machine {
             }
             lost => Some(Why::Lost(lost)),
         }
-    }
-
-    /// Whether the local node is registered and not there.
-    fn lacks_local(&self, members: &Members) -> bool {
-        self.standing == Standing::Registered && self.local.as_ref().is_some_and(|node| !members.contains(node.id()))
     }
 
     /// Takes the index over and asks from it on. Without a usable one 1 is asked for: the server answers at once if it
