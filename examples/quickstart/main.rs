@@ -142,7 +142,7 @@ impl Demo {
             metrics.snapshot_latency.quantile(0.5),
         );
         self.screen.say(&format!("\n{}", wrap(&line, "")));
-        self.screen.say("\nWhere to go from here: README.md, examples/consul.rs, examples/custom_provider.rs");
+        self.screen.say("\nWhere to go from here: README.md, examples/consul/main.rs, examples/custom_provider.rs");
         Ok(())
     }
 

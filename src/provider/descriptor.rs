@@ -117,7 +117,7 @@ pub enum Credential {
     /// No credential.
     #[default]
     None,
-    /// A file whose trimmed content is the token; read again for every connection attempt, so that it can be rotated.
+    /// A file whose trimmed content is the token; read again for every request, so that it can be rotated.
     TokenFile(String),
     /// An environment variable whose value is the token.
     TokenEnv(String),
