@@ -49,7 +49,7 @@ pub(crate) const JSON: &str = "application/json";
 /// of 9 Mbit/s.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 /// How much of a refusal's text is repeated in an error, in characters.
-const EXCERPT: usize = 120;
+const EXCERPT: usize = 240;
 
 /// An HTTP client for one connection to a target, which serves one request at a time. Clones share the connection.
 #[derive(Clone)]

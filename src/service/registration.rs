@@ -84,7 +84,7 @@ impl Registrations {
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(error)) => last = Some(error),
                 Err(_) => {
-                    let why = last.map_or_else(|| "none has answered".to_owned(), |error| error.to_string());
+                    let why = last.map_or_else(|| "none has answered".to_owned(), |error| without_advice(&error));
                     return refuse(format!("no provider accepted it within {timeout:?}: {why}"));
                 }
             }
@@ -125,6 +125,12 @@ impl Registrations {
 }
 
 /// Lets all of them deregister at once and waits for them, within the budget.
+/// The error's words without what is advised: whoever repeats them gives an advice of their own.
+fn without_advice(error: &ProvisioningError) -> String {
+    let text = error.to_string();
+    text.strip_suffix(&format!("; {}", error.advice())).unwrap_or(&text).to_owned()
+}
+
 fn leave(running: Vec<Running>, budget: Duration) -> Outcome {
     let deadline = Instant::now() + budget;
     for registration in &running {
