@@ -52,7 +52,9 @@ impl ScriptedProvider {
     /// Says something, now or as soon as a stream is open.
     pub fn say(&self, event: ProviderEvent) {
         let mut state = self.state();
-        let unsaid = match &state.stream {
+        // What is said after an end is for the next stream, also while the old one is still being put away.
+        let stream = if is_end(&event) { state.stream.take() } else { state.stream.clone() };
+        let unsaid = match stream {
             Some(stream) => stream.send(event).err().map(|unsent| unsent.into_inner()),
             None => Some(event),
         };
@@ -107,14 +109,20 @@ impl ClusterProvider for ScriptedProvider {
             return Err(refusal.clone());
         }
         let (sender, events) = unbounded();
-        for event in state.backlog.drain(..) {
+        let end = state.backlog.iter().position(is_end);
+        let now = end.map_or(state.backlog.len(), |end| end + 1);
+        for event in state.backlog.drain(..now) {
             // The receiver is right here.
             _ = sender.send(event);
         }
-        state.stream = Some(sender);
+        state.stream = end.is_none().then_some(sender);
         state.opened += 1;
         Ok(Box::new(ScriptedStream { events, cancel: cancel.clone() }))
     }
+}
+
+fn is_end(event: &ProviderEvent) -> bool {
+    matches!(event, ProviderEvent::Terminated(_))
 }
 
 struct ScriptedStream {
@@ -179,5 +187,29 @@ impl ProviderFactory for ScriptedFactory {
         let provider = ScriptedProvider::new(descriptor.clone());
         self.add(provider.clone());
         Ok(Arc::new(provider))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_after_an_end_is_said_by_the_next_stream() {
+        let descriptor = ProviderDescriptor::new("a", ProviderKind::in_memory()).unwrap();
+        let (provider, cancel) = (ScriptedProvider::new(descriptor), CancelToken::new());
+        let said = |stream: &mut Box<dyn ProviderStream>| match stream.next() {
+            ProviderEvent::Snapshot { .. } => "snapshot",
+            ProviderEvent::Terminated(_) => "end",
+            _ => "something else",
+        };
+        let mut first = provider.watch(&cancel).unwrap();
+        provider.end();
+        provider.show(Members::default());
+        provider.end();
+        provider.show(Members::default());
+        assert_eq!(said(&mut first), "end");
+        let (mut second, mut third) = (provider.watch(&cancel).unwrap(), provider.watch(&cancel).unwrap());
+        assert_eq!((said(&mut second), said(&mut second), said(&mut third)), ("snapshot", "end", "snapshot"));
     }
 }
