@@ -63,8 +63,10 @@ pub(super) enum Line {
     Bookmark(String),
     /// ERROR: the watch cannot go on.
     Error(Failure),
-    /// An object that cannot be used, or an unknown type; with its version if that could be read.
+    /// An object of which a part cannot be used, or an unknown type; with its version if that could be read.
     Unusable(Option<String>),
+    /// An event that does not say which object it is about; with its version if that could be read.
+    Lost(Option<String>),
 }
 
 /// Why a request or a watch failed.

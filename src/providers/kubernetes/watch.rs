@@ -16,6 +16,7 @@
 //! - A watch that ends in order goes on from the last version at once, no more than once a second. One that is closed at
 //!   once without a line is tried again after a pause; after three in a row there is a list.
 //! - A token that is refused is read anew, and tried at once; if it is refused again, after a pause.
+//! - A [gap], where the watch missed something, leads to a list within a minute.
 //! - Anything else: the same again. A watch that breaks after it has worked for a while is nothing to report: there are
 //!   proxies that do that to every connection. Nor is the first 410, or the first empty watch, of a row.
 //!
@@ -25,6 +26,7 @@
 //! watch is opened anew. A connection that is cut off without a sign shows no other way. One that has passed the end
 //! that the server was told is broken off, too.
 
+mod gap;
 mod lines;
 mod list;
 mod pace;
@@ -164,6 +166,8 @@ pub(super) struct Machine {
     directory: Directory,
     /// Where a watch goes on from; none: a list is needed.
     version: Option<Arc<str>>,
+    /// When a list has to close a [gap].
+    gap: Option<Timestamp>,
     first_version: Version,
     /// Whether this stream has reported its members.
     reported: bool,
@@ -198,6 +202,7 @@ impl Machine {
             outputs: VecDeque::new(),
             directory: Directory::new(),
             version: None,
+            gap: None,
             first_version: settings.first_list,
             reported: false,
             held: Held::default(),
@@ -237,7 +242,10 @@ impl Machine {
             Phase::Due(at) => *at,
             Phase::Listing(listing) => listing.since + PAGE_TIMEOUT,
             Phase::Opening { since, .. } => *since + HEAD_TIMEOUT,
-            Phase::Watching(watching) => watching.until.min(watching.heard + watching.mute),
+            Phase::Watching(watching) => {
+                let end = watching.until.min(watching.heard + watching.mute);
+                self.gap.map_or(end, |gap| gap.min(end))
+            }
         }
     }
 
@@ -424,6 +432,9 @@ impl Machine {
             Phase::Opening { .. } => "the watch was not answered in time",
             // It may be as quiet as it looks: nothing to report.
             Phase::Due(_) | Phase::Watching(_) => {
+                if self.gap.is_some_and(|gap| now >= gap) {
+                    self.relist();
+                }
                 self.phase = Phase::Due(now);
                 return;
             }

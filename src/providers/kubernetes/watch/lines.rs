@@ -70,10 +70,15 @@ impl Machine {
                 self.held.skipped += 1;
                 (Vec::new(), version)
             }
+            Line::Lost(version) => {
+                self.held.skipped += 1;
+                self.gap(now);
+                (Vec::new(), version)
+            }
             Line::Error(_) => return,
         };
         if let Some(version) = version.filter(|version| !version.is_empty()) {
-            self.version = Some(version.into());
+            self.follow(now, version);
         }
         self.held.changes.extend(changes);
         if !self.held.changes.is_empty() || self.held.skipped > 0 {

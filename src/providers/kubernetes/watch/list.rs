@@ -34,6 +34,7 @@ impl Machine {
     /// Asks for the first page.
     pub(super) fn send_list(&mut self, now: Timestamp) {
         self.number += 1;
+        self.gap = None;
         self.directory.begin();
         let version = std::mem::replace(&mut self.first_version, Version::Unset);
         let (number, paged) = (self.number, self.expiries < EXPIRIES);

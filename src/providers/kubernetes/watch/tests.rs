@@ -1,4 +1,5 @@
 mod ends;
+mod gap;
 mod member;
 mod model;
 mod pages;

@@ -145,7 +145,7 @@ impl Lines {
     /// Takes the line that ends here.
     fn end_of_line(&mut self, doing: &str) -> Result<(), ProvisioningError> {
         if self.too_large || self.at - self.start > self.limit {
-            self.pending.push_back(Line::Unusable(None));
+            self.pending.push_back(Line::Lost(None));
             return Ok(());
         }
         let line = self.buffer.get(self.start..self.at).unwrap_or_default().trim_ascii();
@@ -154,7 +154,7 @@ impl Lines {
             Some(b'{') => {
                 match event(&self.rules, line, doing) {
                     Ok(event) => self.pending.extend(event.into_iter().flatten()),
-                    Err(_) => self.pending.push_back(Line::Unusable(None)),
+                    Err(_) => self.pending.push_back(Line::Lost(None)),
                 }
                 Ok(())
             }
@@ -191,7 +191,7 @@ fn event(rules: &Rules, bytes: &[u8], doing: &str) -> Result<[Option<Line>; 2], 
                 (Some(name), Some(uid), Some(resource_version)) => {
                     Line::Delete { name: name.into(), uid: uid.into(), resource_version }
                 }
-                (_, _, version) => Line::Unusable(version),
+                (_, _, version) => Line::Lost(version),
             }
         }
         Some("BOOKMARK") => match meta(bytes)?.version.text() {
@@ -213,7 +213,7 @@ fn upsert(Reading { object, version, skipped }: Reading) -> [Option<Line>; 2] {
         (Some(object), Some(version)) => {
             [Some(Line::Upsert(object, version.clone())), Some(Line::Unusable(Some(version)))]
         }
-        (_, version) => [Some(Line::Unusable(version)), None],
+        (_, version) => [Some(Line::Lost(version)), None],
     }
 }
 

@@ -424,7 +424,7 @@ fn kubernetes_point_13_an_oversized_line_is_passed_over_and_never_kept() {
     let body = [line("ADDED", &pod("a")), line("ADDED", &large), line("DELETED", &pod("a"))].concat();
     for piece in [1, 100, 5000, usize::MAX] {
         let found = lines_in(&pods(), body.as_bytes(), piece, 2000);
-        assert_eq!(found[1..], ["Unusable(None)", "-a uid-a 5"]);
+        assert_eq!(found[1..], ["Lost(None)", "-a uid-a 5"]);
         let mut lines = Lines::with_limit(Arc::new(pods()), 2000);
         let mut read = pieces(body.as_bytes(), piece);
         while lines.next(&mut read, "testing").unwrap().is_some() {
@@ -435,7 +435,7 @@ fn kubernetes_point_13_an_oversized_line_is_passed_over_and_never_kept() {
     let length = exact.len() - 1;
     for piece in [1, 7, usize::MAX] {
         assert_eq!(lines_in(&pods(), exact.as_bytes(), piece, length), ["Bookmark(\"9\")"]);
-        assert_eq!(lines_in(&pods(), exact.as_bytes(), piece, length - 1), ["Unusable(None)"]);
+        assert_eq!(lines_in(&pods(), exact.as_bytes(), piece, length - 1), ["Lost(None)"]);
     }
 }
 
@@ -484,20 +484,20 @@ fn kubernetes_point_14_a_line_that_cannot_be_used_is_told_and_the_watch_goes_on(
     let rest = line("DELETED", &pod("z"));
     for (bad, expected) in [
         (line("NEW", &pod("a")), "Unusable(Some(\"5\"))"),
-        (line("ADDED", &with(pod("a"), "/metadata/name", json!(1))), "Unusable(Some(\"5\"))"),
-        (line("ADDED", &json!(null)), "Unusable(None)"),
-        (line("ADDED", &with(pod("a"), "/metadata/resourceVersion", json!(5))), "Unusable(None)"),
-        (line("DELETED", &with(pod("a"), "/metadata/uid", json!(null))), "Unusable(Some(\"5\"))"),
+        (line("ADDED", &with(pod("a"), "/metadata/name", json!(1))), "Lost(Some(\"5\"))"),
+        (line("ADDED", &json!(null)), "Lost(None)"),
+        (line("ADDED", &with(pod("a"), "/metadata/resourceVersion", json!(5))), "Lost(None)"),
+        (line("DELETED", &with(pod("a"), "/metadata/uid", json!(null))), "Lost(Some(\"5\"))"),
         (line("BOOKMARK", &json!({})), "Unusable(None)"),
         (String::from("{}\n"), "Unusable(None)"),
         (String::from("{\"type\":1}\n"), "Unusable(None)"),
-        (String::from("{\"type\":\"ADDED\",\"object\":{]}\n"), "Unusable(None)"),
-        (String::from("{\"type\"\n"), "Unusable(None)"),
+        (String::from("{\"type\":\"ADDED\",\"object\":{]}\n"), "Lost(None)"),
+        (String::from("{\"type\"\n"), "Lost(None)"),
     ] {
         assert_eq!(lines(&pods(), &format!("{bad}{rest}")), [expected, "-z uid-z 5"], "{bad}");
     }
     let not_text = [&b"{\"type\":\"\xff\"}\n"[..], rest.as_bytes()].concat();
-    assert_eq!(lines_in(&pods(), &not_text, 7, 1000), ["Unusable(None)", "-z uid-z 5"]);
+    assert_eq!(lines_in(&pods(), &not_text, 7, 1000), ["Lost(None)", "-z uid-z 5"]);
 }
 
 #[test]

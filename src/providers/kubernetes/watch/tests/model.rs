@@ -1,5 +1,5 @@
 //! The machine against a model of an API server, through seeded faults: restarts, freezes, compactions, dead connections,
-//! refusals, watches that end or break, servers without bookmarks.
+//! refusals, watches that end or break, events that are lost, backups that are restored, servers without bookmarks.
 //!
 //! What has to hold: what is told in snapshots and changes always amounts to the machine's own members; no snapshot is
 //! part of a list; nothing is told to be current for long that is not; after the faults the members are the server's; and
@@ -12,8 +12,9 @@ use crate::topology::NodeId;
 
 const STEP: Duration = Duration::from_millis(50);
 const FAULTS: Duration = Duration::from_secs(300);
-/// A refused restart may be waited out for a minute; a dead connection shows after two and a half.
-const PEACE: Duration = Duration::from_secs(240);
+/// A refused restart may be waited out for a minute, a dead connection shows after two and a half, a restored backup with
+/// the bookmark a minute later, and the list after that comes within another.
+const PEACE: Duration = Duration::from_secs(360);
 const PAGE: usize = 2;
 
 /// What happens later.
@@ -47,6 +48,9 @@ struct World {
     /// Every state that there ever was.
     states: BTreeSet<Vec<String>>,
     lists: BTreeMap<String, Held>,
+    /// A backup, and whether one was restored since the last list: the watch may tell nothing of that for a while.
+    backup: Option<BTreeMap<String, u64>>,
+    restored: bool,
     down: bool,
     frozen: bool,
     refused: Option<FailureKind>,
@@ -81,11 +85,13 @@ impl World {
             later: Vec::new(),
             born: 0,
             pods: BTreeMap::new(),
-            version: 100,
-            oldest: 100,
+            version: 1_000_000,
+            oldest: 1_000_000,
             history: Vec::new(),
             states: BTreeSet::from([Vec::new()]),
             lists: BTreeMap::new(),
+            backup: None,
+            restored: false,
             down: false,
             frozen: false,
             refused: None,
@@ -187,7 +193,7 @@ impl World {
 
     fn fault(&mut self) {
         let serves = !self.down && !self.frozen;
-        match self.roll(15) {
+        match self.roll(17) {
             0..=2 => {
                 self.fire("joins");
                 self.join();
@@ -251,6 +257,20 @@ impl World {
                 let number = self.number();
                 self.input(Input::Line(number, Line::Unusable(None)));
             }
+            15 => self.backup = Some(self.pods.clone()),
+            // Nothing shows it where there are no bookmarks, or once the versions have been reached again.
+            16 if serves && self.bookmarks => {
+                if let Some(pods) = self.backup.take() {
+                    self.fire("restores a backup");
+                    let version = self.version - 10_000;
+                    (self.pods, self.version, self.oldest, self.restored) = (pods, version, version, true);
+                    self.history.clear();
+                    self.lists.clear();
+                    self.down = true;
+                    self.after(500, 20_000, Later::Up);
+                    self.end(Err(failure(FailureKind::Other)));
+                }
+            }
             _ => {}
         }
     }
@@ -293,6 +313,7 @@ impl World {
         let rest = held.ids.len() - from - ids.len();
         let next = (rest > 0).then(|| format!("{token}+{}", from + PAGE));
         let version = held.version;
+        self.restored &= rest > 0;
         // The life of a pod that is gone meanwhile is of no matter: its deletion follows by the watch, or a list does.
         let objects = ids.iter().map(|id| {
             let gone = self.history.iter().find(|(at, of, there, _)| *at > version && of == id && !there);
@@ -333,7 +354,10 @@ impl World {
         let news: Vec<_> = self.history.iter().filter(|(at, ..)| *at > self.served).cloned().collect();
         for (at, id, there, life) in news {
             self.served = at;
-            let line = if there {
+            let line = if self.roll(25) == 0 {
+                self.fire("loses an event");
+                Line::Lost(None)
+            } else if there {
                 Line::Upsert(Self::object(&id, life), at.to_string())
             } else {
                 Line::Delete { name: id.into(), uid: life.to_string().into(), resource_version: at.to_string() }
@@ -436,7 +460,9 @@ impl World {
                 self.current_at = Some(self.now);
                 assert!(self.told.is_some(), "{}", self.ending());
                 let stale = self.stale.map_or(Duration::ZERO, |since| self.now.since(since));
-                assert!(stale <= MUTE + SECOND, "stale for {stale:?}: {}", self.ending());
+                // What was lost by a dead connection may be lost again by the next watch.
+                let limit = MUTE + super::super::gap::LATEST + SECOND;
+                assert!(self.restored || stale <= limit, "stale for {stale:?}: {}", self.ending());
             }
             ProviderEvent::Heartbeat { .. } => {}
             ProviderEvent::Degraded { .. } => self.fire("tells an error"),
@@ -532,8 +558,14 @@ fn kubernetes_point_12_in_a_world_of_faults_what_is_told_is_whole_and_ends_as_th
     for (what, count) in &fired {
         println!("{count:>8} {what}");
     }
-    for what in ["asks for a list in one piece", "gives a dead watch up", "410 as an empty end", "reads the token anew"]
-    {
+    for what in [
+        "asks for a list in one piece",
+        "gives a dead watch up",
+        "410 as an empty end",
+        "reads the token anew",
+        "loses an event",
+        "restores a backup",
+    ] {
         assert!(fired.contains_key(what) || seeds < 100, "{what}: never");
     }
 }
