@@ -3,7 +3,7 @@
 //! Each test file uses its share of it.
 #![allow(dead_code)]
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -39,6 +39,7 @@ pub struct Watching {
     members: RefCell<BTreeMap<String, Arc<ClusterNode>>>,
     /// Everybody who was ever among them.
     shown: RefCell<BTreeSet<String>>,
+    skipped: Cell<usize>,
 }
 
 impl Watching {
@@ -56,13 +57,21 @@ impl Watching {
                 }
             }
         });
-        Self { events, cancel, thread: Some(thread), members: RefCell::default(), shown: RefCell::default() }
+        Self {
+            events,
+            cancel,
+            thread: Some(thread),
+            members: RefCell::default(),
+            shown: RefCell::default(),
+            skipped: Cell::default(),
+        }
     }
 
     fn take(&self, event: &ProviderEvent) {
         let mut known = self.members.borrow_mut();
         match event {
-            ProviderEvent::Snapshot { members, .. } => {
+            ProviderEvent::Snapshot { members, skipped, .. } => {
+                self.skipped.set(self.skipped.get() + skipped);
                 *known = members.iter().map(|node| (node.id().to_string(), Arc::clone(node))).collect();
             }
             ProviderEvent::Changes { changes, .. } => {
@@ -81,6 +90,11 @@ impl Watching {
     /// Whether the member was ever reported, as far as events have been looked at.
     pub fn ever_showed(&self, id: &str) -> bool {
         self.shown.borrow().contains(id)
+    }
+
+    /// How much was counted as unusable, as far as events have been looked at.
+    pub fn skipped(&self) -> usize {
+        self.skipped.get()
     }
 
     /// Waits for an event of which `wanted` makes something; panics, listing what came instead, after `within`.
