@@ -111,9 +111,14 @@ impl Watching {
         panic!("no {what} within {within:?}; instead: {seen:#?}");
     }
 
+    /// Whether the members are exactly these, as far as events have been looked at.
+    pub fn shows(&self, ids: &[&str]) -> bool {
+        self.members.borrow().keys().map(String::as_str).eq(ids.iter().copied())
+    }
+
     /// Waits until the members are exactly these.
     pub fn expect_members(&self, ids: &[&str], within: Duration) {
-        let are_these = || self.members.borrow().keys().map(String::as_str).eq(ids.iter().copied());
+        let are_these = || self.shows(ids);
         let is_set = |event: &ProviderEvent| {
             matches!(event, ProviderEvent::Snapshot { .. } | ProviderEvent::Changes { .. }) && are_these()
         };

@@ -90,17 +90,14 @@ impl Worker {
                 let page = self.list(client, version, next.as_deref(), paged);
                 reply(Reply::Page(number, page));
             }
-            Ask::Watch { number, resource_version, timeout } => {
-                let path = self.query.watch(self.slices, &resource_version, timeout);
-                match self.watch(client, &path) {
-                    Err(failure) => _ = reply(Reply::Opened(number, Err(failure))),
-                    Ok(body) => {
-                        if reply(Reply::Opened(number, Ok(()))) {
-                            self.follow(number, body, reply);
-                        }
+            Ask::Watch { number, resource_version, timeout } => match self.watch(client, &resource_version, timeout) {
+                Err(failure) => _ = reply(Reply::Opened(number, Err(failure))),
+                Ok(body) => {
+                    if reply(Reply::Opened(number, Ok(()))) {
+                        self.follow(number, body, reply);
                     }
                 }
-            }
+            },
             Ask::Probe => {
                 let probed = self.probe(client);
                 reply(Reply::Probe(probed));
@@ -109,22 +106,8 @@ impl Worker {
     }
 
     fn list(&mut self, client: &Client, version: Version, next: Option<&str>, paged: bool) -> Result<Page, Failure> {
-        let mut answer = {
-            let path = self.query.list(self.slices, version, next, paged);
-            self.ask(client, &path, LISTING, false)?
-        };
-        if answer.0.status == 404 && matches!(self.config.select, Select::Slices { .. }) {
-            // Its body is read, so that the connection can be used again.
-            drop(answer.0.collect().map_err(other)?);
-            let before = self.slices;
-            self.slices = before.other();
-            let path = self.query.list(self.slices, version, next, paged);
-            answer = self.ask(client, &path, LISTING, false)?;
-            if answer.0.status == 404 {
-                self.slices = before;
-            }
-        }
-        let (answer, token) = answer;
+        let path = |query: &Query, slices| query.list(slices, version, next, paged);
+        let (answer, token) = self.ask(client, path, LISTING, false)?;
         let mut answer = admit(answer, token.as_ref(), LISTING)?;
         wire::page(&self.rules, |room| answer.body.read(room), LISTING).map_err(other)
     }
@@ -159,20 +142,37 @@ impl Worker {
         }
     }
 
-    fn watch(&mut self, client: &Client, path: &str) -> Result<Incoming, Failure> {
+    fn watch(&mut self, client: &Client, resource_version: &str, timeout: Duration) -> Result<Incoming, Failure> {
+        let path = |query: &Query, slices| query.watch(slices, resource_version, timeout);
         let (answer, token) = self.ask(client, path, WATCHING, true)?;
         admit(answer, token.as_ref(), WATCHING)
     }
 
+    /// Asks a list or watch; where the server does not have it, in the other version of EndpointSlice.
     fn ask(
         &mut self,
         client: &Client,
-        path: &str,
+        path: impl Fn(&Query, SliceVersion) -> String,
         doing: &'static str,
         streams: bool,
     ) -> Result<(Incoming, Option<Secret>), Failure> {
         let answer_timeout = self.config.answer_timeout + if streams { Duration::ZERO } else { GATHERING };
-        self.exchange(client, path, answer_timeout, doing, streams).map_err(other)
+        let (present, has_two) = (self.slices, matches!(self.config.select, Select::Slices { .. }));
+        let mut asked = |slices| {
+            let path = path(&self.query, slices);
+            self.exchange(client, &path, answer_timeout, doing, streams).map_err(other)
+        };
+        let (answer, token) = asked(present)?;
+        if answer.status != 404 || !has_two {
+            return Ok((answer, token));
+        }
+        // Its body is read, so that the connection can be used again.
+        drop(answer.collect().map_err(other)?);
+        let (answer, token) = asked(present.other())?;
+        if answer.status != 404 {
+            self.slices = present.other();
+        }
+        Ok((answer, token))
     }
 
     /// Sends the request and reads the answer's head.
