@@ -1,7 +1,7 @@
 //! What a connection to the API server asks, and what it makes of the answers, on its own thread.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::agent::{bearer, credential};
 use super::config::Config;
@@ -22,6 +22,28 @@ const PROBING: &str = "probing the API server";
 const WAITING: usize = 256;
 /// How long the head of a list's answer may take beyond the answer timeout: the server gathers the page first.
 const GATHERING: Duration = Duration::from_secs(60);
+
+/// How long the present line of a watch has been arriving. Bytes are no sign of life, only whole lines are: one that
+/// does not end would keep a watch open that says nothing.
+struct Arriving {
+    since: Option<Instant>,
+    longest: Duration,
+}
+
+impl Arriving {
+    fn arrived(&mut self, bytes: &[u8]) -> Result<(), ProvisioningError> {
+        if bytes.contains(&b'\n') {
+            self.since = None;
+        }
+        if bytes.last().is_none_or(|last| *last == b'\n') {
+            return Ok(());
+        }
+        if self.since.get_or_insert_with(Instant::now).elapsed() < self.longest {
+            return Ok(());
+        }
+        Err(ProvisioningError::new(ErrorCode::Timeout, WATCHING, "a line of the watch did not end in time"))
+    }
+}
 
 /// What a connection asks.
 #[derive(Debug)]
@@ -115,8 +137,14 @@ impl Worker {
     /// Reads the lines of a watch until it ends.
     fn follow(&self, number: u64, mut answer: Incoming, reply: Replies<'_, Reply>) {
         let mut lines = Lines::new(Arc::clone(&self.rules));
+        let mut arriving = Arriving { since: None, longest: self.config.answer_timeout };
+        let mut read = |room: &mut [u8]| {
+            let count = answer.body.read(room)?;
+            arriving.arrived(room.get(..count).unwrap_or_default())?;
+            Ok(count)
+        };
         let end = loop {
-            match lines.next(|room| answer.body.read(room), WATCHING) {
+            match lines.next(&mut read, WATCHING) {
                 Ok(Some(line)) => {
                     if !reply(Reply::Line(number, line)) {
                         return;
