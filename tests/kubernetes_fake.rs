@@ -1,6 +1,8 @@
 //! The Kubernetes provider against servers that answer oddly, or not at all.
 #![cfg(feature = "kubernetes")]
 
+#[path = "support/api.rs"]
+mod api;
 #[path = "support/fake.rs"]
 #[allow(dead_code)]
 mod fake;
@@ -11,103 +13,21 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
-use cluster_provisioning::{
-    CancelToken, ClusterNode, Credential, ErrorCode, KubernetesFactory, ProviderDescriptor, ProviderEnvironment,
-    ProviderFactory, Secret, Secrets, SystemClock,
+use api::{
+    GONE, PROMPT, SOON, TOKEN, begin, chunk, descriptor, end, event, is_list, is_watch, json, list_of, pod, secrets,
+    server, version_of, watch,
 };
-use fake::{Fake, Request, hold, send};
-use pods::{Watching, provider, provider_of};
-
-const SOON: Duration = Duration::from_secs(10);
-/// 100 ms are promised; a busy machine may need more, and what is not broken off takes far longer than this.
-const PROMPT: Duration = Duration::from_secs(1);
-const TOKEN: &str = "b1gs3cr3t-0000-1111";
-
-fn secrets() -> Secrets {
-    Secrets::new([("kubernetes".to_owned(), Secret::new(TOKEN))])
-}
-
-fn descriptor(url: &str) -> ProviderDescriptor {
-    let descriptor = KubernetesFactory::descriptor("k8s", "orders").unwrap().endpoint(url);
-    descriptor
-        .credential(Credential::Secret("kubernetes".into()))
-        .parameter("namespace", "shop")
-        .parameter("probe-interval", "1s")
-}
-
-fn watch(descriptor: &ProviderDescriptor) -> Watching {
-    Watching::start(&provider(descriptor, secrets()))
-}
-
-fn pod(name: &str, version: u64) -> String {
-    format!(
-        r#"{{"kind":"Pod","metadata":{{"name":"{name}","uid":"u-{name}","resourceVersion":"{version}",
-            "creationTimestamp":"2026-01-01T00:00:00Z","labels":{{"cluster.proto.actor/port":"7001"}}}},
-            "spec":{{"containers":[]}},"status":{{"phase":"Running","podIP":"10.0.0.1",
-            "conditions":[{{"type":"Ready","status":"True"}}]}}}}"#
-    )
-    .replace('\n', "")
-}
-
-fn list_of(version: &str, next: &str, pods: &[&str]) -> String {
-    let items: Vec<_> = pods.iter().map(|name| pod(name, 1)).collect();
-    format!(
-        r#"{{"kind":"PodList","apiVersion":"v1","metadata":{{"resourceVersion":"{version}","continue":"{next}"}},"items":[{}]}}"#,
-        items.join(",")
-    )
-}
-
-fn event(kind: &str, object: &str) -> String {
-    format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n")
-}
-
-fn is_watch(request: &Request) -> bool {
-    request.target.contains("watch=1")
-}
-
-fn is_list(request: &Request) -> bool {
-    request.target.contains("/pods?") && !is_watch(request)
-}
-
-fn json(stream: &mut TcpStream, status: &str, body: &str) -> bool {
-    send(stream, status, "Content-Type: application/json\r\n", body.as_bytes())
-}
-
-/// The head of a stream, and its first piece.
-fn begin(stream: &mut TcpStream, piece: &str) -> bool {
-    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
-    stream.write_all(head.as_bytes()).is_ok() && (piece.is_empty() || chunk(stream, piece))
-}
-
-fn chunk(stream: &mut TcpStream, piece: &str) -> bool {
-    stream.write_all(format!("{:x}\r\n{piece}\r\n", piece.len()).as_bytes()).is_ok()
-}
-
-fn end(stream: &mut TcpStream) -> bool {
-    stream.write_all(b"0\r\n\r\n").is_ok()
-}
-
-/// A server that lists, and leaves the watch to the test.
-fn server(
-    list: impl Fn(&Request) -> String + Send + Sync + 'static,
-    watch: impl Fn(&Request, &mut TcpStream) -> bool + Send + Sync + 'static,
-) -> Fake {
-    Fake::start(move |request, stream| match request {
-        request if is_watch(request) => watch(request, stream),
-        request if is_list(request) => json(stream, "200 OK", &list(request)),
-        _ => send(stream, "200 OK", "", b"ok"),
-    })
-}
-
-fn version_of(request: &Request) -> Option<&str> {
-    request.target.split(['?', '&']).find_map(|part| part.strip_prefix("resourceVersion="))
-}
+use cluster_provisioning::{
+    CancelToken, ClusterNode, Credential, ErrorCode, KubernetesFactory, ProviderEnvironment, ProviderFactory,
+    SystemClock,
+};
+use fake::{Fake, hold, send};
+use pods::{provider, provider_of};
 
 #[test]
 fn kubernetes_point_1_pages_are_one_set_and_the_watch_goes_on_from_the_lists_version() {
-    let pages = |request: &Request| match request.target.split("continue=").nth(1) {
+    let pages = |request: &fake::Request| match request.target.split("continue=").nth(1) {
         None => list_of("40", "p2", &["a"]),
         Some("p2") => list_of("40", "p3", &["b"]),
         Some(_) => list_of("40", "", &["c"]),
@@ -131,7 +51,6 @@ fn kubernetes_point_1_pages_are_one_set_and_the_watch_goes_on_from_the_lists_ver
 #[test]
 fn kubernetes_point_2_to_4_410_in_each_form_leads_to_a_list_and_nothing_partial_is_seen() {
     let count = Arc::new(AtomicUsize::new(0));
-    let gone = r#"{"kind":"Status","status":"Failure","reason":"Expired","message":"too old","code":410}"#;
     let seen = Arc::clone(&count);
     let fake = Fake::start(move |request, stream| {
         if !is_list(request) && !is_watch(request) {
@@ -139,11 +58,11 @@ fn kubernetes_point_2_to_4_410_in_each_form_leads_to_a_list_and_nothing_partial_
         }
         match seen.fetch_add(1, Ordering::SeqCst) {
             0 => json(stream, "200 OK", &list_of("1", "p2", &["partial"])),
-            1 => json(stream, "410 Gone", gone),
+            1 => json(stream, "410 Gone", GONE),
             2 => json(stream, "200 OK", &list_of("2", "", &["a"])),
-            3 => json(stream, "410 Gone", gone),
+            3 => json(stream, "410 Gone", GONE),
             4 => json(stream, "200 OK", &list_of("3", "", &["a", "b"])),
-            5 => begin(stream, &event("ERROR", gone)) && end(stream),
+            5 => begin(stream, &event("ERROR", GONE)) && end(stream),
             6 => json(stream, "200 OK", &list_of("4", "", &["c"])),
             _ => begin(stream, "") && hold(stream),
         }

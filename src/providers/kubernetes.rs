@@ -75,7 +75,7 @@ use crate::topology::ClusterNode;
 /// | `probe-interval` | `6s` | 100 ms to 30 s | how often the server is asked beside the watch whether it lives |
 /// | `probe-timeout` | `2s` | 100 ms to 5 s | how long that may take |
 /// | `connect-timeout` | `2s` | 100 ms to 30 s | how long a name look-up, and a connect with its TLS handshake, may take |
-/// | `answer-timeout` | `10s` | 100 ms to 1 min | how long the head of a watch, and any other answer, may take; a page of a list a minute longer |
+/// | `answer-timeout` | `10s` | 100 ms to 1 min | how long the head of a watch, a line of it, and any other answer may take; a page of a list a minute longer |
 /// | `pod` | the process's | a name | member mode: the pod that the process runs in; by default `POD_NAME` or `HOSTNAME` |
 /// | `credentials` | see above | `in-cluster`, `explicit` | whether those of the pod's service account are used; by default unless there is an endpoint |
 /// | `service-account` | where the kubelet puts it | a path | the folder with `token`, `ca.crt` and `namespace` of the service account |

@@ -3,7 +3,7 @@
 //! Each test file uses its share of it.
 #![allow(dead_code)]
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -39,6 +39,7 @@ pub struct Watching {
     members: RefCell<BTreeMap<String, Arc<ClusterNode>>>,
     /// Everybody who was ever among them.
     shown: RefCell<BTreeSet<String>>,
+    skipped: Cell<usize>,
 }
 
 impl Watching {
@@ -56,13 +57,21 @@ impl Watching {
                 }
             }
         });
-        Self { events, cancel, thread: Some(thread), members: RefCell::default(), shown: RefCell::default() }
+        Self {
+            events,
+            cancel,
+            thread: Some(thread),
+            members: RefCell::default(),
+            shown: RefCell::default(),
+            skipped: Cell::default(),
+        }
     }
 
     fn take(&self, event: &ProviderEvent) {
         let mut known = self.members.borrow_mut();
         match event {
-            ProviderEvent::Snapshot { members, .. } => {
+            ProviderEvent::Snapshot { members, skipped, .. } => {
+                self.skipped.set(self.skipped.get() + skipped);
                 *known = members.iter().map(|node| (node.id().to_string(), Arc::clone(node))).collect();
             }
             ProviderEvent::Changes { changes, .. } => {
@@ -83,6 +92,11 @@ impl Watching {
         self.shown.borrow().contains(id)
     }
 
+    /// How much was counted as unusable, as far as events have been looked at.
+    pub fn skipped(&self) -> usize {
+        self.skipped.get()
+    }
+
     /// Waits for an event of which `wanted` makes something; panics, listing what came instead, after `within`.
     pub fn expect<T>(&self, what: &str, within: Duration, mut wanted: impl FnMut(&ProviderEvent) -> Option<T>) -> T {
         let deadline = Instant::now() + within;
@@ -97,9 +111,14 @@ impl Watching {
         panic!("no {what} within {within:?}; instead: {seen:#?}");
     }
 
+    /// Whether the members are exactly these, as far as events have been looked at.
+    pub fn shows(&self, ids: &[&str]) -> bool {
+        self.members.borrow().keys().map(String::as_str).eq(ids.iter().copied())
+    }
+
     /// Waits until the members are exactly these.
     pub fn expect_members(&self, ids: &[&str], within: Duration) {
-        let are_these = || self.members.borrow().keys().map(String::as_str).eq(ids.iter().copied());
+        let are_these = || self.shows(ids);
         let is_set = |event: &ProviderEvent| {
             matches!(event, ProviderEvent::Snapshot { .. } | ProviderEvent::Changes { .. }) && are_these()
         };

@@ -1,7 +1,7 @@
 //! What a connection to the API server asks, and what it makes of the answers, on its own thread.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::agent::{bearer, credential};
 use super::config::Config;
@@ -22,6 +22,28 @@ const PROBING: &str = "probing the API server";
 const WAITING: usize = 256;
 /// How long the head of a list's answer may take beyond the answer timeout: the server gathers the page first.
 const GATHERING: Duration = Duration::from_secs(60);
+
+/// How long the present line of a watch has been arriving. Bytes are no sign of life, only whole lines are: one that
+/// does not end would keep a watch open that says nothing.
+struct Arriving {
+    since: Option<Instant>,
+    longest: Duration,
+}
+
+impl Arriving {
+    fn arrived(&mut self, bytes: &[u8]) -> Result<(), ProvisioningError> {
+        if bytes.contains(&b'\n') {
+            self.since = None;
+        }
+        if bytes.last().is_none_or(|last| *last == b'\n') {
+            return Ok(());
+        }
+        if self.since.get_or_insert_with(Instant::now).elapsed() < self.longest {
+            return Ok(());
+        }
+        Err(ProvisioningError::new(ErrorCode::Timeout, WATCHING, "a line of the watch did not end in time"))
+    }
+}
 
 /// What a connection asks.
 #[derive(Debug)]
@@ -90,17 +112,14 @@ impl Worker {
                 let page = self.list(client, version, next.as_deref(), paged);
                 reply(Reply::Page(number, page));
             }
-            Ask::Watch { number, resource_version, timeout } => {
-                let path = self.query.watch(self.slices, &resource_version, timeout);
-                match self.watch(client, &path) {
-                    Err(failure) => _ = reply(Reply::Opened(number, Err(failure))),
-                    Ok(body) => {
-                        if reply(Reply::Opened(number, Ok(()))) {
-                            self.follow(number, body, reply);
-                        }
+            Ask::Watch { number, resource_version, timeout } => match self.watch(client, &resource_version, timeout) {
+                Err(failure) => _ = reply(Reply::Opened(number, Err(failure))),
+                Ok(body) => {
+                    if reply(Reply::Opened(number, Ok(()))) {
+                        self.follow(number, body, reply);
                     }
                 }
-            }
+            },
             Ask::Probe => {
                 let probed = self.probe(client);
                 reply(Reply::Probe(probed));
@@ -109,22 +128,8 @@ impl Worker {
     }
 
     fn list(&mut self, client: &Client, version: Version, next: Option<&str>, paged: bool) -> Result<Page, Failure> {
-        let mut answer = {
-            let path = self.query.list(self.slices, version, next, paged);
-            self.ask(client, &path, LISTING, false)?
-        };
-        if answer.0.status == 404 && matches!(self.config.select, Select::Slices { .. }) {
-            // Its body is read, so that the connection can be used again.
-            drop(answer.0.collect().map_err(other)?);
-            let before = self.slices;
-            self.slices = before.other();
-            let path = self.query.list(self.slices, version, next, paged);
-            answer = self.ask(client, &path, LISTING, false)?;
-            if answer.0.status == 404 {
-                self.slices = before;
-            }
-        }
-        let (answer, token) = answer;
+        let path = |query: &Query, slices| query.list(slices, version, next, paged);
+        let (answer, token) = self.ask(client, path, LISTING, false)?;
         let mut answer = admit(answer, token.as_ref(), LISTING)?;
         wire::page(&self.rules, |room| answer.body.read(room), LISTING).map_err(other)
     }
@@ -132,8 +137,14 @@ impl Worker {
     /// Reads the lines of a watch until it ends.
     fn follow(&self, number: u64, mut answer: Incoming, reply: Replies<'_, Reply>) {
         let mut lines = Lines::new(Arc::clone(&self.rules));
+        let mut arriving = Arriving { since: None, longest: self.config.answer_timeout };
+        let mut read = |room: &mut [u8]| {
+            let count = answer.body.read(room)?;
+            arriving.arrived(room.get(..count).unwrap_or_default())?;
+            Ok(count)
+        };
         let end = loop {
-            match lines.next(|room| answer.body.read(room), WATCHING) {
+            match lines.next(&mut read, WATCHING) {
                 Ok(Some(line)) => {
                     if !reply(Reply::Line(number, line)) {
                         return;
@@ -159,20 +170,37 @@ impl Worker {
         }
     }
 
-    fn watch(&mut self, client: &Client, path: &str) -> Result<Incoming, Failure> {
+    fn watch(&mut self, client: &Client, resource_version: &str, timeout: Duration) -> Result<Incoming, Failure> {
+        let path = |query: &Query, slices| query.watch(slices, resource_version, timeout);
         let (answer, token) = self.ask(client, path, WATCHING, true)?;
         admit(answer, token.as_ref(), WATCHING)
     }
 
+    /// Asks a list or watch; where the server does not have it, in the other version of EndpointSlice.
     fn ask(
         &mut self,
         client: &Client,
-        path: &str,
+        path: impl Fn(&Query, SliceVersion) -> String,
         doing: &'static str,
         streams: bool,
     ) -> Result<(Incoming, Option<Secret>), Failure> {
         let answer_timeout = self.config.answer_timeout + if streams { Duration::ZERO } else { GATHERING };
-        self.exchange(client, path, answer_timeout, doing, streams).map_err(other)
+        let (present, has_two) = (self.slices, matches!(self.config.select, Select::Slices { .. }));
+        let mut asked = |slices| {
+            let path = path(&self.query, slices);
+            self.exchange(client, &path, answer_timeout, doing, streams).map_err(other)
+        };
+        let (answer, token) = asked(present)?;
+        if answer.status != 404 || !has_two {
+            return Ok((answer, token));
+        }
+        // Its body is read, so that the connection can be used again.
+        drop(answer.collect().map_err(other)?);
+        let (answer, token) = asked(present.other())?;
+        if answer.status != 404 {
+            self.slices = present.other();
+        }
+        Ok((answer, token))
     }
 
     /// Sends the request and reads the answer's head.

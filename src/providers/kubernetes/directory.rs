@@ -94,9 +94,9 @@ impl Directory {
         self.replace(&name, Some(held))
     }
 
-    /// The object is gone, if this is the life of it that is held; what that changes of the members.
-    pub(super) fn delete(&mut self, name: &str, uid: &str) -> Vec<MemberChange> {
-        let held = self.objects.get_key_value(name).filter(|(_, held)| *held.uid == *uid);
+    /// The object is gone, if this is the life of it that is held, or none is named; what that changes of the members.
+    pub(super) fn delete(&mut self, name: &str, uid: Option<&str>) -> Vec<MemberChange> {
+        let held = self.objects.get_key_value(name).filter(|(_, held)| uid.is_none_or(|uid| *held.uid == *uid));
         let Some(name) = held.map(|(name, _)| Arc::clone(name)) else { return Vec::new() };
         self.replace(&name, None)
     }
@@ -322,7 +322,7 @@ mod tests {
         let second = list(&mut directory, &["a", "c"]);
         assert_eq!(told(&directory), ["a@h", "c@h"]);
         assert!(second.iter().all(|node| Arc::ptr_eq(node, first.get(node.id()).unwrap())));
-        assert!(directory.delete("b", "1").is_empty());
+        assert!(directory.delete("b", Some("1")).is_empty());
     }
 
     #[test]
@@ -340,11 +340,11 @@ mod tests {
             assert_eq!(changed(&directory.upsert(pod("p-new", "2", None))), ["+a@old"]);
             directory.upsert(pod("p-new", "2", Some(node("a", "new", 2))));
             if swapped {
-                assert!(directory.delete("p-old", "1").is_empty());
-                assert_eq!(changed(&directory.delete("p-new", "2")), ["-a"]);
+                assert!(directory.delete("p-old", Some("1")).is_empty());
+                assert_eq!(changed(&directory.delete("p-new", Some("2"))), ["-a"]);
             } else {
-                assert_eq!(changed(&directory.delete("p-new", "2")), ["+a@old"]);
-                assert_eq!(changed(&directory.delete("p-old", "1")), ["-a"]);
+                assert_eq!(changed(&directory.delete("p-new", Some("2"))), ["+a@old"]);
+                assert_eq!(changed(&directory.delete("p-old", Some("1"))), ["-a"]);
             }
             assert!(directory.members().is_empty() && directory.holders.is_empty() && directory.objects.is_empty());
         }
@@ -363,10 +363,12 @@ mod tests {
         let mut directory = Directory::new();
         directory.upsert(pod("p", "1", Some(node("a", "old", 1))));
         assert_eq!(changed(&directory.upsert(pod("p", "2", Some(node("a", "new", 2))))), ["+a@new"]);
-        assert!(directory.delete("p", "1").is_empty());
-        assert!(directory.delete("q", "2").is_empty());
+        assert!(directory.delete("p", Some("1")).is_empty());
+        assert!(directory.delete("q", Some("2")).is_empty());
         assert_eq!(told(&directory), ["a@new"]);
-        assert_eq!(changed(&directory.delete("p", "2")), ["-a"]);
+        assert_eq!(changed(&directory.delete("p", Some("2"))), ["-a"]);
+        directory.upsert(pod("p", "3", Some(node("a", "new", 3))));
+        assert_eq!(changed(&directory.delete("p", None)), ["-a"], "of no life in particular: the one that is there");
     }
 
     #[test]
@@ -378,8 +380,8 @@ mod tests {
         assert_eq!(told(&directory), ["a@h", "b@i"]);
         // And back, the first slice being deleted as a whole afterwards.
         directory.upsert(slice("s3", &[("a", "h", READY)]));
-        assert!(directory.delete("s2", "s2").is_empty());
-        assert_eq!(changed(&directory.delete("s3", "s3")), ["-a"]);
+        assert!(directory.delete("s2", Some("s2")).is_empty());
+        assert_eq!(changed(&directory.delete("s3", Some("s3"))), ["-a"]);
     }
 
     #[test]
@@ -387,8 +389,8 @@ mod tests {
         let mut directory = Directory::new();
         directory.upsert(slice("s1", &[("a", "h", READY), ("b", "i", READY), ("b", "i", READY)]));
         directory.upsert(slice("s2", &[("b", "i", READY), ("c", "j", READY)]));
-        assert_eq!(changed(&directory.delete("s1", "s1")), ["-a"]);
-        assert_eq!(changed(&directory.delete("s2", "s2")), ["-b", "-c"]);
+        assert_eq!(changed(&directory.delete("s1", Some("s1"))), ["-a"]);
+        assert_eq!(changed(&directory.delete("s2", Some("s2"))), ["-b", "-c"]);
         assert!(directory.holders.is_empty());
     }
 
@@ -479,7 +481,7 @@ mod tests {
                         if survivors.get(name).is_some_and(|object| *object.uid == *uid) {
                             survivors.remove(name);
                         }
-                        directory.delete(name, uid)
+                        directory.delete(name, Some(uid))
                     }
                 };
                 for change in changes {

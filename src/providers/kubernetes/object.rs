@@ -57,8 +57,8 @@ pub(super) struct Page {
 pub(super) enum Line {
     /// ADDED or MODIFIED, with the object's version.
     Upsert(Object, String),
-    /// DELETED: its name, its last life, and the version of the deletion.
-    Delete { name: Arc<str>, uid: Arc<str>, resource_version: String },
+    /// DELETED: its name, its last life if that is said, and the version of the deletion.
+    Delete { name: Arc<str>, uid: Option<Arc<str>>, resource_version: String },
     /// BOOKMARK: everything up to that version has been seen.
     Bookmark(String),
     /// ERROR: the watch cannot go on.

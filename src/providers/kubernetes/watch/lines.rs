@@ -58,12 +58,13 @@ impl Machine {
         }
         let Phase::Watching(watching) = &mut self.phase else { return };
         watching.heard = now;
-        watching.fruitful = true;
+        // What answers with anything but events, and closes, is no better than what closes at once.
+        watching.fruitful |= !matches!(line, Line::Unusable(_) | Line::Lost(_));
         watching.suspect = false;
         let (changes, version) = match line {
             Line::Upsert(object, version) => (self.directory.upsert(object), Some(version)),
             Line::Delete { name, uid, resource_version } => {
-                (self.directory.delete(&name, &uid), Some(resource_version))
+                (self.directory.delete(&name, uid.as_deref()), Some(resource_version))
             }
             Line::Bookmark(version) => (Vec::new(), Some(version)),
             Line::Unusable(version) => {

@@ -62,7 +62,7 @@ fn added(id: &str, version: &str) -> Line {
 }
 
 fn deleted(id: &str, version: &str) -> Line {
-    Line::Delete { name: id.into(), uid: "1".into(), resource_version: version.into() }
+    Line::Delete { name: id.into(), uid: Some("1".into()), resource_version: version.into() }
 }
 
 fn bookmark(version: &str) -> Line {

@@ -187,11 +187,11 @@ fn event(rules: &Rules, bytes: &[u8], doing: &str) -> Result<[Option<Line>; 2], 
         Some("ADDED" | "MODIFIED") => return Ok(upsert(rules.event(bytes)?)),
         Some("DELETED") => {
             let meta = meta(bytes)?;
-            match (meta.name.text(), meta.uid.text(), meta.version.text()) {
-                (Some(name), Some(uid), Some(resource_version)) => {
-                    Line::Delete { name: name.into(), uid: uid.into(), resource_version }
+            match (meta.name.text(), meta.version.text()) {
+                (Some(name), Some(resource_version)) => {
+                    Line::Delete { name: name.into(), uid: meta.uid.text().map(Into::into), resource_version }
                 }
-                (_, _, version) => Line::Lost(version),
+                (_, version) => Line::Lost(version),
             }
         }
         Some("BOOKMARK") => match meta(bytes)?.version.text() {

@@ -29,7 +29,8 @@ enum Role {
 /// The page in a body that `read` gives piece by piece.
 ///
 /// # Errors
-/// [`ErrorCode::MalformedAnswer`] if the body is no list of objects with a version, and those of `read`.
+/// [`ErrorCode::MalformedAnswer`] if the body is no list of the objects that are watched, or has no version, and those
+/// of `read`.
 pub(in crate::providers::kubernetes) fn page(
     rules: &Rules,
     read: impl FnMut(&mut [u8]) -> Result<usize, ProvisioningError>,
@@ -64,7 +65,7 @@ pub(in crate::providers::kubernetes) fn page_within(
                     match role {
                         Role::Kind => {
                             let kind: Loose<Text<'_>> = json::read(bytes)?;
-                            is_list = kind.text().is_some_and(|kind| kind.ends_with("List"));
+                            is_list = kind.as_str() == Some(rules.kind_of_list());
                         }
                         Role::Meta => {
                             let meta = json::read::<Loose<ListMeta<'_>>>(bytes)?.good().unwrap_or_default();

@@ -9,6 +9,16 @@ pub(crate) enum Rules {
     Slices(SliceRules),
 }
 
+impl Rules {
+    /// Of which kind a list of what is watched is.
+    pub(super) fn kind_of_list(&self) -> &'static str {
+        match self {
+            Rules::Pods(_) => "PodList",
+            Rules::Slices(_) => "EndpointSliceList",
+        }
+    }
+}
+
 /// How a pod becomes a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PodRules {

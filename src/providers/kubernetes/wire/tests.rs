@@ -56,8 +56,8 @@ fn slice(name: &str) -> Value {
     })
 }
 
-fn list(items: &[Value]) -> Value {
-    json!({"kind": "PodList", "metadata": {"resourceVersion": "12", "continue": ""}, "items": items})
+fn list(rules: &Rules, items: &[Value]) -> Value {
+    json!({"kind": rules.kind_of_list(), "metadata": {"resourceVersion": "12", "continue": ""}, "items": items})
 }
 
 fn with(mut object: Value, pointer: &str, value: Value) -> Value {
@@ -72,7 +72,7 @@ fn read_page(rules: &Rules, body: &str) -> Result<Page, ProvisioningError> {
 
 /// The members of the objects, and how many parts of them were skipped.
 fn members(rules: &Rules, items: &[Value]) -> (Vec<String>, usize) {
-    let page = read_page(rules, &list(items).to_string()).unwrap();
+    let page = read_page(rules, &list(rules, items).to_string()).unwrap();
     let mut directory = Directory::new();
     directory.begin();
     page.objects.into_iter().for_each(|object| directory.add(object));
@@ -100,7 +100,7 @@ fn lines_in(rules: &Rules, body: &[u8], piece: usize, limit: usize) -> Vec<Strin
                 Content::Slice(endpoints) => format!("+{} {} {version}", object.name, endpoints.len()),
             }),
             Ok(Some(Line::Delete { name, uid, resource_version })) => {
-                told.push(format!("-{name} {uid} {resource_version}"))
+                told.push(format!("-{name} {} {resource_version}", uid.as_deref().unwrap_or("?")))
             }
             Ok(Some(Line::Error(failure))) => told.push(format!("{:?}", failure.kind)),
             Ok(Some(line)) => told.push(format!("{line:?}")),
@@ -159,13 +159,14 @@ fn kubernetes_what_is_no_list_is_refused_as_a_whole_and_never_empty() {
         r#"{"items":{},"kind":"PodList","metadata":{"resourceVersion":"1"}}"#,
         r#"{"items":[],"items":[],"metadata":{"resourceVersion":"1"}}"#,
         r#"{"kind":"Status","items":[],"metadata":{"resourceVersion":"1"}}"#,
+        r#"{"kind":"EndpointSliceList","items":[],"metadata":{"resourceVersion":"1"}}"#,
         r#"{"kind":7,"items":[],"metadata":{"resourceVersion":"1"}}"#,
         r#"{"items":[{"a":tru}],"metadata":{"resourceVersion":"1"}}"#,
         r#"{"items":[],"metadata":{"resourceVersion":"1"}}x"#,
     ] {
         assert_eq!(read_page(&pods(), bad).unwrap_err().code(), ErrorCode::MalformedAnswer, "{bad}");
     }
-    let good = list(&[pod("a")]).to_string();
+    let good = list(&pods(), &[pod("a")]).to_string();
     assert!(read_page(&pods(), &good).is_ok());
     for cut in 0..good.len() {
         assert_eq!(read_page(&pods(), &good[..cut]).unwrap_err().code(), ErrorCode::MalformedAnswer, "{cut}");
@@ -309,7 +310,7 @@ fn kubernetes_point_15_endpoints_are_the_nodes_of_their_pods_and_absent_conditio
         {"addresses": ["10.0.0.4"], "conditions": {"ready": false, "serving": false}, "targetRef": {"kind": "Node", "name": "n"}},
         {"addresses": ["10.0.0.5"], "conditions": {"ready": false, "serving": true, "terminating": true}},
     ]);
-    let page = read_page(&slices(), &list(std::slice::from_ref(&object)).to_string()).unwrap();
+    let page = read_page(&slices(), &list(&slices(), std::slice::from_ref(&object)).to_string()).unwrap();
     let Content::Slice(endpoints) = &page.objects[0].content else { panic!("no slice") };
     let found: Vec<_> =
         endpoints.iter().map(|endpoint| (format!("{:?}", endpoint.node), endpoint.conditions)).collect();
@@ -401,7 +402,7 @@ fn kubernetes_point_14_an_unusable_endpoint_costs_no_other_and_an_unusable_slice
 #[test]
 fn kubernetes_point_14_an_object_too_large_is_counted_and_costs_no_other() {
     let large = with(pod("l"), "/metadata/annotations", json!({"x": "y\"]}".repeat(1000)}));
-    let body = list(&[pod("a"), large, pod("b")]).to_string();
+    let body = list(&pods(), &[pod("a"), large, pod("b")]).to_string();
     let page = page_within(2000, &pods(), pieces(body.as_bytes(), 100), "testing").unwrap();
     assert_eq!((page.objects.len(), page.skipped), (2, 1));
 }
@@ -487,7 +488,8 @@ fn kubernetes_point_14_a_line_that_cannot_be_used_is_told_and_the_watch_goes_on(
         (line("ADDED", &with(pod("a"), "/metadata/name", json!(1))), "Lost(Some(\"5\"))"),
         (line("ADDED", &json!(null)), "Lost(None)"),
         (line("ADDED", &with(pod("a"), "/metadata/resourceVersion", json!(5))), "Lost(None)"),
-        (line("DELETED", &with(pod("a"), "/metadata/uid", json!(null))), "Lost(Some(\"5\"))"),
+        (line("DELETED", &with(pod("a"), "/metadata/uid", json!(null))), "-a ? 5"),
+        (line("DELETED", &with(pod("a"), "/metadata/name", json!(null))), "Lost(Some(\"5\"))"),
         (line("BOOKMARK", &json!({})), "Unusable(None)"),
         (String::from("{}\n"), "Unusable(None)"),
         (String::from("{\"type\":1}\n"), "Unusable(None)"),
@@ -634,7 +636,7 @@ proptest! {
         is_pod in any::<bool>(),
     ) {
         let rules = if is_pod { pods() } else { slices() };
-        let body = list(&items).to_string();
+        let body = list(&rules, &items).to_string();
         let whole = read_page(&rules, &body).unwrap();
         let pieced = page(&rules, pieces(body.as_bytes(), piece), "testing").unwrap();
         prop_assert_eq!((&whole.objects, whole.skipped), (&pieced.objects, pieced.skipped));

@@ -60,7 +60,8 @@ pub(crate) fn told_lines(
                 told.push(format!("{object:?} {version} {:?}", directory.upsert(object.clone())));
             }
             Ok(Some(Line::Delete { name, uid, resource_version })) => {
-                told.push(format!("-{name} {uid} {resource_version} {:?}", directory.delete(&name, &uid)));
+                let changes = directory.delete(&name, uid.as_deref());
+                told.push(format!("-{name} {uid:?} {resource_version} {changes:?}"));
             }
             Ok(Some(line)) => told.push(format!("{line:?}")),
             Ok(None) => return told,

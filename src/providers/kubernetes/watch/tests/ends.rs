@@ -65,6 +65,20 @@ fn kubernetes_point_5_closed_before_its_head_was_seen_is_closed_at_once_too() {
 }
 
 #[test]
+fn kubernetes_point_5_a_watch_that_says_nothing_usable_and_is_closed_at_once_is_none_that_worked() {
+    let mut sim = Sim::settled(&["a"], "7");
+    for _ in 0..3 {
+        sim.line(Line::Unusable(None));
+        sim.close(Ok(()));
+        assert!(sim.paused() >= Duration::from_millis(800));
+        if sim.watches().is_some() {
+            sim.open();
+        }
+    }
+    assert_eq!(sim.watches(), None, "three in a row lead to a list");
+}
+
+#[test]
 fn kubernetes_point_5_a_watch_that_worked_in_between_ends_the_row() {
     let mut sim = Sim::settled(&["a"], "7");
     for _ in 0..6 {

@@ -360,7 +360,7 @@ impl World {
             } else if there {
                 Line::Upsert(Self::object(&id, life), at.to_string())
             } else {
-                Line::Delete { name: id.into(), uid: life.to_string().into(), resource_version: at.to_string() }
+                Line::Delete { name: id.into(), uid: Some(life.to_string().into()), resource_version: at.to_string() }
             };
             self.input(Input::Line(number, line));
         }
