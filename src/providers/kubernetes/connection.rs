@@ -52,8 +52,8 @@ pub(super) enum Ask {
     List { number: u64, version: Version, next: Option<String>, paged: bool },
     /// What changes from that version on.
     Watch { number: u64, resource_version: Arc<str>, timeout: Duration },
-    /// Whether the server lives.
-    Probe,
+    /// Whether the server lives, or which version it is at.
+    Probe { version: bool },
 }
 
 /// What it is told.
@@ -67,8 +67,8 @@ pub(super) enum Reply {
     Line(u64, Line),
     /// The end of the watch.
     Closed(u64, Result<(), Failure>),
-    /// The end of the probe.
-    Probe(Result<(), ProvisioningError>),
+    /// The end of the probe, with the version if that was asked for and given.
+    Probe(Result<Option<String>, ProvisioningError>),
 }
 
 /// A connection to the API server.
@@ -120,8 +120,8 @@ impl Worker {
                     }
                 }
             },
-            Ask::Probe => {
-                let probed = self.probe(client);
+            Ask::Probe { version } => {
+                let probed = self.probe(client, version);
                 reply(Reply::Probe(probed));
             }
         }
@@ -129,7 +129,8 @@ impl Worker {
 
     fn list(&mut self, client: &Client, version: Version, next: Option<&str>, paged: bool) -> Result<Page, Failure> {
         let path = |query: &Query, slices| query.list(slices, version, next, paged);
-        let (answer, token) = self.ask(client, path, LISTING, false)?;
+        let (answer, token) =
+            self.ask(client, path, self.config.answer_timeout + GATHERING, LISTING, false).map_err(other)?;
         let mut answer = admit(answer, token.as_ref(), LISTING)?;
         wire::page(&self.rules, |room| answer.body.read(room), LISTING).map_err(other)
     }
@@ -157,45 +158,55 @@ impl Worker {
         reply(Reply::Closed(number, end));
     }
 
-    /// Asks whether the server lives. Any answer but a server's error says so: also one that denies the right to ask.
-    fn probe(&mut self, client: &Client) -> Result<(), ProvisioningError> {
-        let (answer, token) = self.exchange(client, PROBE, self.config.probe_timeout, PROBING, false)?;
+    /// Asks whether the server lives, or which version it is at. Any answer but a server's error says that it lives: also
+    /// one that denies the right to ask.
+    fn probe(&mut self, client: &Client, version: bool) -> Result<Option<String>, ProvisioningError> {
+        let timeout = self.config.probe_timeout;
+        let (mut answer, token) = if version {
+            self.ask(client, |query, slices| query.present(slices), timeout, PROBING, false)?
+        } else {
+            self.exchange(client, PROBE, timeout, PROBING, false)?
+        };
+        if version && answer.status == 200 {
+            let page = wire::page(&self.rules, |room| answer.body.read(room), PROBING)?;
+            return Ok(Some(page.resource_version));
+        }
         let answer = answer.collect()?;
         match answer.status {
             500.. => {
                 let detail = format!("{}: {}", answer.status, answer.excerpt(token.as_ref()));
                 Err(ProvisioningError::new(ErrorCode::BackendUnavailable, PROBING, detail))
             }
-            _ => Ok(()),
+            _ => Ok(None),
         }
     }
 
     fn watch(&mut self, client: &Client, resource_version: &str, timeout: Duration) -> Result<Incoming, Failure> {
         let path = |query: &Query, slices| query.watch(slices, resource_version, timeout);
-        let (answer, token) = self.ask(client, path, WATCHING, true)?;
+        let (answer, token) = self.ask(client, path, self.config.answer_timeout, WATCHING, true).map_err(other)?;
         admit(answer, token.as_ref(), WATCHING)
     }
 
-    /// Asks a list or watch; where the server does not have it, in the other version of EndpointSlice.
+    /// Asks of what is watched; where the server does not have it, in the other version of EndpointSlice.
     fn ask(
         &mut self,
         client: &Client,
         path: impl Fn(&Query, SliceVersion) -> String,
+        answer_timeout: Duration,
         doing: &'static str,
         streams: bool,
-    ) -> Result<(Incoming, Option<Secret>), Failure> {
-        let answer_timeout = self.config.answer_timeout + if streams { Duration::ZERO } else { GATHERING };
+    ) -> Result<(Incoming, Option<Secret>), ProvisioningError> {
         let (present, has_two) = (self.slices, matches!(self.config.select, Select::Slices { .. }));
         let mut asked = |slices| {
             let path = path(&self.query, slices);
-            self.exchange(client, &path, answer_timeout, doing, streams).map_err(other)
+            self.exchange(client, &path, answer_timeout, doing, streams)
         };
         let (answer, token) = asked(present)?;
         if answer.status != 404 || !has_two {
             return Ok((answer, token));
         }
         // Its body is read, so that the connection can be used again.
-        drop(answer.collect().map_err(other)?);
+        drop(answer.collect()?);
         let (answer, token) = asked(present.other())?;
         if answer.status != 404 {
             self.slices = present.other();

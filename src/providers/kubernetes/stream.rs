@@ -76,7 +76,7 @@ impl KubernetesStream {
                 Output::Watch { number, resource_version, timeout } => {
                     self.watch.send(Ask::Watch { number, resource_version, timeout });
                 }
-                Output::Probe => self.probe.send(Ask::Probe),
+                Output::Probe { version } => self.probe.send(Ask::Probe { version }),
                 Output::Abort => self.watch.abort(),
                 // The connection reads it before every request.
                 Output::RereadToken => {}

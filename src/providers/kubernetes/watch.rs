@@ -16,7 +16,7 @@
 //! - A watch that ends in order goes on from the last version at once, no more than once a second. One that is closed at
 //!   once without a line is tried again after a pause; after three in a row there is a list.
 //! - A token that is refused is read anew, and tried at once; if it is refused again, after a pause.
-//! - A [gap], where the watch missed something, leads to a list within a minute.
+//! - An event that was lost leads to a list within a minute, a server whose state went back to one at once (see [`gap`]).
 //! - Anything else: the same again. A watch that breaks after it has worked for a while is nothing to report: there are
 //!   proxies that do that to every connection. Nor is the first 410, or the first empty watch, of a row.
 //!
@@ -96,8 +96,9 @@ pub(super) enum Input {
     Line(u64, Line),
     /// The watch's answer ended in order, or broke.
     Closed(u64, Result<(), Failure>),
-    /// The probe ended. Any answer but a server's error is a good one: also one that denies the right to probe.
-    Probe(Result<(), ProvisioningError>),
+    /// The probe ended, with the version if that was asked for and given. Any answer but a server's error is a good one:
+    /// also one that denies the right to probe.
+    Probe(Result<Option<String>, ProvisioningError>),
     /// The time of [`Machine::timeout`] has come.
     Timer,
 }
@@ -109,8 +110,8 @@ pub(super) enum Output {
     List { number: u64, version: Version, next: Option<String>, paged: bool },
     /// Open a watch with bookmarks; the server shall end it after the timeout.
     Watch { number: u64, resource_version: Arc<str>, timeout: Duration },
-    /// Ask on the second connection whether the server lives.
-    Probe,
+    /// Ask on the second connection whether the server lives, or which version it is at.
+    Probe { version: bool },
     /// Break off the list or watch under way; its end is not reported, or ignored.
     Abort,
     /// Read the token anew before the next request.
@@ -132,6 +133,8 @@ enum Phase {
         number: u64,
         since: Timestamp,
         until: Timestamp,
+        /// Whether it goes on from a list.
+        listed: bool,
     },
     Watching(Watching),
 }
@@ -151,6 +154,8 @@ struct Watching {
     fruitful: bool,
     /// Whether its connection may be dead.
     suspect: bool,
+    /// Whether the version that it goes on from is known to be of the server's history.
+    followed: bool,
 }
 
 /// The state machine.
@@ -166,8 +171,10 @@ pub(super) struct Machine {
     directory: Directory,
     /// Where a watch goes on from; none: a list is needed.
     version: Option<Arc<str>>,
-    /// When a list has to close a [gap].
+    /// When a list has to tell what was lost.
     gap: Option<Timestamp>,
+    /// Whether the version is that of a list, from which no watch was sent yet.
+    listed: bool,
     first_version: Version,
     /// Whether this stream has reported its members.
     reported: bool,
@@ -203,6 +210,7 @@ impl Machine {
             directory: Directory::new(),
             version: None,
             gap: None,
+            listed: false,
             first_version: settings.first_list,
             reported: false,
             held: Held::default(),
@@ -232,7 +240,7 @@ impl Machine {
         let next = self.held.until().map_or(next, |until| next.min(until));
         match self.probe {
             Probe::Due(at) if self.may_probe() => next.min(at),
-            Probe::Due(_) | Probe::Pending(_) => next,
+            Probe::Due(_) | Probe::Pending(..) => next,
         }
     }
 
@@ -314,13 +322,14 @@ impl Machine {
     fn send_watch(&mut self, now: Timestamp, resource_version: Arc<str>) {
         self.number += 1;
         let timeout = self.jitter.scale(WATCH_MAX, 0.5);
-        self.phase = Phase::Opening { number: self.number, since: now, until: now + timeout + MARGIN };
+        let listed = std::mem::take(&mut self.listed);
+        self.phase = Phase::Opening { number: self.number, since: now, until: now + timeout + MARGIN, listed };
         self.outputs.push_back(Output::Watch { number: self.number, resource_version, timeout });
     }
 
     /// The watch is open, if it was not before: the probe shows whether that holds.
     fn opened(&mut self, now: Timestamp) {
-        let Phase::Opening { number, since, until } = self.phase else { return };
+        let Phase::Opening { number, since, until, listed } = self.phase else { return };
         self.phase = Phase::Watching(Watching {
             number,
             sent: since,
@@ -330,6 +339,7 @@ impl Machine {
             mute: self.jitter.scale(MUTE, 0.8),
             fruitful: false,
             suspect: false,
+            followed: listed,
         });
         if self.failing {
             self.set_probe(now);

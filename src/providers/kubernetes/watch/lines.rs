@@ -73,13 +73,13 @@ impl Machine {
             }
             Line::Lost(version) => {
                 self.held.skipped += 1;
-                self.gap(now);
+                self.lost(now);
                 (Vec::new(), version)
             }
             Line::Error(_) => return,
         };
         if let Some(version) = version.filter(|version| !version.is_empty()) {
-            self.follow(now, version);
+            self.version = Some(version.into());
         }
         self.held.changes.extend(changes);
         if !self.held.changes.is_empty() || self.held.skipped > 0 {

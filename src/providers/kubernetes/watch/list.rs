@@ -78,7 +78,7 @@ impl Machine {
         self.expiries = 0;
         let before = self.directory.members();
         let members = self.directory.finish();
-        self.version = Some(version.as_str().into());
+        (self.version, self.listed) = (Some(version.as_str().into()), true);
         self.phase = Phase::Due(now);
         self.sight(&members);
         if self.reported && skipped == 0 && members == before {

@@ -8,9 +8,10 @@
 //!
 //! While the next request waits for its time nothing is probed, and a failure is not told a second time.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Machine, Output, Phase};
+use super::{Machine, Output, Phase, Watching};
 use crate::clock::Timestamp;
 use crate::error::ProvisioningError;
 use crate::provider::ProviderEvent;
@@ -23,8 +24,9 @@ const HASTE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) enum Probe {
     Due(Timestamp),
-    /// With the number of the watch that was open as it was sent.
-    Pending(Option<u64>),
+    /// With the number of the watch that was open as it was sent, and what had been seen then if the server's version
+    /// was asked for.
+    Pending(Option<u64>, Option<Arc<str>>),
 }
 
 impl Machine {
@@ -33,8 +35,10 @@ impl Machine {
     }
 
     pub(super) fn send_probe(&mut self) {
-        self.probe = Probe::Pending(self.open_watch());
-        self.outputs.push_back(Output::Probe);
+        let followed = !matches!(self.phase, Phase::Watching(Watching { followed: false, .. }));
+        let seen = self.version.clone().filter(|_| !followed);
+        self.outputs.push_back(Output::Probe { version: seen.is_some() });
+        self.probe = Probe::Pending(self.open_watch(), seen);
     }
 
     /// The next probe is at that time, unless one is under way.
@@ -59,22 +63,24 @@ impl Machine {
         }
     }
 
-    pub(super) fn probed(&mut self, now: Timestamp, result: Result<(), ProvisioningError>) {
-        let Probe::Pending(watch) = self.probe else { return };
+    pub(super) fn probed(&mut self, now: Timestamp, result: Result<Option<String>, ProvisioningError>) {
         let open = self.open_watch();
+        let Probe::Pending(watch, seen) = &mut self.probe else { return };
+        let (watch, seen) = (*watch, seen.take());
         match result {
             Err(_) if !self.may_probe() => {}
             Err(error) => {
                 self.suspect();
                 self.report(now, ProviderEvent::Degraded { error });
             }
-            Ok(()) if self.is_suspect() => {
+            Ok(_) if self.is_suspect() => {
                 self.outputs.push_back(Output::Abort);
                 self.pause(now, None);
                 self.alive(now, false);
             }
-            Ok(()) => {
-                let current = open.is_some() && watch == open;
+            Ok(present) => {
+                let same = open.is_some() && watch == open;
+                let current = same && self.is_history_followed(now, seen, present);
                 if current {
                     // Nothing may have been said of a node that was registered and is not there.
                     let members = self.directory.members();
@@ -93,5 +99,12 @@ impl Machine {
                 self.set_probe(next);
             }
         }
+    }
+
+    /// The server has answered while the watch was open: whether that can go on.
+    fn is_history_followed(&mut self, now: Timestamp, seen: Option<Arc<str>>, present: Option<String>) -> bool {
+        let (Some(seen), Phase::Watching(watching)) = (seen, &mut self.phase) else { return true };
+        watching.followed = true;
+        present.is_none_or(|present| self.is_followed(now, &seen, &present))
     }
 }

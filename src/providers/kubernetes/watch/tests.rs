@@ -27,6 +27,9 @@ struct Sim {
     standing: Standing,
     asked: Option<Asked>,
     probing: bool,
+    /// Whether the probe under way asks for the server's version, and what that is, if it is told.
+    asks_version: bool,
+    present: Option<&'static str>,
     events: Vec<ProviderEvent>,
     sightings: Vec<Sighting>,
     sent: Vec<Timestamp>,
@@ -115,6 +118,8 @@ impl Sim {
             standing,
             asked: None,
             probing: false,
+            asks_version: false,
+            present: None,
             events: Vec::new(),
             sightings: Vec::new(),
             sent: Vec::new(),
@@ -148,9 +153,9 @@ impl Sim {
                     self.asked = Some(Asked::Watch { number, version: resource_version.to_string(), timeout });
                     self.sent.push(self.now);
                 }
-                Output::Probe => {
+                Output::Probe { version } => {
                     assert!(!self.probing, "two probes at once");
-                    self.probing = true;
+                    (self.probing, self.asks_version) = (true, version);
                     self.probes += 1;
                 }
                 Output::Abort => {
@@ -222,7 +227,8 @@ impl Sim {
 
     fn probed(&mut self, result: Result<(), ProvisioningError>) {
         assert!(std::mem::take(&mut self.probing), "a probe is under way");
-        self.input(Input::Probe(result));
+        let version = self.present.filter(|_| self.asks_version).map(str::to_owned);
+        self.input(Input::Probe(result.map(|()| version)));
     }
 
     /// Time passes; probes are answered as told, or never.

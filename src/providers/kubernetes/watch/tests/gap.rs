@@ -38,22 +38,73 @@ fn kubernetes_point_14_an_event_that_is_lost_before_the_watch_ends_is_not_forgot
     assert_eq!(sim.watches(), None);
 }
 
+/// A watch from version 100 that has been opened anew; the server is at that version.
+fn reopened(present: Option<&'static str>) -> Sim {
+    let mut sim = Sim::settled(&["a", "b"], "99");
+    sim.line(bookmark("100"));
+    sim.pass(SECOND, None);
+    sim.close(Ok(()));
+    sim.open();
+    sim.present = present;
+    sim.told();
+    sim
+}
+
 #[test]
-fn kubernetes_point_12_versions_that_fall_are_a_restored_backup_and_lead_to_a_list() {
-    for line in [bookmark("80"), added("c", "99"), deleted("a", "5")] {
-        let mut sim = Sim::settled(&["a", "b"], "100");
-        sim.line(line);
+fn kubernetes_point_12_a_server_whose_state_went_back_is_asked_for_a_list() {
+    let mut sim = reopened(Some("41"));
+    while sim.aborts == 0 {
+        sim.pass(Duration::from_millis(10), Some(true));
+    }
+    assert!(sim.news().is_empty(), "nothing is confirmed by it");
+    let pause = sim.paused();
+    assert!(pause >= Duration::from_millis(600) && sim.watches().is_none(), "not all at the same moment: {pause:?}");
+    sim.page(page("42", &["b"], None));
+    assert_eq!(sim.told(), ["[b]@42"]);
+}
+
+#[test]
+fn kubernetes_point_12_only_a_watch_that_goes_on_asks_for_the_version_and_only_once() {
+    let mut sim = Sim::settled(&["a"], "7");
+    sim.pass(60 * SECOND, Some(true));
+    assert!(sim.probes > 5 && !sim.asks_version, "its list has just told it");
+    for present in [Some("100"), Some("1000"), Some("x"), None] {
+        let mut sim = reopened(present);
+        let before = sim.probes;
+        while sim.probes == before {
+            sim.pass(Duration::from_millis(100), None);
+        }
+        assert!(sim.asks_version);
+        sim.probed(Ok(()));
+        assert_eq!(sim.told().last().map(String::as_str), Some("current"));
         sim.pass(60 * SECOND, Some(true));
-        assert_eq!(sim.watches(), None);
+        assert_eq!((sim.asks_version, sim.watches()), (false, Some("100")));
     }
 }
 
 #[test]
-fn kubernetes_point_8_versions_that_rise_stay_or_are_no_numbers_are_no_reason_for_a_list() {
-    let mut sim = Sim::settled(&["a"], "99");
-    for line in [bookmark("99"), bookmark("100"), added("b", "x9"), bookmark("b"), bookmark("a"), bookmark("7")] {
-        sim.line(line);
+fn kubernetes_point_12_what_arrives_while_the_version_is_asked_for_is_no_sign_that_it_went_back() {
+    let mut sim = reopened(Some("100"));
+    while !sim.probing {
+        sim.pass(Duration::from_millis(100), None);
     }
-    sim.pass(90 * SECOND, Some(true));
-    assert_eq!(sim.watches(), Some("99"));
+    sim.line(added("c", "105"));
+    sim.probed(Ok(()));
+    assert_eq!((sim.watches(), sim.aborts), (Some("100"), 0));
+}
+
+#[test]
+fn kubernetes_point_12_a_version_that_could_not_be_asked_for_is_asked_for_again() {
+    let mut sim = reopened(Some("41"));
+    while !sim.probing {
+        sim.pass(Duration::from_millis(100), None);
+    }
+    sim.probed(Err(broken(ErrorCode::Timeout)));
+    sim.line(bookmark("101"));
+    while !sim.probing {
+        sim.pass(Duration::from_millis(100), None);
+    }
+    assert!(sim.asks_version);
+    sim.probed(Ok(()));
+    assert_eq!(sim.aborts, 1);
 }

@@ -12,9 +12,9 @@ use crate::topology::NodeId;
 
 const STEP: Duration = Duration::from_millis(50);
 const FAULTS: Duration = Duration::from_secs(300);
-/// A refused restart may be waited out for a minute, a dead connection shows after two and a half, a restored backup with
-/// the bookmark a minute later, and the list after that comes within another.
-const PEACE: Duration = Duration::from_secs(360);
+/// A refused restart may be waited out for a minute; a dead connection shows after two and a half, and what is lost then
+/// is listed within another.
+const PEACE: Duration = Duration::from_secs(300);
 const PAGE: usize = 2;
 
 /// What happens later.
@@ -48,7 +48,7 @@ struct World {
     /// Every state that there ever was.
     states: BTreeSet<Vec<String>>,
     lists: BTreeMap<String, Held>,
-    /// A backup, and whether one was restored since the last list: the watch may tell nothing of that for a while.
+    /// A backup, and whether one was restored since the last list.
     backup: Option<BTreeMap<String, u64>>,
     restored: bool,
     down: bool,
@@ -63,7 +63,8 @@ struct World {
     served: u64,
     ends: Timestamp,
     mark: Timestamp,
-    probe: Option<Timestamp>,
+    /// When the probe under way was sent, and whether it asks for the version.
+    probe: Option<(Timestamp, bool)>,
     told: Option<BTreeSet<String>>,
     current_at: Option<Timestamp>,
     /// Since when what is told is not what there is.
@@ -258,8 +259,8 @@ impl World {
                 self.input(Input::Line(number, Line::Unusable(None)));
             }
             15 => self.backup = Some(self.pods.clone()),
-            // Nothing shows it where there are no bookmarks, or once the versions have been reached again.
-            16 if serves && self.bookmarks => {
+            // Nothing shows it once the versions have been reached again.
+            16 if serves => {
                 if let Some(pods) = self.backup.take() {
                     self.fire("restores a backup");
                     let version = self.version - 10_000;
@@ -364,7 +365,8 @@ impl World {
             };
             self.input(Input::Line(number, line));
         }
-        if self.bookmarks && self.now >= self.mark {
+        // A version of the future is waited for in silence.
+        if self.bookmarks && self.now >= self.mark && self.version >= self.served {
             self.fire("bookmarks");
             self.mark = self.now + Duration::from_secs(60);
             self.served = self.version;
@@ -421,10 +423,10 @@ impl World {
                     self.requests.push(self.now);
                     self.asked = Some(Asked::Watch { number, version: resource_version.to_string(), timeout });
                 }
-                Output::Probe => {
+                Output::Probe { version } => {
                     assert!(self.probe.is_none(), "two probes at once");
                     self.requests.push(self.now);
-                    self.probe = Some(self.now);
+                    self.probe = Some((self.now, version));
                 }
                 Output::Abort => {
                     self.fire(if self.dead { "gives a dead watch up" } else { "breaks off" });
@@ -491,12 +493,12 @@ impl World {
             self.input(Input::Timer);
         }
         self.serve();
-        if let Some(sent) = self.probe {
+        if let Some((sent, version)) = self.probe {
             let late = self.now.since(sent) >= Duration::from_secs(2);
             let result = match (self.down, self.frozen) {
                 (true, _) => Some(Err(broken(ErrorCode::BackendUnavailable))),
                 (_, true) => late.then(|| Err(broken(ErrorCode::Timeout))),
-                _ => Some(Ok(())),
+                _ => Some(Ok(version.then(|| self.version.to_string()))),
             };
             if let Some(result) = result {
                 self.probe = None;
