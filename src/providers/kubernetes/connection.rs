@@ -114,9 +114,9 @@ impl Worker {
             }
             Ask::Watch { number, resource_version, timeout } => match self.watch(client, &resource_version, timeout) {
                 Err(failure) => _ = reply(Reply::Opened(number, Err(failure))),
-                Ok(body) => {
+                Ok((body, token)) => {
                     if reply(Reply::Opened(number, Ok(()))) {
-                        self.follow(number, body, reply);
+                        self.follow(number, body, token, reply);
                     }
                 }
             },
@@ -136,8 +136,8 @@ impl Worker {
     }
 
     /// Reads the lines of a watch until it ends.
-    fn follow(&self, number: u64, mut answer: Incoming, reply: Replies<'_, Reply>) {
-        let mut lines = Lines::new(Arc::clone(&self.rules));
+    fn follow(&self, number: u64, mut answer: Incoming, token: Option<Secret>, reply: Replies<'_, Reply>) {
+        let mut lines = Lines::new(Arc::clone(&self.rules)).opened_by(token);
         let mut arriving = Arriving { since: None, longest: self.config.answer_timeout };
         let mut read = |room: &mut [u8]| {
             let count = answer.body.read(room)?;
@@ -168,8 +168,11 @@ impl Worker {
             self.exchange(client, PROBE, timeout, PROBING, false)?
         };
         if version && answer.status == 200 {
-            let page = wire::page(&self.rules, |room| answer.body.read(room), PROBING)?;
-            return Ok(Some(page.resource_version));
+            return match wire::page(&self.rules, |room| answer.body.read(room), PROBING) {
+                Ok(page) => Ok(Some(page.resource_version)),
+                Err(error) if error.code() == ErrorCode::MalformedAnswer => Ok(None),
+                Err(error) => Err(error),
+            };
         }
         let answer = answer.collect()?;
         match answer.status {
@@ -181,10 +184,15 @@ impl Worker {
         }
     }
 
-    fn watch(&mut self, client: &Client, resource_version: &str, timeout: Duration) -> Result<Incoming, Failure> {
+    fn watch(
+        &mut self,
+        client: &Client,
+        resource_version: &str,
+        timeout: Duration,
+    ) -> Result<(Incoming, Option<Secret>), Failure> {
         let path = |query: &Query, slices| query.watch(slices, resource_version, timeout);
         let (answer, token) = self.ask(client, path, self.config.answer_timeout, WATCHING, true).map_err(other)?;
-        admit(answer, token.as_ref(), WATCHING)
+        Ok((admit(answer, token.as_ref(), WATCHING)?, token))
     }
 
     /// Asks of what is watched; where the server does not have it, in the other version of EndpointSlice.

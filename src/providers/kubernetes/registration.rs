@@ -95,20 +95,25 @@ impl KubernetesRegistration {
     fn work(&mut self, cancel: &CancelToken) -> Result<(), ProvisioningError> {
         match self.presence.take_sighting() {
             Some(Sighting::Absent) => self.upkeep.unseen(self.clock.now()),
-            Some(sighting) => self.taken = sighting == Sighting::Taken,
+            Some(sighting) => {
+                self.taken = sighting == Sighting::Taken;
+                self.upkeep.seen();
+            }
             None => {}
         }
         if self.upkeep.due() <= self.clock.now() {
             let done = self.assert(cancel);
             let now = self.clock.now();
             match done {
-                Ok(()) => {
-                    self.upkeep.looked(now);
+                Ok(repaired) => {
+                    self.upkeep.looked(now, repaired);
                     self.presence.set_standing(Standing::Registered);
                 }
-                Err(_) => self.upkeep.failed(now),
+                Err(error) => {
+                    self.upkeep.failed(now);
+                    return Err(error);
+                }
             }
-            done?;
         }
         if self.taken {
             let detail = "Kubernetes shows another process under the local node's id";
@@ -117,8 +122,8 @@ impl KubernetesRegistration {
         Ok(())
     }
 
-    /// Sees to it that the pod carries what it shall.
-    fn assert(&mut self, cancel: &CancelToken) -> Result<(), ProvisioningError> {
+    /// Sees to it that the pod carries what it shall; whether it did not.
+    fn assert(&mut self, cancel: &CancelToken) -> Result<bool, ProvisioningError> {
         let refuse =
             |detail: &'static str| Err(ProvisioningError::new(ErrorCode::RegistrationFailed, REGISTERING, detail));
         let pod = self.patched(LOOK, self.config.answer_timeout, REGISTERING, cancel)?;
@@ -126,11 +131,11 @@ impl KubernetesRegistration {
             return refuse("the pod has been replaced by another of its name");
         }
         self.check_address(&pod)?;
-        let Some(patch) = pod.patch(&self.marks) else { return Ok(()) };
+        let Some(patch) = pod.patch(&self.marks) else { return Ok(false) };
         if pod.going {
             return refuse("the pod is being deleted");
         }
-        self.patched(&patch, self.config.answer_timeout, REGISTERING, cancel).map(drop)
+        self.patched(&patch, self.config.answer_timeout, REGISTERING, cancel).map(|_| true)
     }
 
     /// The others see the address of the pod, whatever the local node says.

@@ -12,6 +12,7 @@ use super::{Meta, Reading, Rules};
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::json::{self, Loose, MAX_ELEMENT, Text, fields};
 use crate::providers::kubernetes::object::Line;
+use crate::secret::Secret;
 
 /// How large the buffer is at first.
 const FIRST: usize = 16 * 1024;
@@ -20,6 +21,8 @@ const FIRST: usize = 16 * 1024;
 pub(in crate::providers::kubernetes) struct Lines {
     rules: Arc<Rules>,
     limit: usize,
+    /// What no error repeats.
+    token: Option<Secret>,
     buffer: Vec<u8>,
     /// How much of the buffer is in use.
     filled: usize,
@@ -73,6 +76,7 @@ impl Lines {
         Self {
             rules,
             limit,
+            token: None,
             buffer: Vec::new(),
             filled: 0,
             start: 0,
@@ -81,6 +85,11 @@ impl Lines {
             ended: false,
             pending: VecDeque::new(),
         }
+    }
+
+    /// The same for a watch that this token has opened.
+    pub(in crate::providers::kubernetes) fn opened_by(self, token: Option<Secret>) -> Self {
+        Self { token, ..self }
     }
 
     /// The next line, from bytes that `read` gives piece by piece; `None` at the end of the watch. After an error of
@@ -152,7 +161,7 @@ impl Lines {
         match line.first() {
             None => Ok(()),
             Some(b'{') => {
-                match event(&self.rules, line, doing) {
+                match event(&self.rules, self.token.as_ref(), line, doing) {
                     Ok(event) => self.pending.extend(event.into_iter().flatten()),
                     Err(_) => self.pending.push_back(Line::Lost(None)),
                 }
@@ -167,7 +176,7 @@ impl Lines {
         let line = self.buffer.get(self.start..self.filled).unwrap_or_default().trim_ascii();
         let events = match (line.is_empty(), self.too_large) {
             (true, false) => return Ok(None),
-            (false, false) if line.starts_with(b"{") => event(&self.rules, line, doing).ok(),
+            (false, false) if line.starts_with(b"{") => event(&self.rules, self.token.as_ref(), line, doing).ok(),
             _ => None,
         };
         self.pending
@@ -181,7 +190,7 @@ impl Lines {
 ///
 /// # Errors
 /// The offset at which the bytes turn out to be no JSON value in UTF-8.
-fn event(rules: &Rules, bytes: &[u8], doing: &str) -> Result<[Option<Line>; 2], usize> {
+fn event(rules: &Rules, token: Option<&Secret>, bytes: &[u8], doing: &str) -> Result<[Option<Line>; 2], usize> {
     let event = json::read::<Loose<Event<'_>>>(bytes)?.good().unwrap_or_default();
     let line = match event.kind.text().as_deref() {
         Some("ADDED" | "MODIFIED") => return Ok(upsert(rules.event(bytes)?)),
@@ -200,7 +209,7 @@ fn event(rules: &Rules, bytes: &[u8], doing: &str) -> Result<[Option<Line>; 2], 
         },
         Some("ERROR") => {
             let event = json::read::<Loose<ErrorEvent<'_>>>(bytes)?.good().unwrap_or_default();
-            Line::Error(status::of_event(event.object.good().unwrap_or_default(), doing))
+            Line::Error(status::of_event(event.object.good().unwrap_or_default(), token, doing))
         }
         _ => Line::Unusable(meta(bytes)?.version.text()),
     };

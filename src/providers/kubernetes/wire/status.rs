@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::json::{self, Loose, Text, fields};
 use crate::providers::kubernetes::object::{Failure, FailureKind};
+use crate::secret::Secret;
 
 /// How much of the server's message is repeated, in characters.
 const MAX_MESSAGE: usize = 300;
@@ -40,7 +41,7 @@ fields!(Details<'de>, "causes" => causes, "retryAfterSeconds" => retry_after);
 fields!(Cause<'de>, "reason" => reason, "message" => message);
 
 /// Why a request was refused with that HTTP status and body, of which the beginning is enough, and with that
-/// `Retry-After`.
+/// `Retry-After`. The body is without the token.
 pub(in crate::providers::kubernetes) fn failure(
     code: u16,
     body: &[u8],
@@ -48,20 +49,25 @@ pub(in crate::providers::kubernetes) fn failure(
     doing: &str,
 ) -> Failure {
     let status = json::read::<Loose<Status<'_>>>(body).ok().and_then(Loose::good).unwrap_or_default();
-    let Failure { kind, error, retry_after: of_status } = judge(Some(u64::from(code)), status, doing);
+    let Failure { kind, error, retry_after: of_status } = judge(Some(u64::from(code)), status, None, doing);
     let retry_after = retry_after.map(|time| time.min(Duration::from_secs(MAX_RETRY_AFTER)));
     Failure { kind, error, retry_after: retry_after.or(of_status) }
 }
 
-/// Why a watch cannot go on.
-pub(super) fn of_event(status: Status<'_>, doing: &str) -> Failure {
-    judge(None, status, doing)
+/// Why a watch cannot go on. The token is not repeated, should the server do so.
+pub(super) fn of_event(status: Status<'_>, token: Option<&Secret>, doing: &str) -> Failure {
+    judge(None, status, token, doing)
 }
 
-fn judge(http: Option<u64>, status: Status<'_>, doing: &str) -> Failure {
+fn judge(http: Option<u64>, status: Status<'_>, token: Option<&Secret>, doing: &str) -> Failure {
+    let token = token.map(Secret::expose).filter(|token| !token.is_empty());
+    let without = |text: String| match token {
+        Some(token) => text.replace(token, "***"),
+        None => text,
+    };
     let code = http.or_else(|| status.code.good()).unwrap_or_default();
-    let reason = status.reason.text().unwrap_or_default();
-    let message = status.message.text().unwrap_or_default();
+    let reason = without(status.reason.text().unwrap_or_default());
+    let message = without(status.message.text().unwrap_or_default());
     let details = status.details.good().unwrap_or_default();
     let causes = details.causes.good().unwrap_or_default();
     let is_too_large = message.contains(TOO_LARGE)

@@ -5,6 +5,7 @@ use super::*;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::providers::kubernetes::directory::Directory;
 use crate::providers::kubernetes::object::{Conditions, Failure, FailureKind, Line, Page};
+use crate::secret::Secret;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -524,6 +525,16 @@ fn error_event(status: Value) -> Failure {
         Some(Line::Error(failure)) => failure,
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn kubernetes_point_17_an_error_never_repeats_the_token_that_opened_the_watch() {
+    // Where the message is cut, no beginning of it may be left.
+    let message = format!("{}s3cret is bad", "-".repeat(298));
+    let body = line("ERROR", &json!({"message": message, "reason": "s3cret", "code": 500}));
+    let mut lines = Lines::new(Arc::new(pods())).opened_by(Some(Secret::new("s3cret")));
+    let told = format!("{:?}", lines.next(pieces(body.as_bytes(), 7), "testing").unwrap());
+    assert!(told.contains("---**") && !told.contains("s3"), "{told}");
 }
 
 #[test]
