@@ -7,19 +7,19 @@ mod child;
 mod kubernetes;
 #[path = "support/pods.rs"]
 mod pods;
-#[path = "support/proxy.rs"]
-mod proxy;
+#[path = "support/kubernetes_rights.rs"]
+mod rights;
 
 use std::time::{Duration, Instant};
 
 use child::{in_child, is_child};
 use cluster_provisioning::{
-    CancelToken, ClusterNode, ClusterProvisioningService, ErrorCode, KubernetesFactory, ProviderEvent, Secret, Secrets,
+    CancelToken, ClusterNode, ClusterProvisioningService, ErrorCode, KubernetesFactory, ProviderEvent,
+    ProviderSnapshot, ProvisioningEvent, Secret, Secrets,
 };
 use kubernetes::Kubernetes;
 use pods::{Watching, provider, provider_of};
-use proxy::Proxy;
-use serde_json::json;
+use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(10);
 /// 100 ms are promised; a busy machine may need more, and what is not broken off takes far longer than this.
@@ -52,62 +52,102 @@ fn kubernetes_point_1_pages_become_one_snapshot_and_changes_follow() {
 }
 
 #[test]
-fn kubernetes_point_12_what_happened_while_the_server_was_down_is_known_after_it() {
-    let Some(mut server) = Kubernetes::start() else { return };
-    server.run_member("orders", "a", "10.1.0.1");
-    server.run_member("orders", "b", "10.1.0.2");
-    let provider = provider(&server.descriptor("orders", "admin"), Kubernetes::secrets());
-    let watching = Watching::start(&provider);
-    watching.expect_members(&["a", "b"], SOON);
-    server.kill_server();
-    watching.expect_error(ErrorCode::BackendUnavailable, SOON);
-    server.start_server();
-    server.delete_pod("a");
-    server.run_member("orders", "c", "10.1.0.3");
-    watching.expect_members(&["b", "c"], Duration::from_secs(45));
-    watching.expect_current(SOON);
-}
-
-#[test]
-fn kubernetes_point_3_and_4_a_compacted_version_leads_to_a_list() {
-    let Some(mut server) = Kubernetes::start() else { return };
-    server.run_member("orders", "a", "10.1.0.1");
-    server.run_member("orders", "b", "10.1.0.2");
-    let proxy = Proxy::start(&server.address());
-    let mut descriptor = server.descriptor("orders", "admin");
-    descriptor.endpoints = vec![proxy.url().replace("http://", "https://")];
-    let watching = Watching::start(&provider(&descriptor, Kubernetes::secrets()));
-    watching.expect_members(&["a", "b"], SOON);
-    // Away while the deletion happens and its history is forgotten.
-    proxy.refuse(true);
-    proxy.cut_open();
-    watching.expect_error(ErrorCode::BackendUnavailable, SOON);
-    server.delete_pod("a");
-    server.run_member("orders", "c", "10.1.0.3");
-    server.compact();
-    server.kill_server();
-    server.start_server();
-    proxy.refuse(false);
-    watching.expect_members(&["b", "c"], Duration::from_secs(60));
-    watching.expect_current(SOON);
-}
-
-#[test]
-fn kubernetes_point_1_five_hundred_pods_are_one_snapshot() {
+fn kubernetes_point_1_one_pod_and_five_thousand_in_pages_are_one_snapshot_each() {
     let Some(server) = Kubernetes::start() else { return };
-    for n in 0..500 {
-        server.run_member("orders", &format!("m{n:03}"), &format!("10.1.{}.{}", n / 250, n % 250 + 1));
-    }
-    let descriptor = server.descriptor("orders", "admin").parameter("page-size", "150");
-    let watching = Watching::start(&provider(&descriptor, Kubernetes::secrets()));
+    server.allow("client", "", "pods", &["list", "watch"]);
+    server.run_member("one", "m0", "10.1.0.1");
+    let one = Watching::start(&provider(&server.descriptor("one", "client"), Kubernetes::secrets()));
+    one.expect_members(&["m0"], SOON);
+    server.put_pods((0..5000).map(|n| crowd(n, "crowd")));
     let begun = Instant::now();
-    let first = watching.expect("snapshot", SOON, |event| match event {
+    let many = Watching::start(&provider(&server.descriptor("crowd", "client"), Kubernetes::secrets()));
+    let first = many.expect("snapshot", 3 * SOON, |event| match event {
         ProviderEvent::Snapshot { members, skipped, .. } => Some((members.len(), *skipped)),
         _ => None,
     });
-    println!("500 members after {:?}", begun.elapsed());
-    assert_eq!(first, (500, 0));
-    watching.expect_current(SOON);
+    println!("5,000 members after {:?}", begun.elapsed());
+    assert_eq!(first, (5000, 0));
+    let lists = server.asked("list");
+    let pages: Vec<_> = lists.iter().filter(|(uri, _)| uri.contains("crowd")).collect();
+    assert_eq!(pages.len(), 10, "{pages:?}");
+    assert_eq!(pages.iter().filter(|(uri, code)| uri.contains("continue=") && *code == 200).count(), 9, "{pages:?}");
+    // Changes follow, and only those.
+    let begun = Instant::now();
+    server.delete_pod("m4711");
+    server.run_member("crowd", "more", "10.2.0.1");
+    many.expect("both changes", 3 * SOON, |_| (many.shows("more") && !many.shows("m4711")).then_some(()));
+    println!("one more and one fewer of them after {:?}", begun.elapsed());
+    server.delete_pod("m0");
+    one.expect_members(&[], SOON);
+    many.expect_current(SOON);
+    for (watching, name) in [(&one, "one"), (&many, "many")] {
+        let told = watching.told();
+        assert_eq!((told.snapshots, told.codes), (1, Vec::new()), "{name}");
+    }
+    assert!(!one.ever_showed("more"), "those of another cluster");
+}
+
+/// The pod of that number, in a cluster of many.
+fn crowd(n: u32, cluster: &str) -> (String, String, Value) {
+    let labels = json!({"cluster.proto.actor/cluster": cluster, "cluster.proto.actor/port": "7001"});
+    (format!("m{n}"), format!("10.1.{}.{}", n / 250, n % 250 + 1), labels)
+}
+
+#[test]
+fn p2_3_a_rolling_update_of_200_pods_is_few_deliveries_and_a_lone_change_is_not_held_up() {
+    const PODS: usize = 200;
+    let Some(server) = Kubernetes::start() else { return };
+    server.allow("client", "", "pods", &["list", "watch"]);
+    server.put_pods((0..PODS as u32).map(|n| crowd(n, "orders")));
+    let descriptor = server.descriptor("orders", "client");
+    let watching = Watching::start(&provider(&descriptor, Kubernetes::secrets()));
+    let builder = ClusterProvisioningService::builder().secret("client", Secret::new("client-t0ken"));
+    let builder = builder.provider(descriptor);
+    let mut events = builder.subscribe(10_000);
+    let service = builder.start().unwrap();
+    let mut deliveries = |what: &str, complete: &dyn Fn(&ProviderSnapshot) -> bool| {
+        let deadline = Instant::now() + 3 * SOON;
+        for count in 1.. {
+            let snapshot = loop {
+                match events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                    Ok(event) => match &*event {
+                        ProvisioningEvent::Snapshot(delivery) => break delivery.snapshot.clone(),
+                        _ => {}
+                    },
+                    Err(error) => panic!("not {what}: {error:?}"),
+                }
+            };
+            if complete(&snapshot) {
+                return count;
+            }
+        }
+        unreachable!()
+    };
+    deliveries("all of them", &|snapshot| snapshot.members.len() == PODS);
+    watching.expect("all of them", SOON, |_| watching.shows("m0").then_some(()));
+    let version = |n: u32| json!({"metadata": {"labels": {"cluster.proto.actor/kind-v2": (n == 2).to_string()}}});
+    let begun = Instant::now();
+    for n in 0..PODS {
+        server.patch_pod(&format!("m{n}"), &version(2));
+    }
+    let (patched, is_new) = (begun.elapsed(), |node: &ClusterNode| node.kinds().any(|kind| kind == "v2"));
+    let count = deliveries("all updated", &|snapshot| snapshot.members.iter().all(|node| is_new(node)));
+    let told = watching.told();
+    println!("{PODS} pods changed in {patched:?}, all shown after {:?}", begun.elapsed());
+    println!("{count} deliveries by the service, {} events of the provider", told.changes);
+    // No more than ten a second, and one at the beginning.
+    let windows = begun.elapsed().as_millis() as usize / 100;
+    assert!(count <= windows + 2, "{count} deliveries in {:?}", begun.elapsed());
+    assert!((1..=PODS).contains(&told.changes) && told.snapshots == 1, "{told:?}");
+    // A lone one, after the last window is over.
+    std::thread::sleep(Duration::from_millis(300));
+    let begun = Instant::now();
+    server.patch_pod("m7", &version(1));
+    let old = |snapshot: &ProviderSnapshot| snapshot.members.iter().filter(|node| !is_new(node)).count() == 1;
+    assert_eq!(deliveries("the lone change", &old), 1);
+    println!("a lone change is delivered after {:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    service.shutdown();
 }
 
 /// Names the service account's folder to the test's other process.
@@ -240,7 +280,7 @@ fn kubernetes_point_15_endpoint_slices_of_an_old_server_are_watched() {
     let watching = Watching::start(&provider);
     watching.expect_members(&["10.1.0.1:7001", "10.1.0.2:7001"], Duration::from_secs(20));
     provider.check_connectivity(&CancelToken::new()).unwrap();
-    server.call("DELETE", &format!("{slices}/one"), &serde_json::Value::Null);
+    server.call("DELETE", &format!("{slices}/one"), &Value::Null);
     watching.expect_members(&["10.1.0.2:7001"], SOON);
 }
 
@@ -286,8 +326,12 @@ fn kubernetes_whole_services_join_repair_and_leave_on_draining() {
     while server.pod("pod-a")["metadata"]["labels"][label].is_null() {
         assert!(begun.elapsed() < SOON, "not repaired");
     }
-    println!("repaired after {:?}", begun.elapsed());
-    shows(&client, &["a", "b"]);
+    let repaired = begun.elapsed();
+    for service in [&client, &a, &b] {
+        shows(service, &["a", "b"]);
+    }
+    println!("repaired after {repaired:?}, seen again by all after {:?}", begun.elapsed());
+    assert!(repaired < Duration::from_secs(3), "{repaired:?}");
     let begun = Instant::now();
     a.drain().unwrap();
     println!("drained after {:?}", begun.elapsed());
@@ -297,5 +341,5 @@ fn kubernetes_whole_services_join_repair_and_leave_on_draining() {
     b.shutdown();
     println!("shut down after {:?}", begun.elapsed());
     shows(&client, &[]);
-    assert_eq!(server.pod("pod-a")["metadata"]["labels"], serde_json::Value::Null);
+    assert_eq!(server.pod("pod-a")["metadata"]["labels"], Value::Null);
 }
