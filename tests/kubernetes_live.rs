@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use child::{in_child, is_child};
 use cluster_provisioning::{
-    CancelToken, ClusterNode, ClusterProvisioningService, ErrorCode, KubernetesFactory, ProviderEvent,
-    ProviderSnapshot, ProvisioningEvent, Secret, Secrets,
+    CancelToken, ClusterNode, ClusterProvisioningService, KubernetesFactory, ProviderEvent, ProviderSnapshot,
+    ProvisioningEvent, Secret, Secrets,
 };
 use kubernetes::Kubernetes;
 use pods::{Watching, provider, provider_of};
@@ -179,7 +179,7 @@ fn kubernetes_point_17_in_a_pod_nothing_but_the_cluster_has_to_be_named() {
 }
 
 #[test]
-fn kubernetes_members_and_a_client_see_each_other_join_and_leave() {
+fn kubernetes_protoactor_a_member_replaces_what_an_earlier_life_left_and_leaves_other_labels_alone() {
     let Some(server) = Kubernetes::start() else { return };
     server.allow("client", "", "pods", &["list", "watch"]);
     server.allow("member", "", "pods", &["list", "watch", "patch"]);
@@ -233,34 +233,6 @@ fn kubernetes_members_and_a_client_see_each_other_join_and_leave() {
 }
 
 #[test]
-fn kubernetes_point_18_a_missing_right_is_named_and_the_documented_ones_are_enough() {
-    let Some(server) = Kubernetes::start() else { return };
-    let check = |user: &str, member: bool| {
-        let node = member.then(|| ClusterNode::builder("a", "10.1.0.1", 7001).build().unwrap());
-        let descriptor = server.descriptor("orders", user).parameter("pod", "pod-a");
-        provider_of(&descriptor, Kubernetes::secrets(), node).check_connectivity(&CancelToken::new())
-    };
-    let refused = |user: &str, member: bool| {
-        let error = check(user, member).unwrap_err();
-        assert_eq!(error.code(), ErrorCode::AccessDenied, "{error}");
-        error.to_string()
-    };
-    let list = refused("nobody", false);
-    assert!(list.contains(r#"apiGroups: [""], resources: ["pods"], verbs: ["list"]"#), "{list}");
-    server.allow("client", "", "pods", &["list"]);
-    assert!(refused("client", false).contains("\"watch\""));
-    server.allow("client", "", "pods", &["watch"]);
-    check("client", false).unwrap();
-    assert!(refused("client", true).contains("\"patch\""));
-    let descriptor = server.descriptor("orders", "client");
-    let wrong = Watching::start(&provider(&server.descriptor("orders", "nobody"), Kubernetes::secrets()));
-    wrong.expect_error(ErrorCode::AccessDenied, SOON);
-    let unknown = descriptor.credential(cluster_provisioning::Credential::TokenEnv("CARGO_PKG_NAME".into()));
-    let error = provider(&unknown, Kubernetes::secrets()).check_connectivity(&CancelToken::new()).unwrap_err();
-    assert_eq!(error.code(), ErrorCode::AccessDenied, "{error}");
-}
-
-#[test]
 fn kubernetes_point_15_endpoint_slices_of_an_old_server_are_watched() {
     let Some(server) = Kubernetes::start() else { return };
     let slices = "/apis/discovery.k8s.io/v1beta1/namespaces/default/endpointslices";
@@ -285,7 +257,7 @@ fn kubernetes_point_15_endpoint_slices_of_an_old_server_are_watched() {
 }
 
 #[test]
-fn kubernetes_whole_services_join_repair_and_leave_on_draining() {
+fn p4_1_whole_services_join_repair_what_somebody_removes_and_leave_on_draining() {
     let Some(server) = Kubernetes::start() else { return };
     server.allow("client", "", "pods", &["list", "watch"]);
     server.allow("member", "", "pods", &["list", "watch", "patch"]);

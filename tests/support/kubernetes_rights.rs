@@ -39,6 +39,11 @@ impl Kubernetes {
         self.wait_allowed(user, group, resource, verbs, false);
     }
 
+    /// Waits until what has been taken away is.
+    pub fn await_forbidden(&self, user: &str, group: &str, resource: &str, verbs: &[&str]) {
+        self.wait_allowed(user, group, resource, verbs, false);
+    }
+
     /// The server learns of its own roles by a watch, too.
     fn wait_allowed(&self, user: &str, group: &str, resource: &str, verbs: &[&str], allowed: bool) {
         let deadline = Instant::now() + Duration::from_secs(20);
