@@ -105,45 +105,45 @@ fn kubernetes_point_3_and_4_a_version_that_the_server_calls_gone_leads_to_a_list
 }
 
 #[test]
-fn kubernetes_point_12_an_etcd_that_is_killed_and_comes_back_loses_nobody() {
+fn kubernetes_point_12_an_etcd_that_stands_still_or_is_killed_and_comes_back_loses_nobody() {
     let Some(mut server) = scene() else { return };
     let watching = watch(&server.descriptor("orders", "client"));
-    let begun = Instant::now();
-    server.kill_etcd();
-    let code = any_error(&watching, SOON);
-    println!("told of etcd's end after {:?}: {code}", begun.elapsed());
-    assert!(matches!(code, ErrorCode::BackendUnavailable | ErrorCode::Timeout), "{code}");
-    let begun = Instant::now();
-    server.start_etcd();
-    watching.assert_kept(&["a", "b"], &[]);
-    server.run_member("orders", "c", "10.1.0.3");
-    watching.expect_members(&["a", "b", "c"], RECOVERED);
-    println!("a change shown {:?} after etcd was started", begun.elapsed());
-    server.delete_pod("b");
-    watching.expect_members(&["a", "c"], SOON);
-    watching.expect_current(SOON);
-    watching.assert_kept(&["a", "c"], &["b"]);
-}
-
-#[test]
-fn kubernetes_point_12_an_etcd_that_stands_still_for_a_while_loses_nobody() {
-    let Some(server) = scene() else { return };
-    let watching = watch(&server.descriptor("orders", "client"));
+    let told = |watching: &Watching, what: &str, begun: Instant| {
+        let code = any_error(watching, SOON);
+        println!("told of an etcd that {what} after {:?}: {code}", begun.elapsed());
+        assert!(matches!(code, ErrorCode::BackendUnavailable | ErrorCode::Timeout), "{code}");
+    };
     let begun = Instant::now();
     server.signal(Part::Etcd, "STOP");
-    let code = any_error(&watching, SOON);
-    println!("told of an etcd that stands still after {:?}: {code}", begun.elapsed());
-    assert!(matches!(code, ErrorCode::BackendUnavailable | ErrorCode::Timeout), "{code}");
+    told(&watching, "stands still", begun);
     // The fault itself.
     std::thread::sleep(Duration::from_secs(5));
     watching.assert_kept(&["a", "b"], &[]);
     let begun = Instant::now();
     server.signal(Part::Etcd, "CONT");
+    server.await_ready();
     server.run_member("orders", "c", "10.1.0.3");
     watching.expect_members(&["a", "b", "c"], RECOVERED);
-    println!("a change shown {:?} after etcd went on", begun.elapsed());
+    println!("a change shown {:?} after it went on", begun.elapsed());
     watching.expect_current(SOON);
     watching.assert_kept(&["a", "b", "c"], &[]);
+    // Another stream, whose pauses begin anew.
+    drop(watching);
+    server.delete_pod("c");
+    let watching = watch(&server.descriptor("orders", "client"));
+    let begun = Instant::now();
+    server.kill_etcd();
+    told(&watching, "was killed", begun);
+    let begun = Instant::now();
+    server.start_etcd();
+    watching.assert_kept(&["a", "b"], &[]);
+    server.run_member("orders", "d", "10.1.0.4");
+    watching.expect_members(&["a", "b", "d"], RECOVERED);
+    println!("a change shown {:?} after it was started", begun.elapsed());
+    server.delete_pod("b");
+    watching.expect_members(&["a", "d"], SOON);
+    watching.expect_current(SOON);
+    watching.assert_kept(&["a", "d"], &["b"]);
 }
 
 #[test]
@@ -167,6 +167,7 @@ fn kubernetes_point_10_a_server_that_stands_still_shows_within_10_s_and_recovers
     watching.assert_kept(&["a", "b"], &[]);
     let begun = Instant::now();
     server.signal(Part::Server, "CONT");
+    server.await_ready();
     server.delete_pod("a");
     server.run_member("orders", "c", "10.1.0.3");
     watching.expect_members(&["b", "c"], RECOVERED);

@@ -94,7 +94,7 @@ impl Kubernetes {
         let agent = Agent::config_builder().tls_config(tls).http_status_as_error(false).proxy(None);
         let agent = agent.timeout_global(Some(Duration::from_secs(20))).build().new_agent();
         let kubernetes = Self { binaries, ports, etcd, server, agent, folder, serving };
-        kubernetes.wait_until_ready();
+        kubernetes.await_ready();
         Some(kubernetes)
     }
 
@@ -201,6 +201,12 @@ impl Kubernetes {
         self.call("DELETE", &format!("{}?gracePeriodSeconds=0", pod_path(name)), &Value::Null);
     }
 
+    /// Tells a pod to end, which it does not as long as nobody lets it go: there is no kubelet.
+    pub fn end_pod(&self, name: &str) {
+        self.patch_pod(name, &json!({"metadata": {"finalizers": ["example.com/held"]}}));
+        self.call("DELETE", &pod_path(name), &Value::Null);
+    }
+
     /// Kills the API server; etcd stays.
     pub fn kill_server(&mut self) {
         let _ = self.server.kill();
@@ -210,7 +216,7 @@ impl Kubernetes {
     /// Starts the API server again on its port, and waits until it is ready.
     pub fn start_server(&mut self) {
         self.server = spawn_server(&self.binaries.0, &self.ports, self.folder.path(), &self.serving);
-        self.wait_until_ready();
+        self.await_ready();
     }
 
     /// Kills etcd; the API server stays.
@@ -222,7 +228,7 @@ impl Kubernetes {
     /// Starts etcd again with what it had, and waits until the API server is ready.
     pub fn start_etcd(&mut self) {
         self.etcd = spawn_etcd(&self.binaries.1, &self.ports, self.folder.path());
-        self.wait_until_ready();
+        self.await_ready();
     }
 
     /// Sends a process a signal such as `STOP`.
@@ -302,7 +308,8 @@ impl Kubernetes {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    fn wait_until_ready(&self) {
+    /// Waits until the API server answers, and has its etcd.
+    pub fn await_ready(&self) {
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             if let Ok((200, _)) = self.request("GET", "/readyz", &Value::Null)
