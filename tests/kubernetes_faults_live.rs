@@ -53,33 +53,16 @@ fn any_error(watching: &Watching, within: Duration) -> ErrorCode {
 }
 
 #[test]
-fn kubernetes_point_12_what_happened_while_the_server_was_down_is_known_after_it() {
-    let Some(mut server) = scene() else { return };
-    let watching = watch(&server.descriptor("orders", "client"));
-    let begun = Instant::now();
-    server.kill_server();
-    watching.expect_error(ErrorCode::BackendUnavailable, SOON);
-    println!("told of the server's end after {:?}", begun.elapsed());
-    watching.assert_kept(&["a", "b"], &[]);
-    server.start_server();
-    let begun = Instant::now();
-    server.delete_pod("a");
-    server.run_member("orders", "c", "10.1.0.3");
-    watching.expect_members(&["b", "c"], RECOVERED);
-    println!("changes shown {:?} after the server was up", begun.elapsed());
-    watching.expect_current(SOON);
-    watching.assert_kept(&["b", "c"], &["a"]);
-}
-
-#[test]
-fn kubernetes_point_3_and_4_a_version_that_the_server_calls_gone_leads_to_a_list() {
+fn kubernetes_point_4_and_12_what_happened_while_the_server_was_down_is_known_though_it_calls_the_version_gone() {
     let Some(mut server) = scene() else { return };
     let watching = watch(&server.descriptor("orders", "client"));
     assert_eq!(server.asked("list").len(), 1);
     let watches = server.asked("watch").len();
     // Away while somebody goes, somebody comes, and the history of it is forgotten.
+    let begun = Instant::now();
     server.kill_server();
     watching.expect_error(ErrorCode::BackendUnavailable, SOON);
+    println!("told of the server's end after {:?}", begun.elapsed());
     let version = watching.told().version;
     server.lose_pod("a");
     server.put_pods([pod("c")]);
