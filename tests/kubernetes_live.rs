@@ -79,8 +79,7 @@ fn kubernetes_point_1_one_pod_and_five_thousand_in_pages_are_one_snapshot_each()
     });
     println!("5,000 members after {:?}", begun.elapsed());
     assert_eq!(first, (5000, 0));
-    let lists = server.asked("list");
-    let pages: Vec<_> = lists.iter().filter(|(uri, _)| uri.contains("crowd")).collect();
+    let pages = server.asked("list", "crowd", 10);
     assert_eq!(pages.len(), 10, "{pages:?}");
     assert_eq!(pages.iter().filter(|(uri, code)| uri.contains("continue=") && *code == 200).count(), 9, "{pages:?}");
     // Changes follow, and only those.

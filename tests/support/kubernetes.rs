@@ -247,16 +247,27 @@ impl Kubernetes {
         self.request("GET", &format!("/api/v1/namespaces/{NAMESPACE}/pods?{watch}"), &Value::Null).unwrap()
     }
 
-    /// What others than the test itself asked of pods with that verb, each as its URI and the status of the answer; of a
-    /// watch, of the answer's head.
-    pub fn asked(&self, verb: &str) -> Vec<(String, u64)> {
+    /// What others than the test itself asked of pods with that verb and a URI that contains `part`, each as its URI and
+    /// the status of the answer, of a watch the status of its head. Waits until there are so many: an answer is written
+    /// down after it was given.
+    pub fn asked(&self, verb: &str, part: &str, count: usize) -> Vec<(String, u64)> {
         let stage = if verb == "watch" { "ResponseStarted" } else { "ResponseComplete" };
-        let log = std::fs::read_to_string(self.folder.path().join("audit.log")).unwrap_or_default();
-        // The last line may still be being written.
-        let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let of_kind = events.filter(|event| event["verb"] == *verb && event["stage"] == stage);
-        let uri = |event: &Value| event["requestURI"].as_str().unwrap_or_default().to_owned();
-        of_kind.map(|event| (uri(&event), event["responseStatus"]["code"].as_u64().unwrap_or_default())).collect()
+        let deadline = Instant::now() + Duration::from_secs(5);
+        loop {
+            let log = std::fs::read_to_string(self.folder.path().join("audit.log")).unwrap_or_default();
+            // The last line may still be being written.
+            let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            let of_kind = events.filter(|event| event["verb"] == *verb && event["stage"] == stage);
+            let asked = of_kind.map(|event| {
+                let uri = event["requestURI"].as_str().unwrap_or_default().to_owned();
+                (uri, event["responseStatus"]["code"].as_u64().unwrap_or_default())
+            });
+            let asked: Vec<_> = asked.filter(|(uri, _)| uri.contains(part)).collect();
+            if asked.len() >= count || Instant::now() > deadline {
+                return asked;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Takes a pod out of etcd, also while the server is down.
