@@ -46,7 +46,8 @@ struct Scene {
 impl Scene {
     fn start() -> Option<Self> {
         let server = Kubernetes::start()?;
-        server.allow("member", "", "pods", &["list", "watch", "patch"]);
+        server.allow("member", "", "pods", &["list", "watch"]);
+        server.allow("member", "", "pods", &["patch"]);
         server.allow("client", "", "pods", &["list", "watch"]);
         let accounts = ["member", "client"].map(|user| server.service_account(user));
         let scene = Self { server, accounts };
@@ -126,6 +127,32 @@ fn p4_1_members_and_a_client_in_processes_of_their_own_see_each_other_join_drain
     for (name, gone) in [("n1", &["n2", "n3"][..]), ("w", &["n2", "n3"]), ("n2", &[])] {
         assert_eq!(cast.get(name).who_left(cast.mark_of(name)), gone, "as {name} saw it");
     }
+    cast.wait_healthy(SOON);
+    cast.finish();
+}
+
+#[test]
+fn kubernetes_point_18_a_member_that_may_no_longer_patch_is_told_so_and_is_back_as_soon_as_it_may() {
+    let Some(scene) = Scene::start() else { return };
+    let cast = scene.cast();
+    scene.server.forbid("member", "", "pods", &["patch"]);
+    // What it registered stays, until somebody takes it away.
+    let at = now();
+    let labels = json!({"cluster.proto.actor/cluster": null, "cluster.proto.actor/port": null});
+    scene.server.patch_pod("pod-n2", &json!({"metadata": {"labels": labels}}));
+    for name in ["n1", "w"] {
+        cast.get(name).wait_members(&["n1"], SOON);
+    }
+    let alarm = cast.get("n2").wait_line("access-denied", SOON, |line| line.code == "access-denied");
+    println!("n2 was told after {:?}: {}", after(at, alarm.at), alarm.text);
+    assert!(alarm.text.contains(r#"resources: ["pods"], verbs: ["patch"]"#), "{}", alarm.text);
+    let at = now();
+    scene.server.allow("member", "", "pods", &["patch"]);
+    for process in &cast.all {
+        let back = process.wait_members(&IDS, SOON);
+        println!("n2 is back at {} after {:?}", process.name(), after(at, back.at));
+    }
+    cast.assert_left(&["n2"]);
     cast.wait_healthy(SOON);
     cast.finish();
 }
