@@ -8,7 +8,6 @@ mod api;
 #[allow(dead_code)]
 mod fake;
 #[path = "support/pods.rs"]
-#[allow(dead_code)]
 mod pods;
 
 use std::net::TcpStream;

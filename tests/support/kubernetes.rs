@@ -2,6 +2,7 @@
 //! test fails. There is no kubelet: a test sets the status of its pods itself.
 #![allow(dead_code)]
 
+use std::io::Write;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -18,8 +19,10 @@ use ureq::tls::TlsConfig;
 const ADMIN: &str = "admin-t0ken";
 /// Users without rights but those that a test gives them; their tokens are `<name>-t0ken`.
 const USERS: [&str; 3] = ["client", "member", "nobody"];
-/// A key for the tokens of service accounts, of which there are none here.
+/// The key of the tokens of service accounts.
 const KEY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/certificates/client-rsa.key");
+/// How many pods are put at once: etcd takes 1.5 MiB.
+const TXN_MAX: usize = 1000;
 /// The namespace of everything here.
 pub const NAMESPACE: &str = "default";
 
@@ -36,6 +39,27 @@ fn binaries() -> Option<(PathBuf, PathBuf)> {
     both
 }
 
+/// Logs who other than the test itself asked for pods.
+const AUDIT: &str = r#"{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"], "rules": [
+    {"level": "None", "userGroups": ["system:masters"]},
+    {"level": "Metadata", "resources": [{"group": "", "resources": ["pods"]}]}]}"#;
+
+/// What a server shows to those who connect.
+#[derive(Clone, Debug, Default)]
+pub struct Serving {
+    /// Its certificate and its key, in place of one that it makes and signs itself.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+    /// The authority that a definition trusts, in place of that certificate.
+    pub authority: Option<PathBuf>,
+}
+
+/// One of the two processes.
+#[derive(Clone, Copy, Debug)]
+pub enum Part {
+    Server,
+    Etcd,
+}
+
 /// An API server that runs.
 pub struct Kubernetes {
     binaries: (PathBuf, PathBuf),
@@ -44,11 +68,17 @@ pub struct Kubernetes {
     server: Child,
     agent: Agent,
     folder: tempfile::TempDir,
+    serving: Serving,
 }
 
 impl Kubernetes {
     /// Starts one and waits until it is ready; `None` if there are no binaries.
     pub fn start() -> Option<Self> {
+        Self::start_serving(Serving::default())
+    }
+
+    /// The same, with a certificate of the test's own.
+    pub fn start_serving(serving: Serving) -> Option<Self> {
         let binaries = binaries()?;
         let folder = tempfile::tempdir().unwrap();
         let ports = [free_port(), free_port(), free_port()];
@@ -57,13 +87,14 @@ impl Kubernetes {
             tokens.push_str(&format!("{user}-t0ken,{user},{user}-uid\n"));
         }
         std::fs::write(folder.path().join("tokens.csv"), tokens).unwrap();
+        std::fs::write(folder.path().join("audit.json"), AUDIT).unwrap();
         let etcd = spawn_etcd(&binaries.1, &ports, folder.path());
-        let server = spawn_server(&binaries.0, &ports, folder.path());
+        let server = spawn_server(&binaries.0, &ports, folder.path(), &serving);
         let tls = TlsConfig::builder().disable_verification(true).build();
         let agent = Agent::config_builder().tls_config(tls).http_status_as_error(false).proxy(None);
         let agent = agent.timeout_global(Some(Duration::from_secs(20))).build().new_agent();
-        let kubernetes = Self { binaries, ports, etcd, server, agent, folder };
-        kubernetes.wait_until_ready();
+        let kubernetes = Self { binaries, ports, etcd, server, agent, folder, serving };
+        kubernetes.await_ready();
         Some(kubernetes)
     }
 
@@ -75,11 +106,16 @@ impl Kubernetes {
         format!("https://{}", self.address())
     }
 
+    /// The file with the authority of the server's certificate.
+    pub fn authority(&self) -> PathBuf {
+        self.serving.authority.clone().unwrap_or_else(|| self.folder.path().join("certs/apiserver.crt"))
+    }
+
     /// A folder as the kubelet puts it into a pod, with the token of that user.
     pub fn service_account(&self, user: &str) -> PathBuf {
         let folder = self.folder.path().join(format!("account-{user}"));
         std::fs::create_dir(&folder).unwrap();
-        std::fs::copy(self.folder.path().join("certs/apiserver.crt"), folder.join("ca.crt")).unwrap();
+        std::fs::copy(self.authority(), folder.join("ca.crt")).unwrap();
         std::fs::write(folder.join("token"), format!("{user}-t0ken\n")).unwrap();
         std::fs::write(folder.join("namespace"), NAMESPACE).unwrap();
         folder
@@ -92,7 +128,7 @@ impl Kubernetes {
             .endpoint(self.url())
             .credential(Credential::Secret(user.to_owned()))
             .parameter("namespace", NAMESPACE)
-            .parameter("ca-file", self.folder.path().join("certs/apiserver.crt").display().to_string())
+            .parameter("ca-file", self.authority().display().to_string())
             .parameter("probe-interval", "1s")
     }
 
@@ -165,26 +201,10 @@ impl Kubernetes {
         self.call("DELETE", &format!("{}?gracePeriodSeconds=0", pod_path(name)), &Value::Null);
     }
 
-    /// Gives a user these rights, as an operator would: `verbs` of `resource` in the namespace.
-    pub fn allow(&self, user: &str, group: &str, resource: &str, verbs: &[&str]) {
-        let name = format!("{user}-{resource}-{}", verbs.join("-"));
-        let base = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{NAMESPACE}");
-        let rules = json!([{"apiGroups": [group], "resources": [resource], "verbs": verbs}]);
-        self.call("POST", &format!("{base}/roles"), &json!({"metadata": {"name": name}, "rules": rules}));
-        let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name});
-        let subjects = json!([{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}]);
-        let binding = json!({"metadata": {"name": name}, "roleRef": role, "subjects": subjects});
-        self.call("POST", &format!("{base}/rolebindings"), &binding);
-        // The server learns of its own roles by a watch, too.
-        let deadline = Instant::now() + Duration::from_secs(20);
-        for verb in verbs {
-            let attributes = json!({"namespace": NAMESPACE, "group": group, "resource": resource, "verb": verb});
-            let review = json!({"spec": {"user": user, "resourceAttributes": attributes}});
-            let path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
-            while self.call("POST", path, &review)["status"]["allowed"] != json!(true) {
-                assert!(Instant::now() < deadline, "{user} may still not {verb} {resource}");
-            }
-        }
+    /// Tells a pod to end, which it does not as long as nobody lets it go: there is no kubelet.
+    pub fn end_pod(&self, name: &str) {
+        self.patch_pod(name, &json!({"metadata": {"finalizers": ["example.com/held"]}}));
+        self.call("DELETE", &pod_path(name), &Value::Null);
     }
 
     /// Kills the API server; etcd stays.
@@ -195,23 +215,112 @@ impl Kubernetes {
 
     /// Starts the API server again on its port, and waits until it is ready.
     pub fn start_server(&mut self) {
-        self.server = spawn_server(&self.binaries.0, &self.ports, self.folder.path());
-        self.wait_until_ready();
+        self.server = spawn_server(&self.binaries.0, &self.ports, self.folder.path(), &self.serving);
+        self.await_ready();
+    }
+
+    /// Kills etcd; the API server stays.
+    pub fn kill_etcd(&mut self) {
+        let _ = self.etcd.kill();
+        let _ = self.etcd.wait();
+    }
+
+    /// Starts etcd again with what it had, and waits until the API server is ready.
+    pub fn start_etcd(&mut self) {
+        self.etcd = spawn_etcd(&self.binaries.1, &self.ports, self.folder.path());
+        self.await_ready();
+    }
+
+    /// Sends a process a signal such as `STOP`.
+    pub fn signal(&self, part: Part, signal: &str) {
+        let process = match part {
+            Part::Server => &self.server,
+            Part::Etcd => &self.etcd,
+        };
+        let status = Command::new("kill").arg(format!("-{signal}")).arg(process.id().to_string()).status();
+        assert!(status.unwrap().success());
+    }
+
+    /// What a watch of pods from that version on is answered within a second, as it came: status and body.
+    pub fn watch_from(&self, version: &str) -> (u16, Value) {
+        let watch = format!("watch=1&resourceVersion={version}&timeoutSeconds=1");
+        self.request("GET", &format!("/api/v1/namespaces/{NAMESPACE}/pods?{watch}"), &Value::Null).unwrap()
+    }
+
+    /// What others than the test itself asked of pods with that verb and a URI that contains `part`, each as its URI and
+    /// the status of the answer, of a watch the status of its head. Waits until there are so many: an answer is written
+    /// down after it was given.
+    pub fn asked(&self, verb: &str, part: &str, count: usize) -> Vec<(String, u64)> {
+        let stage = if verb == "watch" { "ResponseStarted" } else { "ResponseComplete" };
+        let deadline = Instant::now() + Duration::from_secs(5);
+        loop {
+            let log = std::fs::read_to_string(self.folder.path().join("audit.log")).unwrap_or_default();
+            // The last line may still be being written.
+            let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            let of_kind = events.filter(|event| event["verb"] == *verb && event["stage"] == stage);
+            let asked = of_kind.map(|event| {
+                let uri = event["requestURI"].as_str().unwrap_or_default().to_owned();
+                (uri, event["responseStatus"]["code"].as_u64().unwrap_or_default())
+            });
+            let asked: Vec<_> = asked.filter(|(uri, _)| uri.contains(part)).collect();
+            if asked.len() >= count || Instant::now() > deadline {
+                return asked;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Takes a pod out of etcd, also while the server is down.
+    pub fn lose_pod(&self, name: &str) {
+        assert_eq!(self.etcdctl(&["del", &key(name)], "").trim(), "1");
+    }
+
+    /// Puts pods that run into etcd, past the server, which tells them as any other: thousands in a second. Each is its
+    /// name, its address and its labels.
+    pub fn put_pods(&self, pods: impl IntoIterator<Item = (String, String, Value)>) {
+        let pods: Vec<_> = pods.into_iter().collect();
+        for part in pods.chunks(TXN_MAX) {
+            let mut txn = String::from("\n");
+            for (name, address, labels) in part {
+                let pod = json!({
+                    "apiVersion": "v1", "kind": "Pod",
+                    "metadata": {
+                        "name": name, "namespace": NAMESPACE, "uid": format!("uid-{name}"), "labels": labels,
+                        "creationTimestamp": "2026-01-01T00:00:00Z",
+                    },
+                    "spec": {"containers": [{"name": "main", "image": "none"}]},
+                    "status": {
+                        "phase": "Running", "podIP": address, "podIPs": [{"ip": address}],
+                        "conditions": [{"type": "Ready", "status": "True"}],
+                    },
+                });
+                txn.push_str(&format!("put {} {}\n", key(name), json!(pod.to_string())));
+            }
+            txn.push_str("\n\n");
+            self.etcdctl(&["txn"], &txn);
+        }
     }
 
     /// Forgets all history before the present, which takes a restart of the server to show.
     pub fn compact(&self) {
-        let version = self.call("GET", &format!("/api/v1/namespaces/{NAMESPACE}/pods?limit=1"), &Value::Null);
-        let version = version["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
-        let etcdctl = self.binaries.1.with_file_name("etcdctl");
-        let endpoint = format!("http://127.0.0.1:{}", self.ports[0]);
-        let mut command = Command::new(etcdctl);
-        command.env("ETCDCTL_API", "3").args(["--endpoints", &endpoint, "compact", &version]);
-        let output = command.output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let answer = self.etcdctl(&["get", "none", "-w", "json"], "");
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        self.etcdctl(&["compact", &answer["header"]["revision"].to_string()], "");
     }
 
-    fn wait_until_ready(&self) {
+    fn etcdctl(&self, arguments: &[&str], input: &str) -> String {
+        let mut command = Command::new(self.binaries.1.with_file_name("etcdctl"));
+        command.env("ETCDCTL_API", "3").args(["--endpoints", &format!("http://127.0.0.1:{}", self.ports[0])]);
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Waits until the API server answers, and has its etcd.
+    pub fn await_ready(&self) {
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             if let Ok((200, _)) = self.request("GET", "/readyz", &Value::Null)
@@ -242,6 +351,11 @@ fn pod_path(name: &str) -> String {
     format!("/api/v1/namespaces/{NAMESPACE}/pods/{name}")
 }
 
+/// Where the server keeps a pod.
+fn key(name: &str) -> String {
+    format!("/registry/pods/{NAMESPACE}/{name}")
+}
+
 fn log_file(folder: &Path, name: &str) -> std::fs::File {
     std::fs::OpenOptions::new().create(true).append(true).open(folder.join(name)).unwrap()
 }
@@ -253,10 +367,11 @@ fn spawn_etcd(binary: &Path, [client, peer, _]: &[u16; 3], folder: &Path) -> Chi
     command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
     command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
     command.args(["--initial-cluster", &format!("default={peer}"), "--unsafe-no-fsync"]);
+    command.arg(format!("--max-txn-ops={TXN_MAX}"));
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log_file(folder, "etcd.log")).spawn().unwrap()
 }
 
-fn spawn_server(binary: &Path, [etcd, _, port]: &[u16; 3], folder: &Path) -> Child {
+fn spawn_server(binary: &Path, [etcd, _, port]: &[u16; 3], folder: &Path, serving: &Serving) -> Child {
     let file = |name: &str| folder.join(name).display().to_string();
     let mut command = Command::new(binary);
     command.args([
@@ -271,7 +386,12 @@ fn spawn_server(binary: &Path, [etcd, _, port]: &[u16; 3], folder: &Path) -> Chi
         "--authorization-mode=RBAC",
         &format!("--token-auth-file={}", file("tokens.csv")),
         "--disable-admission-plugins=ServiceAccount",
+        &format!("--audit-policy-file={}", file("audit.json")),
+        &format!("--audit-log-path={}", file("audit.log")),
     ]);
+    if let Some((certificate, key)) = &serving.certificate {
+        command.arg("--tls-cert-file").arg(certificate).arg("--tls-private-key-file").arg(key);
+    }
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log_file(folder, "server.log")).spawn().unwrap()
 }
 

@@ -40,6 +40,21 @@ pub struct Watching {
     /// Everybody who was ever among them.
     shown: RefCell<BTreeSet<String>>,
     skipped: Cell<usize>,
+    /// Everybody who was, and then was not.
+    left: RefCell<BTreeSet<String>>,
+    told: RefCell<Told>,
+}
+
+/// What else has been reported, as far as events have been looked at.
+#[derive(Clone, Debug, Default)]
+pub struct Told {
+    pub snapshots: usize,
+    /// Events with changes.
+    pub changes: usize,
+    /// The version of the members.
+    pub version: String,
+    /// Of every error.
+    pub codes: Vec<ErrorCode>,
 }
 
 impl Watching {
@@ -64,17 +79,22 @@ impl Watching {
             members: RefCell::default(),
             shown: RefCell::default(),
             skipped: Cell::default(),
+            left: RefCell::default(),
+            told: RefCell::default(),
         }
     }
 
     fn take(&self, event: &ProviderEvent) {
-        let mut known = self.members.borrow_mut();
+        let (mut known, mut told) = (self.members.borrow_mut(), self.told.borrow_mut());
+        let before: Vec<_> = known.keys().cloned().collect();
         match event {
-            ProviderEvent::Snapshot { members, skipped, .. } => {
+            ProviderEvent::Snapshot { members, revision, skipped } => {
                 self.skipped.set(self.skipped.get() + skipped);
+                (told.snapshots, told.version) = (told.snapshots + 1, revision.as_str().unwrap_or_default().to_owned());
                 *known = members.iter().map(|node| (node.id().to_string(), Arc::clone(node))).collect();
             }
-            ProviderEvent::Changes { changes, .. } => {
+            ProviderEvent::Changes { changes, revision } => {
+                (told.changes, told.version) = (told.changes + 1, revision.as_str().unwrap_or_default().to_owned());
                 for change in changes {
                     match change {
                         MemberChange::Upsert(node) => drop(known.insert(node.id().to_string(), Arc::clone(node))),
@@ -82,9 +102,26 @@ impl Watching {
                     }
                 }
             }
-            _ => {}
+            ProviderEvent::Degraded { error } => told.codes.push(error.code()),
+            _ => return,
         }
         self.shown.borrow_mut().extend(known.keys().cloned());
+        self.left.borrow_mut().extend(before.into_iter().filter(|id| !known.contains_key(id)));
+    }
+
+    /// What has been reported by now.
+    pub fn told(&self) -> Told {
+        while let Ok(event) = self.events.try_recv() {
+            self.take(&event);
+        }
+        self.told.borrow().clone()
+    }
+
+    /// The members are these, and nobody but these ever left.
+    pub fn assert_kept(&self, ids: &[&str], left: &[&str]) {
+        self.told();
+        assert!(self.members.borrow().keys().eq(ids), "{:?} instead of {ids:?}", self.members.borrow().keys());
+        assert!(self.left.borrow().iter().eq(left), "{:?} left, not {left:?}", self.left.borrow());
     }
 
     /// Whether the member was ever reported, as far as events have been looked at.
@@ -95,6 +132,11 @@ impl Watching {
     /// How much was counted as unusable, as far as events have been looked at.
     pub fn skipped(&self) -> usize {
         self.skipped.get()
+    }
+
+    /// Whether the member is reported, as far as events have been looked at.
+    pub fn has(&self, id: &str) -> bool {
+        self.members.borrow().contains_key(id)
     }
 
     /// Waits for an event of which `wanted` makes something; panics, listing what came instead, after `within`.

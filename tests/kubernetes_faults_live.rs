@@ -1,0 +1,194 @@
+//! The Kubernetes provider against a real API server, and its etcd, that fail: are killed, stand still, forget.
+#![cfg(feature = "kubernetes")]
+
+#[path = "support/kubernetes.rs"]
+mod kubernetes;
+#[path = "support/pods.rs"]
+mod pods;
+#[path = "support/kubernetes_rights.rs"]
+mod rights;
+
+use std::time::{Duration, Instant};
+
+use cluster_provisioning::{ErrorCode, ProviderDescriptor, ProviderEvent};
+use kubernetes::{Kubernetes, Part};
+use pods::{Watching, provider};
+use serde_json::{Value, json};
+
+const SOON: Duration = Duration::from_secs(20);
+/// How long it may take until the next of the growing pauses is over, and the servers are up again.
+const RECOVERED: Duration = Duration::from_secs(60);
+/// What stopping takes at the most, unless the machine is busy at that moment.
+const PROMPT: Duration = Duration::from_millis(100);
+
+/// A server with two members, which a client may watch.
+fn scene() -> Option<Kubernetes> {
+    let server = Kubernetes::start()?;
+    server.allow("client", "", "pods", &["list", "watch"]);
+    server.run_member("orders", "a", "10.1.0.1");
+    server.run_member("orders", "b", "10.1.0.2");
+    Some(server)
+}
+
+fn watch(descriptor: &ProviderDescriptor) -> Watching {
+    let watching = Watching::start(&provider(descriptor, Kubernetes::secrets()));
+    watching.expect_members(&["a", "b"], SOON);
+    // The watch is open.
+    watching.expect_current(SOON);
+    watching
+}
+
+/// A pod that is a member without any doing of its own.
+fn pod(name: &str) -> (String, String, Value) {
+    let labels = json!({"cluster.proto.actor/cluster": "orders", "cluster.proto.actor/port": "7001"});
+    (name.to_owned(), "10.1.0.3".to_owned(), labels)
+}
+
+/// Waits for an error, whichever; returns its code.
+fn any_error(watching: &Watching, within: Duration) -> ErrorCode {
+    watching.expect("error", within, |event| match event {
+        ProviderEvent::Degraded { error } => Some(error.code()),
+        _ => None,
+    })
+}
+
+#[test]
+fn kubernetes_point_4_and_12_what_happened_while_the_server_was_down_is_known_though_it_calls_the_version_gone() {
+    let Some(mut server) = scene() else { return };
+    let watching = watch(&server.descriptor("orders", "client"));
+    assert_eq!(server.asked("list", "", 1).len(), 1);
+    // Away while somebody goes, somebody comes, and the history of it is forgotten.
+    let begun = Instant::now();
+    server.kill_server();
+    watching.expect_error(ErrorCode::BackendUnavailable, SOON);
+    println!("told of the server's end after {:?}", begun.elapsed());
+    let version = watching.told().version;
+    let from_it = format!("resourceVersion={version}&");
+    let before = server.asked("watch", &from_it, 0).len();
+    server.lose_pod("a");
+    server.put_pods([pod("c")]);
+    server.compact();
+    watching.assert_kept(&["a", "b"], &[]);
+    server.start_server();
+    let begun = Instant::now();
+    let (status, line) = server.watch_from(&version);
+    println!("a watch from version {version} is answered {status} {line}");
+    assert_eq!((status, &line["type"], &line["object"]["code"]), (200, &"ERROR".into(), &410.into()), "{line}");
+    watching.expect_members(&["b", "c"], RECOVERED);
+    println!("listed anew after {:?}", begun.elapsed());
+    watching.expect_current(SOON);
+    watching.assert_kept(&["b", "c"], &["a"]);
+    let mut again = server.asked("watch", &from_it, before + 1).split_off(before);
+    // Those that a server refused which was not ready yet do not count.
+    again.retain(|(_, code)| *code == 200);
+    assert_eq!(again.len(), 1, "tried once and never again: {again:?}");
+    let lists = server.asked("list", "", 2);
+    assert_eq!(lists.len(), 2, "{lists:?}");
+    // And from there on by changes again.
+    server.delete_pod("b");
+    watching.expect_members(&["c"], SOON);
+    assert_eq!(watching.told().snapshots, 2);
+}
+
+#[test]
+fn kubernetes_point_12_an_etcd_that_stands_still_or_is_killed_and_comes_back_loses_nobody() {
+    let Some(mut server) = scene() else { return };
+    let watching = watch(&server.descriptor("orders", "client"));
+    let told = |watching: &Watching, what: &str, begun: Instant| {
+        let code = any_error(watching, SOON);
+        println!("told of an etcd that {what} after {:?}: {code}", begun.elapsed());
+        assert!(matches!(code, ErrorCode::BackendUnavailable | ErrorCode::Timeout), "{code}");
+    };
+    let begun = Instant::now();
+    server.signal(Part::Etcd, "STOP");
+    told(&watching, "stands still", begun);
+    // The fault itself.
+    std::thread::sleep(Duration::from_secs(5));
+    watching.assert_kept(&["a", "b"], &[]);
+    let begun = Instant::now();
+    server.signal(Part::Etcd, "CONT");
+    server.await_ready();
+    server.run_member("orders", "c", "10.1.0.3");
+    watching.expect_members(&["a", "b", "c"], RECOVERED);
+    println!("a change shown {:?} after it went on", begun.elapsed());
+    watching.expect_current(SOON);
+    watching.assert_kept(&["a", "b", "c"], &[]);
+    // Another stream, whose pauses begin anew.
+    drop(watching);
+    server.delete_pod("c");
+    let watching = watch(&server.descriptor("orders", "client"));
+    let begun = Instant::now();
+    server.kill_etcd();
+    told(&watching, "was killed", begun);
+    let begun = Instant::now();
+    server.start_etcd();
+    watching.assert_kept(&["a", "b"], &[]);
+    server.run_member("orders", "d", "10.1.0.4");
+    watching.expect_members(&["a", "b", "d"], RECOVERED);
+    println!("a change shown {:?} after it was started", begun.elapsed());
+    server.delete_pod("b");
+    watching.expect_members(&["a", "d"], SOON);
+    watching.expect_current(SOON);
+    watching.assert_kept(&["a", "d"], &["b"]);
+}
+
+#[test]
+fn kubernetes_point_10_a_server_that_stands_still_shows_within_10_s_and_recovers() {
+    let Some(server) = scene() else { return };
+    // As it is by default, and twice as patient as it may be.
+    let by_default = server.descriptor("orders", "client").parameter("probe-interval", "6s");
+    let watching = watch(&by_default);
+    let begun = Instant::now();
+    server.signal(Part::Server, "STOP");
+    let error = watching.expect_error(ErrorCode::Timeout, SOON);
+    let shown = begun.elapsed();
+    println!("told of a server that stands still after {shown:?}: {error}");
+    assert!(shown < Duration::from_secs(10), "{shown:?}");
+    // One error is not all: while it lasts it is told again, so that the provider counts as unreachable.
+    for _ in 0..2 {
+        any_error(&watching, SOON);
+    }
+    println!("told three times after {:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    watching.assert_kept(&["a", "b"], &[]);
+    let begun = Instant::now();
+    server.signal(Part::Server, "CONT");
+    server.await_ready();
+    server.delete_pod("a");
+    server.run_member("orders", "c", "10.1.0.3");
+    watching.expect_members(&["b", "c"], RECOVERED);
+    println!("changes shown {:?} after it went on", begun.elapsed());
+    watching.expect_current(SOON);
+    watching.assert_kept(&["b", "c"], &["a"]);
+}
+
+#[test]
+fn kubernetes_point_20_stop_is_prompt_in_a_watch_and_while_the_server_stands_still_or_is_down() {
+    let Some(mut server) = scene() else { return };
+    let descriptor = server.descriptor("orders", "client");
+    let start = || -> Vec<_> { (0..5).map(|_| watch(&descriptor)).collect() };
+    let stop = |what: &str, all: Vec<Watching>| {
+        let mut times: Vec<_> = all.into_iter().map(|mut watching| watching.stop()).collect();
+        times.sort();
+        println!("stopped {what}: {times:?}");
+        // The machine may be busy at one moment, and not at five.
+        assert!(times[0] < PROMPT, "{what}: {times:?}");
+        assert!(times[4] < Duration::from_secs(2), "{what}: {times:?}");
+    };
+    stop("in a watch", start());
+    let all = start();
+    server.signal(Part::Server, "STOP");
+    for watching in &all {
+        any_error(watching, SOON);
+    }
+    stop("while the server stands still", all);
+    let before_anything = || provider(&descriptor, Kubernetes::secrets());
+    stop("in its first handshake", (0..5).map(|_| Watching::start(&before_anything())).collect());
+    server.signal(Part::Server, "CONT");
+    let all = start();
+    server.kill_server();
+    for watching in &all {
+        any_error(watching, SOON);
+    }
+    stop("while the server is down", all);
+}
