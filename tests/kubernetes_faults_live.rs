@@ -56,7 +56,7 @@ fn any_error(watching: &Watching, within: Duration) -> ErrorCode {
 fn kubernetes_point_4_and_12_what_happened_while_the_server_was_down_is_known_though_it_calls_the_version_gone() {
     let Some(mut server) = scene() else { return };
     let watching = watch(&server.descriptor("orders", "client"));
-    assert_eq!(server.asked("list", "", 1).len(), 1);
+    assert_eq!(server.asked("list", "labelSelector", 1).len(), 1);
     // Away while somebody goes, somebody comes, and the history of it is forgotten.
     let begun = Instant::now();
     server.kill_server();
@@ -82,7 +82,7 @@ fn kubernetes_point_4_and_12_what_happened_while_the_server_was_down_is_known_th
     // Those that a server refused which was not ready yet do not count.
     again.retain(|(_, code)| *code == 200);
     assert_eq!(again.len(), 1, "tried once and never again: {again:?}");
-    let lists = server.asked("list", "", 2);
+    let lists = server.asked("list", "labelSelector", 2);
     assert_eq!(lists.len(), 2, "{lists:?}");
     // And from there on by changes again.
     server.delete_pod("b");
