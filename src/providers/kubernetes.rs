@@ -11,7 +11,10 @@ mod agent;
 mod config;
 mod connection;
 mod directory;
+#[cfg(feature = "kubeconfig")]
+pub(crate) mod kubeconfig;
 mod label;
+mod login;
 mod object;
 mod query;
 mod registration;
@@ -25,12 +28,12 @@ use std::time::Duration;
 use self::access::Rights;
 use self::agent::Agent;
 use self::config::Config;
+use self::login::Login;
 use self::query::Select;
 use self::registration::KubernetesRegistration;
 use self::registration::marks::Marks;
 use self::stream::{KubernetesStream, Parts};
 use crate::error::{ErrorCode, ProvisioningError};
-use crate::http::CredentialReader;
 use crate::provider::{
     CancelToken, Capabilities, ClusterProvider, ProviderDescriptor, ProviderEnvironment, ProviderFactory, ProviderKind,
     ProviderStream, Registration,
@@ -179,8 +182,8 @@ struct KubernetesProvider {
 }
 
 impl KubernetesProvider {
-    fn credential(&self) -> CredentialReader {
-        CredentialReader::new(self.config.credential.clone(), self.environment.secrets.clone())
+    fn login(&self) -> Login {
+        Login::new(&self.config, &self.environment)
     }
 
     fn check(&self, cancel: &CancelToken) -> Result<(), ProvisioningError> {
@@ -191,7 +194,7 @@ impl KubernetesProvider {
             pod: self.member.as_ref().map(|member| &*member.pod),
             answer_timeout: self.config.answer_timeout,
         };
-        let mut agent = Agent::new(&self.config, self.credential());
+        let mut agent = Agent::new(&self.config, self.login());
         match access::prove(&mut agent, &rights, cancel) {
             Err(_) if cancel.is_cancelled() => Err(ProvisioningError::new(
                 ErrorCode::Stopped,
@@ -230,7 +233,7 @@ impl ClusterProvider for KubernetesProvider {
         let parts = Parts {
             id: self.descriptor.id.clone(),
             config: Arc::clone(&self.config),
-            credential: self.credential(),
+            login: self.login(),
             clock: Arc::clone(&self.environment.clock),
             presence: Arc::clone(&self.presence),
         };
@@ -246,7 +249,7 @@ impl ClusterProvider for KubernetesProvider {
         };
         let parts = registration::Parts {
             config: Arc::clone(&self.config),
-            credential: self.credential(),
+            login: self.login(),
             clock: Arc::clone(&self.environment.clock),
             pod: member.pod.clone(),
             marks: member.marks.clone(),

@@ -2,8 +2,12 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+#[cfg(feature = "kubeconfig")]
+use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(feature = "kubeconfig")]
+use super::kubeconfig;
 use super::label;
 use super::query::{Query, Select};
 use super::wire::{Family, PodRules, Port, Rules, SliceRules};
@@ -23,7 +27,7 @@ const POD_NAMES: [&str; 2] = ["POD_NAME", "HOSTNAME"];
 /// Where it may be told its namespace.
 const POD_NAMESPACE: &str = "POD_NAMESPACE";
 /// The ports of URLs without one.
-const PORTS: (u16, u16) = (80, 443);
+pub(super) const PORTS: (u16, u16) = (80, 443);
 /// Every parameter of the kind.
 const PARAMETERS: &[&str] = &[
     "answer-timeout",
@@ -34,8 +38,10 @@ const PARAMETERS: &[&str] = &[
     "cluster",
     "connect-timeout",
     "container",
+    "context",
     "credentials",
     "ip-family",
+    "kubeconfig",
     "max-body",
     "namespace",
     "page-size",
@@ -76,6 +82,9 @@ pub(super) struct Config {
     pub(super) target: Target,
     /// Where the token comes from.
     pub(super) credential: Credential,
+    /// In place of that.
+    #[cfg(feature = "kubeconfig")]
+    pub(super) kubeconfig: Option<Arc<kubeconfig::Kubeconfig>>,
     namespace: Namespace,
     /// What is watched.
     pub(super) select: Select,
@@ -95,6 +104,16 @@ pub(super) struct Config {
     pub(super) pod: Option<String>,
 }
 
+/// Whose credentials are used.
+enum Means {
+    /// Those of the service account in this folder.
+    InCluster(PathBuf),
+    /// Those that the definition names.
+    Explicit,
+    #[cfg(feature = "kubeconfig")]
+    Kubeconfig(kubeconfig::Opened),
+}
+
 /// Where the namespace is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Namespace {
@@ -104,7 +123,7 @@ enum Namespace {
 }
 
 impl Config {
-    /// Reads the descriptor, and the variables that a pod has. Reads no file.
+    /// Reads the descriptor, and the variables that a pod has. Reads no file but a kubeconfig.
     ///
     /// # Errors
     /// A code of the validation category, with the field or variable and the reason.
@@ -115,8 +134,8 @@ impl Config {
     fn read_with(descriptor: &ProviderDescriptor, lookup: Lookup<'_>) -> Result<Self, ProvisioningError> {
         descriptor.only_parameters(PARAMETERS)?;
         let definition = Definition { source: Source::of_definition(descriptor), lookup };
-        let account = definition.account()?;
-        let (target, credential) = definition.access(account.as_ref())?;
+        let means = definition.means()?;
+        let (target, credential) = definition.access(&means)?;
         let (select, cluster) = definition.select()?;
         let (family, port) = (definition.family()?, definition.port()?);
         let ready = switch(descriptor, "require-ready")?.unwrap_or(true);
@@ -128,7 +147,12 @@ impl Config {
         Ok(Self {
             target,
             credential,
-            namespace: definition.namespace(account)?,
+            namespace: definition.namespace(&means)?,
+            #[cfg(feature = "kubeconfig")]
+            kubeconfig: match means {
+                Means::Kubeconfig(opened) => Some(opened.kubeconfig),
+                _ => None,
+            },
             cluster,
             rules,
             select,
@@ -204,28 +228,57 @@ impl Definition<'_> {
         }
     }
 
-    /// The folder of the service account whose credentials are used; `None` if the definition names its own.
-    fn account(&self) -> Result<Option<PathBuf>, ProvisioningError> {
-        let endpoints = &self.source.descriptor.endpoints;
-        let in_cluster = match self.parameter("credentials")?.as_deref() {
-            None => endpoints.is_empty(),
+    /// Whose credentials are used.
+    fn means(&self) -> Result<Means, ProvisioningError> {
+        let without_effect = |field: &'static str, credentials: &str| match self.source.parameter(field)? {
+            None => Ok(()),
+            Some(_) => {
+                let reason = format!("it is without effect unless credentials is {credentials}");
+                Err(self.source.invalid(field, reason))
+            }
+        };
+        let named = self.parameter("credentials")?;
+        if named.as_deref() == Some("kubeconfig") {
+            return self.kubeconfig();
+        }
+        without_effect("kubeconfig", "kubeconfig")?;
+        without_effect("context", "kubeconfig")?;
+        let in_cluster = match named.as_deref() {
+            None => self.source.descriptor.endpoints.is_empty(),
             Some("in-cluster") => true,
             Some("explicit") => false,
-            Some(_) => return Err(self.source.invalid("credentials", "it is neither in-cluster nor explicit")),
-        };
-        let folder = self.source.parameter("service-account")?;
-        match folder {
-            Some(_) if !in_cluster => {
-                Err(self.source.invalid("service-account", "it is without effect unless credentials is in-cluster"))
+            Some(_) => {
+                return Err(self.source.invalid("credentials", "it is none of in-cluster, explicit and kubeconfig"));
             }
-            Some(given) => Ok(tls::path(&self.source, Some(given))?),
-            None => Ok(in_cluster.then(|| PathBuf::from(SERVICE_ACCOUNT))),
+        };
+        if !in_cluster {
+            without_effect("service-account", "in-cluster")?;
+            return Ok(Means::Explicit);
         }
+        let folder = tls::path(&self.source, self.source.parameter("service-account")?)?;
+        Ok(Means::InCluster(folder.unwrap_or_else(|| PathBuf::from(SERVICE_ACCOUNT))))
+    }
+
+    #[cfg(feature = "kubeconfig")]
+    fn kubeconfig(&self) -> Result<Means, ProvisioningError> {
+        kubeconfig::open(&self.source, self.lookup, PORTS).map(Means::Kubeconfig)
+    }
+
+    #[cfg(not(feature = "kubeconfig"))]
+    fn kubeconfig(&self) -> Result<Means, ProvisioningError> {
+        let reason = "kubeconfig takes the cargo feature `kubeconfig`, which this program was built without";
+        Err(self.source.invalid("credentials", reason))
     }
 
     /// Where the server is and how one is let in.
-    fn access(&self, account: Option<&PathBuf>) -> Result<(Target, Credential), ProvisioningError> {
+    fn access(&self, means: &Means) -> Result<(Target, Credential), ProvisioningError> {
         let descriptor = self.source.descriptor;
+        let account = match means {
+            Means::InCluster(folder) => Some(folder),
+            Means::Explicit => None,
+            #[cfg(feature = "kubeconfig")]
+            Means::Kubeconfig(opened) => return Ok((opened.target.clone(), Credential::None)),
+        };
         let (field, url) = match (descriptor.endpoints.as_slice(), account) {
             ([], Some(_)) => (HOST, self.in_cluster_url()?),
             ([], None) => {
@@ -240,7 +293,8 @@ impl Definition<'_> {
                 return Err(descriptor.refuse(ErrorCode::InvalidValue, "endpoints", reason));
             }
         };
-        let target = Target::parse(&url, PORTS.0, PORTS.1).map_err(|reason| self.source.invalid(field, reason))?;
+        let target = Target::parse_with_path(&url, PORTS.0, PORTS.1);
+        let target = target.map_err(|reason| self.source.invalid(field, reason))?;
         let target = if target.is_tls() {
             let mut settings = tls::read(&self.source, None)?;
             if let Some(folder) = account
@@ -287,9 +341,20 @@ impl Definition<'_> {
         })
     }
 
-    fn namespace(&self, account: Option<PathBuf>) -> Result<Namespace, ProvisioningError> {
+    fn namespace(&self, means: &Means) -> Result<Namespace, ProvisioningError> {
         if let Some(name) = self.name("namespace")? {
             return Ok(Namespace::Named(name));
+        }
+        #[cfg(feature = "kubeconfig")]
+        if let Means::Kubeconfig(opened) = means {
+            let name = opened.namespace.clone().unwrap_or_else(|| "default".to_owned());
+            return match check_name(&name) {
+                Ok(()) => Ok(Namespace::Named(name)),
+                Err(reason) => {
+                    let reason = format!("the namespace of the context is none: {reason}");
+                    Err(self.source.descriptor.refuse(ErrorCode::InvalidConfig, "kubeconfig", reason))
+                }
+            };
         }
         if let Some(name) = self.variable(POD_NAMESPACE)? {
             return match check_name(&name) {
@@ -297,10 +362,10 @@ impl Definition<'_> {
                 Err(reason) => Err(self.source.invalid(POD_NAMESPACE, reason)),
             };
         }
-        match account {
-            Some(folder) => Ok(Namespace::Of(folder.join("namespace"))),
-            None => {
-                let reason = "it is required unless credentials is in-cluster";
+        match means {
+            Means::InCluster(folder) => Ok(Namespace::Of(folder.join("namespace"))),
+            _ => {
+                let reason = "it is required with explicit credentials";
                 Err(self.source.descriptor.refuse(ErrorCode::MissingField, "namespace", reason))
             }
         }
@@ -509,7 +574,9 @@ mod tests {
             ("cluster", "-a"),
             ("connect-timeout", "31s"),
             ("container", "a/b"),
-            ("credentials", "kubeconfig"),
+            ("context", "a"),
+            ("credentials", "service-account"),
+            ("kubeconfig", "/x"),
             ("ip-family", "both"),
             ("max-body", "64"),
             ("namespace", "Shop"),
