@@ -148,7 +148,7 @@ impl ProviderFactory for KubernetesFactory {
     }
 
     fn validate(&self, descriptor: &ProviderDescriptor) -> Result<(), ProvisioningError> {
-        Config::read(descriptor).map(drop)
+        Config::check(descriptor)
     }
 
     fn create(

@@ -44,11 +44,18 @@ pub struct Kubernetes {
     server: Child,
     agent: Agent,
     folder: tempfile::TempDir,
+    /// Arguments of the server beside those of every test.
+    extra: Vec<String>,
 }
 
 impl Kubernetes {
     /// Starts one and waits until it is ready; `None` if there are no binaries.
     pub fn start() -> Option<Self> {
+        Self::start_with(&[])
+    }
+
+    /// The same with these arguments, too.
+    pub fn start_with(extra: &[String]) -> Option<Self> {
         let binaries = binaries()?;
         let folder = tempfile::tempdir().unwrap();
         let ports = [free_port(), free_port(), free_port()];
@@ -58,11 +65,11 @@ impl Kubernetes {
         }
         std::fs::write(folder.path().join("tokens.csv"), tokens).unwrap();
         let etcd = spawn_etcd(&binaries.1, &ports, folder.path());
-        let server = spawn_server(&binaries.0, &ports, folder.path());
+        let server = spawn_server(&binaries.0, &ports, folder.path(), extra);
         let tls = TlsConfig::builder().disable_verification(true).build();
         let agent = Agent::config_builder().tls_config(tls).http_status_as_error(false).proxy(None);
         let agent = agent.timeout_global(Some(Duration::from_secs(20))).build().new_agent();
-        let kubernetes = Self { binaries, ports, etcd, server, agent, folder };
+        let kubernetes = Self { binaries, ports, etcd, server, agent, folder, extra: extra.to_vec() };
         kubernetes.wait_until_ready();
         Some(kubernetes)
     }
@@ -73,6 +80,11 @@ impl Kubernetes {
 
     pub fn url(&self) -> String {
         format!("https://{}", self.address())
+    }
+
+    /// The server's own certificate, which it is trusted by.
+    pub fn certificate(&self) -> PathBuf {
+        self.folder.path().join("certs/apiserver.crt")
     }
 
     /// A folder as the kubelet puts it into a pod, with the token of that user.
@@ -195,7 +207,7 @@ impl Kubernetes {
 
     /// Starts the API server again on its port, and waits until it is ready.
     pub fn start_server(&mut self) {
-        self.server = spawn_server(&self.binaries.0, &self.ports, self.folder.path());
+        self.server = spawn_server(&self.binaries.0, &self.ports, self.folder.path(), &self.extra);
         self.wait_until_ready();
     }
 
@@ -256,7 +268,7 @@ fn spawn_etcd(binary: &Path, [client, peer, _]: &[u16; 3], folder: &Path) -> Chi
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log_file(folder, "etcd.log")).spawn().unwrap()
 }
 
-fn spawn_server(binary: &Path, [etcd, _, port]: &[u16; 3], folder: &Path) -> Child {
+fn spawn_server(binary: &Path, [etcd, _, port]: &[u16; 3], folder: &Path, extra: &[String]) -> Child {
     let file = |name: &str| folder.join(name).display().to_string();
     let mut command = Command::new(binary);
     command.args([
@@ -272,6 +284,7 @@ fn spawn_server(binary: &Path, [etcd, _, port]: &[u16; 3], folder: &Path) -> Chi
         &format!("--token-auth-file={}", file("tokens.csv")),
         "--disable-admission-plugins=ServiceAccount",
     ]);
+    command.args(extra);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log_file(folder, "server.log")).spawn().unwrap()
 }
 

@@ -15,6 +15,7 @@ mod renewal;
 pub(crate) mod told;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use base64::Engine;
@@ -108,13 +109,12 @@ impl Found {
     }
 }
 
-/// Takes server and credentials from the kubeconfig that the definition or the environment names.
+/// Checks what the definition itself says, without reading a file. Returns the path that it names.
 ///
 /// # Errors
 /// A code of the validation category, with the field and the reason.
-pub(super) fn open(source: &Source<'_>, lookup: Lookup<'_>, ports: (u16, u16)) -> Result<Opened, ProvisioningError> {
+pub(super) fn check(source: &Source<'_>) -> Result<Option<PathBuf>, ProvisioningError> {
     let descriptor = source.descriptor;
-    let refuse = |why: String| descriptor.refuse(ErrorCode::InvalidConfig, "kubeconfig", why);
     let without_effect = |field| source.invalid(field, "it is without effect with credentials = kubeconfig");
     if !descriptor.endpoints.is_empty() {
         return Err(without_effect("endpoints"));
@@ -125,7 +125,18 @@ pub(super) fn open(source: &Source<'_>, lookup: Lookup<'_>, ports: (u16, u16)) -
     if let Some(field) = WITHOUT_EFFECT.into_iter().find(|field| descriptor.parameters.contains_key(*field)) {
         return Err(without_effect(field));
     }
-    let parameter = tls::path(source, source.parameter("kubeconfig")?)?;
+    source.parameter("context")?;
+    tls::path(source, source.parameter("kubeconfig")?)
+}
+
+/// Takes server and credentials from the kubeconfig that the definition or the environment names.
+///
+/// # Errors
+/// A code of the validation category, with the field and the reason.
+pub(super) fn open(source: &Source<'_>, lookup: Lookup<'_>, ports: (u16, u16)) -> Result<Opened, ProvisioningError> {
+    let descriptor = source.descriptor;
+    let refuse = |why: String| descriptor.refuse(ErrorCode::InvalidConfig, "kubeconfig", why);
+    let parameter = check(source)?;
     let (variable, home) = (lookup(merge::VARIABLE), lookup("HOME").or_else(|| lookup("USERPROFILE")));
     let files = Files::of(parameter, variable.as_deref(), home.as_deref()).map_err(refuse)?;
     let seen = files.look();

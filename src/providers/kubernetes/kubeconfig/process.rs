@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Read};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, bounded, never, select};
+use crossbeam_channel::{Receiver, bounded, never, select};
 use zeroize::Zeroizing;
 
 use super::exec::{MAX_ANSWER, Spec};
@@ -98,10 +98,7 @@ fn run_within(limit: Duration, spec: &Spec, info: &str, cancel: &CancelToken) ->
         }
         (status, _) => {
             let status = status.map(|status| status.to_string()).unwrap_or_default();
-            let stderr = match stderr.recv_timeout(GRACE) {
-                Ok(stderr) => stderr,
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Zeroizing::default(),
-            };
+            let stderr = stderr.recv_timeout(GRACE).unwrap_or_default();
             let words = spec.last_words(&stderr).map(|words| format!(": {words}")).unwrap_or_default();
             Err(Failure::Failed(format!("it failed ({status}){words}")))
         }

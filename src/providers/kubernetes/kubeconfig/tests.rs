@@ -247,3 +247,22 @@ fn kubernetes_point_21_certificates_are_replaced_with_the_file_and_only_then() {
 fn login_of(opened: &Opened) -> Login {
     login(opened)
 }
+
+#[test]
+fn kubernetes_point_21_a_definition_is_checked_without_reading_the_file() {
+    use crate::providers::kubernetes::config::Config;
+
+    let named = bare().parameter("kubeconfig", "/no/such/file").parameter("cluster", "orders");
+    Config::check(&named).unwrap();
+    assert!(Config::read(&named).is_err());
+    let wrong = |descriptor: ProviderDescriptor| {
+        let error = Config::check(&descriptor).unwrap_err();
+        error.field().unwrap().to_owned()
+    };
+    assert_eq!(wrong(named.clone().parameter("context", "")), "context");
+    assert_eq!(wrong(named.clone().parameter("page-size", "0")), "page-size");
+    assert_eq!(wrong(named.clone().parameter("namespace", "No")), "namespace");
+    assert_eq!(wrong(named.clone().parameter("tls-verify", "no")), "tls-verify");
+    assert_eq!(wrong(named.clone().parameter("no-such", "x")), "no-such");
+    assert_eq!(wrong(named.endpoint("https://h")), "endpoints");
+}
