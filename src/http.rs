@@ -28,10 +28,14 @@ use zeroize::Zeroizing;
 
 pub(crate) use body::{BodyReader, Incoming};
 pub(crate) use credential::CredentialReader;
+#[cfg(feature = "kubeconfig")]
+pub(crate) use file::Seen;
 #[cfg(feature = "kubernetes")]
 pub(crate) use file::read as read_file;
 pub(crate) use target::Target;
 pub(crate) use tls::TlsSettings;
+#[cfg(feature = "kubeconfig")]
+pub(crate) use tls::{Held, Material, Pem};
 #[cfg(feature = "consul")]
 pub(crate) use ureq::http::HeaderMap;
 pub(crate) use ureq::http::Method;

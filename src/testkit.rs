@@ -10,6 +10,8 @@ mod clock;
 #[cfg(feature = "consul")]
 mod consul;
 mod harness;
+#[cfg(feature = "kubeconfig")]
+mod kubeconfig;
 #[cfg(feature = "kubernetes")]
 mod kubernetes;
 mod recorder;
@@ -21,6 +23,9 @@ pub use clock::FakeClock;
 #[doc(hidden)]
 pub use consul::{ConsulDecoder, consul_check, consul_head};
 pub use harness::{Harness, HarnessProvider, HarnessSettings, members, node};
+#[cfg(feature = "kubeconfig")]
+#[doc(hidden)]
+pub use kubeconfig::{kubeconfig_answer, kubeconfig_file};
 #[cfg(feature = "kubernetes")]
 #[doc(hidden)]
 pub use kubernetes::{kubernetes_failure, kubernetes_lines, kubernetes_page};

@@ -194,6 +194,7 @@ fn kubernetes_point_17_another_certificate_of_the_server_is_trusted_by_its_autho
     let serving = Serving {
         certificate: Some((made.file("server", "pem"), made.file("server", "key"))),
         authority: Some(trusted.clone()),
+        clients: None,
     };
     let Some(mut server) = Kubernetes::start_serving(serving) else { return };
     server.allow("client", "", "pods", &["list", "watch"]);

@@ -1,8 +1,10 @@
-//! Small files that hold credentials and certificates: read whole, up to a limit, and only if they are regular files.
+//! Small files that hold credentials and certificates: read whole, up to a limit, and only if they are regular files;
+//! and whether one has changed.
 
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use zeroize::Zeroizing;
 
@@ -22,4 +24,27 @@ pub(crate) fn read(path: &Path, max: u64) -> Result<Zeroizing<Vec<u8>>, String> 
         return Err(format!("file {path:?} is larger than {max} bytes"));
     }
     Ok(content)
+}
+
+/// A file as it was seen: where it is, when it was changed, its size and its inode.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Seen(PathBuf, Option<(Option<SystemTime>, u64, u64)>);
+
+impl Seen {
+    /// As it is now.
+    pub(crate) fn new(path: PathBuf) -> Self {
+        let found = std::fs::metadata(&path).ok();
+        let found = found.map(|found| (found.modified().ok(), found.len(), inode(&found)));
+        Self(path, found)
+    }
+}
+
+#[cfg(unix)]
+fn inode(metadata: &std::fs::Metadata) -> u64 {
+    std::os::unix::fs::MetadataExt::ino(metadata)
+}
+
+#[cfg(not(unix))]
+fn inode(_: &std::fs::Metadata) -> u64 {
+    0
 }

@@ -21,7 +21,12 @@ pub(crate) struct Target {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Address {
-    Host { host: String, port: u16 },
+    /// The path is that of a server behind one, without a slash at its end: often empty.
+    Host {
+        host: String,
+        port: u16,
+        path: String,
+    },
     Socket(String),
 }
 
@@ -29,7 +34,18 @@ impl Target {
     /// Reads `http://host[:port]` or `https://host[:port]`; IPv6 in brackets; without a port it is `http_port` or
     /// `https_port`. Or `unix://path`, where there are unix sockets. The reason of a refusal never repeats the text, which
     /// may hold a password.
+    #[cfg(any(test, feature = "consul"))]
     pub(crate) fn parse(text: &str, http_port: u16, https_port: u16) -> Result<Self, &'static str> {
+        match Self::parse_with_path(text, http_port, https_port)? {
+            Self { address: Address::Host { path, .. }, .. } if !path.is_empty() => {
+                Err("a path is not allowed; use http://host:port")
+            }
+            target => Ok(target),
+        }
+    }
+
+    /// The same for a server that may be behind a path.
+    pub(crate) fn parse_with_path(text: &str, http_port: u16, https_port: u16) -> Result<Self, &'static str> {
         if let Some(path) = text.strip_prefix("unix://") {
             check_socket(path)?;
             return Ok(Self { address: Address::Socket(path.to_owned()), tls: None, authorization: None });
@@ -57,8 +73,9 @@ impl Target {
         if uri.query().is_some() {
             return Err("a query is not allowed; use http://host:port");
         }
-        if !matches!(uri.path(), "" | "/") {
-            return Err("a path is not allowed; use http://host:port");
+        let path = uri.path().trim_end_matches('/');
+        if path.split('/').any(|part| matches!(part, "." | "..")) {
+            return Err("the path has a part that is `.` or `..`");
         }
         let (host, port) = match authority.rfind(']') {
             Some(end) => authority.split_at(end + 1),
@@ -84,7 +101,7 @@ impl Target {
         }
         let host = host.to_ascii_lowercase();
         let tls = tls.then(|| Arc::new(Tls::new(TlsSettings::default(), &host)));
-        Ok(Self { address: Address::Host { host, port }, tls, authorization: None })
+        Ok(Self { address: Address::Host { host, port, path: path.to_owned() }, tls, authorization: None })
     }
 
     /// The same target with these settings for TLS, if it is reached over TLS.
@@ -104,10 +121,10 @@ impl Target {
         self
     }
 
-    /// The URL without a path. What is reached over a unix socket has no host of its own.
+    /// What the URL of every request begins with. What is reached over a unix socket has no host of its own.
     pub(crate) fn base(&self) -> String {
         match &self.address {
-            Address::Host { host, port } => format!("{}://{host}:{port}", self.scheme()),
+            Address::Host { host, port, path } => format!("{}://{host}:{port}{path}", self.scheme()),
             Address::Socket(_) => "http://localhost".to_owned(),
         }
     }
@@ -120,7 +137,7 @@ impl Target {
     /// Host and port, and what secures the connection to them, for the client's connector.
     pub(super) fn secured(&self) -> Option<(String, Arc<Tls>)> {
         match (&self.address, &self.tls) {
-            (Address::Host { host, port }, Some(tls)) => Some((format!("{host}:{port}"), Arc::clone(tls))),
+            (Address::Host { host, port, .. }, Some(tls)) => Some((format!("{host}:{port}"), Arc::clone(tls))),
             _ => None,
         }
     }
@@ -219,6 +236,9 @@ mod tests {
         assert_eq!(base("https://consul_1"), "https://consul_1:8501");
         assert_eq!(base("http://[::1]"), "http://[::1]:8500");
         assert_eq!(base("http://[fe80::1]:99"), "http://[fe80::1]:99");
+        let with_path = |text| Target::parse_with_path(text, 80, 443).unwrap().base();
+        assert_eq!(with_path("https://rancher/k8s/clusters/c-1/"), "https://rancher:443/k8s/clusters/c-1");
+        assert_eq!(with_path("https://rancher//"), "https://rancher:443");
     }
 
     #[test]
@@ -236,7 +256,6 @@ mod tests {
             "http://h:-1",
             "http://h:8x",
             "http://u:pw@h:1",
-            "http://h:1/v1",
             "http://h:1?x=1",
             "http://h:1#x",
             "http://h:1/#",
@@ -247,6 +266,7 @@ mod tests {
             "http://h h",
             "http://h\n",
             "http://h\u{e4}",
+            "http://h:1/v1",
             "unix:/run/consul.sock",
             "unix://",
             "unix:///run/con\nsul.sock",
@@ -254,6 +274,16 @@ mod tests {
         ] {
             let reason = Target::parse(bad, 8500, 8501).expect_err(bad);
             assert!(!reason.contains("pw"), "{reason}");
+        }
+        for bad in [
+            "http://h:1/a/../b",
+            "http://h:1/..",
+            "http://h:1/./a",
+            "http://h:1/a?b",
+            "http://h:1/a#b",
+            "http://h:1/a b",
+        ] {
+            Target::parse_with_path(bad, 80, 443).expect_err(bad);
         }
     }
 

@@ -7,6 +7,7 @@
 //! sees our certificate: the settings are the backend's.
 
 mod files;
+mod material;
 mod pinned;
 mod refusal;
 
@@ -23,6 +24,8 @@ use ureq::unversioned::transport::{
 
 pub(crate) use files::TlsSettings;
 pub(super) use files::{Tls, Unreadable};
+#[cfg(feature = "kubeconfig")]
+pub(crate) use material::{Held, Material, Pem};
 pub(super) use refusal::Refusal;
 
 /// Secures connections to one backend.

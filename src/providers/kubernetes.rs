@@ -11,7 +11,10 @@ mod agent;
 mod config;
 mod connection;
 mod directory;
+#[cfg(feature = "kubeconfig")]
+pub(crate) mod kubeconfig;
 mod label;
+mod login;
 mod object;
 mod query;
 mod registration;
@@ -25,12 +28,12 @@ use std::time::Duration;
 use self::access::Rights;
 use self::agent::Agent;
 use self::config::Config;
+use self::login::Login;
 use self::query::Select;
 use self::registration::KubernetesRegistration;
 use self::registration::marks::Marks;
 use self::stream::{KubernetesStream, Parts};
 use crate::error::{ErrorCode, ProvisioningError};
-use crate::http::CredentialReader;
 use crate::provider::{
     CancelToken, Capabilities, ClusterProvider, ProviderDescriptor, ProviderEnvironment, ProviderFactory, ProviderKind,
     ProviderStream, Registration,
@@ -45,10 +48,17 @@ use crate::topology::ClusterNode;
 /// Without an endpoint the API server is the one of the pod that the process runs in (`KUBERNETES_SERVICE_HOST` and
 /// `KUBERNETES_SERVICE_PORT`), with the token, the authority and the namespace of its service account:
 /// `credentials = in-cluster`. Else the descriptor's one endpoint is the server's URL, `https://host:port` or
-/// `http://host:port`: IPv6 in brackets, the port 443 (80 for http) if absent, nothing after it; the credential is a
-/// bearer token, or there is a client certificate. The token is read anew for each request, and files of certificates
-/// when they have changed, so that both can be rotated. The proxy that the environment names is used, except for a
-/// loopback address.
+/// `http://host:port`: IPv6 in brackets, the port 443 (80 for http) if absent, and a path if the server is behind one;
+/// the credential is a bearer token, or there is a client certificate. The token is read anew for each request, and files
+/// of certificates when they have changed, so that both can be rotated. The proxy that the environment names is used,
+/// except for a loopback address.
+///
+/// With the feature `kubeconfig` and `credentials = kubeconfig`, server and credentials are those of a context of a
+/// kubeconfig: authority, client certificate and key (as data or files), `token`, `tokenFile`, or an exec plugin of
+/// client.authentication.k8s.io/v1 or v1beta1, which is run without a terminal, for 30 s at the most, again shortly before
+/// its credential expires and when the server refuses it. Which cluster and user are meant is decided once; the
+/// credentials are followed when the file changes. `insecure-skip-tls-verify` is taken only with `tls-verify` = `off`.
+/// Passwords, auth providers, impersonation and `proxy-url` are refused.
 ///
 /// A pod is a member while it is running, has an address, is not being deleted and, unless `require-ready` is `off`, is
 /// ready. Its node id is the label `cluster.proto.actor/member-id`, or its name; its port the label
@@ -65,7 +75,7 @@ use crate::topology::ClusterNode;
 /// | `cluster` | required for pods without `selector` | a label's value | the cluster's name, which the label `cluster.proto.actor/cluster` of its pods has |
 /// | `selector` | the label of `cluster` | 1 to 4096 bytes | the label selector of the pods, in place of the one of the cluster; evaluated by the server |
 /// | `service` | required for endpoint-slices | a name | the service whose EndpointSlices are watched |
-/// | `namespace` | the pod's | a name | where they are; by default `POD_NAMESPACE`, or the service account's |
+/// | `namespace` | the pod's | a name | where they are; by default `POD_NAMESPACE`, or the service account's; with a kubeconfig the context's, or `default` |
 /// | `port` | none | a number or a name | the port of a pod without a label of it, or of an endpoint; by default a slice's only one |
 /// | `container` | the one with the port | a name | the container of a pod whose restarts are new lives of the node, where no annotation says which life it is |
 /// | `require-ready` | `on` | `on`, `off` | whether only what is ready is a member, as in protoactor-go; `off` where readiness depends on membership |
@@ -77,7 +87,9 @@ use crate::topology::ClusterNode;
 /// | `connect-timeout` | `2s` | 100 ms to 30 s | how long a name look-up, and a connect with its TLS handshake, may take |
 /// | `answer-timeout` | `10s` | 100 ms to 1 min | how long the head of a watch, a line of it, and any other answer may take; a page of a list a minute longer |
 /// | `pod` | the process's | a name | member mode: the pod that the process runs in; by default `POD_NAME` or `HOSTNAME` |
-/// | `credentials` | see above | `in-cluster`, `explicit` | whether those of the pod's service account are used; by default unless there is an endpoint |
+/// | `credentials` | see above | `in-cluster`, `explicit`, `kubeconfig` | whether those of the pod's service account are used, by default unless there is an endpoint; or those of a kubeconfig (feature `kubeconfig`) |
+/// | `kubeconfig` | as kubectl | a path | the kubeconfig; by default those that `KUBECONFIG` lists, or `~/.kube/config` |
+/// | `context` | the current one | a name | the context of the kubeconfig that says which cluster, user and namespace are meant |
 /// | `service-account` | where the kubelet puts it | a path | the folder with `token`, `ca.crt` and `namespace` of the service account |
 /// | `ca-file` | the service account's, or the public roots | a path | a file with the certificates of the authorities that are trusted, all of them, in PEM form; or with the server's own |
 /// | `ca-path` | none | a path | a folder of such files, at most 1,000; with `ca-file`, both |
@@ -109,6 +121,25 @@ impl KubernetesFactory {
     pub fn descriptor(id: &str, cluster: &str) -> Result<ProviderDescriptor, ProvisioningError> {
         Ok(ProviderDescriptor::new(id, ProviderKind::kubernetes())?.parameter("cluster", cluster))
     }
+
+    /// The definition of a provider that takes server, credentials and namespace from the kubeconfig that kubectl would
+    /// use, and there from the current context, as it is when the provider is made.
+    ///
+    /// ```
+    /// use cluster_provisioning::KubernetesFactory;
+    /// let as_kubectl = KubernetesFactory::from_kubeconfig("k8s", "orders")?;
+    /// let named = KubernetesFactory::from_kubeconfig("k8s", "orders")?
+    ///     .parameter("kubeconfig", "/etc/orders/kubeconfig")
+    ///     .parameter("context", "production");
+    /// # Ok::<(), cluster_provisioning::ProvisioningError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// A code of the validation category if the id is unusable.
+    #[cfg(feature = "kubeconfig")]
+    pub fn from_kubeconfig(id: &str, cluster: &str) -> Result<ProviderDescriptor, ProvisioningError> {
+        Ok(Self::descriptor(id, cluster)?.parameter("credentials", "kubeconfig"))
+    }
 }
 
 impl ProviderFactory for KubernetesFactory {
@@ -117,7 +148,7 @@ impl ProviderFactory for KubernetesFactory {
     }
 
     fn validate(&self, descriptor: &ProviderDescriptor) -> Result<(), ProvisioningError> {
-        Config::read(descriptor).map(drop)
+        Config::check(descriptor)
     }
 
     fn create(
@@ -179,8 +210,8 @@ struct KubernetesProvider {
 }
 
 impl KubernetesProvider {
-    fn credential(&self) -> CredentialReader {
-        CredentialReader::new(self.config.credential.clone(), self.environment.secrets.clone())
+    fn login(&self) -> Login {
+        Login::new(&self.config, &self.environment)
     }
 
     fn check(&self, cancel: &CancelToken) -> Result<(), ProvisioningError> {
@@ -191,7 +222,7 @@ impl KubernetesProvider {
             pod: self.member.as_ref().map(|member| &*member.pod),
             answer_timeout: self.config.answer_timeout,
         };
-        let mut agent = Agent::new(&self.config, self.credential());
+        let mut agent = Agent::new(&self.config, self.login());
         match access::prove(&mut agent, &rights, cancel) {
             Err(_) if cancel.is_cancelled() => Err(ProvisioningError::new(
                 ErrorCode::Stopped,
@@ -230,7 +261,7 @@ impl ClusterProvider for KubernetesProvider {
         let parts = Parts {
             id: self.descriptor.id.clone(),
             config: Arc::clone(&self.config),
-            credential: self.credential(),
+            login: self.login(),
             clock: Arc::clone(&self.environment.clock),
             presence: Arc::clone(&self.presence),
         };
@@ -246,7 +277,7 @@ impl ClusterProvider for KubernetesProvider {
         };
         let parts = registration::Parts {
             config: Arc::clone(&self.config),
-            credential: self.credential(),
+            login: self.login(),
             clock: Arc::clone(&self.environment.clock),
             pod: member.pod.clone(),
             marks: member.marks.clone(),

@@ -64,6 +64,8 @@ pub(in crate::providers) fn read(
         client: client(source, variables)?,
         server_name: server_name(source, variables)?,
         unchecked: !verify,
+        #[cfg(feature = "kubeconfig")]
+        held: None,
     })
 }
 
@@ -100,7 +102,14 @@ fn client(source: &Source<'_>, variables: Option<&Variables>) -> Result<Option<(
     }
 }
 
-fn server_name(source: &Source<'_>, variables: Option<&Variables>) -> Result<Option<String>, ProvisioningError> {
+/// The name that the server's certificate has to hold, if it is not the host's.
+///
+/// # Errors
+/// [`ErrorCode::InvalidValue`] for what is no such name.
+pub(in crate::providers) fn server_name(
+    source: &Source<'_>,
+    variables: Option<&Variables>,
+) -> Result<Option<String>, ProvisioningError> {
     let given = match (source.parameter("tls-server-name")?, variables) {
         (None, Some(variables)) => source.variable(variables.server_name)?,
         (given, _) => given,

@@ -51,6 +51,8 @@ pub struct Serving {
     pub certificate: Option<(PathBuf, PathBuf)>,
     /// The authority that a definition trusts, in place of that certificate.
     pub authority: Option<PathBuf>,
+    /// The authority by whose certificates it knows its clients.
+    pub clients: Option<PathBuf>,
 }
 
 /// One of the two processes.
@@ -391,6 +393,9 @@ fn spawn_server(binary: &Path, [etcd, _, port]: &[u16; 3], folder: &Path, servin
     ]);
     if let Some((certificate, key)) = &serving.certificate {
         command.arg("--tls-cert-file").arg(certificate).arg("--tls-private-key-file").arg(key);
+    }
+    if let Some(authority) = &serving.clients {
+        command.arg("--client-ca-file").arg(authority);
     }
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log_file(folder, "server.log")).spawn().unwrap()
 }

@@ -10,7 +10,6 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier};
@@ -19,8 +18,9 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
+use super::material::{Material, Pem};
 use super::pinned::PinnedOrIssued;
-use crate::http::file;
+use crate::http::file::Seen;
 use crate::http::target::bare;
 
 /// The largest file of certificates or keys that is read, in bytes. A bundle of all public authorities has 220 kB.
@@ -42,6 +42,9 @@ pub(crate) struct TlsSettings {
     pub(crate) server_name: Option<String>,
     /// Whether the server's certificate goes unchecked.
     pub(crate) unchecked: bool,
+    /// Authorities and our own certificate that are held in memory, in place of the files above.
+    #[cfg(feature = "kubeconfig")]
+    pub(crate) held: Option<super::Held>,
 }
 
 impl TlsSettings {
@@ -49,6 +52,25 @@ impl TlsSettings {
     pub(crate) fn is_server_name(name: &str) -> bool {
         ServerName::try_from(name).is_ok()
     }
+
+    /// The authorities and our own certificate, and where they are from.
+    fn material(&self) -> (Material, Fields) {
+        #[cfg(feature = "kubeconfig")]
+        if let Some(held) = &self.held {
+            return (held.current().1, Fields { ca: "kubeconfig", certificate: "kubeconfig", key: "kubeconfig" });
+        }
+        let client = self.client.clone().map(|(certificate, key)| (Pem::File(certificate), Pem::File(key)));
+        let material = Material { ca: self.ca_file.clone().map(Pem::File), client };
+        (material, Fields { ca: "ca-file", certificate: "client-cert", key: "client-key" })
+    }
+}
+
+/// The parameters that errors name.
+#[derive(Clone, Copy)]
+struct Fields {
+    ca: &'static str,
+    certificate: &'static str,
+    key: &'static str,
 }
 
 /// Why files cannot be used: the parameter that names them, and what is wrong.
@@ -75,7 +97,7 @@ struct State {
     /// The last good set.
     config: Option<Arc<ClientConfig>>,
     /// The files as they were when the set was read.
-    seen: Vec<Seen>,
+    seen: Vec<Origin>,
     /// What the last attempt to read a newer set failed with.
     complaint: Option<Unreadable>,
 }
@@ -140,22 +162,32 @@ impl Tls {
 
     /// Whether we have a certificate to show.
     pub(super) fn has_identity(&self) -> bool {
-        self.settings.client.is_some()
+        self.settings.material().0.client.is_some()
     }
 
     /// Whether it is for us to say who is trusted, and not for the compiled-in authorities.
     pub(super) fn has_authorities(&self) -> bool {
-        self.settings.ca_file.is_some() || self.settings.ca_path.is_some()
+        self.settings.ca_path.is_some() || self.settings.material().0.ca.is_some()
     }
 
-    /// The files as they are now.
-    fn look(&self) -> Vec<Seen> {
-        let TlsSettings { ca_file, ca_path, client, .. } = &self.settings;
-        let (certificate, key) =
-            client.as_ref().map_or((None, None), |(certificate, key)| (Some(certificate), Some(key)));
-        let single = [ca_file.as_ref(), certificate, key].into_iter().flatten().cloned();
-        let folder = ca_path.as_deref().map(|path| entries(path).unwrap_or_default()).unwrap_or_default();
-        single.chain(folder).map(Seen::new).collect()
+    /// Where the authorities are named.
+    pub(super) fn authorities(&self) -> &'static str {
+        match self.settings.material().1.ca {
+            "ca-file" => "ca-file and ca-path",
+            other => other,
+        }
+    }
+
+    /// The files as they are now, and the number of what is held.
+    fn look(&self) -> Vec<Origin> {
+        let (Material { ca, client }, _) = self.settings.material();
+        let (certificate, key) = client.map_or((None, None), |(certificate, key)| (Some(certificate), Some(key)));
+        let single = [ca, certificate, key].into_iter().flatten().filter_map(Pem::into_path);
+        let folder = self.settings.ca_path.as_deref().map(|path| entries(path).unwrap_or_default()).unwrap_or_default();
+        let files = single.chain(folder).map(|path| Origin::File(Seen::new(path)));
+        #[cfg(feature = "kubeconfig")]
+        let files = files.chain(self.settings.held.as_ref().map(|held| Origin::Held(held.current().0)));
+        files.collect()
     }
 
     fn read(&self) -> Result<ClientConfig, Unreadable> {
@@ -170,12 +202,13 @@ impl Tls {
         } else {
             builder.dangerous().with_custom_certificate_verifier(self.verifier(provider)?)
         };
-        let mut config = match &self.settings.client {
+        let (Material { client, .. }, fields) = self.settings.material();
+        let mut config = match client {
             None => builder.with_no_client_auth(),
             Some((certificate, key)) => {
-                let chain = certificates("client-cert", certificate)?;
-                let key = private_key("client-key", key)?;
-                builder.with_client_auth_cert(chain, key).map_err(|error| mismatch(&error))?
+                let chain = certificates(fields.certificate, &certificate)?;
+                let key = private_key(fields.key, &key)?;
+                builder.with_client_auth_cert(chain, key).map_err(|error| mismatch(fields, &error))?
             }
         };
         config.resumption = Resumption::disabled();
@@ -192,7 +225,8 @@ impl Tls {
             RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() }
         };
         let by_chain = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
-        let by_chain = by_chain.map_err(|error| unreadable("ca-file", format!("nobody is trusted: {error}")))?;
+        let by_chain = by_chain
+            .map_err(|error| unreadable(self.settings.material().1.ca, format!("nobody is trusted: {error}")))?;
         Ok(Arc::new(PinnedOrIssued { trusted, by_chain }))
     }
 
@@ -200,12 +234,13 @@ impl Tls {
     /// several names.
     fn trusted(&self) -> Result<BTreeSet<Vec<u8>>, Unreadable> {
         let mut trusted = BTreeSet::new();
-        if let Some(path) = &self.settings.ca_file {
-            trusted.extend(usable("ca-file", path, certificates("ca-file", path)?)?);
+        let (Material { ca, .. }, fields) = self.settings.material();
+        if let Some(pem) = ca {
+            trusted.extend(usable(fields.ca, &pem, certificates(fields.ca, &pem)?)?);
         }
         if let Some(path) = &self.settings.ca_path {
             let mut of_folder = BTreeSet::new();
-            for file in entries(path)? {
+            for file in entries(path)?.into_iter().map(Pem::File) {
                 // A folder may hold other things: folders, keys, lists of revoked certificates, a README.
                 let Ok(certificates) = certificates("ca-path", &file) else { continue };
                 of_folder.extend(usable("ca-path", &file, certificates).unwrap_or_default());
@@ -226,26 +261,12 @@ impl fmt::Debug for Tls {
     }
 }
 
-/// A file as it was seen: where it is, when it was changed, its size and its inode.
+/// What was read, as it was seen: a file, or what is held in memory, by its number.
 #[derive(Debug, PartialEq, Eq)]
-struct Seen(PathBuf, Option<(Option<SystemTime>, u64, u64)>);
-
-impl Seen {
-    fn new(path: PathBuf) -> Self {
-        let found = std::fs::metadata(&path).ok();
-        let found = found.map(|found| (found.modified().ok(), found.len(), inode(&found)));
-        Self(path, found)
-    }
-}
-
-#[cfg(unix)]
-fn inode(metadata: &std::fs::Metadata) -> u64 {
-    std::os::unix::fs::MetadataExt::ino(metadata)
-}
-
-#[cfg(not(unix))]
-fn inode(_: &std::fs::Metadata) -> u64 {
-    0
+enum Origin {
+    File(Seen),
+    #[cfg(feature = "kubeconfig")]
+    Held(u64),
 }
 
 /// What a folder holds, in the order of the names.
@@ -263,50 +284,50 @@ fn entries(path: &Path) -> Result<Vec<PathBuf>, Unreadable> {
 }
 
 /// All certificates of a file, at least one.
-fn certificates(field: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, Unreadable> {
-    let content = file::read(path, MAX_FILE).map_err(|detail| unreadable(field, detail))?;
+fn certificates(field: &'static str, pem: &Pem) -> Result<Vec<CertificateDer<'static>>, Unreadable> {
+    let content = pem.read(MAX_FILE).map_err(|detail| unreadable(field, detail))?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&content).collect();
     match found {
         Ok(found) if !found.is_empty() => Ok(found),
-        Ok(_) => Err(unreadable(field, format!("file {path:?} has no certificate in PEM form"))),
+        Ok(_) => Err(unreadable(field, format!("{pem} has no certificate in PEM form"))),
         // What the error says is where the form is broken, not what is there; still, a key may be in the same file.
-        Err(_) => Err(unreadable(field, format!("file {path:?} is damaged: not valid PEM"))),
+        Err(_) => Err(unreadable(field, format!("{pem} is damaged: not valid PEM"))),
     }
 }
 
 /// Those of an authority's certificates that can be used, at least one.
 fn usable(
     field: &'static str,
-    path: &Path,
+    pem: &Pem,
     certificates: Vec<CertificateDer<'static>>,
 ) -> Result<Vec<Vec<u8>>, Unreadable> {
     let all = certificates.len();
     let fits = |certificate: &CertificateDer<'static>| RootCertStore::empty().add(certificate.clone()).is_ok();
     let usable: Vec<_> = certificates.into_iter().filter(fits).map(|certificate| certificate.to_vec()).collect();
     if usable.is_empty() {
-        return Err(unreadable(field, format!("file {path:?} has no usable certificate of an authority")));
+        return Err(unreadable(field, format!("{pem} has no usable certificate of an authority")));
     }
     if usable.len() < all {
-        log::warn!("{field}: {} of {all} certificates in {path:?} are unusable and left out", all - usable.len());
+        log::warn!("{field}: {} of {all} certificates in {pem} are unusable and left out", all - usable.len());
     }
     Ok(usable)
 }
 
-fn private_key(field: &'static str, path: &Path) -> Result<PrivateKeyDer<'static>, Unreadable> {
-    let content = file::read(path, MAX_FILE).map_err(|detail| unreadable(field, detail))?;
+fn private_key(field: &'static str, pem: &Pem) -> Result<PrivateKeyDer<'static>, Unreadable> {
+    let content = pem.read(MAX_FILE).map_err(|detail| unreadable(field, detail))?;
     PrivateKeyDer::from_pem_slice(&content).map_err(|_| {
         let encrypted = content.windows(9).any(|window| window == b"ENCRYPTED");
         let what = if encrypted { "is encrypted" } else { "has no private key in PEM form" };
-        unreadable(field, format!("file {path:?} {what}; PKCS #1, PKCS #8 and SEC 1 are read, unencrypted"))
+        unreadable(field, format!("{pem} {what}; PKCS #1, PKCS #8 and SEC 1 are read, unencrypted"))
     })
 }
 
-fn mismatch(error: &rustls::Error) -> Unreadable {
+fn mismatch(fields: Fields, error: &rustls::Error) -> Unreadable {
     match error {
-        rustls::Error::InconsistentKeys(_) => unreadable("client-key", "the key is not that of the certificate"),
-        rustls::Error::InvalidCertificate(_) => unreadable("client-cert", "the certificate is damaged"),
+        rustls::Error::InconsistentKeys(_) => unreadable(fields.key, "the key is not that of the certificate"),
+        rustls::Error::InvalidCertificate(_) => unreadable(fields.certificate, "the certificate is damaged"),
         // The text may describe the key.
-        _ => unreadable("client-key", "the key cannot be used"),
+        _ => unreadable(fields.key, "the key cannot be used"),
     }
 }
 

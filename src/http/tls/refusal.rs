@@ -62,7 +62,7 @@ fn of_theirs(error: &CertificateError, tls: &Tls) -> String {
             format!("the server's certificate, or one that it rests on, is not valid before {}", date(*not_before))
         }
         E::UnknownIssuer if tls.has_authorities() => {
-            "the server's certificate was issued by none of the authorities in ca-file and ca-path".to_owned()
+            format!("the server's certificate was issued by none of the authorities in {}", tls.authorities())
         }
         E::UnknownIssuer => {
             "the server's certificate was issued by none of the public authorities that are compiled in; \

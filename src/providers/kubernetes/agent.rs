@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::config::Config;
+use super::login::Login;
 use crate::error::{ErrorCode, ProvisioningError};
-use crate::http::{Answer, Client, CredentialReader, Method, Request};
+use crate::http::{Answer, Client, Method, Request};
 use crate::provider::CancelToken;
 use crate::secret::Secret;
 
@@ -17,7 +18,7 @@ const MAX_ANSWER: usize = 4 * 1024 * 1024;
 /// A connection to the API server.
 pub(super) struct Agent {
     config: Arc<Config>,
-    credential: CredentialReader,
+    login: Login,
     client: Client,
 }
 
@@ -44,9 +45,9 @@ pub(super) struct Outcome {
 
 impl Agent {
     /// Nothing is connected before the first call.
-    pub(super) fn new(config: &Arc<Config>, credential: CredentialReader) -> Self {
+    pub(super) fn new(config: &Arc<Config>, login: Login) -> Self {
         let client = Client::new(&config.target, config.connect_timeout);
-        Self { config: Arc::clone(config), credential, client }
+        Self { config: Arc::clone(config), login, client }
     }
 
     /// Sends the call and reads the whole answer, whatever its status. A cancellation breaks it off; the next call
@@ -55,7 +56,7 @@ impl Agent {
     /// # Errors
     /// Those of [`Client::exchange`], and of reading the credential.
     pub(super) fn call(&mut self, call: &Call<'_>, cancel: &CancelToken) -> Result<Outcome, ProvisioningError> {
-        let token = self.credential.read()?;
+        let token = self.login.read(cancel)?;
         let bearer = token.as_ref().map(bearer);
         let breaking = self.client.clone();
         let guard = cancel.on_cancel(move || breaking.shutdown());
@@ -74,6 +75,7 @@ impl Agent {
             self.client = Client::new(&self.config.target, self.config.connect_timeout);
         }
         let answer = answer?;
+        self.login.answered(answer.status);
         let excerpt = excerpt(&answer, token.as_ref());
         Ok(Outcome { status: answer.status, body: answer.body, excerpt })
     }

@@ -2,8 +2,12 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+#[cfg(feature = "kubeconfig")]
+use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(feature = "kubeconfig")]
+use super::kubeconfig;
 use super::label;
 use super::query::{Query, Select};
 use super::wire::{Family, PodRules, Port, Rules, SliceRules};
@@ -23,7 +27,7 @@ const POD_NAMES: [&str; 2] = ["POD_NAME", "HOSTNAME"];
 /// Where it may be told its namespace.
 const POD_NAMESPACE: &str = "POD_NAMESPACE";
 /// The ports of URLs without one.
-const PORTS: (u16, u16) = (80, 443);
+pub(super) const PORTS: (u16, u16) = (80, 443);
 /// Every parameter of the kind.
 const PARAMETERS: &[&str] = &[
     "answer-timeout",
@@ -34,8 +38,10 @@ const PARAMETERS: &[&str] = &[
     "cluster",
     "connect-timeout",
     "container",
+    "context",
     "credentials",
     "ip-family",
+    "kubeconfig",
     "max-body",
     "namespace",
     "page-size",
@@ -76,6 +82,9 @@ pub(super) struct Config {
     pub(super) target: Target,
     /// Where the token comes from.
     pub(super) credential: Credential,
+    /// In place of that.
+    #[cfg(feature = "kubeconfig")]
+    pub(super) kubeconfig: Option<Arc<kubeconfig::Kubeconfig>>,
     namespace: Namespace,
     /// What is watched.
     pub(super) select: Select,
@@ -95,6 +104,16 @@ pub(super) struct Config {
     pub(super) pod: Option<String>,
 }
 
+/// Whose credentials are used.
+enum Means {
+    /// Those of the service account in this folder.
+    InCluster(PathBuf),
+    /// Those that the definition names.
+    Explicit,
+    #[cfg(feature = "kubeconfig")]
+    Kubeconfig(kubeconfig::Opened),
+}
+
 /// Where the namespace is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Namespace {
@@ -104,7 +123,24 @@ enum Namespace {
 }
 
 impl Config {
-    /// Reads the descriptor, and the variables that a pod has. Reads no file.
+    /// Checks the descriptor alone: a kubeconfig that it names is read when the provider is made.
+    ///
+    /// # Errors
+    /// Those of [`read`](Self::read).
+    pub(super) fn check(descriptor: &ProviderDescriptor) -> Result<(), ProvisioningError> {
+        #[cfg(feature = "kubeconfig")]
+        if descriptor.parameters.get("credentials").is_some_and(|named| named == "kubeconfig") {
+            kubeconfig::check(&Source::of_definition(descriptor))?;
+            // All else as if it named a server itself.
+            let mut other = descriptor.clone().endpoint("https://kubernetes").parameter("credentials", "explicit");
+            other.parameters.retain(|name, _| !matches!(name.as_str(), "context" | "kubeconfig"));
+            other.parameters.entry("namespace".to_owned()).or_insert_with(|| "default".to_owned());
+            return Self::read(&other).map(drop);
+        }
+        Self::read(descriptor).map(drop)
+    }
+
+    /// Reads the descriptor, and the variables that a pod has. Reads no file but a kubeconfig.
     ///
     /// # Errors
     /// A code of the validation category, with the field or variable and the reason.
@@ -115,8 +151,8 @@ impl Config {
     fn read_with(descriptor: &ProviderDescriptor, lookup: Lookup<'_>) -> Result<Self, ProvisioningError> {
         descriptor.only_parameters(PARAMETERS)?;
         let definition = Definition { source: Source::of_definition(descriptor), lookup };
-        let account = definition.account()?;
-        let (target, credential) = definition.access(account.as_ref())?;
+        let means = definition.means()?;
+        let (target, credential) = definition.access(&means)?;
         let (select, cluster) = definition.select()?;
         let (family, port) = (definition.family()?, definition.port()?);
         let ready = switch(descriptor, "require-ready")?.unwrap_or(true);
@@ -128,7 +164,12 @@ impl Config {
         Ok(Self {
             target,
             credential,
-            namespace: definition.namespace(account)?,
+            namespace: definition.namespace(&means)?,
+            #[cfg(feature = "kubeconfig")]
+            kubeconfig: match means {
+                Means::Kubeconfig(opened) => Some(opened.kubeconfig),
+                _ => None,
+            },
             cluster,
             rules,
             select,
@@ -204,28 +245,57 @@ impl Definition<'_> {
         }
     }
 
-    /// The folder of the service account whose credentials are used; `None` if the definition names its own.
-    fn account(&self) -> Result<Option<PathBuf>, ProvisioningError> {
-        let endpoints = &self.source.descriptor.endpoints;
-        let in_cluster = match self.parameter("credentials")?.as_deref() {
-            None => endpoints.is_empty(),
+    /// Whose credentials are used.
+    fn means(&self) -> Result<Means, ProvisioningError> {
+        let without_effect = |field: &'static str, credentials: &str| match self.source.parameter(field)? {
+            None => Ok(()),
+            Some(_) => {
+                let reason = format!("it is without effect unless credentials is {credentials}");
+                Err(self.source.invalid(field, reason))
+            }
+        };
+        let named = self.parameter("credentials")?;
+        if named.as_deref() == Some("kubeconfig") {
+            return self.kubeconfig();
+        }
+        without_effect("kubeconfig", "kubeconfig")?;
+        without_effect("context", "kubeconfig")?;
+        let in_cluster = match named.as_deref() {
+            None => self.source.descriptor.endpoints.is_empty(),
             Some("in-cluster") => true,
             Some("explicit") => false,
-            Some(_) => return Err(self.source.invalid("credentials", "it is neither in-cluster nor explicit")),
-        };
-        let folder = self.source.parameter("service-account")?;
-        match folder {
-            Some(_) if !in_cluster => {
-                Err(self.source.invalid("service-account", "it is without effect unless credentials is in-cluster"))
+            Some(_) => {
+                return Err(self.source.invalid("credentials", "it is none of in-cluster, explicit and kubeconfig"));
             }
-            Some(given) => Ok(tls::path(&self.source, Some(given))?),
-            None => Ok(in_cluster.then(|| PathBuf::from(SERVICE_ACCOUNT))),
+        };
+        if !in_cluster {
+            without_effect("service-account", "in-cluster")?;
+            return Ok(Means::Explicit);
         }
+        let folder = tls::path(&self.source, self.source.parameter("service-account")?)?;
+        Ok(Means::InCluster(folder.unwrap_or_else(|| PathBuf::from(SERVICE_ACCOUNT))))
+    }
+
+    #[cfg(feature = "kubeconfig")]
+    fn kubeconfig(&self) -> Result<Means, ProvisioningError> {
+        kubeconfig::open(&self.source, self.lookup, PORTS).map(Means::Kubeconfig)
+    }
+
+    #[cfg(not(feature = "kubeconfig"))]
+    fn kubeconfig(&self) -> Result<Means, ProvisioningError> {
+        let reason = "kubeconfig takes the cargo feature `kubeconfig`, which this program was built without";
+        Err(self.source.invalid("credentials", reason))
     }
 
     /// Where the server is and how one is let in.
-    fn access(&self, account: Option<&PathBuf>) -> Result<(Target, Credential), ProvisioningError> {
+    fn access(&self, means: &Means) -> Result<(Target, Credential), ProvisioningError> {
         let descriptor = self.source.descriptor;
+        let account = match means {
+            Means::InCluster(folder) => Some(folder),
+            Means::Explicit => None,
+            #[cfg(feature = "kubeconfig")]
+            Means::Kubeconfig(opened) => return Ok((opened.target.clone(), Credential::None)),
+        };
         let (field, url) = match (descriptor.endpoints.as_slice(), account) {
             ([], Some(_)) => (HOST, self.in_cluster_url()?),
             ([], None) => {
@@ -240,7 +310,8 @@ impl Definition<'_> {
                 return Err(descriptor.refuse(ErrorCode::InvalidValue, "endpoints", reason));
             }
         };
-        let target = Target::parse(&url, PORTS.0, PORTS.1).map_err(|reason| self.source.invalid(field, reason))?;
+        let target = Target::parse_with_path(&url, PORTS.0, PORTS.1);
+        let target = target.map_err(|reason| self.source.invalid(field, reason))?;
         let target = if target.is_tls() {
             let mut settings = tls::read(&self.source, None)?;
             if let Some(folder) = account
@@ -287,9 +358,20 @@ impl Definition<'_> {
         })
     }
 
-    fn namespace(&self, account: Option<PathBuf>) -> Result<Namespace, ProvisioningError> {
+    fn namespace(&self, means: &Means) -> Result<Namespace, ProvisioningError> {
         if let Some(name) = self.name("namespace")? {
             return Ok(Namespace::Named(name));
+        }
+        #[cfg(feature = "kubeconfig")]
+        if let Means::Kubeconfig(opened) = means {
+            let name = opened.namespace.clone().unwrap_or_else(|| "default".to_owned());
+            return match check_name(&name) {
+                Ok(()) => Ok(Namespace::Named(name)),
+                Err(reason) => {
+                    let reason = format!("the namespace of the context is none: {reason}");
+                    Err(self.source.descriptor.refuse(ErrorCode::InvalidConfig, "kubeconfig", reason))
+                }
+            };
         }
         if let Some(name) = self.variable(POD_NAMESPACE)? {
             return match check_name(&name) {
@@ -297,10 +379,10 @@ impl Definition<'_> {
                 Err(reason) => Err(self.source.invalid(POD_NAMESPACE, reason)),
             };
         }
-        match account {
-            Some(folder) => Ok(Namespace::Of(folder.join("namespace"))),
-            None => {
-                let reason = "it is required unless credentials is in-cluster";
+        match means {
+            Means::InCluster(folder) => Ok(Namespace::Of(folder.join("namespace"))),
+            _ => {
+                let reason = "it is required with explicit credentials";
                 Err(self.source.descriptor.refuse(ErrorCode::MissingField, "namespace", reason))
             }
         }
@@ -423,132 +505,4 @@ fn check_name(name: &str) -> Result<(), &'static str> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::provider::ProviderKind;
-
-    fn bare() -> ProviderDescriptor {
-        ProviderDescriptor::new("k8s", ProviderKind::kubernetes()).unwrap().parameter("cluster", "orders")
-    }
-
-    fn explicit() -> ProviderDescriptor {
-        bare().endpoint("https://10.0.0.1:6443").parameter("namespace", "shop")
-    }
-
-    fn with(descriptor: &ProviderDescriptor, variables: &[(&str, &str)]) -> Result<Config, ProvisioningError> {
-        let lookup =
-            |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
-        Config::read_with(descriptor, &lookup)
-    }
-
-    #[test]
-    fn p1_1_defaults_are_as_documented() {
-        let config = with(&explicit(), &[]).unwrap();
-        assert_eq!(config.select, Select::Pods { selector: "cluster.proto.actor/cluster=orders".into() });
-        assert_eq!((config.page_size, config.max_body), (500, 64 * 1024 * 1024));
-        let rules = PodRules { family: Family::Any, port: None, ready: true, container: None };
-        assert_eq!(config.rules, Rules::Pods(rules));
-        assert_eq!((config.probe_interval, config.probe_timeout), (secs(6), secs(2)));
-        assert_eq!((config.pod, config.credential), (None, Credential::None));
-    }
-
-    #[test]
-    fn kubernetes_point_17_in_a_pod_the_environment_and_the_service_account_are_enough() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().to_str().unwrap();
-        let in_pod = [(HOST, "fd00::1"), (PORT, "443"), ("HOSTNAME", "orders-0")];
-        let descriptor = bare().parameter("service-account", path);
-        let config = with(&descriptor, &in_pod).unwrap();
-        assert_eq!(config.target.base(), "https://[fd00::1]:443");
-        assert_eq!(config.credential, Credential::TokenFile(format!("{path}/token")));
-        assert_eq!(config.pod.as_deref(), Some("orders-0"));
-        let missing = config.namespace().unwrap_err();
-        assert_eq!((missing.code(), missing.field()), (ErrorCode::InvalidConfig, Some("namespace")));
-        std::fs::write(folder.path().join("namespace"), "shop\n").unwrap();
-        assert_eq!(config.namespace().unwrap(), "shop");
-        std::fs::write(folder.path().join("namespace"), "../kube-system").unwrap();
-        assert!(config.namespace().is_err());
-        let told = [in_pod[0], in_pod[1], in_pod[2], ("POD_NAMESPACE", "told"), ("POD_NAME", "named")];
-        let config = with(&descriptor, &told).unwrap();
-        assert_eq!((config.namespace().unwrap().as_str(), config.pod.as_deref()), ("told", Some("named")));
-        let v4 = with(&bare(), &[(HOST, "10.96.0.1"), (PORT, "443")]).unwrap();
-        assert_eq!(v4.target.base(), "https://10.96.0.1:443");
-        assert_eq!(v4.credential, Credential::TokenFile(format!("{SERVICE_ACCOUNT}/token")));
-    }
-
-    #[test]
-    fn kubernetes_point_17_outside_of_a_pod_what_is_missing_is_named() {
-        let refused = |descriptor: &ProviderDescriptor, variables: &[(&str, &str)]| {
-            let error = with(descriptor, variables).unwrap_err();
-            (error.code(), error.field().unwrap().to_owned())
-        };
-        assert_eq!(refused(&bare(), &[]), (ErrorCode::MissingField, HOST.to_owned()));
-        assert_eq!(refused(&bare(), &[(HOST, "h")]), (ErrorCode::MissingField, PORT.to_owned()));
-        assert_eq!(refused(&bare(), &[(HOST, "h"), (PORT, "x")]), (ErrorCode::InvalidValue, PORT.to_owned()));
-        assert_eq!(refused(&bare(), &[(HOST, "a b"), (PORT, "1")]), (ErrorCode::InvalidValue, HOST.to_owned()));
-        let own = bare().parameter("credentials", "explicit");
-        assert_eq!(refused(&own, &[]), (ErrorCode::MissingField, "endpoints".to_owned()));
-        let without_namespace = bare().endpoint("https://h");
-        assert_eq!(refused(&without_namespace, &[]), (ErrorCode::MissingField, "namespace".to_owned()));
-        let in_clear = explicit().parameter("credentials", "in-cluster");
-        assert!(with(&in_clear, &[]).is_ok());
-        let mut in_clear = in_clear;
-        in_clear.endpoints = vec!["http://10.0.0.1".into()];
-        assert_eq!(refused(&in_clear, &[]), (ErrorCode::InvalidValue, "endpoints".to_owned()));
-    }
-
-    #[test]
-    fn p1_1_every_field_is_checked_and_named() {
-        let refused = |descriptor: ProviderDescriptor, code, field: &str| {
-            let error = with(&descriptor, &[]).unwrap_err();
-            assert_eq!((error.code(), error.field()), (code, Some(field)), "{error}");
-        };
-        for (field, bad) in [
-            ("answer-timeout", "61s"),
-            ("cluster", "a b"),
-            ("cluster", "-a"),
-            ("connect-timeout", "31s"),
-            ("container", "a/b"),
-            ("credentials", "kubeconfig"),
-            ("ip-family", "both"),
-            ("max-body", "64"),
-            ("namespace", "Shop"),
-            ("namespace", "../x"),
-            ("page-size", "0"),
-            ("page-size", "10001"),
-            ("pod", "a/b"),
-            ("port", "0"),
-            ("port", "65536"),
-            ("port", "HTTP"),
-            ("probe-interval", "31s"),
-            ("probe-timeout", "6s"),
-            ("require-ready", "yes"),
-            ("selector", "a\nb"),
-            ("service", "orders"),
-            ("service-account", "/x"),
-            ("source", "endpoints"),
-            ("tls-verify", "no"),
-        ] {
-            refused(explicit().parameter(field, bad), ErrorCode::InvalidValue, field);
-        }
-        let slices = explicit().parameter("source", "endpoint-slices");
-        refused(slices.clone(), ErrorCode::MissingField, "service");
-        refused(slices.clone().parameter("service", "a..").parameter("port", "x"), ErrorCode::InvalidValue, "service");
-        let slices = slices.parameter("service", "orders");
-        refused(slices.clone().parameter("selector", "a=b"), ErrorCode::InvalidValue, "selector");
-        refused(slices.clone().parameter("container", "main"), ErrorCode::InvalidValue, "container");
-        let config = with(&slices.parameter("require-ready", "off").parameter("port", "http"), &[]).unwrap();
-        assert_eq!(config.select, Select::Slices { service: "orders".into() });
-        let rules = SliceRules { family: Family::Any, port: Some(Port::Named("http".into())), not_ready: true };
-        assert_eq!(config.rules, Rules::Slices(rules));
-        let mut without = explicit();
-        without.parameters.remove("cluster");
-        refused(without.clone(), ErrorCode::MissingField, "cluster");
-        assert!(with(&without.parameter("selector", "app in (a, b)"), &[]).is_ok());
-        refused(explicit().parameter("no-such", "x"), ErrorCode::UnknownField, "no-such");
-        refused(explicit().endpoint("https://other"), ErrorCode::InvalidValue, "endpoints");
-        let mut plain = explicit();
-        plain.endpoints = vec!["http://127.0.0.1:8001".into()];
-        refused(plain.parameter("ca-file", "ca.pem"), ErrorCode::InvalidValue, "ca-file");
-    }
-}
+mod tests;

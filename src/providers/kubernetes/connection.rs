@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use super::agent::{bearer, credential};
 use super::config::Config;
+use super::login::Login;
 use super::object::{Failure, FailureKind, Line, Page};
 use super::query::{PROBE, Query, Select, SliceVersion};
 use super::watch::Version;
 use super::wire::{self, Lines, Rules};
 use crate::error::{ErrorCode, ProvisioningError};
-use crate::http::{Client, CredentialReader, Incoming, Method, Request};
+use crate::http::{Client, Incoming, Method, Request};
 use crate::provider::CancelToken;
 use crate::providers::connection::{self, Replies};
 use crate::secret::Secret;
@@ -81,7 +82,7 @@ pub(super) type Connection = connection::Connection<Ask, Reply>;
 pub(super) fn open(
     config: &Arc<Config>,
     query: &Query,
-    credential: CredentialReader,
+    login: Login,
     cancel: &CancelToken,
     role: &'static str,
 ) -> Result<Connection, ProvisioningError> {
@@ -92,7 +93,7 @@ pub(super) fn open(
         thread: &format!("kubernetes-{role}"),
     };
     let rules = Arc::new(config.rules.clone());
-    let mut worker = Worker { config, query, rules, credential, slices: SliceVersion::default() };
+    let mut worker = Worker { config, query, rules, login, cancel: cancel.clone(), slices: SliceVersion::default() };
     Connection::open(place, Some(WAITING), cancel, move |client, ask, reply| worker.answer(client, ask, reply))
 }
 
@@ -100,7 +101,8 @@ struct Worker {
     config: Arc<Config>,
     query: Query,
     rules: Arc<Rules>,
-    credential: CredentialReader,
+    login: Login,
+    cancel: CancelToken,
     /// Which version of EndpointSlice the server has.
     slices: SliceVersion,
 }
@@ -232,7 +234,7 @@ impl Worker {
         streams: bool,
     ) -> Result<(Incoming, Option<Secret>), ProvisioningError> {
         // Read anew for each request: what was refused is not shown again once it has been replaced.
-        let token = self.credential.read()?;
+        let token = self.login.read(&self.cancel)?;
         let bearer = token.as_ref().map(bearer);
         let answer = client.open(&Request {
             method: Method::GET,
@@ -244,6 +246,7 @@ impl Worker {
             streams,
             doing,
         })?;
+        self.login.answered(answer.status);
         Ok((answer, token))
     }
 }

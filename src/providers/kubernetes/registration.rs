@@ -19,10 +19,11 @@ use self::upkeep::Upkeep;
 use super::access;
 use super::agent::{Agent, Call, Outcome};
 use super::config::Config;
+use super::login::Login;
 use super::query::{PODS, Query};
 use crate::clock::Clock;
 use crate::error::{ErrorCode, ProvisioningError};
-use crate::http::{CredentialReader, Method};
+use crate::http::Method;
 use crate::provider::{CancelToken, Registration};
 use crate::providers::presence::{Presence, Sighting, Standing};
 use crate::providers::tenancy::Tenancy;
@@ -39,7 +40,7 @@ const SHORTEST: Duration = Duration::from_millis(10);
 /// What a registration needs.
 pub(super) struct Parts {
     pub(super) config: Arc<Config>,
-    pub(super) credential: CredentialReader,
+    pub(super) login: Login,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) pod: String,
     pub(super) marks: Marks,
@@ -71,13 +72,13 @@ impl KubernetesRegistration {
     /// # Errors
     /// Why it could not be registered.
     pub(super) fn join(parts: Parts, cancel: &CancelToken) -> Result<Self, ProvisioningError> {
-        let Parts { config, credential, clock, pod, marks, presence, tenancy, uid } = parts;
+        let Parts { config, login, clock, pod, marks, presence, tenancy, uid } = parts;
         let now = clock.now();
         let query = config.query()?;
         let mut registration = Self {
             path: query.pod(&pod),
             query,
-            agent: Agent::new(&config, credential),
+            agent: Agent::new(&config, login),
             upkeep: Upkeep::new(RandomState::new().hash_one(now), now),
             config,
             clock,

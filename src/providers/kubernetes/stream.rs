@@ -10,10 +10,10 @@ use crossbeam_channel::{RecvError, after, select};
 
 use super::config::Config;
 use super::connection::{self, Ask, Connection, Reply};
+use super::login::Login;
 use super::watch::{Input, Machine, Output, Settings, Version};
 use crate::clock::Clock;
 use crate::error::{ErrorCode, ProvisioningError};
-use crate::http::CredentialReader;
 use crate::provider::{CancelToken, ProviderEvent, ProviderId, ProviderStream, ProviderTermination};
 use crate::providers::presence::Presence;
 
@@ -24,7 +24,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 pub(super) struct Parts {
     pub(super) id: ProviderId,
     pub(super) config: Arc<Config>,
-    pub(super) credential: CredentialReader,
+    pub(super) login: Login,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) presence: Arc<Presence>,
 }
@@ -47,14 +47,14 @@ impl KubernetesStream {
     /// # Errors
     /// [`ErrorCode::ThreadRefused`]; [`ErrorCode::InvalidConfig`] if the namespace is not known.
     pub(super) fn open(parts: Parts, cancel: &CancelToken) -> Result<Self, ProvisioningError> {
-        let Parts { id, config, credential, clock, presence } = parts;
+        let Parts { id, config, login, clock, presence } = parts;
         let named = |error: ProvisioningError| error.with_provider(&id);
         let query = config.query().map_err(named)?;
         let settings = Settings { probe_interval: config.probe_interval, first_list: Version::Unset };
         let seed = RandomState::new().hash_one(id.as_str());
         let mut stream = Self {
-            watch: connection::open(&config, &query, credential.clone(), cancel, "watch").map_err(named)?,
-            probe: connection::open(&config, &query, credential, cancel, "probe").map_err(named)?,
+            watch: connection::open(&config, &query, login.clone(), cancel, "watch").map_err(named)?,
+            probe: connection::open(&config, &query, login, cancel, "probe").map_err(named)?,
             machine: Machine::new(settings, presence.local().cloned(), seed, clock.now()),
             id,
             clock,

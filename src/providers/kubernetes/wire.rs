@@ -33,6 +33,12 @@ use crate::json::{self, Loose, Unusable, fields};
 /// The prefix of the labels and annotations that say what the node of a pod is like.
 pub(super) const PREFIX: &str = "cluster.proto.actor/";
 
+/// Seconds since 1970 of a time as the API server writes it; `None` if it is none.
+#[cfg(feature = "kubeconfig")]
+pub(super) fn seconds(time: &str) -> Option<u64> {
+    meta::seconds(time)
+}
+
 /// What was read of an object.
 #[derive(Default)]
 struct Reading {
