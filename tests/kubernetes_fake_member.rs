@@ -2,13 +2,11 @@
 #![cfg(feature = "kubernetes")]
 
 #[path = "support/api.rs"]
-#[allow(dead_code)]
 mod api;
 #[path = "support/fake.rs"]
 #[allow(dead_code)]
 mod fake;
 #[path = "support/pods.rs"]
-#[allow(dead_code)]
 mod pods;
 
 use std::net::TcpStream;

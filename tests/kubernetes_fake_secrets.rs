@@ -2,7 +2,6 @@
 #![cfg(feature = "kubernetes")]
 
 #[path = "support/api.rs"]
-#[allow(dead_code)]
 mod api;
 #[path = "support/child.rs"]
 mod child;
