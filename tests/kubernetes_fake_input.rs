@@ -108,6 +108,7 @@ fn kubernetes_point_13_an_object_of_almost_a_mebibyte_is_read_and_a_larger_one_p
 }
 
 /// The most memory that this process has ever had, in KiB.
+#[cfg(target_os = "linux")]
 fn most_memory() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();

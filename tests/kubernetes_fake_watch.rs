@@ -10,6 +10,7 @@ mod fake;
 mod pods;
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use api::{
@@ -30,6 +31,15 @@ const fn millis(millis: u64) -> Duration {
 /// Waits, looking at what is reported meanwhile, until the server has seen something.
 fn until(watching: &Watching, what: &str, mut is_so: impl FnMut() -> bool) {
     watching.expect(what, SOON * 2, |_| is_so().then_some(()));
+}
+
+/// Waits for what is no matter of events.
+fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + SOON;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(millis(5));
+    }
 }
 
 fn refused(code: &str, headers: &str, stream: &mut TcpStream) -> bool {
@@ -229,21 +239,32 @@ fn stops_promptly(phase: &str, mut begun: impl FnMut() -> Watching) {
 
 #[test]
 fn kubernetes_point_20_stop_is_prompt_in_each_phase() {
+    /// How many requests are held.
+    static HELD: AtomicUsize = AtomicUsize::new(0);
+    fn held(stream: &mut TcpStream) -> bool {
+        HELD.fetch_add(1, Ordering::SeqCst);
+        hold(stream);
+        HELD.fetch_sub(1, Ordering::SeqCst);
+        false
+    }
     let good = |stream: &mut TcpStream| json(stream, "200 OK", &list_of("1", "", &["a"]));
     let whole = list_of("1", "", &["a"]);
     let mid_page = scripted(
-        move |_, stream| begin(stream, whole.split_at(whole.len() / 2).0) && hold(stream),
-        |_, stream| hold(stream),
+        move |_, stream| begin(stream, whole.split_at(whole.len() / 2).0) && held(stream),
+        |_, stream| held(stream),
     );
     let phases = [
-        ("the list's head", scripted(|_, stream| hold(stream), |_, stream| hold(stream))),
+        ("the list's head", scripted(|_, stream| held(stream), |_, stream| held(stream))),
         ("in mid-page", mid_page),
-        ("the watch's head", scripted(move |_, stream| good(stream), |_, stream| hold(stream))),
-        ("in mid-watch", scripted(move |_, stream| good(stream), |_, stream| follow(stream, ""))),
-        ("in mid-line", scripted(move |_, stream| good(stream), |_, stream| follow(stream, "{\"type\":\"AD"))),
+        ("the watch's head", scripted(move |_, stream| good(stream), |_, stream| held(stream))),
+        ("in mid-watch", scripted(move |_, stream| good(stream), |_, stream| begin(stream, "") && held(stream))),
+        (
+            "in mid-line",
+            scripted(move |_, stream| good(stream), |_, stream| begin(stream, "{\"type\":\"AD") && held(stream)),
+        ),
         (
             "in a pause",
-            scripted(|_, stream| refused("503 No", "Retry-After: 60\r\n", stream), |_, stream| hold(stream)),
+            scripted(|_, stream| refused("503 No", "Retry-After: 60\r\n", stream), |_, stream| held(stream)),
         ),
     ];
     for (phase, fake) in phases {
@@ -251,11 +272,12 @@ fn kubernetes_point_20_stop_is_prompt_in_each_phase() {
         stops_promptly(phase, || {
             let before = fake.requests().iter().filter(|request| !is_probe(request)).count();
             let watching = watch(&descriptor(&fake.url()));
-            until(&watching, phase, || {
+            eventually(phase, || {
                 fake.requests().iter().filter(|request| !is_probe(request)).count() == before + awaited
             });
             watching
         });
+        eventually(&format!("{phase}: the connection ends"), || HELD.load(Ordering::SeqCst) == 0);
     }
 }
 
