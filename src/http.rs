@@ -134,7 +134,7 @@ impl Client {
     pub(crate) fn open(&self, request: &Request<'_>) -> Result<Incoming, ProvisioningError> {
         let failed = |error: &ureq::Error| failure(request.doing, error);
         let mut head = ureq::http::Request::builder().method(request.method.clone()).uri(request.url);
-        if request.streams {
+        if request.length.is_stream() {
             head = head.header(ACCEPT_ENCODING, "identity");
         }
         self.read_certificates(request.doing)?;
@@ -163,7 +163,8 @@ impl Client {
             return Err(ProvisioningError::new(ErrorCode::RedirectRefused, request.doing.to_owned(), detail));
         }
         // A stream may go on for ever; a refusal may not.
-        let max_body = if request.streams && parts.status.is_success() { usize::MAX } else { request.max_body };
+        let max_body =
+            if request.length.is_stream() && parts.status.is_success() { usize::MAX } else { request.max_body };
         let body = BodyReader::new(body, max_body, request.doing)?;
         let login = self.target.authorization().cloned();
         Ok(Incoming { status: parts.status.as_u16(), headers: parts.headers, body, login })
@@ -175,7 +176,12 @@ impl Client {
         request: &Request<'_>,
     ) -> Result<ureq::http::Response<Body>, ureq::Error> {
         let configured = self.agent.configure_request(whole).timeout_recv_response(Some(request.answer_timeout));
-        let configured = configured.timeout_recv_body(if request.streams { None } else { Some(BODY_TIMEOUT) });
+        let configured = configured.timeout_recv_body(match request.length {
+            Length::Brief => Some(request.answer_timeout),
+            Length::Document => Some(BODY_TIMEOUT),
+            #[cfg(feature = "kubernetes")]
+            Length::Stream => None,
+        });
         self.agent.run(configured.build())
     }
 
@@ -213,11 +219,29 @@ pub(crate) struct Request<'a> {
     pub(crate) answer_timeout: Duration,
     /// The largest body accepted, in bytes after decompression.
     pub(crate) max_body: usize,
-    /// Whether the answer is a stream, of which each piece has to arrive when it is sent: not compressed, and without a
-    /// limit of time or size. Whoever reads it sees to it that silence ends it.
-    pub(crate) streams: bool,
+    /// How long the answer's body may be.
+    pub(crate) length: Length,
     /// What is being done, for errors.
     pub(crate) doing: &'a str,
+}
+
+/// How long the body of an answer may be, in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Length {
+    /// A few bytes: they may take as long as the head.
+    Brief,
+    /// A document of the largest size that is accepted.
+    Document,
+    /// A stream, of which each piece has to arrive when it is sent: not compressed, and without a limit of time or size.
+    /// Whoever reads it sees to it that silence ends it.
+    #[cfg(feature = "kubernetes")]
+    Stream,
+}
+
+impl Length {
+    fn is_stream(self) -> bool {
+        !matches!(self, Length::Brief | Length::Document)
+    }
 }
 
 /// An answer, whatever its status but a redirect.

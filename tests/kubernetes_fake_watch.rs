@@ -9,6 +9,7 @@ mod fake;
 #[path = "support/pods.rs"]
 mod pods;
 
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -332,18 +333,26 @@ fn kubernetes_point_10_an_answer_that_comes_byte_by_byte_ends_in_time_and_holds_
         request if is_watch(request) => follow(stream, ""),
         _ => good(stream),
     });
+    let body = Fake::start(move |request, stream| match request {
+        request if is_probe(request) => {
+            let (head, rest) = OK.split_at(OK.len() - 2);
+            stream.write_all(head.as_bytes()).is_ok() && drip(stream, rest)
+        }
+        request if is_watch(request) => follow(stream, ""),
+        _ => good(stream),
+    });
     let head = scripted(move |_, stream| good(stream), |_, stream| drip(stream, OK));
     let list = scripted(|_, stream| drip(stream, OK), |_, stream| hold(stream));
     let parameters =
         |fake: &Fake| descriptor(&fake.url()).parameter("probe-timeout", "500ms").parameter("answer-timeout", "1s");
-    let mut all = [&probe, &head, &list].map(|fake| watch(&parameters(fake)));
-    for watching in &all[..2] {
+    let mut all = [&probe, &body, &head, &list].map(|fake| watch(&parameters(fake)));
+    for watching in &all[..3] {
         watching.expect_members(&["a"], SOON);
         watching.expect_error(ErrorCode::Timeout, millis(2500) + LATE);
         watching.expect_members(&["a"], SOON);
     }
     // The server gathers a list first, so that its head may take a minute longer.
-    all[2].expect("sign of life", millis(5500), |event| {
+    all[3].expect("sign of life", millis(5500), |event| {
         assert!(matches!(event, ProviderEvent::Heartbeat { current: false }), "{event:?}");
         Some(())
     });

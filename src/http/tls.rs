@@ -181,7 +181,7 @@ mod tests {
 
     use super::*;
     use crate::error::ErrorCode;
-    use crate::http::{Client, Method, Request, Target};
+    use crate::http::{Client, Length, Method, Request, Target};
 
     #[test]
     fn consul_point_20_a_shutdown_ends_a_handshake_that_is_never_answered() {
@@ -197,7 +197,7 @@ mod tests {
                 credential: None,
                 answer_timeout: Duration::from_secs(60),
                 max_body: 1024,
-                streams: false,
+                length: Length::Document,
                 doing: "testing",
             };
             client.exchange(&request).map(|answer| answer.status)

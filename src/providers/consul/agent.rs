@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::config::Config;
 use super::connection::TOKEN_HEADER;
 use crate::error::{ErrorCode, ProvisioningError};
-use crate::http::{Answer, Client, CredentialReader, JSON, Method, Request};
+use crate::http::{Answer, Client, CredentialReader, JSON, Length, Method, Request};
 use crate::provider::CancelToken;
 use crate::secret::Secret;
 
@@ -71,7 +71,7 @@ impl Agent {
             credential: token.map(|token| (TOKEN_HEADER, token)),
             answer_timeout: call.answer_timeout,
             max_body: MAX_ANSWER.max(self.config.max_body),
-            streams: false,
+            length: Length::Document,
             doing: call.doing,
         });
         drop(guard);

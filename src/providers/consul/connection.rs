@@ -8,7 +8,7 @@ use super::mark::{self, Mark};
 use super::watch::WatchAnswer;
 use super::wire::{self, Decoder};
 use crate::error::ProvisioningError;
-use crate::http::{BodyReader, Client, CredentialReader, Method, Request};
+use crate::http::{BodyReader, Client, CredentialReader, Length, Method, Request};
 use crate::provider::CancelToken;
 use crate::providers::connection;
 use crate::topology::Members;
@@ -68,16 +68,17 @@ impl Worker {
         match ask {
             Ask::Watch { number, path, answer_timeout, believed } => {
                 let doing = format!("watching service {}", self.config.query.service());
-                let answer = self.ask(client, &path, answer_timeout, &doing).and_then(|(mark, mut body)| {
-                    let read = |room: &mut [u8]| body.read(room);
-                    let (members, skipped) = self.decoder.decode(read, believed.as_ref(), &doing)?;
-                    Ok(WatchAnswer { mark, members, lineage: self.decoder.lineage().clone(), skipped })
-                });
+                let answer =
+                    self.ask(client, &path, answer_timeout, Length::Document, &doing).and_then(|(mark, mut body)| {
+                        let read = |room: &mut [u8]| body.read(room);
+                        let (members, skipped) = self.decoder.decode(read, believed.as_ref(), &doing)?;
+                        Ok(WatchAnswer { mark, members, lineage: self.decoder.lineage().clone(), skipped })
+                    });
                 Reply::Watch(number, answer)
             }
             Ask::Probe { path } => {
                 let doing = format!("probing service {}", self.config.query.service());
-                let answer = self.ask(client, &path, self.config.probe_timeout, &doing);
+                let answer = self.ask(client, &path, self.config.probe_timeout, Length::Brief, &doing);
                 Reply::Probe(answer.and_then(|(mark, mut body)| {
                     wire::check_list(|room| body.read(room), &doing)?;
                     Ok(mark)
@@ -92,6 +93,7 @@ impl Worker {
         client: &Client,
         path: &str,
         answer_timeout: Duration,
+        length: Length,
         doing: &str,
     ) -> Result<(Mark, BodyReader), ProvisioningError> {
         let token = self.credential.read()?;
@@ -103,7 +105,7 @@ impl Worker {
             credential: token.as_ref().map(|token| (TOKEN_HEADER, token)),
             answer_timeout,
             max_body: self.config.max_body,
-            streams: false,
+            length,
             doing,
         })?;
         mark::admit(answer, token.as_ref(), doing)

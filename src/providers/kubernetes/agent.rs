@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::config::Config;
 use super::login::Login;
 use crate::error::{ErrorCode, ProvisioningError};
-use crate::http::{Answer, Client, Method, Request};
+use crate::http::{Answer, Client, Length, Method, Request};
 use crate::provider::CancelToken;
 use crate::secret::Secret;
 
@@ -67,7 +67,7 @@ impl Agent {
             credential: bearer.as_ref().map(|bearer| (HEADER, bearer)),
             answer_timeout: call.answer_timeout,
             max_body: MAX_ANSWER.max(self.config.max_body),
-            streams: false,
+            length: Length::Brief,
             doing: call.doing,
         });
         drop(guard);

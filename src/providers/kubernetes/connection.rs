@@ -11,7 +11,7 @@ use super::query::{PROBE, Query, Select, SliceVersion};
 use super::watch::Version;
 use super::wire::{self, Lines, Rules};
 use crate::error::{ErrorCode, ProvisioningError};
-use crate::http::{Client, Incoming, Method, Request};
+use crate::http::{Client, Incoming, Length, Method, Request};
 use crate::provider::CancelToken;
 use crate::providers::connection::{self, Replies};
 use crate::secret::Secret;
@@ -132,7 +132,7 @@ impl Worker {
     fn list(&mut self, client: &Client, version: Version, next: Option<&str>, paged: bool) -> Result<Page, Failure> {
         let path = |query: &Query, slices| query.list(slices, version, next, paged);
         let (answer, token) =
-            self.ask(client, path, self.config.answer_timeout + GATHERING, LISTING, false).map_err(other)?;
+            self.ask(client, path, self.config.answer_timeout + GATHERING, Length::Document, LISTING).map_err(other)?;
         let mut answer = admit(answer, token.as_ref(), LISTING)?;
         wire::page(&self.rules, |room| answer.body.read(room), LISTING).map_err(other)
     }
@@ -165,9 +165,9 @@ impl Worker {
     fn probe(&mut self, client: &Client, version: bool) -> Result<Option<String>, ProvisioningError> {
         let timeout = self.config.probe_timeout;
         let (mut answer, token) = if version {
-            self.ask(client, |query, slices| query.present(slices), timeout, PROBING, false)?
+            self.ask(client, |query, slices| query.present(slices), timeout, Length::Brief, PROBING)?
         } else {
-            self.exchange(client, PROBE, timeout, PROBING, false)?
+            self.exchange(client, PROBE, timeout, Length::Brief, PROBING)?
         };
         if version && answer.status == 200 {
             return match wire::page(&self.rules, |room| answer.body.read(room), PROBING) {
@@ -193,7 +193,8 @@ impl Worker {
         timeout: Duration,
     ) -> Result<(Incoming, Option<Secret>), Failure> {
         let path = |query: &Query, slices| query.watch(slices, resource_version, timeout);
-        let (answer, token) = self.ask(client, path, self.config.answer_timeout, WATCHING, true).map_err(other)?;
+        let (answer, token) =
+            self.ask(client, path, self.config.answer_timeout, Length::Stream, WATCHING).map_err(other)?;
         Ok((admit(answer, token.as_ref(), WATCHING)?, token))
     }
 
@@ -203,13 +204,13 @@ impl Worker {
         client: &Client,
         path: impl Fn(&Query, SliceVersion) -> String,
         answer_timeout: Duration,
+        length: Length,
         doing: &'static str,
-        streams: bool,
     ) -> Result<(Incoming, Option<Secret>), ProvisioningError> {
         let (present, has_two) = (self.slices, matches!(self.config.select, Select::Slices { .. }));
         let mut asked = |slices| {
             let path = path(&self.query, slices);
-            self.exchange(client, &path, answer_timeout, doing, streams)
+            self.exchange(client, &path, answer_timeout, length, doing)
         };
         let (answer, token) = asked(present)?;
         if answer.status != 404 || !has_two {
@@ -230,8 +231,8 @@ impl Worker {
         client: &Client,
         path: &str,
         answer_timeout: Duration,
+        length: Length,
         doing: &'static str,
-        streams: bool,
     ) -> Result<(Incoming, Option<Secret>), ProvisioningError> {
         // Read anew for each request: what was refused is not shown again once it has been replaced.
         let token = self.login.read(&self.cancel)?;
@@ -243,7 +244,7 @@ impl Worker {
             credential: bearer.as_ref().map(credential),
             answer_timeout,
             max_body: self.config.max_body,
-            streams,
+            length,
             doing,
         })?;
         self.login.answered(answer.status);
