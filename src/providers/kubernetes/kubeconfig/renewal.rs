@@ -94,9 +94,11 @@ impl<C: Clone> Renewal<C> {
         (self.running, self.ended, self.failure) = (false, Some(now), None);
     }
 
-    /// The plugin has failed.
-    pub(super) fn failed(&mut self, now: Timestamp, error: ProvisioningError) {
+    /// The plugin has failed. Says whether it failed otherwise before, or not at all.
+    pub(super) fn failed(&mut self, now: Timestamp, error: ProvisioningError) -> bool {
+        let is_new = self.failure.as_ref() != Some(&error);
         (self.running, self.ended, self.failure) = (false, Some(now), Some(error));
+        is_new
     }
 
     /// The run was broken off, which says nothing about the plugin.
@@ -191,7 +193,8 @@ mod tests {
         }
         assert_eq!(runs, 12);
         assert_eq!(renewal.next(clock.now()), Next::Run);
-        renewal.failed(clock.now(), failure("still gone"));
+        assert!(renewal.failed(clock.now(), failure("still gone")), "it is worth a word");
+        assert!(!renewal.failed(clock.now(), failure("still gone")), "but not twice");
         assert_eq!(renewal.next(clock.now()), Next::Fail(failure("still gone")));
         clock.advance(secs(4));
         assert_eq!(renewal.next(clock.now()), Next::Fail(failure("still gone")));
