@@ -178,6 +178,14 @@ impl Tls {
         }
     }
 
+    /// Where our own certificate is named.
+    pub(super) fn identity(&self) -> &'static str {
+        match self.settings.material().1.key {
+            "client-key" => "client-cert and client-key",
+            other => other,
+        }
+    }
+
     /// The files as they are now, and the number of what is held.
     fn look(&self) -> Vec<Origin> {
         let (Material { ca, client }, _) = self.settings.material();

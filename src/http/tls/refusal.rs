@@ -109,9 +109,8 @@ fn of_ours(alert: AlertDescription, tls: &Tls) -> (ErrorCode, String) {
             let detail = if tls.has_identity() {
                 format!("the server rejected our client certificate ({alert:?})")
             } else {
-                format!(
-                    "the server requires a client certificate ({alert:?}); name one with client-cert and client-key"
-                )
+                let fields = tls.identity();
+                format!("the server requires a client certificate ({alert:?}); name one with {fields}")
             };
             (ErrorCode::CertificateRejected, detail)
         }

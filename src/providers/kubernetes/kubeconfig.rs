@@ -330,9 +330,10 @@ impl Kubeconfig {
             Err(Failure::Cancelled) => state.renewal.broken_off(),
             Err(Failure::Failed(why)) => {
                 let detail = format!("{}: {why}", spec.place);
-                log::warn!("the exec plugin gives no credential: {detail}");
                 let error = ProvisioningError::new(ErrorCode::TokenUnreadable, RUNNING, detail);
-                state.renewal.failed(clock.now(), error.with_field("kubeconfig"));
+                if state.renewal.failed(clock.now(), error.clone().with_field("kubeconfig")) {
+                    log::warn!("the exec plugin gives no credential: {}", error.detail());
+                }
             }
         }
     }

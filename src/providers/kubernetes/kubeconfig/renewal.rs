@@ -94,9 +94,11 @@ impl<C: Clone> Renewal<C> {
         (self.running, self.ended, self.failure) = (false, Some(now), None);
     }
 
-    /// The plugin has failed.
-    pub(super) fn failed(&mut self, now: Timestamp, error: ProvisioningError) {
+    /// The plugin has failed. Says whether it failed otherwise before, or not at all.
+    pub(super) fn failed(&mut self, now: Timestamp, error: ProvisioningError) -> bool {
+        let is_new = self.failure.as_ref() != Some(&error);
         (self.running, self.ended, self.failure) = (false, Some(now), Some(error));
+        is_new
     }
 
     /// The run was broken off, which says nothing about the plugin.
@@ -191,7 +193,8 @@ mod tests {
         }
         assert_eq!(runs, 12);
         assert_eq!(renewal.next(clock.now()), Next::Run);
-        renewal.failed(clock.now(), failure("still gone"));
+        assert!(renewal.failed(clock.now(), failure("still gone")), "it is worth a word");
+        assert!(!renewal.failed(clock.now(), failure("still gone")), "but not twice");
         assert_eq!(renewal.next(clock.now()), Next::Fail(failure("still gone")));
         clock.advance(secs(4));
         assert_eq!(renewal.next(clock.now()), Next::Fail(failure("still gone")));
@@ -257,5 +260,82 @@ mod tests {
         assert_eq!(renewal.next(clock.now()), Next::Run);
         renewal.failed(clock.now(), failure("no such command"));
         assert_eq!(renewal.next(clock.now()), Next::Use(1, "a"));
+    }
+
+    /// What happens to the machine.
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Ask,
+        Answer(Option<u64>),
+        Fail,
+        BreakOff,
+        Refuse,
+        Pass(u64),
+    }
+
+    fn step() -> impl proptest::strategy::Strategy<Value = Step> {
+        use proptest::prelude::*;
+        prop_oneof![
+            4 => Just(Step::Ask),
+            2 => proptest::option::of(0..300_u64).prop_map(Step::Answer),
+            1 => Just(Step::Fail),
+            1 => Just(Step::BreakOff),
+            1 => Just(Step::Refuse),
+            4 => (0..30_000_u64).prop_map(Step::Pass),
+        ]
+    }
+
+    proptest::proptest! {
+        /// Whatever happens: one run at a time, runs with a pause between them, nothing expired is shown, nobody waits for
+        /// a run that is not there, and nothing fails while there is a credential that has not expired.
+        #[test]
+        fn kubernetes_point_21_whatever_happens_runs_are_rare_and_nothing_expired_is_shown(
+            steps in proptest::collection::vec(step(), 0..80)
+        ) {
+            let clock = FakeClock::new();
+            let mut renewal = Renewal::new();
+            let (mut running, mut ended, mut held, mut count) = (false, None::<Timestamp>, None::<(u64, Option<Timestamp>)>, 0);
+            for step in steps {
+                let now = clock.now();
+                match step {
+                    Step::Ask => {
+                        let live = held.filter(|(_, end)| end.is_none_or(|end| now < end));
+                        let next = renewal.next(now);
+                        match next {
+                            Next::Use(number, credential) => proptest::prop_assert_eq!(live, Some((number, credential))),
+                            Next::Renew(number, credential) => {
+                                proptest::prop_assert_eq!(live, Some((number, credential)));
+                                proptest::prop_assert!(!running);
+                            }
+                            Next::Run => proptest::prop_assert!(!running),
+                            Next::Wait => proptest::prop_assert!(running),
+                            Next::Fail(_) => proptest::prop_assert!(live.is_none() && !running && ended.is_some()),
+                        }
+                        if matches!(next, Next::Run | Next::Renew(..)) {
+                            proptest::prop_assert!(ended.is_none_or(|ended| now.since(ended) >= SPACING));
+                            running = true;
+                        }
+                    }
+                    Step::Answer(life) if running => {
+                        let expires = life.map(|life| now + secs(life));
+                        let end = expires.map(|expires| expires.max(now + SPACING));
+                        renewal.answered(now, end, expires);
+                        count += 1;
+                        (running, ended, held) = (false, Some(now), Some((count, end)));
+                    }
+                    Step::Fail if running => {
+                        renewal.failed(now, failure("gone"));
+                        (running, ended) = (false, Some(now));
+                    }
+                    Step::BreakOff if running => {
+                        renewal.broken_off();
+                        running = false;
+                    }
+                    Step::Refuse => renewal.refused(count),
+                    Step::Pass(millis) => clock.advance(Duration::from_millis(millis)),
+                    _ => {}
+                }
+            }
+        }
     }
 }

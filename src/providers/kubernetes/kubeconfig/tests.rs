@@ -266,3 +266,21 @@ fn kubernetes_point_21_a_definition_is_checked_without_reading_the_file() {
     assert_eq!(wrong(named.clone().parameter("no-such", "x")), "no-such");
     assert_eq!(wrong(named.endpoint("https://h")), "endpoints");
 }
+
+#[test]
+fn kubernetes_point_21_the_namespace_is_the_definitions_or_the_contexts_or_the_default() {
+    use crate::providers::kubernetes::config::Config;
+
+    let folder = Folder::with(&config(SERVER, "{}"));
+    let namespace = |descriptor: &ProviderDescriptor| {
+        let config = Config::read(&descriptor.clone().parameter("cluster", "orders"))?;
+        config.namespace()
+    };
+    assert_eq!(namespace(&folder.descriptor()).unwrap(), "shop");
+    assert_eq!(namespace(&folder.descriptor().parameter("context", "two")).unwrap(), "default");
+    assert_eq!(namespace(&folder.descriptor().parameter("namespace", "own")).unwrap(), "own");
+    folder.write("config", &config(SERVER, "{}").replace("shop", "../s3cr3t"));
+    let error = namespace(&folder.descriptor()).unwrap_err();
+    assert_eq!((error.code(), error.field()), (ErrorCode::InvalidConfig, Some("kubeconfig")));
+    assert!(!error.to_string().contains("s3cr3t"), "{error}");
+}
