@@ -121,10 +121,11 @@ fn p2_3_a_rolling_update_of_200_pods_is_few_deliveries_and_a_lone_change_is_not_
         for count in 1.. {
             let snapshot = loop {
                 match events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                    Ok(event) => match &*event {
-                        ProvisioningEvent::Snapshot(delivery) => break delivery.snapshot.clone(),
-                        _ => {}
-                    },
+                    Ok(event) => {
+                        if let ProvisioningEvent::Snapshot(delivery) = &*event {
+                            break delivery.snapshot.clone();
+                        }
+                    }
                     Err(error) => panic!("not {what}: {error:?}"),
                 }
             };
