@@ -305,13 +305,17 @@ fn p4_1_whole_services_join_repair_what_somebody_removes_and_leave_on_draining()
         shows(service, &["a", "b"]);
     }
     let label = "cluster.proto.actor/cluster";
-    let repairs = ["pod-a", "pod-b", "pod-a"].map(|pod| {
+    let watching = Watching::start(&provider(&server.descriptor("orders", "client"), Kubernetes::secrets()));
+    watching.expect_members(&["a", "b"], SOON);
+    let repairs = ["a", "b", "a"].map(|id| {
+        let pod = &format!("pod-{id}");
         server.patch_pod(pod, &json!({"metadata": {"labels": {label: null}}}));
         let begun = Instant::now();
         while server.pod(pod)["metadata"]["labels"][label].is_null() {
             assert!(begun.elapsed() < SOON, "not repaired");
         }
         let repaired = begun.elapsed();
+        watching.expect_return(id, SOON);
         for service in [&client, &a, &b] {
             shows(service, &["a", "b"]);
         }

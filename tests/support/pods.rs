@@ -98,7 +98,10 @@ impl Watching {
                 for change in changes {
                     match change {
                         MemberChange::Upsert(node) => drop(known.insert(node.id().to_string(), Arc::clone(node))),
-                        MemberChange::Remove(id) => drop(known.remove(id.as_str())),
+                        MemberChange::Remove(id) => {
+                            known.remove(id.as_str());
+                            self.left.borrow_mut().insert(id.to_string());
+                        }
                     }
                 }
             }
@@ -137,6 +140,13 @@ impl Watching {
     /// Whether the member is reported, as far as events have been looked at.
     pub fn has(&self, id: &str) -> bool {
         self.members.borrow().contains_key(id)
+    }
+
+    /// Waits until the member was reported to be gone, and is there again, since the last time that this was waited for.
+    pub fn expect_return(&self, id: &str, within: Duration) {
+        let is_back = |_: &ProviderEvent| (self.left.borrow().contains(id) && self.shows(id)).then_some(());
+        self.expect(&format!("return of {id}"), within, is_back);
+        self.left.borrow_mut().remove(id);
     }
 
     /// Waits for an event of which `wanted` makes something; panics, listing what came instead, after `within`.
