@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::page::page_within;
+use super::page::{page, page_within};
 use super::rules::{Family, PodRules, Port, Rules, SliceRules};
 use super::{Lines, failure};
 use crate::error::ProvisioningError;
@@ -43,6 +43,14 @@ pub(crate) fn told_page(
     page.objects.into_iter().for_each(|object| directory.add(object));
     let members: Vec<_> = directory.finish().iter().map(|node| format!("{node:?}\n")).collect();
     Ok((format!("{}{} {:?}", members.concat(), page.resource_version, page.next), count, page.skipped))
+}
+
+/// How many objects a page of pods has.
+pub(crate) fn told_objects(
+    read: impl FnMut(&mut [u8]) -> Result<usize, ProvisioningError>,
+) -> Result<usize, ProvisioningError> {
+    let rules = Rules::Pods(PodRules { ready: true, ..PodRules::default() });
+    Ok(page(&rules, read, DOING)?.objects.len())
 }
 
 /// What a watch says, event by event up to its end or error. After an error of `read` that is `passing` it goes on.
