@@ -214,7 +214,8 @@ fn change(server: &Kubernetes, ca: &Path) {
     for round in 0..ROUNDS + 10 {
         thread::sleep(PAUSE);
         let labels = json!({"cluster.proto.actor/round": (round + 1).to_string()});
-        let (started, version) = patch(server, &Pod::new(round % PODS).name(), &json!({"metadata": {"labels": labels}}));
+        let (started, version) =
+            patch(server, &Pod::new(round % PODS).name(), &json!({"metadata": {"labels": labels}}));
         let called = delivered(&calls, &version);
         let (read, length) = bare.line(&version);
         bytes = length;
@@ -242,7 +243,8 @@ fn list(server: &Kubernetes, _: &Path) {
     });
     let mut table = Table::new("The list of 5,000 pods", "delivered", "thrown away");
     table.note(&format!("created in {}", show(begun.elapsed())));
-    let (mut figures, mut opened, mut floors, mut bytes) = (Samples::default(), Samples::default(), Samples::default(), 0);
+    let (mut figures, mut opened, mut floors, mut bytes) =
+        (Samples::default(), Samples::default(), Samples::default(), 0);
     for _ in 0..ROUNDS {
         let started = Instant::now();
         bytes = throw_away(server);

@@ -9,14 +9,14 @@
 mod fake;
 mod support;
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use cluster_provisioning::testkit::kubernetes_objects;
+use cluster_provisioning::testkit::{kubernetes_objects, kubernetes_upserts};
 use cluster_provisioning::*;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use fake::{Fake, Request, hold, send};
@@ -238,7 +238,8 @@ fn change() {
                 // Of each two changes the second undoes the first where it is a departure.
                 let pods: Vec<_> = (0..CHANGES / 2).map(|_| Pod::new(places[side].below(SIZES[side]))).collect();
                 let rounds = (0..CHANGES as u64).map(|change| (round * CHANGES) as u64 + change + 1);
-                let lines: Vec<_> = rounds.map(|round| line(pods[(round as usize - 1) / 2 % pods.len()], round)).collect();
+                let lines: Vec<_> =
+                    rounds.map(|round| line(pods[(round as usize - 1) / 2 % pods.len()], round)).collect();
                 let before = on_processor();
                 for lines in lines {
                     // As peaceful as clusters mostly are: each finds its threads asleep.
@@ -272,12 +273,13 @@ fn memory() {
     table.limit("a page", bytes / 1e6, "MB", None);
     drop(page);
     let server = Server::start(PODS);
+    let (thrown_away, ()) = time(|| throw_away(server.fake.address, PODS));
     let before = ALLOCATOR.bytes();
     ALLOCATOR.forget_peak();
     let (took, (service, calls)) = time(|| watching(&server, PODS));
     service.hub().unpin().wait(PATIENCE).expect("the hub's answer");
     let (peak, held) = ((ALLOCATOR.peak() - before) as f64, (ALLOCATOR.bytes() - before) as f64);
-    table.note(&format!("listed and delivered in {}", show(took)));
+    table.note(&format!("listed and delivered in {}, thrown away in {}", show(took), show(thrown_away)));
     table.limit("the final state", held / 1e6, "MB", None);
     let most = |peak: f64| (peak - bytes) / held;
     table.limit("the first list: most at once, less a page", most(peak), "x final state", Some(2.0));
@@ -298,6 +300,23 @@ fn memory() {
     service.shutdown();
 }
 
+/// Fetches all pages and looks at nothing but where they end.
+fn throw_away(address: SocketAddr, pods: usize) {
+    let mut stream = BufReader::with_capacity(1 << 16, TcpStream::connect(address).expect("a connection"));
+    for from in (0..pods).step_by(PAGE) {
+        let head = format!("GET /pods?limit={PAGE}&continue={from} HTTP/1.1\r\nHost: bench\r\n\r\n");
+        stream.get_mut().write_all(head.as_bytes()).expect("a request");
+        let (mut line, mut length) = (String::new(), 0);
+        while stream.read_line(&mut line).expect("a head") > 2 {
+            if let Some((_, value)) = line.split_once("Content-Length: ") {
+                length = value.trim().parse().expect("a length");
+            }
+            line.clear();
+        }
+        std::io::copy(&mut (&mut stream).take(length), &mut std::io::sink()).expect("a page");
+    }
+}
+
 /// Reads the bytes into a buffer and hashes them there.
 fn read_and_hash(mut body: &[u8]) -> u128 {
     let mut buffer = vec![0; 32 * 1024];
@@ -310,26 +329,32 @@ fn read_and_hash(mut body: &[u8]) -> u128 {
     }
 }
 
-/// A page, from memory.
+/// A page, and the lines of a watch, from memory.
 fn decode() {
-    let mut page = String::new();
+    let (mut page, mut lines) = (String::new(), String::new());
     write_page(&mut page, 0..PAGE, 1, 7, 1);
-    let body = page.as_bytes();
-    let (mut floor, mut json, mut whole) = (Samples::default(), Samples::default(), Samples::default());
+    (0..PAGE).for_each(|number| lines.push_str(&Pod::new(number).line("MODIFIED")));
+    let none = Samples::default;
+    let (mut floor, mut json, mut whole, mut events) = (none(), none(), none(), none());
     for _ in 0..201 {
-        floor.push(time(|| std::hint::black_box(read_and_hash(body))).0);
-        json.push(time(|| serde_json::from_slice::<IgnoredAny>(body).expect("JSON")).0);
-        let (took, objects) = time(|| kubernetes_objects(body).expect("a page"));
+        floor.push(time(|| std::hint::black_box(read_and_hash(page.as_bytes()))).0);
+        json.push(time(|| serde_json::from_str::<IgnoredAny>(&page).expect("JSON")).0);
+        let (took, objects) = time(|| kubernetes_objects(page.as_bytes()).expect("a page"));
         assert_eq!(objects, PAGE);
         whole.push(took);
+        let (took, objects) = time(|| kubernetes_upserts(lines.as_bytes()).expect("a watch"));
+        assert_eq!(objects, PAGE);
+        events.push(took);
     }
-    let megabytes = body.len() as f64 / 1e6;
-    let title = format!("A page of {PAGE} pods, {megabytes:.2} MB");
+    let megabytes = page.len() as f64 / 1e6;
+    let title = format!("{PAGE} pods, {megabytes:.2} MB");
     let mut table = Table::new(&title, "decode, p50", "read, hash");
-    table.pairs("decoded", &whole, &floor, Target::None);
-    table.pairs("serde_json over the same, building nothing", &json, &floor, Target::None);
+    table.pairs("a page of them", &whole, &floor, Target::None);
+    table.pairs("a line of a watch for each", &events, &floor, Target::None);
+    table.pairs("serde_json over the page, building nothing", &json, &floor, Target::None);
     let rate = |samples: &Samples| format!("{:.0}", megabytes / samples.median().as_secs_f64());
-    table.note(&format!("MB/s: decoded {}, serde_json {}, floor {}", rate(&whole), rate(&json), rate(&floor)));
+    let (page, lines, json, floor) = (rate(&whole), rate(&events), rate(&json), rate(&floor));
+    table.note(&format!("MB/s: page {page}, lines {lines}, serde_json {json}, floor {floor}"));
 }
 
 /// A rolling update as fast as it can be told: of each pod its successor comes, is ready, and then the pod goes.

@@ -34,7 +34,8 @@ impl Pod {
         let (a, b, c) = (number >> 14 & 255, number >> 7 & 127, (number & 127) + 128 * (life & 1));
         let zone = ["a", "b", "c"][number % 3];
         let ready = if ready { "True" } else { "False" };
-        let (set, at) = (r#""f:type":{},"f:status":{},"f:lastProbeTime":{},"f:lastTransitionTime":{}"#, "2026-05-04T08:15:30Z");
+        let (set, at) =
+            (r#""f:type":{},"f:status":{},"f:lastProbeTime":{},"f:lastTransitionTime":{}"#, "2026-05-04T08:15:30Z");
         _ = write!(
             text,
             concat!(
