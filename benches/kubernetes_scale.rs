@@ -226,7 +226,7 @@ fn change() {
     let servers = SIZES.map(Server::start);
     let services = [watching(&servers[0], SIZES[0]), watching(&servers[1], SIZES[1])];
     let label = |pod: Pod, round: u64| Pod { round, ..pod }.line("MODIFIED");
-    let ready = |pod: Pod, round: u64| Pod { ready: round % 2 == 0, ..pod }.line("MODIFIED");
+    let ready = |pod: Pod, round: u64| Pod { ready: round.is_multiple_of(2), ..pod }.line("MODIFIED");
     type Line<'a> = &'a dyn Fn(Pod, u64) -> String;
     for (what, line) in [("a label", &label as Line<'_>), ("leaves, or returns", &ready)] {
         let mut places = [Sequence(5), Sequence(6)];
