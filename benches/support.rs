@@ -6,6 +6,7 @@
 
 pub mod answer;
 pub mod counting;
+pub mod pods;
 pub mod puppet;
 
 use std::fmt::Write;

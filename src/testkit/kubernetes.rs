@@ -1,10 +1,10 @@
-//! The decoding of the Kubernetes API's answers without a server, for this crate's own fuzz targets. `choice` is a set
-//! of rules: any byte is one.
+//! The decoding of the Kubernetes API's answers without a server, for this crate's own benches and fuzz targets. `choice`
+//! is a set of rules: any byte is one.
 
 use std::io::{ErrorKind, Read};
 
 use crate::error::{ErrorCode, ProvisioningError};
-use crate::providers::kubernetes::wire::told::{told_failure, told_lines, told_page};
+use crate::providers::kubernetes::wire::told::{told_failure, told_lines, told_objects, told_page, told_upserts};
 
 /// What a page of a list says, how many objects it has, and how many parts of it were skipped. An object has at most
 /// `limit` bytes.
@@ -17,6 +17,22 @@ pub fn kubernetes_page(
     mut body: impl Read,
 ) -> Result<(String, usize, usize), ProvisioningError> {
     told_page(choice, limit, |room| read(&mut body, room))
+}
+
+/// How many objects a page of pods has, of which nothing is kept.
+///
+/// # Errors
+/// As [`kubernetes_page`].
+pub fn kubernetes_objects(mut body: impl Read) -> Result<usize, ProvisioningError> {
+    told_objects(|room| read(&mut body, room))
+}
+
+/// How many objects a watch of pods shows, of which nothing is kept.
+///
+/// # Errors
+/// As [`kubernetes_page`].
+pub fn kubernetes_upserts(mut body: impl Read) -> Result<usize, ProvisioningError> {
+    told_upserts(|room| read(&mut body, room))
 }
 
 /// What a watch says, event by event up to its end. A line has at most `limit` bytes. Where the body has nothing yet

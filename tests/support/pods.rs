@@ -144,7 +144,7 @@ impl Watching {
 
     /// Waits until the member was reported to be gone, and is there again, since the last time that this was waited for.
     pub fn expect_return(&self, id: &str, within: Duration) {
-        let is_back = |_: &ProviderEvent| (self.left.borrow().contains(id) && self.shows(id)).then_some(());
+        let is_back = |_: &ProviderEvent| (self.left.borrow().contains(id) && self.has(id)).then_some(());
         self.expect(&format!("return of {id}"), within, is_back);
         self.left.borrow_mut().remove(id);
     }

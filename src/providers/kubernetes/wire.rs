@@ -28,7 +28,7 @@ pub(super) use self::{
     status::failure,
 };
 use super::object::{Content, Object};
-use crate::json::{self, Loose, Unusable, fields};
+use crate::json::{self, Loose, Text, Unusable, fields};
 
 /// The prefix of the labels and annotations that say what the node of a pod is like.
 pub(super) const PREFIX: &str = "cluster.proto.actor/";
@@ -64,22 +64,43 @@ impl Rules {
         .unwrap_or_else(Reading::unusable))
     }
 
-    /// Reads the object of an event.
+    /// Reads an event, in one go: what kind it is and what its object says.
     ///
     /// # Errors
     /// As [`item`](Self::item).
-    fn event(&self, bytes: &[u8]) -> Result<Reading, usize> {
+    fn event<'de>(&self, bytes: &'de [u8]) -> Result<Event<'de>, usize> {
         Ok(match self {
             Rules::Pods(rules) => {
-                let event: Loose<PodEvent<'_>> = json::read(bytes)?;
-                event.good().and_then(|event| event.object.good()).map(|parts| parts.reading(rules))
+                let PodEvent { kind, object } = json::read::<Loose<_>>(bytes)?.good().unwrap_or_default();
+                Event::of(kind, object.good(), |parts| parts.reading(rules), |parts| parts.meta)
             }
             Rules::Slices(rules) => {
-                let event: Loose<SliceEvent<'_>> = json::read(bytes)?;
-                event.good().and_then(|event| event.object.good()).map(|parts| parts.reading(rules))
+                let SliceEvent { kind, object } = json::read::<Loose<_>>(bytes)?.good().unwrap_or_default();
+                Event::of(kind, object.good(), |parts| parts.reading(rules), |parts| parts.meta)
             }
+        })
+    }
+}
+
+/// What an event of a watch says.
+enum Event<'de> {
+    /// ADDED or MODIFIED.
+    Upsert(Reading),
+    /// Of that kind, with the metadata of its object.
+    Other(Option<String>, Meta<'de>),
+}
+
+impl<'de> Event<'de> {
+    fn of<Parts>(
+        kind: Loose<Text<'de>>,
+        parts: Option<Parts>,
+        reading: impl FnOnce(Parts) -> Reading,
+        meta: impl FnOnce(Parts) -> Loose<Meta<'de>>,
+    ) -> Self {
+        match kind.as_str() {
+            Some("ADDED" | "MODIFIED") => Self::Upsert(parts.map_or_else(Reading::unusable, reading)),
+            _ => Self::Other(kind.text(), parts.and_then(|parts| meta(parts).good()).unwrap_or_default()),
         }
-        .unwrap_or_else(Reading::unusable))
     }
 }
 
@@ -105,17 +126,19 @@ impl Reading {
 /// An event of a watch of pods.
 #[derive(Default)]
 struct PodEvent<'de> {
+    kind: Loose<Text<'de>>,
     object: Loose<pod::Parts<'de>>,
 }
 
 /// An event of a watch of slices.
 #[derive(Default)]
 struct SliceEvent<'de> {
+    kind: Loose<Text<'de>>,
     object: Loose<slice::Parts<'de>>,
 }
 
-fields!(PodEvent<'de>, "object" => object);
-fields!(SliceEvent<'de>, "object" => object);
+fields!(PodEvent<'de>, "type" => kind, "object" => object);
+fields!(SliceEvent<'de>, "type" => kind, "object" => object);
 
 #[cfg(test)]
 mod tests;

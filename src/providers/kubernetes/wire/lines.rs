@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::status::{self, Status};
-use super::{Meta, Reading, Rules};
+use super::{Event, Meta, Reading, Rules};
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::json::{self, Loose, MAX_ELEMENT, Text, fields};
 use crate::providers::kubernetes::object::Line;
@@ -37,12 +37,6 @@ pub(in crate::providers::kubernetes) struct Lines {
     pending: VecDeque<Line>,
 }
 
-/// What an event is.
-#[derive(Default)]
-struct Event<'de> {
-    kind: Loose<Text<'de>>,
-}
-
 /// An event whose object is a status.
 #[derive(Default)]
 struct ErrorEvent<'de> {
@@ -52,6 +46,7 @@ struct ErrorEvent<'de> {
 /// An event of whose object only the metadata counts.
 #[derive(Default)]
 struct MetaEvent<'de> {
+    kind: Loose<Text<'de>>,
     object: Loose<MetaOnly<'de>>,
 }
 
@@ -60,9 +55,8 @@ struct MetaOnly<'de> {
     meta: Loose<Meta<'de>>,
 }
 
-fields!(Event<'de>, "type" => kind);
 fields!(ErrorEvent<'de>, "object" => object);
-fields!(MetaEvent<'de>, "object" => object);
+fields!(MetaEvent<'de>, "type" => kind, "object" => object);
 fields!(MetaOnly<'de>, "metadata" => meta);
 
 impl Lines {
@@ -191,19 +185,19 @@ impl Lines {
 /// # Errors
 /// The offset at which the bytes turn out to be no JSON value in UTF-8.
 fn event(rules: &Rules, token: Option<&Secret>, bytes: &[u8], doing: &str) -> Result<[Option<Line>; 2], usize> {
-    let event = json::read::<Loose<Event<'_>>>(bytes)?.good().unwrap_or_default();
-    let line = match event.kind.text().as_deref() {
-        Some("ADDED" | "MODIFIED") => return Ok(upsert(rules.event(bytes)?)),
-        Some("DELETED") => {
-            let meta = meta(bytes)?;
-            match (meta.name.text(), meta.version.text()) {
-                (Some(name), Some(resource_version)) => {
-                    Line::Delete { name: name.into(), uid: meta.uid.text().map(Into::into), resource_version }
-                }
-                (_, version) => Line::Lost(version),
+    // What the rest of an object is like does not matter where only its metadata counts.
+    let (kind, meta) = match rules.event(bytes).or_else(|at| bare(bytes).ok_or(at))? {
+        Event::Upsert(reading) => return Ok(upsert(reading)),
+        Event::Other(kind, meta) => (kind, meta),
+    };
+    let line = match kind.as_deref() {
+        Some("DELETED") => match (meta.name.text(), meta.version.text()) {
+            (Some(name), Some(resource_version)) => {
+                Line::Delete { name: name.into(), uid: meta.uid.text().map(Into::into), resource_version }
             }
-        }
-        Some("BOOKMARK") => match meta(bytes)?.version.text() {
+            (_, version) => Line::Lost(version),
+        },
+        Some("BOOKMARK") => match meta.version.text() {
             Some(version) => Line::Bookmark(version),
             None => Line::Unusable(None),
         },
@@ -211,9 +205,19 @@ fn event(rules: &Rules, token: Option<&Secret>, bytes: &[u8], doing: &str) -> Re
             let event = json::read::<Loose<ErrorEvent<'_>>>(bytes)?.good().unwrap_or_default();
             Line::Error(status::of_event(event.object.good().unwrap_or_default(), token, doing))
         }
-        _ => Line::Unusable(meta(bytes)?.version.text()),
+        _ => Line::Unusable(meta.version.text()),
     };
     Ok([Some(line), None])
+}
+
+/// An event of whose object only the metadata could be read, if that is enough.
+fn bare(bytes: &[u8]) -> Option<Event<'_>> {
+    let MetaEvent { kind, object } = json::read::<Loose<_>>(bytes).ok()?.good()?;
+    let meta = object.good().and_then(|object: MetaOnly<'_>| object.meta.good()).unwrap_or_default();
+    match kind.as_str() {
+        Some("ADDED" | "MODIFIED") => None,
+        _ => Some(Event::Other(kind.text(), meta)),
+    }
 }
 
 fn upsert(Reading { object, version, skipped }: Reading) -> [Option<Line>; 2] {
@@ -224,11 +228,6 @@ fn upsert(Reading { object, version, skipped }: Reading) -> [Option<Line>; 2] {
         }
         (_, version) => [Some(Line::Lost(version)), None],
     }
-}
-
-fn meta(bytes: &[u8]) -> Result<Meta<'_>, usize> {
-    let event = json::read::<Loose<MetaEvent<'_>>>(bytes)?.good().unwrap_or_default();
-    Ok(event.object.good().unwrap_or_default().meta.good().unwrap_or_default())
 }
 
 fn malformed(doing: &str, what: &'static str) -> ProvisioningError {

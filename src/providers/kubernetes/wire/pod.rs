@@ -27,7 +27,7 @@ use crate::topology::ClusterNode;
 /// A pod.
 #[derive(Default)]
 pub(super) struct Parts<'de> {
-    meta: Loose<Meta<'de>>,
+    pub(super) meta: Loose<Meta<'de>>,
     spec: Loose<Spec<'de>>,
     status: Loose<Status<'de>>,
 }

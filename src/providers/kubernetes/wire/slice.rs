@@ -22,7 +22,7 @@ use crate::topology::ClusterNode;
 /// A slice.
 #[derive(Default)]
 pub(super) struct Parts<'de> {
-    meta: Loose<Meta<'de>>,
+    pub(super) meta: Loose<Meta<'de>>,
     family: Loose<Text<'de>>,
     ports: Loose<Vec<Loose<PortPart<'de>>>>,
     endpoints: Loose<Vec<Loose<EndpointPart<'de>>>>,

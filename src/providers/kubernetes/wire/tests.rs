@@ -513,6 +513,14 @@ fn kubernetes_point_14_a_change_that_makes_a_member_unusable_takes_it_out_as_a_l
 }
 
 #[test]
+fn kubernetes_point_14_of_an_object_that_is_gone_only_the_metadata_has_to_be_readable() {
+    // Half of a character, which no text can hold.
+    let line = |kind: &str| line(kind, &pod("a")).replace("\"Running\"", "\"\\ud800\"");
+    assert_eq!(lines(&pods(), &line("MODIFIED")), ["Lost(None)"]);
+    assert_eq!(lines(&pods(), &line("DELETED")), ["-a uid-a 5"]);
+}
+
+#[test]
 fn kubernetes_point_8_a_bookmark_is_its_version() {
     let object = json!({"kind": "Pod", "metadata": {"resourceVersion": "77", "creationTimestamp": null}, "spec": {}});
     assert_eq!(lines(&pods(), &line("BOOKMARK", &object)), ["Bookmark(\"77\")"]);

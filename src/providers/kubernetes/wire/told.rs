@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::page::page_within;
+use super::page::{page, page_within};
 use super::rules::{Family, PodRules, Port, Rules, SliceRules};
 use super::{Lines, failure};
 use crate::error::ProvisioningError;
@@ -43,6 +43,29 @@ pub(crate) fn told_page(
     page.objects.into_iter().for_each(|object| directory.add(object));
     let members: Vec<_> = directory.finish().iter().map(|node| format!("{node:?}\n")).collect();
     Ok((format!("{}{} {:?}", members.concat(), page.resource_version, page.next), count, page.skipped))
+}
+
+/// The rules of pods that say everything themselves.
+fn plain_pods() -> Rules {
+    Rules::Pods(PodRules { ready: true, ..PodRules::default() })
+}
+
+/// How many objects a page of pods has.
+pub(crate) fn told_objects(
+    read: impl FnMut(&mut [u8]) -> Result<usize, ProvisioningError>,
+) -> Result<usize, ProvisioningError> {
+    Ok(page(&plain_pods(), read, DOING)?.objects.len())
+}
+
+/// How many objects a watch of pods shows.
+pub(crate) fn told_upserts(
+    mut read: impl FnMut(&mut [u8]) -> Result<usize, ProvisioningError>,
+) -> Result<usize, ProvisioningError> {
+    let (mut lines, mut upserts) = (Lines::new(Arc::new(plain_pods())), 0);
+    while let Some(line) = lines.next(&mut read, DOING)? {
+        upserts += usize::from(matches!(line, Line::Upsert(..)));
+    }
+    Ok(upserts)
 }
 
 /// What a watch says, event by event up to its end or error. After an error of `read` that is `passing` it goes on.
