@@ -14,6 +14,7 @@
 //! SIGTERM it leaves, and the others see it go at once. From outside, as a client:
 //!
 //! ```sh
+//! cargo run --example kubernetes --features kubeconfig                      # as kubectl does
 //! cargo run --example kubernetes -- demo --server https://10.1.0.10:6443 --ca ca.crt --token-file token --namespace demo
 //! ```
 //!
@@ -136,7 +137,10 @@ fn run(options: &Options) -> Result<(), String> {
 fn provider(options: &Options, cluster: &str) -> Result<ProviderDescriptor, ProvisioningError> {
     let mut provider = match &options.server {
         Some(server) => KubernetesFactory::descriptor("kubernetes", cluster)?.endpoint(server),
-        None => KubernetesFactory::descriptor("kubernetes", cluster)?,
+        None if env::var_os("KUBERNETES_SERVICE_HOST").is_some() => {
+            KubernetesFactory::descriptor("kubernetes", cluster)?
+        }
+        None => outside(cluster)?,
     };
     if let Some(file) = &options.token_file {
         provider = provider.credential(Credential::TokenFile(file.clone()));
@@ -149,9 +153,24 @@ fn provider(options: &Options, cluster: &str) -> Result<ProviderDescriptor, Prov
     Ok(provider)
 }
 
+/// Where nothing was said and this is no pod.
+#[cfg(feature = "kubeconfig")]
+fn outside(cluster: &str) -> Result<ProviderDescriptor, ProvisioningError> {
+    KubernetesFactory::from_kubeconfig("kubernetes", cluster)
+}
+
+/// Where nothing was said and this is no pod.
+#[cfg(not(feature = "kubeconfig"))]
+fn outside(cluster: &str) -> Result<ProviderDescriptor, ProvisioningError> {
+    // Its refusal says which variable of a pod is missing.
+    KubernetesFactory::descriptor("kubernetes", cluster)
+}
+
 fn explain_start(error: &ProvisioningError) -> String {
     let hint = match error.code() {
-        ErrorCode::MissingField => "\n\nThis is no pod. Name the API server with --server.",
+        ErrorCode::MissingField => {
+            "\n\nThis is no pod. Name the API server with --server, or build with --features kubeconfig."
+        }
         ErrorCode::AccessDenied => "\n\nThe rights that members and clients need are in members.yaml.",
         _ => "",
     };
