@@ -133,6 +133,26 @@ fn kubernetes_point_12_an_etcd_that_stands_still_or_is_killed_and_comes_back_los
 }
 
 #[test]
+fn kubernetes_point_12_a_backup_of_etcd_that_is_restored_brings_back_who_was_there_and_nobody_else() {
+    let Some(mut server) = scene() else { return };
+    server.back_up();
+    server.put_pods([pod("late")]);
+    server.lose_pod("a");
+    let watching = Watching::start(&provider(&server.descriptor("orders", "client"), Kubernetes::secrets()));
+    watching.expect_members(&["b", "late"], SOON);
+    // Much more happens, so that the versions are not reached again for long.
+    for number in 0..50 {
+        server.patch_pod("b", &json!({"metadata": {"annotations": {"number": number.to_string()}}}));
+    }
+    watching.expect_current(SOON);
+    server.restore();
+    let begun = Instant::now();
+    watching.expect_members(&["a", "b"], RECOVERED);
+    println!("seen {:?} after the server was ready", begun.elapsed());
+    watching.expect_current(SOON);
+}
+
+#[test]
 fn kubernetes_point_10_a_server_that_stands_still_shows_within_10_s_and_recovers() {
     let Some(server) = scene() else { return };
     // As it is by default, and twice as patient as it may be.

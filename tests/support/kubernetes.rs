@@ -310,6 +310,40 @@ impl Kubernetes {
         self.etcdctl(&["compact", &answer["header"]["revision"].to_string()], "");
     }
 
+    /// Keeps what there is now.
+    pub fn back_up(&self) {
+        self.etcdctl(&["snapshot", "save", &self.backup()], "");
+    }
+
+    /// Kills both processes and starts them again with what was kept, and waits until the server is ready.
+    pub fn restore(&mut self) {
+        self.kill_server();
+        self.kill_etcd();
+        let folder = self.folder.path().join("etcd");
+        std::fs::remove_dir_all(&folder).unwrap();
+        let peer = format!("http://127.0.0.1:{}", self.ports[1]);
+        self.etcdctl(
+            &[
+                "snapshot",
+                "restore",
+                &self.backup(),
+                "--data-dir",
+                folder.to_str().unwrap(),
+                "--initial-cluster",
+                &format!("default={peer}"),
+                "--initial-advertise-peer-urls",
+                &peer,
+            ],
+            "",
+        );
+        self.etcd = spawn_etcd(&self.binaries.1, &self.ports, self.folder.path());
+        self.start_server();
+    }
+
+    fn backup(&self) -> String {
+        self.folder.path().join("backup").display().to_string()
+    }
+
     fn etcdctl(&self, arguments: &[&str], input: &str) -> String {
         let mut command = Command::new(self.binaries.1.with_file_name("etcdctl"));
         command.env("ETCDCTL_API", "3").args(["--endpoints", &format!("http://127.0.0.1:{}", self.ports[0])]);
