@@ -146,6 +146,8 @@ fn kubernetes_point_18_a_refused_list_is_never_an_empty_one_and_errors_never_sho
     watching.expect_members(&["a", "b"], SOON);
     let error = watching.expect_error(ErrorCode::AccessDenied, SOON);
     assert!(error.to_string().contains("pods is forbidden") && !error.to_string().contains(TOKEN), "{error}");
+    let rule = r#"in namespace "shop" needs the rule {apiGroups: [""], resources: ["pods"], verbs: ["watch"]}"#;
+    assert!(error.to_string().contains(rule), "{error}");
     watching.expect_members(&["a", "b"], SOON);
 }
 

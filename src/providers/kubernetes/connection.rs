@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::access;
 use super::agent::{bearer, credential};
 use super::config::Config;
 use super::login::Login;
@@ -133,7 +134,7 @@ impl Worker {
         let path = |query: &Query, slices| query.list(slices, version, next, paged);
         let (answer, token) =
             self.ask(client, path, self.config.answer_timeout + GATHERING, Length::Document, LISTING).map_err(other)?;
-        let mut answer = admit(answer, token.as_ref(), LISTING)?;
+        let mut answer = admit(answer, token.as_ref(), LISTING).map_err(|failure| self.with_rule(failure, "list"))?;
         wire::page(&self.rules, |room| answer.body.read(room), LISTING).map_err(other)
     }
 
@@ -195,7 +196,19 @@ impl Worker {
         let path = |query: &Query, slices| query.watch(slices, resource_version, timeout);
         let (answer, token) =
             self.ask(client, path, self.config.answer_timeout, Length::Stream, WATCHING).map_err(other)?;
-        Ok((admit(answer, token.as_ref(), WATCHING)?, token))
+        let answer = admit(answer, token.as_ref(), WATCHING).map_err(|failure| self.with_rule(failure, "watch"))?;
+        Ok((answer, token))
+    }
+
+    /// A refusal for want of a right names the rule that gives it.
+    fn with_rule(&self, failure: Failure, verb: &str) -> Failure {
+        if failure.kind != FailureKind::Forbidden {
+            return failure;
+        }
+        let rule = access::rule(self.query.namespace(), self.config.select.resource(), verb);
+        let (code, doing) = (failure.error.code(), failure.error.doing().to_owned());
+        let error = ProvisioningError::new(code, doing, format!("{}; {rule}", failure.error.detail()));
+        Failure { error, ..failure }
     }
 
     /// Asks of what is watched; where the server does not have it, in the other version of EndpointSlice.
