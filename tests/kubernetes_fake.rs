@@ -161,6 +161,10 @@ fn kubernetes_answers_that_are_none_are_refused() {
     let html = |stream: &mut TcpStream| send(stream, "200 OK", "Content-Type: text/html\r\n", b"<html>login</html>");
     assert_eq!(check(html), ErrorCode::MalformedAnswer);
     assert_eq!(check(|stream| send(stream, "503 No", "", b"<html>")), ErrorCode::BackendUnavailable);
+    let https = |stream: &mut TcpStream| {
+        send(stream, "400 Bad Request", "", b"Client sent an HTTP request to an HTTPS server.\n")
+    };
+    assert_eq!(check(https), ErrorCode::InvalidConfig);
     let redirect = |stream: &mut TcpStream| send(stream, "302 Found", "Location: http://127.0.0.1:1/\r\n", b"");
     assert_eq!(check(redirect), ErrorCode::RedirectRefused);
     let fake = server(

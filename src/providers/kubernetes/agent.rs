@@ -82,9 +82,14 @@ impl Agent {
 }
 
 impl Outcome {
-    /// What a status other than a good one means: [`ErrorCode::AccessDenied`] for 401 and 403, else `otherwise`.
+    /// What a status other than a good one means: [`ErrorCode::InvalidConfig`] for 400, [`ErrorCode::AccessDenied`] for 401
+    /// and 403, else `otherwise`.
     pub(super) fn refusal(&self, otherwise: ErrorCode, doing: &'static str) -> ProvisioningError {
-        let code = if matches!(self.status, 401 | 403) { ErrorCode::AccessDenied } else { otherwise };
+        let code = match self.status {
+            400 => ErrorCode::InvalidConfig,
+            401 | 403 => ErrorCode::AccessDenied,
+            _ => otherwise,
+        };
         ProvisioningError::new(code, doing, format!("{}: {}", self.status, self.excerpt))
     }
 }

@@ -85,6 +85,8 @@ pub(super) enum FailureKind {
     Gone,
     /// "Too large resource version", or 504: the server has not seen that version yet.
     AheadOfServer,
+    /// It does not understand the request, which the version may be a part of.
+    BadRequest,
     /// 401: the token is read anew at once.
     Unauthorized,
     /// 403: a right is missing.

@@ -11,7 +11,7 @@
 //! members as they are. A list that shows the same members is a heartbeat.
 //!
 //! What a failure leads to, after a pause:
-//! - A version that is no longer known (410 in any form), or not known yet, leads to a list without a version. The same
+//! - A version that is no longer known (410 in any form), not known yet or not understood leads to a list without a version. The same
 //!   version is never watched again.
 //! - A watch that ends in order goes on from the last version at once, no more than once a second. One that is closed at
 //!   once without a line is tried again after a pause; after three in a row there is a list.
@@ -392,7 +392,7 @@ impl Machine {
                 self.relist();
                 self.strike(now, error);
             }
-            FailureKind::AheadOfServer => {
+            FailureKind::AheadOfServer | FailureKind::BadRequest => {
                 self.relist();
                 self.report(now, ProviderEvent::Degraded { error });
             }

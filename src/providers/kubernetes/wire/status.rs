@@ -79,6 +79,7 @@ fn judge(http: Option<u64>, status: Status<'_>, token: Option<&Secret>, doing: &
         (410, _) | (_, "Expired" | "Gone") => FailureKind::Gone,
         _ if is_too_large => FailureKind::AheadOfServer,
         (504, _) | (_, "Timeout") => FailureKind::AheadOfServer,
+        (400, _) => FailureKind::BadRequest,
         (401, _) | (_, "Unauthorized") => FailureKind::Unauthorized,
         (403, _) | (_, "Forbidden") => FailureKind::Forbidden,
         _ => FailureKind::Other,
@@ -86,6 +87,8 @@ fn judge(http: Option<u64>, status: Status<'_>, token: Option<&Secret>, doing: &
     let error_code = match kind {
         FailureKind::Unauthorized | FailureKind::Forbidden => ErrorCode::AccessDenied,
         FailureKind::AheadOfServer if !is_too_large => ErrorCode::Timeout,
+        // A selector that the server does not take, or plain HTTP to its port of HTTPS.
+        FailureKind::BadRequest => ErrorCode::InvalidConfig,
         FailureKind::Gone | FailureKind::AheadOfServer | FailureKind::Other => ErrorCode::BackendUnavailable,
     };
     let retry_after = details.retry_after.good().filter(|seconds| *seconds > 0);

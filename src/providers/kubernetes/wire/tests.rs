@@ -567,6 +567,7 @@ fn kubernetes_points_4_6_9_11_an_error_is_judged_as_the_official_client_does() {
         (json!({"code": 401, "reason": "Unauthorized"}), FailureKind::Unauthorized, ErrorCode::AccessDenied),
         (json!({"code": 403, "reason": "Forbidden"}), FailureKind::Forbidden, ErrorCode::AccessDenied),
         (json!({"code": 429}), FailureKind::Other, ErrorCode::BackendUnavailable),
+        (json!({"code": 400, "reason": "BadRequest"}), FailureKind::BadRequest, ErrorCode::InvalidConfig),
         (json!({"code": 500, "reason": "InternalError"}), FailureKind::Other, ErrorCode::BackendUnavailable),
         (json!({"code": "x", "details": 7}), FailureKind::Other, ErrorCode::BackendUnavailable),
         (json!(null), FailureKind::Other, ErrorCode::BackendUnavailable),

@@ -267,3 +267,18 @@ fn kubernetes_point_18_a_missing_right_at_the_start_is_never_nobody() {
     sim.pass(Duration::from_secs(60), Some(true));
     assert_eq!(sim.news(), ["access-denied"]);
 }
+
+#[test]
+fn kubernetes_point_9_a_version_that_the_server_does_not_understand_leads_to_a_list() {
+    let mut sim = Sim::settled(&["a"], "7");
+    sim.pass(SECOND, None);
+    sim.close(Ok(()));
+    sim.told();
+    sim.fail(failure(FailureKind::BadRequest));
+    assert_eq!(sim.news().len(), 1, "it is told");
+    assert!(sim.paused() >= Duration::from_millis(800));
+    assert_eq!(sim.watches(), None);
+    sim.fail(failure(FailureKind::BadRequest));
+    assert!(sim.paused() >= Duration::from_millis(1600), "and the list, if it is that");
+    assert_eq!(sim.watches(), None);
+}
