@@ -234,7 +234,7 @@ fn change(server: &Kubernetes, ca: &Path) {
 /// The list of 5,000 pods.
 fn list(server: &Kubernetes, _: &Path) {
     const PODS: usize = 5_000;
-    const ROUNDS: usize = 15;
+    const ROUNDS: usize = 10;
     let begun = Instant::now();
     thread::scope(|scope| {
         for part in 0..4 {
@@ -243,31 +243,39 @@ fn list(server: &Kubernetes, _: &Path) {
     });
     let mut table = Table::new("The list of 5,000 pods", "delivered", "thrown away");
     table.note(&format!("created in {}", show(begun.elapsed())));
-    let (mut figures, mut opened, mut floors, mut bytes) =
-        (Samples::default(), Samples::default(), Samples::default(), 0);
+    let (mut figures, mut floors, mut bytes) = (Samples::default(), Samples::default(), 0);
     for _ in 0..ROUNDS {
-        let started = Instant::now();
-        bytes = throw_away(server);
-        floors.push(started.elapsed());
-        thread::sleep(Duration::from_millis(200));
-        let (called, calls) = unbounded();
-        let built = builder(server).partition_manager(Arc::new(Bridges(called))).coalescing(Duration::ZERO);
-        let started = Instant::now();
-        let service = built.start().expect("a service");
-        let watching = Instant::now();
-        let (at, members) = wait_for(&calls, |call| match call {
-            Call::Delivered(at, _, members) => Some((*at, *members)),
-            Call::Remote(..) => None,
-        });
-        assert_eq!(members, PODS);
-        figures.push(at - started);
-        opened.push(at - watching);
-        service.shutdown();
-        thread::sleep(Duration::from_millis(200));
+        // The server takes about twice as long for every other list, whoever asks: so each asks twice.
+        let (mut floor, mut figure) = (Duration::ZERO, Duration::ZERO);
+        for side in 0..4 {
+            thread::sleep(PAUSE * 10);
+            let started = Instant::now();
+            if side < 2 {
+                bytes = throw_away(server);
+                floor += started.elapsed() / 2;
+            } else {
+                figure += (deliver(server, PODS) - started) / 2;
+            }
+        }
+        floors.push(floor);
+        figures.push(figure);
     }
     table.note(&format!("{:.1} MB", bytes as f64 / 1e6));
     table.pairs("from the service's start, rights proved first", &figures, &floors, Target::Times(1.3));
-    table.pairs("from the end of that proof", &opened, &floors, Target::Times(1.3));
+}
+
+/// Starts a service; when its first delivery was made, of so many members.
+fn deliver(server: &Kubernetes, pods: usize) -> Instant {
+    let (called, calls) = unbounded();
+    let built = builder(server).partition_manager(Arc::new(Bridges(called))).coalescing(Duration::ZERO);
+    let service = built.start().expect("a service");
+    let (at, members) = wait_for(&calls, |call| match call {
+        Call::Delivered(at, _, members) => Some((*at, *members)),
+        Call::Remote(..) => None,
+    });
+    assert_eq!(members, pods);
+    service.shutdown();
+    at
 }
 
 /// Fetches all pages over a connection of its own; how many bytes they have.
