@@ -149,7 +149,8 @@ pub trait ProviderFactory: Send + Sync {
     /// A code of the validation category, with the field.
     fn validate(&self, descriptor: &ProviderDescriptor) -> Result<(), ProvisioningError>;
 
-    /// Makes the provider. Does no I/O; called only with descriptors that [`validate`](Self::validate) accepts.
+    /// Makes the provider. Connects to nothing, and reads at most the local files that say where the backend is; called
+    /// only with descriptors that [`validate`](Self::validate) accepts.
     ///
     /// # Errors
     /// Why it cannot be made.

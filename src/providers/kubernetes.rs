@@ -55,8 +55,9 @@ use crate::topology::ClusterNode;
 ///
 /// With the feature `kubeconfig` and `credentials = kubeconfig`, server and credentials are those of a context of a
 /// kubeconfig: authority, client certificate and key (as data or files), `token`, `tokenFile`, or an exec plugin of
-/// client.authentication.k8s.io/v1 or v1beta1, which is run without a terminal, for 30 s at the most, again shortly before
-/// its credential expires and when the server refuses it. Which cluster and user are meant is decided once; the
+/// client.authentication.k8s.io/v1 or v1beta1. A plugin is run without a terminal, for 30 s at the most, and no longer than
+/// the check before a definition is accepted takes; it is run again shortly before its credential expires and when the
+/// server refuses it, at most every 5 s. Which cluster and user are meant is decided when the provider is made; their
 /// credentials are followed when the file changes. `insecure-skip-tls-verify` is taken only with `tls-verify` = `off`.
 /// Passwords, auth providers, impersonation and `proxy-url` are refused.
 ///
