@@ -28,7 +28,9 @@ pub use harness::{Harness, HarnessProvider, HarnessSettings, members, node};
 pub use kubeconfig::{kubeconfig_answer, kubeconfig_file};
 #[cfg(feature = "kubernetes")]
 #[doc(hidden)]
-pub use kubernetes::{kubernetes_failure, kubernetes_lines, kubernetes_objects, kubernetes_page, kubernetes_upserts};
+pub use kubernetes::{
+    kubernetes_failure, kubernetes_lines, kubernetes_objects, kubernetes_page, kubernetes_upserts, kubernetes_watch,
+};
 pub use recorder::{BridgeKind, Recorded, Recorder};
 pub use scripted::{ScriptedFactory, ScriptedProvider};
 pub use simulation::{Failure, Report, Simulation, Summary, Transition, Transitions};

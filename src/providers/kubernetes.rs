@@ -19,7 +19,10 @@ mod object;
 mod query;
 mod registration;
 mod stream;
+#[cfg(not(any(test, feature = "testkit")))]
 mod watch;
+#[cfg(any(test, feature = "testkit"))]
+pub(crate) mod watch;
 pub(crate) mod wire;
 
 use std::sync::{Arc, OnceLock};

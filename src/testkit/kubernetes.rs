@@ -4,6 +4,7 @@
 use std::io::{ErrorKind, Read};
 
 use crate::error::{ErrorCode, ProvisioningError};
+use crate::providers::kubernetes::watch::script::follow;
 use crate::providers::kubernetes::wire::told::{told_failure, told_lines, told_objects, told_page, told_upserts};
 
 /// What a page of a list says, how many objects it has, and how many parts of it were skipped. An object has at most
@@ -39,6 +40,16 @@ pub fn kubernetes_upserts(mut body: impl Read) -> Result<usize, ProvisioningErro
 /// (`WouldBlock`), it is asked again.
 pub fn kubernetes_lines(choice: u8, limit: usize, mut body: impl Read) -> Vec<String> {
     told_lines(choice, limit, |room| read(&mut body, room), |error| error.code() == ErrorCode::Timeout)
+}
+
+/// Drives the machine of list and watch by the bytes, as a server, a network and a clock that do whatever they like. How
+/// many sets and changes it told, and how many watches it opened and requests it broke off.
+///
+/// # Errors
+/// What does not hold, in words.
+pub fn kubernetes_watch(script: &[u8]) -> Result<[usize; 4], String> {
+    let reached = follow(script)?;
+    Ok([reached.snapshots, reached.changes, reached.watches, reached.aborts])
 }
 
 /// What a refusal of a request says.

@@ -31,6 +31,8 @@ mod lines;
 mod list;
 mod pace;
 mod probe;
+#[cfg(any(test, feature = "testkit"))]
+pub(crate) mod script;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
