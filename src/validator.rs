@@ -87,7 +87,7 @@ impl ProviderValidator {
         ask(&descriptor.id, || factory.validate(descriptor))
     }
 
-    /// Checks the definition's fields and makes the provider. Does no I/O.
+    /// Checks the definition's fields and makes the provider. Connects to nothing.
     ///
     /// # Errors
     /// Those of [`check_fields`](Self::check_fields) and of the factory; [`ErrorCode::InvalidConfig`] if the factory
