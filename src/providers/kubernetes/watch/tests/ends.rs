@@ -226,6 +226,8 @@ fn kubernetes_point_14_a_malformed_line_is_counted_and_the_stream_survives() {
     assert_eq!(sim.told(), ["[a b]@9 skipped 2"]);
     sim.line(deleted("a", "10"));
     assert_eq!(sim.told(), ["-a@10"], "counted once");
+    sim.line(Line::Unusable(None));
+    assert_eq!(sim.told(), ["[b]@10 skipped 1"], "also where nothing changes with it");
 }
 
 #[test]
