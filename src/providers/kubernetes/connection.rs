@@ -9,7 +9,6 @@ use super::config::Config;
 use super::login::Login;
 use super::object::{Failure, FailureKind, Line, Page};
 use super::query::{PROBE, Query, Select, SliceVersion};
-use super::watch::Version;
 use super::wire::{self, Lines, Rules};
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::http::{Client, Incoming, Length, Method, Request};
@@ -51,7 +50,7 @@ impl Arriving {
 #[derive(Debug)]
 pub(super) enum Ask {
     /// A page of a list.
-    List { number: u64, version: Version, next: Option<String>, paged: bool },
+    List { number: u64, next: Option<String>, paged: bool },
     /// What changes from that version on.
     Watch { number: u64, resource_version: Arc<str>, timeout: Duration },
     /// Whether the server lives, or which version it is at.
@@ -111,8 +110,8 @@ struct Worker {
 impl Worker {
     fn answer(&mut self, client: &Client, ask: Ask, reply: Replies<'_, Reply>) {
         match ask {
-            Ask::List { number, version, next, paged } => {
-                let page = self.list(client, version, next.as_deref(), paged);
+            Ask::List { number, next, paged } => {
+                let page = self.list(client, next.as_deref(), paged);
                 reply(Reply::Page(number, page));
             }
             Ask::Watch { number, resource_version, timeout } => match self.watch(client, &resource_version, timeout) {
@@ -130,8 +129,8 @@ impl Worker {
         }
     }
 
-    fn list(&mut self, client: &Client, version: Version, next: Option<&str>, paged: bool) -> Result<Page, Failure> {
-        let path = |query: &Query, slices| query.list(slices, version, next, paged);
+    fn list(&mut self, client: &Client, next: Option<&str>, paged: bool) -> Result<Page, Failure> {
+        let path = |query: &Query, slices| query.list(slices, next, paged);
         let (answer, token) =
             self.ask(client, path, self.config.answer_timeout + GATHERING, Length::Document, LISTING).map_err(other)?;
         let mut answer = admit(answer, token.as_ref(), LISTING).map_err(|failure| self.with_rule(failure, "list"))?;

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::watch::Version;
 use crate::http::encode;
 
 /// The group of rights that EndpointSlices belong to.
@@ -74,14 +73,12 @@ impl Query {
         }
     }
 
-    /// A page of the list: the first, or the one that the page before named; or all of it in one piece.
-    pub(super) fn list(&self, slices: SliceVersion, version: Version, next: Option<&str>, paged: bool) -> String {
+    /// A page of the list: the first, or the one that the page before named; or all of it in one piece. It names no
+    /// version: then it is consistent, and a page's token says of which version it is.
+    pub(super) fn list(&self, slices: SliceVersion, next: Option<&str>, paged: bool) -> String {
         let mut path = format!("{}?labelSelector={}", self.collection(slices), self.selector);
         if paged {
             path.push_str(&format!("&limit={}", self.page_size));
-        }
-        if version == Version::Any {
-            path.push_str("&resourceVersion=0");
         }
         if let Some(next) = next {
             path.push_str(&format!("&continue={}", encode(next)));
@@ -155,11 +152,10 @@ mod tests {
         let select = Select::Pods { selector: "a/b=c,d in (e, f)".into() };
         let query = Query::new("shop", &select, 500);
         let pods = "/api/v1/namespaces/shop/pods?labelSelector=a%2Fb%3Dc%2Cd%20in%20%28e%2C%20f%29";
-        assert_eq!(query.list(SliceVersion::V1, Version::Unset, None, true), format!("{pods}&limit=500"));
-        let second = query.list(SliceVersion::V1, Version::Unset, Some("x=&y"), true);
+        assert_eq!(query.list(SliceVersion::V1, None, true), format!("{pods}&limit=500"));
+        let second = query.list(SliceVersion::V1, Some("x=&y"), true);
         assert_eq!(second, format!("{pods}&limit=500&continue=x%3D%26y"));
-        let whole = query.list(SliceVersion::V1, Version::Any, None, false);
-        assert_eq!(whole, format!("{pods}&resourceVersion=0"));
+        assert_eq!(query.list(SliceVersion::V1, None, false), pods);
         assert_eq!(
             query.watch(SliceVersion::V1, "17", Duration::from_secs(300)),
             format!("{pods}&watch=1&allowWatchBookmarks=true&resourceVersion=17&timeoutSeconds=300")

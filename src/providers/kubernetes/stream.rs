@@ -11,7 +11,7 @@ use crossbeam_channel::{RecvError, after, select};
 use super::config::Config;
 use super::connection::{self, Ask, Connection, Reply};
 use super::login::Login;
-use super::watch::{Input, Machine, Output, Settings, Version};
+use super::watch::{Input, Machine, Output, Settings};
 use crate::clock::Clock;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::provider::{CancelToken, ProviderEvent, ProviderId, ProviderStream, ProviderTermination};
@@ -50,7 +50,7 @@ impl KubernetesStream {
         let Parts { id, config, login, clock, presence } = parts;
         let named = |error: ProvisioningError| error.with_provider(&id);
         let query = config.query().map_err(named)?;
-        let settings = Settings { probe_interval: config.probe_interval, first_list: Version::Unset };
+        let settings = Settings { probe_interval: config.probe_interval };
         let seed = RandomState::new().hash_one(id.as_str());
         let mut stream = Self {
             watch: connection::open(&config, &query, login.clone(), cancel, "watch").map_err(named)?,
@@ -70,8 +70,8 @@ impl KubernetesStream {
     fn act(&mut self) {
         while let Some(output) = self.machine.output() {
             match output {
-                Output::List { number, version, next, paged } => {
-                    self.watch.send(Ask::List { number, version, next, paged });
+                Output::List { number, next, paged } => {
+                    self.watch.send(Ask::List { number, next, paged });
                 }
                 Output::Watch { number, resource_version, timeout } => {
                     self.watch.send(Ask::Watch { number, resource_version, timeout });

@@ -11,8 +11,8 @@
 //! members as they are. A list that shows the same members is a heartbeat.
 //!
 //! What a failure leads to, after a pause:
-//! - A version that is no longer known (410 in any form), not known yet or not understood leads to a list without a version. The same
-//!   version is never watched again.
+//! - A version that is no longer known (410 in any form), not known yet or not understood leads to a list. The same version
+//!   is never watched again.
 //! - A watch that ends in order goes on from the last version at once, no more than once a second. One that is closed at
 //!   once without a line is tried again after a pause; after three in a row there is a list.
 //! - A token that is refused is read anew, and tried at once; if it is refused again, after a pause.
@@ -74,17 +74,6 @@ const ROUTINE: Duration = Duration::from_secs(30);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Settings {
     pub(super) probe_interval: Duration,
-    /// What the stream's first list asks for. Every other is consistent.
-    pub(super) first_list: Version,
-}
-
-/// Which version a list asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Version {
-    /// None: the latest.
-    Unset,
-    /// "0": whatever the server has at hand, which may be old.
-    Any,
 }
 
 /// What happened. What has the number of a request that is over is ignored.
@@ -109,7 +98,7 @@ pub(super) enum Input {
 #[derive(Debug)]
 pub(super) enum Output {
     /// Ask for a page, with a limit if it is paged: the first, or the one of that token.
-    List { number: u64, version: Version, next: Option<String>, paged: bool },
+    List { number: u64, next: Option<String>, paged: bool },
     /// Open a watch with bookmarks; the server shall end it after the timeout.
     Watch { number: u64, resource_version: Arc<str>, timeout: Duration },
     /// Ask on the second connection whether the server lives, or which version it is at.
@@ -177,7 +166,6 @@ pub(super) struct Machine {
     gap: Option<Timestamp>,
     /// Whether the version is that of a list, from which no watch was sent yet.
     listed: bool,
-    first_version: Version,
     /// Whether this stream has reported its members.
     reported: bool,
     held: Held,
@@ -213,7 +201,6 @@ impl Machine {
             version: None,
             gap: None,
             listed: false,
-            first_version: settings.first_list,
             reported: false,
             held: Held::default(),
             phase: Phase::Due(now),
@@ -414,7 +401,6 @@ impl Machine {
     /// The version is of no use: a list is needed.
     fn relist(&mut self) {
         self.version = None;
-        self.first_version = Version::Unset;
         self.brief = 0;
     }
 

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::{Failure, FailureKind, Machine, Output, Page, Phase, Version};
+use super::{Failure, FailureKind, Machine, Output, Page, Phase};
 use crate::clock::Timestamp;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::provider::ProviderEvent;
@@ -36,9 +36,8 @@ impl Machine {
         self.number += 1;
         self.gap = None;
         self.directory.begin();
-        let version = std::mem::replace(&mut self.first_version, Version::Unset);
         let (number, paged) = (self.number, self.expiries < EXPIRIES);
-        self.outputs.push_back(Output::List { number, version, next: None, paged });
+        self.outputs.push_back(Output::List { number, next: None, paged });
         self.phase = Phase::Listing(Listing { number, since: now, version: None, pages: 0, skipped: 0 });
     }
 
@@ -65,9 +64,8 @@ impl Machine {
             Some(next) => {
                 self.number += 1;
                 listing_goes_on(&mut self.phase, self.number, now);
-                // A token says of which version it is: another beside it is an error.
                 let (number, paged) = (self.number, self.expiries < EXPIRIES);
-                self.outputs.push_back(Output::List { number, version: Version::Unset, next: Some(next), paged });
+                self.outputs.push_back(Output::List { number, next: Some(next), paged });
             }
             None => self.listed(now, version, skipped),
         }

@@ -16,7 +16,7 @@ const INTERVAL: Duration = Duration::from_secs(5);
 /// A request under way.
 #[derive(Clone, Debug, PartialEq)]
 enum Asked {
-    List { number: u64, version: Version, next: Option<String>, paged: bool },
+    List { number: u64, next: Option<String>, paged: bool },
     Watch { number: u64, version: String, timeout: Duration },
 }
 
@@ -39,7 +39,7 @@ struct Sim {
 }
 
 fn settings() -> Settings {
-    Settings { probe_interval: INTERVAL, first_list: Version::Unset }
+    Settings { probe_interval: INTERVAL }
 }
 
 fn node(id: &str) -> Arc<ClusterNode> {
@@ -143,9 +143,9 @@ impl Sim {
     fn drain(&mut self) {
         while let Some(output) = self.machine.output() {
             match output {
-                Output::List { number, version, next, paged } => {
+                Output::List { number, next, paged } => {
                     assert!(self.asked.is_none(), "two requests at once");
-                    self.asked = Some(Asked::List { number, version, next, paged });
+                    self.asked = Some(Asked::List { number, next, paged });
                     self.sent.push(self.now);
                 }
                 Output::Watch { number, resource_version, timeout } => {
@@ -275,8 +275,8 @@ impl Sim {
     /// From which version the watch under way goes on; `None`: it is the first page of a list.
     fn watches(&self) -> Option<&str> {
         match self.asked.as_ref().expect("a request is under way") {
-            Asked::List { version, next, .. } => {
-                assert_eq!((version, next), (&Version::Unset, &None));
+            Asked::List { next, .. } => {
+                assert_eq!(next, &None);
                 None
             }
             Asked::Watch { version, .. } => Some(version),

@@ -162,8 +162,7 @@ fn kubernetes_point_9_a_version_that_the_server_has_not_seen_leads_to_a_list_wit
     sim.part(Line::Error(failure(FailureKind::AheadOfServer)));
     sim.paused();
     assert_eq!(sim.watches(), None);
-    let any = Settings { first_list: Version::Any, ..settings() };
-    let mut sim = Sim::with(any, None, Standing::Client, 1);
+    sim.told();
     sim.fail(failure(FailureKind::AheadOfServer));
     assert_eq!(sim.told(), ["backend-unavailable"]);
     sim.paused();

@@ -3,32 +3,22 @@
 use super::*;
 
 /// Whether that page is asked for.
-fn asks(sim: &Sim, version: Version, next: Option<&str>, paged: bool) -> bool {
-    matches!(&sim.asked, Some(Asked::List { version: v, next: n, paged: p, .. })
-        if (*v, n.as_deref(), *p) == (version, next, paged))
+fn asks(sim: &Sim, next: Option<&str>, paged: bool) -> bool {
+    matches!(&sim.asked, Some(Asked::List { next: n, paged: p, .. }) if (n.as_deref(), *p) == (next, paged))
 }
 
 #[test]
 fn kubernetes_point_1_three_pages_are_one_snapshot_and_the_watch_begins_from_their_version() {
     let mut sim = Sim::new();
-    assert!(asks(&sim, Version::Unset, None, true));
+    assert!(asks(&sim, None, true));
     sim.page(page("7", &["a"], Some("two")));
-    assert!(asks(&sim, Version::Unset, Some("two"), true));
+    assert!(asks(&sim, Some("two"), true));
     sim.page(page("7", &["b"], Some("three")));
-    assert!(asks(&sim, Version::Unset, Some("three"), true));
+    assert!(asks(&sim, Some("three"), true));
     assert!(sim.told().is_empty(), "nothing of a list is told before it is whole");
     sim.page(page("7", &["c"], Some("")));
     assert_eq!(sim.told(), ["[a b c]@7"]);
     assert_eq!(sim.watches(), Some("7"));
-}
-
-#[test]
-fn kubernetes_point_1_a_token_is_never_sent_with_a_version() {
-    let any = Settings { first_list: Version::Any, ..settings() };
-    let mut sim = Sim::with(any, None, Standing::Client, 1);
-    assert!(asks(&sim, Version::Any, None, true));
-    sim.page(page("7", &["a"], Some("two")));
-    assert!(asks(&sim, Version::Unset, Some("two"), true));
 }
 
 #[test]
@@ -54,7 +44,7 @@ fn kubernetes_point_2_a_page_that_expired_begins_the_list_anew_and_nothing_parti
     sim.page(page("7", &["a", "b"], Some("two")));
     sim.fail(failure(FailureKind::Gone));
     assert!(sim.paused() >= Duration::from_millis(800));
-    assert!(asks(&sim, Version::Unset, None, true));
+    assert!(asks(&sim, None, true));
     assert!(sim.news().is_empty());
     sim.page(page("9", &["b"], Some("two")));
     sim.page(page("9", &["c"], None));
@@ -78,18 +68,18 @@ fn kubernetes_point_2_a_relist_that_fails_half_way_leaves_the_members_as_they_ar
 fn kubernetes_point_2_lists_that_expire_again_and_again_end_in_one_piece() {
     let mut sim = Sim::new();
     for _ in 0..3 {
-        assert!(asks(&sim, Version::Unset, None, true));
+        assert!(asks(&sim, None, true));
         sim.page(page("7", &["a"], Some("two")));
         sim.fail(failure(FailureKind::Gone));
         sim.paused();
     }
-    assert!(asks(&sim, Version::Unset, None, false));
+    assert!(asks(&sim, None, false));
     sim.page(page("8", &["a", "b"], None));
     assert_eq!(sim.news(), ["backend-unavailable", "backend-unavailable", "[a b]@8"]);
     sim.open();
     sim.close(Err(failure(FailureKind::Gone)));
     sim.paused();
-    assert!(asks(&sim, Version::Unset, None, true), "the next list begins with pages again");
+    assert!(asks(&sim, None, true), "the next list begins with pages again");
 }
 
 #[test]
@@ -100,7 +90,7 @@ fn kubernetes_point_2_a_list_without_an_end_is_given_up_and_asked_for_in_one_pie
     }
     assert_eq!(sim.told(), ["malformed-answer"]);
     sim.paused();
-    assert!(asks(&sim, Version::Unset, None, false));
+    assert!(asks(&sim, None, false));
 }
 
 #[test]
