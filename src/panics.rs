@@ -1,4 +1,5 @@
-//! Code of others that runs inside ours: providers, factories, stores, bridges. A panic of theirs becomes a text.
+//! Code of others that runs inside ours: providers, factories, stores, bridges, cancel actions, the logger, the clock. A
+//! panic of theirs becomes a text, and nothing of it stays behind.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,7 +11,19 @@ const MAX_MESSAGE: usize = 200;
 ///
 /// Whatever the work shares with the outside must be of use after a panic too: the caller vouches for that.
 pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(work)).map_err(|payload| message(payload.as_ref()))
+    catch_unwind(AssertUnwindSafe(work)).map_err(|payload| {
+        let message = message(payload.as_ref());
+        discard(payload);
+        message
+    })
+}
+
+/// Drops a value of others, whose `Drop` may panic.
+pub(crate) fn discard<T>(value: T) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
+        // The payload of this panic may panic in turn, and so might the next one: it is leaked.
+        std::mem::forget(payload);
+    }
 }
 
 fn message(payload: &(dyn Any + Send)) -> String {
@@ -33,5 +46,25 @@ mod tests {
         assert_eq!(caught(|| panic!("number {}", 7)), Err::<(), _>("number 7".to_owned()));
         assert_eq!(caught(|| std::panic::panic_any(7)), Err::<(), _>("a panic without a message".to_owned()));
         assert_eq!(caught(|| panic!("{}", "é".repeat(999))), Err::<(), _>("é".repeat(200)));
+    }
+
+    /// Panics when it is dropped, with another of its kind as the payload for as long as there are any left.
+    struct Spiteful(usize);
+
+    impl Drop for Spiteful {
+        fn drop(&mut self) {
+            if let Some(left) = self.0.checked_sub(1) {
+                std::panic::panic_any(Spiteful(left));
+            }
+        }
+    }
+
+    #[test]
+    fn p5_5_a_panic_whose_payload_panics_when_it_is_dropped_is_caught_all_the_same() {
+        for depth in [1, 2, 5] {
+            let outcome = caught(|| std::panic::panic_any(Spiteful(depth)));
+            assert_eq!(outcome, Err::<(), _>("a panic without a message".to_owned()));
+            discard(Spiteful(depth));
+        }
     }
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
+use crate::panics::caught;
+
 type Action = Box<dyn FnOnce() + Send>;
 
 /// Tells blocking work to end. Clones share one state. Fires once, for ever.
@@ -38,7 +40,8 @@ impl CancelToken {
         Self { state: Arc::new(Mutex::new(State { alive: Some(alive), actions: Vec::new(), next: 0 })), fired }
     }
 
-    /// Fires: every wait on the token ends, and every registered action runs once, on this thread.
+    /// Fires: every wait on the token ends, and every registered action runs once, on this thread. An action that panics
+    /// keeps neither the others from running nor this from returning.
     pub fn cancel(&self) {
         let actions = {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -46,7 +49,7 @@ impl CancelToken {
             std::mem::take(&mut state.actions)
         };
         for (_, action) in actions {
-            action();
+            run(action);
         }
     }
 
@@ -76,9 +79,16 @@ impl CancelToken {
             state.actions.push((number, Box::new(action)));
         } else {
             drop(state);
-            action();
+            run(action);
         }
         CancelGuard { state: Arc::clone(&self.state), number }
+    }
+}
+
+/// An action is foreign code.
+fn run(action: impl FnOnce()) {
+    if let Err(panic) = caught(action) {
+        _ = caught(|| log::warn!("an action of a cancel token panicked: {panic}"));
     }
 }
 
@@ -132,5 +142,24 @@ mod tests {
         drop(kept);
         let _late = token.on_cancel(count(&runs));
         assert_eq!(runs.load(Ordering::SeqCst), 2);
+    }
+
+    #[test]
+    fn an_action_that_panics_keeps_neither_the_others_nor_the_caller_from_going_on() {
+        struct Spiteful;
+        impl Drop for Spiteful {
+            fn drop(&mut self) {
+                panic!("when it is dropped");
+            }
+        }
+        let token = CancelToken::new();
+        let runs = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&runs);
+        let _first = token.on_cancel(|| panic!("a broken action"));
+        let _second = token.on_cancel(|| std::panic::panic_any(Spiteful));
+        let _third = token.on_cancel(move || _ = counted.fetch_add(1, Ordering::SeqCst));
+        token.cancel();
+        let _late = token.on_cancel(|| panic!("a broken action"));
+        assert_eq!(runs.load(Ordering::SeqCst), 1);
     }
 }
