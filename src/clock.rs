@@ -6,10 +6,13 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::panics::caught;
 
 /// A point in time: nanoseconds since the Unix epoch as the wall clock stood when the [`Clock`] was made, carried
-/// forward by the monotonic clock. It never runs backwards and does not follow later corrections of the wall clock.
+/// forward by a clock that never runs backwards. It does not follow later corrections of the wall clock.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Timestamp(u64);
 
@@ -85,16 +88,21 @@ impl fmt::Debug for Timestamp {
 }
 
 /// Where the shell reads the time. Hosts use [`SystemClock`]; tests use the test kit's fake clock.
+///
+/// The service reads it through a guard: a clock that panics shows the time it showed last, and one that is set back goes
+/// on from there instead of standing still until it has caught up.
 pub trait Clock: Send + Sync + fmt::Debug {
-    /// The current time. Never earlier than any value returned before.
+    /// The current time. Should never be earlier than any value returned before.
     fn now(&self) -> Timestamp;
 }
 
-/// The operating system's clocks: wall time when it is made, monotonic time from there on.
+/// The operating system's clocks: wall time when it is made, from there on the time since the machine's start. On Linux
+/// that goes on while the machine is suspended (`CLOCK_BOOTTIME`), so that data of before a suspension is as old as it
+/// is; elsewhere the time of a suspension is not counted.
 #[derive(Debug)]
 pub struct SystemClock {
     origin: Timestamp,
-    started: Instant,
+    started: Uptime,
 }
 
 impl SystemClock {
@@ -102,7 +110,7 @@ impl SystemClock {
     pub fn new() -> Self {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let origin = Timestamp::default() + since_epoch;
-        Self { origin, started: Instant::now() }
+        Self { origin, started: Uptime::now() }
     }
 
     /// The same, ready to be handed to a builder.
@@ -123,6 +131,81 @@ impl Clock for SystemClock {
     }
 }
 
+/// A point on the clock that neither runs backwards nor, where the system has such a one, stands still during a
+/// suspension.
+#[derive(Clone, Copy, Debug)]
+struct Uptime {
+    #[cfg(target_os = "linux")]
+    boot: rustix::time::Timespec,
+    #[cfg(not(target_os = "linux"))]
+    instant: std::time::Instant,
+}
+
+#[cfg(target_os = "linux")]
+impl Uptime {
+    fn now() -> Self {
+        Self { boot: rustix::time::clock_gettime(rustix::time::ClockId::Boottime) }
+    }
+
+    fn elapsed(self) -> Duration {
+        let nanos = |time: rustix::time::Timespec| i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec);
+        let elapsed = nanos(Self::now().boot) - nanos(self.boot);
+        Duration::from_nanos(u64::try_from(elapsed).unwrap_or_default())
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+impl Uptime {
+    fn now() -> Self {
+        Self { instant: std::time::Instant::now() }
+    }
+
+    fn elapsed(self) -> Duration {
+        self.instant.elapsed()
+    }
+}
+
+/// How far a clock may go back before it counts as set back. Threads that read it at one moment differ by less.
+const SET_BACK: u64 = 1_000_000_000;
+
+/// The host's clock as the service reads it: it neither panics nor runs backwards, and goes on after it was set back.
+#[derive(Debug)]
+pub(crate) struct SteadyClock {
+    clock: Arc<dyn Clock>,
+    /// The latest time shown, in nanoseconds.
+    shown: AtomicU64,
+    /// By how much the host's clock was set back, all in all, in nanoseconds.
+    behind: AtomicU64,
+}
+
+impl SteadyClock {
+    /// The host's clock, guarded.
+    pub(crate) fn over(clock: Arc<dyn Clock>) -> Arc<dyn Clock> {
+        Arc::new(Self { clock, shown: AtomicU64::new(0), behind: AtomicU64::new(0) })
+    }
+}
+
+impl Clock for SteadyClock {
+    fn now(&self) -> Timestamp {
+        let behind = self.behind.load(Ordering::Acquire);
+        let Ok(told) = caught(|| self.clock.now()) else {
+            return Timestamp(self.shown.load(Ordering::Acquire));
+        };
+        let time = told.0.saturating_add(behind);
+        let shown = self.shown.fetch_max(time, Ordering::AcqRel);
+        if time >= shown {
+            return Timestamp(time);
+        }
+        let back = shown - time;
+        if back >= SET_BACK {
+            // Whoever notices first says by how much; the others read the time anew.
+            let further = behind.saturating_add(back);
+            _ = self.behind.compare_exchange(behind, further, Ordering::AcqRel, Ordering::Acquire);
+        }
+        Timestamp(shown)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,5 +223,53 @@ mod tests {
             assert_eq!(Timestamp::from_millis(seconds * 1000 + 7).to_string(), date);
         }
         assert_eq!(Timestamp::from_nanos(u64::MAX).to_string(), "2554-07-21T23:34:33.709Z");
+    }
+
+    /// Shows what it is told to, or panics.
+    #[derive(Debug, Default)]
+    struct Told(AtomicU64);
+
+    impl Clock for Told {
+        fn now(&self) -> Timestamp {
+            match self.0.load(Ordering::SeqCst) {
+                u64::MAX => panic!("a broken clock"),
+                seconds => Timestamp::from_millis(seconds * 1000),
+            }
+        }
+    }
+
+    #[test]
+    fn p2_5_a_clock_that_is_set_back_goes_on_from_where_it_was_and_one_that_panics_stands_still() {
+        let told = Arc::new(Told::default());
+        let clock = SteadyClock::over(told.clone());
+        let show = |seconds: u64| {
+            told.0.store(seconds, Ordering::SeqCst);
+            clock.now().as_millis() / 1000
+        };
+        assert_eq!((show(10_000), show(10_005)), (10_000, 10_005));
+        assert_eq!((show(6_400), show(6_401)), (10_005, 10_006), "an hour back");
+        assert_eq!((show(100), show(103)), (10_006, 10_009), "and once more");
+        assert_eq!(show(u64::MAX), 10_009);
+        assert_eq!((show(104), show(9_000)), (10_010, 18_906), "forward is believed");
+    }
+
+    #[test]
+    fn a_read_that_is_overtaken_by_another_threads_is_no_setting_back() {
+        let told = Arc::new(Told::default());
+        let steady = SteadyClock { clock: told.clone(), shown: AtomicU64::new(0), behind: AtomicU64::new(0) };
+        told.0.store(10, Ordering::SeqCst);
+        steady.shown.store(10_900_000_000, Ordering::SeqCst);
+        assert_eq!(steady.now(), Timestamp::from_millis(10_900));
+        told.0.store(11, Ordering::SeqCst);
+        assert_eq!(steady.now(), Timestamp::from_millis(11_000));
+    }
+
+    #[test]
+    fn the_systems_clock_starts_at_the_wall_time_and_goes_on() {
+        let clock = SystemClock::new();
+        let (wall, first, second) = (SystemTime::now(), clock.now(), clock.now());
+        assert!(second >= first);
+        let apart = wall.duration_since(first.as_system_time()).unwrap_or_else(|early| early.duration());
+        assert!(apart < Duration::from_secs(60), "{apart:?}");
     }
 }
