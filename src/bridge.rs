@@ -16,13 +16,19 @@ use crate::event::{
 
 /// Decides who owns what. First to see each delivery.
 pub trait PlacementSupervisorBridge: Send + Sync {
-    /// The topology or the block list changed: recalculate ownership before serving further placement requests. What is
-    /// returned becomes leases, published to PartitionManager within the same tick. More can be ordered at any time with
+    /// The topology or the block list changed: recalculate ownership before serving further placement requests. The gate
+    /// opens only when this has returned; if it panics placement pauses, and it is called again with the same topology in
+    /// a new delivery, after 1 s, 2 s and so on up to 30 s. What is returned becomes leases, published to PartitionManager within the same tick. More can be ordered at any time with
     /// [`ProviderWatchHub::publish_ownership`](crate::ProviderWatchHub::publish_ownership).
     fn apply_snapshot(&self, delivery: &SnapshotDelivery) -> Vec<OwnershipChange>;
 
     /// Another provider is followed; its snapshot follows in the same tick.
     fn provider_changed(&self, change: &ProviderChanged);
+
+    /// A provider's stream came to its end; its last snapshot stays available. Default: does nothing.
+    fn stream_ended(&self, end: &StreamEnded) {
+        let _ = end;
+    }
 
     /// Placement may go on, or has to pause.
     fn gate_changed(&self, change: &GateChanged);
@@ -56,6 +62,12 @@ pub trait RemotingBridge: Send + Sync {
 
     /// The topology may be stale, or is fresh again. While it may be, no `Join` is delivered.
     fn warning(&self, warning: &RemotingWarning);
+
+    /// A provider's stream came to its end; the last snapshot stays available, and so do the channels. Default: does
+    /// nothing.
+    fn stream_ended(&self, end: &StreamEnded) {
+        let _ = end;
+    }
 
     /// Placement may go on, or has to pause.
     fn gate_changed(&self, change: &GateChanged);

@@ -128,6 +128,8 @@ error_codes! {
     StreamFailed = "stream-failed", Stream, "see the provider's own error; the stream is opened again";
     /// The provider's stream gave no sign of life for the silence timeout.
     StreamSilent = "stream-silent", Stream, "check the backend and the network path to it";
+    /// The provider's stream reports far more than anyone could use, and is made to wait.
+    StreamFloods = "stream-floods", Stream, "report the rate to the provider's author; the others are served as before";
     /// The provider does not yet believe its backend's answer and checks it again; the last known good set stays.
     DoubtfulAnswer = "doubtful-answer", Stream, "none needed if it passes; else check the backend for lost state or rights";
     /// The provider's data has not been refreshed for twice its refresh interval.

@@ -25,7 +25,7 @@ pub enum ProvisioningEvent {
     ProviderChanged(ProviderChanged),
     /// The topology or the block list changed. To PlacementSupervisor, PartitionManager and subscribers.
     Snapshot(SnapshotDelivery),
-    /// A provider's stream came to its end; its last snapshot stays available. To PartitionManager and subscribers.
+    /// A provider's stream came to its end; its last snapshot stays available. To everyone.
     StreamEnded(StreamEnded),
     /// Placement may go on, or has to pause. To everyone.
     GateChanged(GateChanged),
@@ -153,7 +153,8 @@ pub struct StreamEnded {
     pub provider_id: ProviderId,
     /// How.
     pub termination: ProviderTermination,
-    /// The hash of the provider's last snapshot, which stays available; absent if it never had one.
+    /// The hash of the last snapshot, which stays available: of the one delivered last if the provider was followed, else
+    /// of what it showed last; absent if there never was one.
     pub snapshot_hash: Option<u64>,
     /// Whether the provider was the one followed.
     pub was_active: bool,
@@ -192,6 +193,9 @@ pub enum PauseReason {
     /// No provider can serve; the code says whether all are unreachable, the data is too old, or none has come yet:
     /// [`ErrorCode::ProvisioningUnavailable`], [`ErrorCode::DataStale`] or [`ErrorCode::NoSnapshot`].
     Unavailable(ErrorCode),
+    /// PlacementSupervisor panicked when it was given the topology, so that nobody knows who owns what. It is given the
+    /// topology again, in a new delivery, after 1 s, 2 s and so on up to 30 s.
+    NotRecalculated,
     /// The service is shutting down.
     Draining,
 }
@@ -202,6 +206,7 @@ impl PauseReason {
         match self {
             PauseReason::Empty => "empty",
             PauseReason::Unavailable(code) => code.as_str(),
+            PauseReason::NotRecalculated => "not-recalculated",
             PauseReason::Draining => "draining",
         }
     }

@@ -1,32 +1,42 @@
 //! The hub: one state machine that turns what the providers report into one ordered sequence of deliveries.
 //!
 //! [`HubCore`] decides, [`Dispatcher`] calls the bridges in order, and the hub's thread (in [`thread`]) feeds the one and
-//! runs the other. One input is one tick: decide, deliver to PlacementSupervisor, PartitionManager, Remoting and the
+//! runs the other with what waits in its [`mailbox`]. One input is one tick: decide, deliver to PlacementSupervisor, PartitionManager, Remoting and the
 //! subscribers, in that order, publish the state. Nothing of the next tick is seen by anyone before.
 
+mod bell;
 mod blocks;
 mod core;
-mod delivery;
 mod dispatch;
-mod explain;
+mod gate;
 mod handle;
+mod lane;
+pub(crate) mod lifecycle;
+mod loglines;
+mod loss;
+pub(crate) mod mailbox;
+mod outbox;
 mod published;
+mod record;
 mod remote;
+mod running;
 mod selection;
 mod slot;
+mod slots;
 mod streams;
 pub(crate) mod thread;
+mod timer;
+mod turn;
 
 use std::time::Duration;
 
 pub(crate) use self::core::HubCore;
 pub(crate) use dispatch::{Bridges, Dispatcher};
-pub use explain::Decision;
 pub use handle::{ProviderWatchHub, Ticket};
 pub(crate) use published::Publication;
-#[cfg(any(test, feature = "testkit"))]
 pub(crate) use published::Published;
 pub use published::{ProviderStatus, RemoteHealth, RemoteNode};
+pub use record::Decision;
 pub(crate) use slot::SlotSpec;
 
 use crate::clock::Timestamp;
@@ -69,7 +79,7 @@ pub(crate) enum Input {
     Event { key: SlotKey, generation: u64, event: ProviderEvent },
     /// A stream's thread has ended.
     StreamClosed { key: SlotKey, generation: u64 },
-    /// The set of providers in force, in the order of registration. Those with a known key stay as they are.
+    /// The set of providers in force, in the order of registration. Those with a known key and edition stay as they are.
     Reconfigure(Vec<SlotSpec>),
     /// A node is put on the block list. `lasting`: the entry ends by itself after that time.
     Block { node: NodeId, source: BlockSource, reason: String, lasting: Option<Duration> },
@@ -103,6 +113,8 @@ pub(crate) enum StreamCommand {
 pub(crate) struct Tick {
     pub(crate) events: Vec<ProvisioningEvent>,
     pub(crate) streams: Vec<StreamCommand>,
+    /// What is to be written to the log.
+    pub(crate) lines: Vec<LogLine>,
     /// When the provider reported what is delivered, where it had to wait for this tick.
     pub(crate) waited_since: Option<Timestamp>,
     /// The set that a provider listed, whose nodes may all be duplicates of known ones: to be let go of after the
@@ -111,34 +123,9 @@ pub(crate) struct Tick {
     pub(crate) reply: Result<(), ProvisioningError>,
 }
 
-/// What the hub has counted since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counters {
-    pub(crate) deliveries: u64,
-    pub(crate) snapshots: u64,
-    pub(crate) failovers: u64,
-    pub(crate) stream_interruptions: u64,
-    pub(crate) deduplicated: u64,
-    pub(crate) coalesced: u64,
-    pub(crate) refused_while_draining: u64,
-    pub(crate) doubtful: u64,
-    pub(crate) skipped_members: u64,
-    pub(crate) guard_holds: u64,
-    pub(crate) held_joins: u64,
-}
-
-impl Counters {
-    fn report(&self, metrics: &mut crate::metrics::ProvisioningMetrics) {
-        metrics.failovers = self.failovers;
-        metrics.stream_interruptions = self.stream_interruptions;
-        metrics.deliveries = self.deliveries;
-        metrics.snapshots = self.snapshots;
-        metrics.deduplicated = self.deduplicated;
-        metrics.coalesced = self.coalesced;
-        metrics.refused_while_draining = self.refused_while_draining;
-        metrics.doubtful = self.doubtful;
-        metrics.skipped_members = self.skipped_members;
-        metrics.guard_holds = self.guard_holds;
-        metrics.held_joins = self.held_joins;
-    }
+/// A line for the log. Rules do not write it themselves: the logger is the host's code.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LogLine {
+    pub(crate) level: log::Level,
+    pub(crate) text: String,
 }

@@ -21,6 +21,7 @@ mod registry;
 mod secret;
 mod service;
 mod store;
+mod sync;
 #[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
 mod topology;
@@ -54,7 +55,7 @@ pub use secret::{Secret, Secrets};
 pub use service::{ClusterProvisioningService, ServiceBuilder};
 pub use store::{FileProviderStore, MAX_PROVIDERS, ProviderStore, StoredSet};
 pub use topology::{
-    BlockSource, BlockedNode, ClusterNode, ClusterNodeBuilder, Members, MembersBuilder, NodeId, Position,
+    BlockSource, BlockedNode, BlockedNodes, ClusterNode, ClusterNodeBuilder, Members, MembersBuilder, NodeId, Position,
     ProviderSnapshot, Revision, TopologyDiff,
 };
 pub use validator::{

@@ -4,11 +4,15 @@ mod histogram;
 
 pub use histogram::Histogram;
 
+use crate::topology::Position;
+
 /// What the service has counted and measured since its start. Health and data age of each provider are in
 /// [`ProviderStatus`](crate::ProviderStatus), those of remote nodes in [`RemoteNode`](crate::RemoteNode).
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct ProvisioningMetrics {
+    /// The last delivery that is counted in: all figures are as of its tick.
+    pub position: Position,
     /// From the moment at which a provider's stream reported something to the end of the last bridge's callback, for
     /// every tick that delivered a snapshot.
     pub snapshot_latency: Histogram,

@@ -21,7 +21,7 @@ use crate::clock::Clock;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::event::{PauseReason, PlacementGate};
 use crate::failover::SlotKey;
-use crate::hub::thread::Message;
+use crate::hub::mailbox::ProviderOrder;
 use crate::hub::{Input, ProviderWatchHub, SlotSpec};
 use crate::panics::caught;
 use crate::provider::{CancelToken, ClusterProvider, ProviderDescriptor, ProviderId};
@@ -131,7 +131,7 @@ impl ClusterProvisioningService {
         if ready {
             return Ok(());
         }
-        let detail = match state.latest_snapshot() {
+        let detail = match state.latest_snapshot(state.gate) {
             Err(error) => format!("after {timeout:?}: [{}] {}", error.code(), error.detail()),
             Ok(_) => format!("after {timeout:?}: placement is {}", state.gate),
         };
@@ -217,9 +217,8 @@ impl ClusterProvisioningService {
 
     fn leave(&self) -> Result<(), ProvisioningError> {
         // The hub hears of it before the departure of the local node can reach it as a change.
-        let told = self.hub.send(Input::Drain);
-        let left = self.set().registrations.leave_all(self.leave_budget);
-        told.wait(self.leave_budget).and(left)
+        self.hub.mailbox.drain();
+        self.set().registrations.leave_all(self.leave_budget)
     }
 
     fn stop(&self) {
@@ -229,7 +228,7 @@ impl ClusterProvisioningService {
         if let Err(error) = self.leave() {
             log::warn!("{error}");
         }
-        _ = self.hub.inbox.send_timeout(Message::Stop, STOP_PATIENCE);
+        self.hub.mailbox.stop(STOP_PATIENCE);
         _ = self.threads_ended.recv_timeout(STOP_PATIENCE);
         let thread = self.hub_thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread.filter(JoinHandle::is_finished) {
@@ -264,8 +263,8 @@ impl ClusterProvisioningService {
         let specs = set.assign_keys();
         let providers: BTreeMap<_, _> = set.keys.iter().cloned().collect();
         let (reply, outcome) = bounded(1);
-        let input = Input::Reconfigure(specs);
-        let message = Message::Providers { providers, input, at: self.clock.now(), reply };
+        let (former, _handed_back) = bounded(1);
+        let order = ProviderOrder { providers, specs, at: self.clock.now(), reply, former };
         let doing = "putting providers in force";
         let refuse = |stopped: bool| match stopped {
             true => ProvisioningError::new(ErrorCode::Stopped, doing, "the hub has stopped"),
@@ -274,7 +273,7 @@ impl ClusterProvisioningService {
                 ProvisioningError::new(ErrorCode::WaitTimedOut, doing, detail)
             }
         };
-        self.hub.inbox.send_timeout(message, HUB_PATIENCE).map_err(|error| refuse(error.is_disconnected()))?;
+        self.hub.mailbox.order(order).map_err(|_| refuse(true))?;
         outcome.recv_timeout(HUB_PATIENCE).map_err(|error| refuse(error == RecvTimeoutError::Disconnected))??;
         if let Err(error) = set.registrations.follow(&set.keys, self.leave_budget) {
             self.warn(error);
@@ -324,6 +323,7 @@ impl ProviderSet {
             let (refresh_interval, registers) = asked.unwrap_or_default();
             specs.push(SlotSpec {
                 key,
+                edition: 0,
                 id: entry.descriptor.id.clone(),
                 priority: entry.descriptor.priority,
                 refresh_interval,

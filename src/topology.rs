@@ -1,18 +1,21 @@
 //! Who is in the cluster: nodes, sets of members, and the hash and difference of such sets.
 //!
 //! A [`ClusterNode`] is what its owner registered, nothing else. [`Members`] is a set of nodes sorted by id that is
-//! cheap to clone, to change and to compare. [`ProviderSnapshot`] is such a set as it is delivered.
+//! cheap to clone, to change and to compare, [`BlockedNodes`] the list of those that are blocked. [`ProviderSnapshot`] is
+//! both as they are delivered.
 
+mod blocked;
 mod diff;
 mod members;
 mod node;
 mod snapshot;
 mod tree;
 
+pub use blocked::{BlockSource, BlockedNode, BlockedNodes};
 pub use diff::TopologyDiff;
 pub use members::{Members, MembersBuilder};
 pub use node::{ClusterNode, ClusterNodeBuilder, NodeId};
-pub use snapshot::{BlockSource, BlockedNode, Position, ProviderSnapshot, Revision};
+pub use snapshot::{Position, ProviderSnapshot, Revision};
 
 #[cfg(test)]
 mod tests;

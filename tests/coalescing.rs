@@ -86,9 +86,39 @@ fn p4_2_a_block_does_not_wait_and_takes_what_waits_along() {
 fn p2_4_a_topology_that_exclusion_empties_does_not_wait_either() {
     let mut hub = one(&["n1"]);
     hub.block(&id("n2"), BlockSource::FailureDetector, "dead", Some(seconds(60))).unwrap();
-    hub.take();
+    settle(&mut hub);
+    hub.show("a", members(&["n1"]));
     hub.show("a", members(&["n2"]));
     assert_eq!(story(&mut hub), ["gate paused (empty)", "snapshot a:", "leave n1"]);
+}
+
+#[test]
+fn p2_4_a_topology_that_flaps_between_empty_and_full_goes_out_ten_times_a_second_and_the_gate_opens_once_in_it() {
+    let mut hub = one(&["n1"]);
+    for round in 0..1000 {
+        hub.show("a", if round % 2 == 0 { Members::new() } else { members(&["n1"]) });
+        hub.advance(millis(1));
+    }
+    hub.advance(millis(100));
+    let story = story(&mut hub);
+    let count = |kind| story.iter().filter(|text| text.starts_with(kind)).count();
+    assert!((5..=12).contains(&count("snapshot")), "{story:?}");
+    assert!(count("gate open") <= 2 && count("gate") <= 4, "{story:?}");
+    hub.advance(SECOND);
+    assert!(hub.gate().is_open());
+}
+
+#[test]
+fn p5_3_a_provider_that_flaps_between_failure_and_recovery_opens_the_gate_once_a_second() {
+    let mut hub = one(&["n1"]);
+    for _ in 0..100 {
+        (0..3).for_each(|_| hub.degrade("a", refused()));
+        hub.show("a", members(&["n1"]));
+        hub.advance(millis(10));
+    }
+    let story = story(&mut hub);
+    let count = |kind| story.iter().filter(|text| text.starts_with(kind)).count();
+    assert_eq!((count("gate open"), count("gate paused"), count("snapshot")), (2, 2, 2), "{story:?}");
 }
 
 #[test]

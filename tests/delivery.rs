@@ -35,7 +35,8 @@ fn p2_1_each_tick_goes_to_placement_then_partitions_then_remoting() {
     assert_eq!(calls(&hub), expected);
     settle(&mut hub);
     hub.end("a");
-    assert_eq!(calls(&hub), ["partitions: ended a", "remoting: stale stream-ended"]);
+    let expected = ["supervisor: ended a", "partitions: ended a", "remoting: ended a", "remoting: stale stream-ended"];
+    assert_eq!(calls(&hub), expected);
 }
 
 #[test]
@@ -178,6 +179,7 @@ fn p2_4_a_confirmed_empty_answer_pauses_placement_before_the_empty_snapshot_and_
     hub.show("a", members(&[]));
     assert_eq!(story(&mut hub), ["gate paused (empty)", "snapshot a:", "leave n1", "leave n2"]);
     assert!(hub.latest_snapshot().unwrap().is_empty());
+    settle(&mut hub);
     hub.show("a", members(&["n3"]));
     assert_eq!(story(&mut hub), ["snapshot a: n3", "join n3", "gate open"], "and goes on at once");
 }
@@ -270,11 +272,13 @@ fn p3_4_a_switch_delivers_the_change_and_then_the_new_snapshot_in_the_same_tick(
     hub.show("b", members(&["n1", "n3"]));
     hub.end("a");
     let expected = [
+        "supervisor: ended a",
         "supervisor: changed a -> b stream-ended",
         "supervisor: snapshot b: n1 n3",
         "partitions: ended a",
         "partitions: changed a -> b stream-ended",
         "partitions: snapshot b: n1 n3",
+        "remoting: ended a",
         "remoting: leave n2",
         "remoting: join n3",
     ];

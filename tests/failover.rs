@@ -594,18 +594,112 @@ fn p5_4_without_an_eligible_alternate_the_last_known_good_stays_until_one_comes(
     let mut replacement = provider("c", 1);
     replacement.reachable = true;
     hub.reconfigure([replacement]);
-    assert_eq!(story(&mut hub), NOTHING);
+    assert_eq!(story(&mut hub), ["stale provider-unhealthy"]);
     assert_eq!((hub.active(), shown(&hub), hub.gate().is_open()), (None, vec!["n1".into(), "n2".into()], true));
     hub.show("c", members(&["n1"]));
-    let expected = ["health c healthy", "changed a -> c reconfigured", "snapshot c: n1", "leave n2"];
+    let expected = ["health c healthy", "changed a -> c reconfigured", "snapshot c: n1", "fresh", "leave n2"];
     assert_eq!(story(&mut hub), expected);
+}
+
+#[test]
+fn p5_3_where_nobody_is_followed_any_more_what_was_shown_is_unavailable_by_the_rules_of_silence() {
+    let mut hub = one(&["n1"]);
+    let confirmed = hub.provider("a").last_refresh.unwrap();
+    let mut replacement = provider("c", 1);
+    replacement.reachable = true;
+    hub.reconfigure([replacement]);
+    let remote = hub.remote_nodes();
+    assert_eq!((remote[0].health, remote[0].last_update), (RemoteHealth::Degraded, confirmed), "degraded at once");
+    assert_eq!(story(&mut hub), ["stale provider-unhealthy"], "and Remoting is told");
+    // The new one lives, and shows nothing.
+    advance_alive(&mut hub, millis(13_999), &["c"]);
+    assert!(hub.gate().is_open() && hub.latest_snapshot().is_ok());
+    advance_alive(&mut hub, millis(1), &["c"]);
+    assert_eq!(
+        story(&mut hub),
+        ["gate paused (provisioning-unavailable)"],
+        "15 s after the last sign of the former one"
+    );
+    assert_eq!(hub.latest_snapshot().unwrap_err().code(), ErrorCode::ProvisioningUnavailable);
+    advance_alive(&mut hub, seconds(3600), &["c"]);
+    assert_eq!((hub.gate().is_open(), shown(&hub)), (false, vec!["n1".into()]));
+    hub.show("c", members(&["n1"]));
+    assert!(hub.gate().is_open());
+}
+
+#[test]
+fn p5_4_an_edited_provider_keeps_place_pin_belief_and_health_until_it_shows_its_own() {
+    let mut hub = two(&["n1", "n2"]);
+    hub.show("b", members(&[]));
+    hub.pin(Some("a")).unwrap();
+    hub.take();
+    let edited = |edition| {
+        let mut edited = provider("a", 10);
+        edited.edition = edition;
+        edited
+    };
+    hub.reconfigure([edited(1), provider("b", 5)]);
+    assert_eq!(story(&mut hub), NOTHING, "nobody sees it");
+    assert_eq!((hub.active().as_deref(), hub.opened("a"), shown(&hub)), (Some("a"), 2, vec!["n1".into(), "n2".into()]));
+    let status = hub.provider("a");
+    assert_eq!((status.health, status.pinned, status.members), (ProviderHealth::Healthy, true, Some(2)));
+    hub.show("a", members(&["n1", "n2"]));
+    assert_eq!(story(&mut hub), NOTHING, "nor that its own set is the same");
+    // Both at once: whoever answers first wins nothing.
+    let mut other = provider("b", 5);
+    other.edition = 1;
+    hub.reconfigure([edited(2), other]);
+    hub.show("b", members(&["n1", "n2"]));
+    hub.advance(SECOND);
+    assert_eq!((hub.active().as_deref(), switches(&mut hub)), (Some("a"), NOTHING));
+}
+
+#[test]
+fn p5_4_an_edited_provider_that_fails_is_left_like_any_other() {
+    let edited = || {
+        let mut edited = provider("a", 10);
+        edited.edition = 1;
+        edited
+    };
+    let mut hub = two(&["n1"]);
+    hub.reconfigure([edited(), provider("b", 5)]);
+    hub.event("a", errored());
+    assert_eq!(switches(&mut hub), ["changed a -> b stream-ended"]);
+    // Or says nothing at all: its silence counts from the last sign of the one before it.
+    let mut hub = two(&["n1"]);
+    hub.reconfigure([edited(), provider("b", 5)]);
+    advance_alive(&mut hub, millis(13_999), &["b"]);
+    assert_eq!(switches(&mut hub), NOTHING);
+    advance_alive(&mut hub, millis(1), &["b"]);
+    assert_eq!(switches(&mut hub), ["changed a -> b timeout"]);
+}
+
+#[test]
+fn p5_4_a_provider_edited_while_its_stream_is_stuck_or_waits_is_opened_at_once() {
+    let edited = |edition| {
+        let mut edited = provider("a", 10);
+        edited.edition = edition;
+        edited
+    };
+    let mut hub = one(&["n1"]);
+    hub.set_stuck(true);
+    hub.advance(seconds(15));
+    assert_eq!((hub.is_open("a"), hub.opened("a")), (false, 1), "silent, given up, and its thread has not ended");
+    hub.reconfigure([edited(1)]);
+    assert_eq!((hub.is_open("a"), hub.opened("a")), (true, 2));
+    hub.release_stuck();
+    assert!(hub.is_open("a"), "the end of the former thread is not that of the present one");
+    hub.event("a", errored());
+    assert!(!hub.is_open("a"), "it waits for the backoff");
+    hub.reconfigure([edited(2)]);
+    assert_eq!((hub.is_open("a"), hub.opened("a")), (true, 3));
 }
 
 #[test]
 fn p5_4_a_replacement_that_was_never_heard_of_leaves_placement_paused_until_it_shows_its_set() {
     let mut hub = one(&["n1"]);
     hub.reconfigure([provider("c", 1)]);
-    assert_eq!(story(&mut hub), ["gate paused (provisioning-unavailable)"]);
+    assert_eq!(story(&mut hub), ["stale provider-unhealthy", "gate paused (provisioning-unavailable)"]);
     assert_eq!(shown(&hub), ["n1"]);
     hub.event("c", alive());
     assert_eq!(only(&mut hub, &["gate", "snapshot"]), NOTHING, "what the removed one showed does not come back");

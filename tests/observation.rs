@@ -126,17 +126,60 @@ fn p5_5_a_bridge_that_panics_is_caught_counted_and_reported_and_the_others_still
         let mut hub = one(&["n1"]);
         hub.recorder().panic_next(bridge, 1);
         hub.show("a", members(&["n1", "n2"]));
-        let expected = ["supervisor: snapshot a: n1 n2", "partitions: snapshot a: n1 n2", "remoting: join n2"];
-        assert_eq!(calls(&hub), expected);
-        assert_eq!(story(&mut hub), ["snapshot a: n1 n2", "join n2", "warning bridge-panicked"]);
+        let told = calls(&hub);
+        for expected in ["supervisor: snapshot a: n1 n2", "partitions: snapshot a: n1 n2", "remoting: join n2"] {
+            assert!(told.iter().any(|call| call == expected), "{told:?}");
+        }
+        let told = only(&mut hub, &["snapshot", "join", "warning"]);
+        assert_eq!(told, ["snapshot a: n1 n2", "join n2", "warning bridge-panicked"]);
         let metrics = hub.metrics();
         let panics =
             [&metrics.placement_supervisor, &metrics.partition_manager, &metrics.remoting].map(|bridge| bridge.panics);
         assert_eq!(panics, BRIDGES.map(|kind| (kind == bridge) as u64));
-        hub.advance(SECOND);
+        hub.advance(seconds(3));
+        hub.take();
         hub.show("a", members(&["n1"]));
         assert_eq!(story(&mut hub), ["snapshot a: n1", "leave n2"], "the hub goes on");
     }
+}
+
+#[test]
+fn p3_1_placement_pauses_until_ownership_is_recalculated_and_the_topology_is_given_again() {
+    let mut hub = one(&["n1"]);
+    hub.recorder().panic_next(BridgeKind::PlacementSupervisor, 1);
+    hub.show("a", members(&["n1", "n2"]));
+    let expected = ["snapshot a: n1 n2", "join n2", "gate paused (not-recalculated)", "warning bridge-panicked"];
+    assert_eq!(story(&mut hub), expected);
+    assert!(hub.latest_snapshot().is_ok(), "the topology itself is known");
+    hub.advance(millis(999));
+    assert_eq!(story(&mut hub), Vec::<String>::new());
+    // The second panic: as far as it is from the first, the next attempt is twice as far.
+    hub.recorder().panic_next(BridgeKind::PlacementSupervisor, 1);
+    hub.advance(millis(1));
+    assert_eq!(story(&mut hub), ["snapshot a: n1 n2", "warning bridge-panicked"]);
+    hub.advance(seconds(2));
+    assert_eq!(story(&mut hub), ["snapshot a: n1 n2", "gate open"]);
+}
+
+#[test]
+fn p3_1_a_gate_that_is_to_open_waits_for_the_recalculation_in_its_own_tick() {
+    let mut hub = Harness::new(&[("a", 1)]);
+    // The first call of the tick is that of the switch.
+    hub.recorder().panic_next(BridgeKind::PlacementSupervisor, 2);
+    hub.show("a", members(&["n1"]));
+    assert_eq!(only(&mut hub, &["gate"]), ["gate paused (not-recalculated)"]);
+    hub.advance(SECOND);
+    assert_eq!(only(&mut hub, &["snapshot", "gate"]), ["snapshot a: n1", "gate open"]);
+}
+
+#[test]
+fn p5_1_the_metrics_name_the_delivery_that_they_belong_to() {
+    let mut hub = one(&["n1"]);
+    let before = hub.metrics();
+    hub.show("a", members(&["n1", "n2"]));
+    let metrics = hub.metrics();
+    assert_eq!((metrics.position, metrics.deliveries), (hub.position(), hub.position().seq_no));
+    assert!(metrics.position > before.position && metrics.snapshots == before.snapshots + 1);
 }
 
 #[test]

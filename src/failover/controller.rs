@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 
 use super::{FailoverPolicy, HealthTracker};
 use crate::clock::Timestamp;
-use crate::error::ErrorCode;
+use crate::error::{ErrorCode, ProvisioningError};
 use crate::event::SwitchReason;
 use crate::provider::ProviderHealth;
 
@@ -172,7 +172,7 @@ impl FailoverController {
                 let usable = candidate.is(ProviderHealth::Degraded) && !candidate.tracker.is_terminated();
                 usable && candidate.key != active.key
             });
-            return pass_guard(by_rank(candidates, healthy).chain(degraded), self.emergency(now, active), guard);
+            return pass_guard(by_rank(candidates, healthy).chain(degraded), emergency(active), guard);
         }
         let cooled = self.last_switch.is_none_or(|at| now.since(at) >= self.policy.cooldown);
         if !cooled || pinned_here {
@@ -188,30 +188,33 @@ impl FailoverController {
         pass_guard(better, SwitchReason::PriorityRestored, guard)
     }
 
-    fn emergency(&self, now: Timestamp, active: &Candidate<'_>) -> SwitchReason {
-        let cause = active.tracker.cause(now, &self.policy).map(|error| error.code());
-        if cause == Some(ErrorCode::StreamSilent) {
-            SwitchReason::Timeout
-        } else if active.tracker.is_terminated() {
-            SwitchReason::StreamEnded
-        } else {
-            SwitchReason::HealthDegraded
-        }
+    /// While nobody is followed yet: when a lower provider need no longer wait for a better one.
+    pub(crate) fn initial_grace_ends(&self) -> Option<Timestamp> {
+        self.last_switch.is_none().then(|| self.started + self.policy.initial_grace)
     }
 
-    /// When time alone changes the choice, as far as it is not a matter of health or guard.
-    pub(crate) fn deadlines(&self, candidates: &[Candidate<'_>]) -> impl Iterator<Item = Timestamp> {
-        let grace = self.active.is_none().then(|| self.started + self.policy.initial_grace);
-        let cooldown = self.last_switch.map(|at| at + self.policy.cooldown);
-        let holds: Vec<Timestamp> = candidates
-            .iter()
-            .map(|candidate| {
-                let is_active = self.active == Some(candidate.key);
-                let hold = if is_active { self.policy.degraded_grace } else { self.policy.failback_hold };
-                candidate.tracker.since() + hold
-            })
-            .collect();
-        grace.into_iter().chain(cooldown).chain(holds)
+    /// When a voluntary switch may follow the last one.
+    pub(crate) fn cooldown_ends(&self) -> Option<Timestamp> {
+        self.last_switch.map(|at| at + self.policy.cooldown)
+    }
+
+    /// When the provider has had its health for long enough that a switch may follow from it.
+    pub(crate) fn hold_ends(&self, candidate: &Candidate<'_>) -> Timestamp {
+        let is_active = self.active == Some(candidate.key);
+        let hold = if is_active { self.policy.degraded_grace } else { self.policy.failback_hold };
+        candidate.tracker.since() + hold
+    }
+}
+
+/// Why a provider that cannot go on is left.
+fn emergency(active: &Candidate<'_>) -> SwitchReason {
+    let cause = active.tracker.cause().map(ProvisioningError::code);
+    if cause == Some(ErrorCode::StreamSilent) {
+        SwitchReason::Timeout
+    } else if active.tracker.is_terminated() {
+        SwitchReason::StreamEnded
+    } else {
+        SwitchReason::HealthDegraded
     }
 }
 
@@ -247,7 +250,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::error::ProvisioningError;
     use crate::provider::ProviderId;
 
     struct Fixture {
@@ -297,6 +299,9 @@ mod tests {
 
         fn assess(&mut self, seconds: f64) {
             for (_, _, tracker) in &mut self.trackers {
+                if tracker.silent_at(&FailoverPolicy::default()).is_some_and(|silent| silent <= at(seconds)) {
+                    tracker.fall_silent();
+                }
                 tracker.assess(at(seconds), &FailoverPolicy::default());
             }
         }
@@ -562,13 +567,15 @@ mod tests {
     #[test]
     fn p2_5_time_brings_about_a_choice_when_a_hold_a_grace_or_the_cooldown_is_over() {
         let mut fixture = fixture(&[10, 5]);
-        let due = |fixture: &Fixture| fixture.controller.deadlines(&fixture.candidates()).collect::<Vec<_>>();
-        assert!(due(&fixture).contains(&at(1.0)), "the grace at the start");
+        assert_eq!(fixture.controller.initial_grace_ends(), Some(at(1.0)));
+        assert_eq!(fixture.controller.cooldown_ends(), None);
         fixture.refresh(0, 2.0);
         fixture.refresh(1, 3.0);
         fixture.expect(3.0, 0, SwitchReason::Initial);
-        let (cooldown, degraded, healthy) = (at(13.0), at(17.0), at(13.0));
-        assert_eq!(due(&fixture), [cooldown, degraded, healthy]);
+        assert_eq!(fixture.controller.initial_grace_ends(), None);
+        assert_eq!(fixture.controller.cooldown_ends(), Some(at(13.0)));
+        let holds = fixture.candidates().iter().map(|of| fixture.controller.hold_ends(of)).collect::<Vec<_>>();
+        assert_eq!(holds, [at(17.0), at(13.0)], "one followed may be degraded, another healthy, since then");
     }
 
     #[test]

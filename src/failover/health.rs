@@ -1,7 +1,8 @@
-//! The health of one provider, from what its stream reported and when.
+//! The health of one provider, from what its stream reported and which of its timers ran out.
 //!
 //! Decides: what counts as an error, what clears it, when a provider is Degraded or Unreachable. Leaves to others what
-//! follows from it.
+//! follows from it, and when its timers are looked at: silence and overdue data count once they were found, not before,
+//! so that a report that waits to be heard is never taken for silence.
 
 use std::time::Duration;
 
@@ -15,43 +16,72 @@ use crate::provider::{ProviderHealth, ProviderId};
 pub(crate) struct HealthTracker {
     id: ProviderId,
     refresh_interval: Option<Duration>,
-    /// When the provider last gave a sign of life; where the silence window begins.
+    /// When the provider last gave a sign of life.
     last_sign: Option<Timestamp>,
+    /// Where the silence window begins: the last sign of life, or later after a pause of the whole process.
+    quiet_from: Option<Timestamp>,
+    /// The silence window ran out.
+    silent: bool,
     /// When the data was last confirmed.
     last_refresh: Option<Timestamp>,
     /// Where the window of overdue data begins: the last refresh, or later after a pause of the whole process.
     fresh_from: Timestamp,
+    /// The window of overdue data ran out.
+    overdue: bool,
     errors: u32,
     /// The last error since the last refresh.
     error: Option<ProvisioningError>,
     /// What made the last stream end; until the next stream refreshes.
     ended: Option<ProvisioningError>,
     has_snapshot: bool,
+    /// Whether anything has changed since the health was judged.
+    unjudged: bool,
     health: ProviderHealth,
     since: Timestamp,
+    cause: Option<ProvisioningError>,
 }
 
 impl HealthTracker {
     /// A provider that has not been heard of; or, if `reachable`, one whose backend just answered a check.
     pub(crate) fn new(id: ProviderId, refresh_interval: Option<Duration>, reachable: bool, now: Timestamp) -> Self {
-        Self {
+        let heard = reachable.then_some(now);
+        let mut tracker = Self {
             id,
             refresh_interval,
-            last_sign: reachable.then_some(now),
+            last_sign: heard,
+            quiet_from: heard,
+            silent: false,
             last_refresh: None,
             fresh_from: now,
+            overdue: false,
             errors: 0,
             error: None,
             ended: None,
             has_snapshot: false,
+            unjudged: true,
             health: if reachable { ProviderHealth::Degraded } else { ProviderHealth::Unreachable },
             since: now,
+            cause: None,
+        };
+        tracker.cause = tracker.judge(&FailoverPolicy::default()).1;
+        tracker
+    }
+
+    /// The provider is defined anew, and goes on as what it is: its health, its data and its errors stay until its next
+    /// stream says otherwise. `reachable`: its backend just answered a check, which is a sign of life.
+    pub(crate) fn redefine(&mut self, refresh_interval: Option<Duration>, reachable: bool, now: Timestamp) {
+        self.refresh_interval = refresh_interval;
+        self.unjudged = true;
+        if reachable {
+            self.sign_of_life(now);
         }
     }
 
     /// Any event: a sign of life.
     pub(crate) fn sign_of_life(&mut self, now: Timestamp) {
         self.last_sign = Some(now);
+        self.quiet_from = Some(now);
+        self.unjudged |= std::mem::take(&mut self.silent) || self.health == ProviderHealth::Unreachable;
     }
 
     /// The data was confirmed: errors and doubts are over.
@@ -59,20 +89,23 @@ impl HealthTracker {
         self.has_snapshot = true;
         self.last_refresh = Some(now);
         self.fresh_from = now;
+        self.overdue = false;
         self.errors = 0;
         self.error = None;
         self.ended = None;
+        self.unjudged |= self.health != ProviderHealth::Healthy;
     }
 
     /// One more error in a row.
     pub(crate) fn failed(&mut self, error: ProvisioningError) {
         self.errors = self.errors.saturating_add(1);
-        self.error = Some(error);
+        self.doubted(error);
     }
 
     /// The backend's answer is not believed; not an error, but not healthy either.
     pub(crate) fn doubted(&mut self, reason: ProvisioningError) {
         self.error = Some(reason);
+        self.unjudged = true;
     }
 
     /// The stream came to its end; one more error in a row.
@@ -81,20 +114,36 @@ impl HealthTracker {
         self.ended = Some(cause);
     }
 
+    /// The silence window ran out.
+    pub(crate) fn fall_silent(&mut self) {
+        self.silent = true;
+        self.unjudged = true;
+    }
+
+    /// The window of overdue data ran out.
+    pub(crate) fn become_overdue(&mut self) {
+        self.overdue = true;
+        self.unjudged = true;
+    }
+
     /// It no longer watches: what it showed counts for nothing until it is heard of again.
     pub(crate) fn forget(&mut self) {
         self.last_sign = None;
+        self.quiet_from = None;
+        self.silent = false;
         self.last_refresh = None;
+        self.overdue = false;
         self.errors = 0;
         self.error = None;
         self.ended = None;
         self.has_snapshot = false;
+        self.unjudged = true;
     }
 
     /// The whole process stood still: nobody could have been heard, so the windows begin again.
     pub(crate) fn restart_windows(&mut self, now: Timestamp) {
-        if self.last_sign.is_some() && self.health != ProviderHealth::Unreachable {
-            self.last_sign = Some(now);
+        if self.quiet_from.is_some() && self.health != ProviderHealth::Unreachable {
+            self.quiet_from = Some(now);
         }
         // Data that was overdue before stays so: only a refresh makes it fresh.
         if self.health == ProviderHealth::Healthy {
@@ -142,33 +191,37 @@ impl HealthTracker {
         self.since
     }
 
-    /// Judges the health; returns the former one if it changed.
-    pub(crate) fn assess(&mut self, now: Timestamp, policy: &FailoverPolicy) -> Option<ProviderHealth> {
-        let (health, _) = self.judge(now, policy);
+    /// What is wrong, if anything is, as of the last [`assess`](Self::assess).
+    pub(crate) fn cause(&self) -> Option<&ProvisioningError> {
+        self.cause.as_ref()
+    }
+
+    /// Judges the health; returns the former one, and since when it was so, if it changed.
+    pub(crate) fn assess(&mut self, now: Timestamp, policy: &FailoverPolicy) -> Option<(ProviderHealth, Timestamp)> {
+        if !std::mem::take(&mut self.unjudged) {
+            return None;
+        }
+        let (health, cause) = self.judge(policy);
+        self.cause = cause;
         if health == self.health {
             return None;
         }
-        self.since = now;
-        Some(std::mem::replace(&mut self.health, health))
+        let since = std::mem::replace(&mut self.since, now);
+        Some((std::mem::replace(&mut self.health, health), since))
     }
 
-    /// What is wrong, if anything is.
-    pub(crate) fn cause(&self, now: Timestamp, policy: &FailoverPolicy) -> Option<ProvisioningError> {
-        self.judge(now, policy).1
-    }
-
-    fn judge(&self, now: Timestamp, policy: &FailoverPolicy) -> (ProviderHealth, Option<ProvisioningError>) {
+    fn judge(&self, policy: &FailoverPolicy) -> (ProviderHealth, Option<ProvisioningError>) {
         let problem = |code, detail: String| {
             Some(ProvisioningError::new(code, "watching the topology", detail).with_provider(&self.id))
         };
-        let Some(sign) = self.last_sign else {
+        if self.last_sign.is_none() {
             let never = || problem(ErrorCode::NoSnapshot, "it has not been heard of yet".into());
             return (ProviderHealth::Unreachable, self.error.clone().or_else(never));
-        };
+        }
         if self.errors >= policy.max_errors {
             return (ProviderHealth::Unreachable, self.error.clone());
         }
-        if now.since(sign) >= policy.silence_timeout {
+        if self.silent {
             let detail = format!("no sign of life for {:?}", policy.silence_timeout);
             return (ProviderHealth::Unreachable, problem(ErrorCode::StreamSilent, detail));
         }
@@ -181,25 +234,23 @@ impl HealthTracker {
                 problem(ErrorCode::NoSnapshot, "it has not delivered its members yet".into()),
             );
         }
-        if self.overdue_at().is_some_and(|overdue| now >= overdue) {
-            let detail = format!(
-                "not refreshed for twice its refresh interval of {:?}",
-                self.refresh_interval.unwrap_or_default()
-            );
+        if self.overdue {
+            let interval = self.refresh_interval.unwrap_or_default();
+            let detail = format!("not refreshed for twice its refresh interval of {interval:?}");
             return (ProviderHealth::Degraded, problem(ErrorCode::DataOverdue, detail));
         }
         (ProviderHealth::Healthy, None)
     }
 
-    /// When the data becomes overdue: the age *exceeds* twice the interval, hence the nanosecond.
-    fn overdue_at(&self) -> Option<Timestamp> {
-        let interval = self.refresh_interval?;
-        Some(self.fresh_from + interval.saturating_mul(2) + Duration::from_nanos(1))
+    /// When the silence window runs out, unless it has.
+    pub(crate) fn silent_at(&self, policy: &FailoverPolicy) -> Option<Timestamp> {
+        self.quiet_from.filter(|_| !self.silent).map(|from| from + policy.silence_timeout)
     }
 
-    /// When time alone changes the health, at the earliest.
-    pub(crate) fn deadlines(&self, policy: &FailoverPolicy) -> [Option<Timestamp>; 2] {
-        [self.last_sign.map(|sign| sign + policy.silence_timeout), self.overdue_at().filter(|_| self.has_snapshot)]
+    /// When the data becomes overdue, unless it is: the age *exceeds* twice the interval, hence the nanosecond.
+    pub(crate) fn overdue_at(&self) -> Option<Timestamp> {
+        let interval = self.refresh_interval.filter(|_| self.has_snapshot && !self.overdue)?;
+        Some(self.fresh_from + interval.saturating_mul(2) + Duration::from_nanos(1))
     }
 }
 
@@ -222,8 +273,16 @@ mod tests {
         ProvisioningError::new(ErrorCode::BackendUnavailable, "testing", "refused")
     }
 
+    /// Lets the timers that have run out by then run out, and judges.
     fn health(tracker: &mut HealthTracker, millis: u64) -> ProviderHealth {
-        tracker.assess(at(millis), &FailoverPolicy::default());
+        let policy = FailoverPolicy::default();
+        if tracker.silent_at(&policy).is_some_and(|silent| silent <= at(millis)) {
+            tracker.fall_silent();
+        }
+        if tracker.overdue_at().is_some_and(|overdue| overdue <= at(millis)) {
+            tracker.become_overdue();
+        }
+        tracker.assess(at(millis), &policy);
         tracker.health()
     }
 
@@ -299,7 +358,7 @@ mod tests {
         tracker.sign_of_life(at(5_000));
         assert_eq!(health(&mut tracker, 6_000), Healthy);
         assert_eq!(health(&mut tracker, 6_001), Degraded);
-        assert_eq!(tracker.cause(at(6_001), &FailoverPolicy::default()).unwrap().code(), ErrorCode::DataOverdue);
+        assert_eq!(tracker.cause().unwrap().code(), ErrorCode::DataOverdue);
         refresh(&mut tracker, 6_002);
         assert_eq!(health(&mut tracker, 6_002), Healthy);
     }
@@ -337,13 +396,37 @@ mod tests {
     }
 
     #[test]
-    fn p2_5_time_changes_the_health_when_silence_or_age_reach_their_limits() {
+    fn p2_5_silence_and_age_count_only_once_their_timers_have_run_out() {
         let policy = FailoverPolicy::default();
         let mut tracker = self::tracker(Some(Duration::from_secs(3)));
-        assert_eq!(tracker.deadlines(&policy), [None, None], "never heard of");
+        assert_eq!((tracker.silent_at(&policy), tracker.overdue_at()), (None, None), "never heard of");
         tracker.sign_of_life(at(1_000));
-        assert_eq!(tracker.deadlines(&policy), [Some(at(16_000)), None], "nothing that could be overdue");
+        assert_eq!(
+            (tracker.silent_at(&policy), tracker.overdue_at()),
+            (Some(at(16_000)), None),
+            "nothing to be overdue"
+        );
         refresh(&mut tracker, 2_000);
-        assert_eq!(tracker.deadlines(&policy), [Some(at(17_000)), Some(at(8_000) + Duration::from_nanos(1))]);
+        let overdue = at(8_000) + Duration::from_nanos(1);
+        assert_eq!((tracker.silent_at(&policy), tracker.overdue_at()), (Some(at(17_000)), Some(overdue)));
+        // A day later, but its timers were not looked at: what it said meanwhile may still wait to be heard.
+        tracker.assess(at(86_400_000), &policy);
+        assert_eq!(tracker.health(), Healthy);
+        assert_eq!(health(&mut tracker, 86_400_000), Unreachable);
+        assert_eq!((tracker.silent_at(&policy), tracker.overdue_at()), (None, None), "they run out once");
+    }
+
+    #[test]
+    fn p5_4_a_provider_that_is_defined_anew_keeps_its_health_until_it_says_otherwise() {
+        let mut tracker = self::tracker(None);
+        refresh(&mut tracker, 0);
+        health(&mut tracker, 0);
+        tracker.redefine(Some(Duration::from_secs(3)), false, at(5_000));
+        assert_eq!(health(&mut tracker, 5_000), Healthy);
+        assert_eq!((tracker.since(), tracker.last_refresh()), (at(0), Some(at(0))));
+        assert_eq!(health(&mut tracker, 6_001), Degraded, "by its new interval");
+        tracker.redefine(None, true, at(14_000));
+        assert_eq!(health(&mut tracker, 15_000), Degraded, "its backend answered: no silence");
+        assert_eq!(health(&mut tracker, 29_000), Unreachable);
     }
 }

@@ -1,463 +1,541 @@
-//! The hub's rules: what one input leads to.
+//! The hub's rules: what one input, or time alone, leads to.
 //!
-//! Holds the state, takes the inputs, and brings everything in line with them in a fixed order, giving each delivery its
-//! position. Who is followed is in `selection`, what goes out in `delivery`, the streams' lives are in `streams`; health
-//! is [`crate::failover`]'s. No clock, no threads, no I/O.
+//! [`HubCore`] takes an input and brings everything in line with it, in the fixed order of [`Parts::settle`]. Each part
+//! decides about its own state, which nobody else can touch: [`Slots`] what the providers are and show, [`BlockList`] who
+//! is blocked, [`Selection`] who is followed, [`Outbox`] what goes out, [`RemoteView`] what Remoting is told, [`Gate`]
+//! whether placements may be made. What a tick brings about is gathered in a [`Turn`]. No clock, no threads, no I/O.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::blocks::BlockList;
-use super::explain::DecisionLog;
-use super::remote::RemoteView;
-use super::slot::{Slot, SlotSpec, StreamState};
-use super::{Counters, Decision, HubSettings, Input, StreamCommand, Tick};
-use crate::backoff::Jitter;
+use super::gate::{Gate, Outlook};
+use super::outbox::{Due, Outbox};
+use super::record::Record;
+use super::remote::{self, Origin, RemoteView};
+use super::selection::Selection;
+use super::slot::{Heard, Slot, SlotSpec};
+use super::slots::Slots;
+use super::streams::Ending;
+use super::timer::{SlotTimer, Timer, TimerTable};
+use super::turn::{Report, Turn};
+use super::{HubSettings, Input, LogLine, Published, Tick};
 use crate::clock::Timestamp;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::event::*;
-use crate::failover::{Candidate, FailoverController, Guard, SlotKey};
-use crate::provider::{ProviderEvent, ProviderId, ProviderTermination};
-use crate::topology::{BlockSource, BlockedNode, Members, NodeId, Position, ProviderSnapshot, TopologyDiff};
+use crate::failover::{Choice, SlotKey, StandbyMode};
+use crate::metrics::ProvisioningMetrics;
+use crate::provider::{ProviderEvent, ProviderHealth, ProviderId, ProviderTermination};
+use crate::topology::{BlockSource, BlockedNode, NodeId, Position};
 
 /// The hub looks at the time at least this often, so that a standstill of the process shows as a gap.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 /// A longer gap between two ticks means that the process stood still: nobody could have been heard meanwhile.
 const STANDSTILL: Duration = Duration::from_secs(5);
 
-/// How a stream came to its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ending {
-    /// Its thread has ended, or is about to.
-    ByItself,
-    /// It was given up; its thread may still be stuck.
-    GivenUp,
-}
-
-/// The hub's state machine.
+/// The hub's state machine. Each tick is [`handle`](Self::handle) or [`handle_timers`](Self::handle_timers), then
+/// [`conclude`](Self::conclude) once PlacementSupervisor has been told.
 #[derive(Debug)]
 pub(crate) struct HubCore {
-    pub(super) settings: HubSettings,
-    pub(super) epoch: u64,
-    pub(super) seq_no: u64,
-    pub(super) now: Timestamp,
-    pub(super) slots: Vec<Slot>,
-    pub(super) failover: FailoverController,
-    pub(super) jitter: Jitter,
-    pub(super) blocks: BlockList,
-    pub(super) remote: RemoteView,
-    pub(super) delivered: Option<Arc<ProviderSnapshot>>,
-    /// The members that the provider followed showed then, those included that a failure detector has taken out.
-    pub(super) accepted: Members,
-    /// When the provider followed last confirmed its data; also after it was removed.
-    pub(super) confirmed_at: Option<Timestamp>,
-    /// The provider followed last, also after it was removed.
-    pub(super) last_active: Option<ProviderId>,
-    /// Until then a changed snapshot waits, unless it is urgent.
-    pub(super) window_until: Timestamp,
-    pub(super) gate: PlacementGate,
-    /// Remoting has been warned that the topology may be stale.
-    pub(super) warned: bool,
-    /// The switch that is held back by the guard, so that it is reported once.
-    pub(super) reported_hold: Option<(SlotKey, Guard)>,
-    pub(super) mass_loss_reported: bool,
-    /// It was reported that another provider serves than the pinned one.
-    pub(super) pin_reported: bool,
-    pub(super) draining: bool,
-    pub(super) counters: Counters,
-    pub(super) decisions: DecisionLog,
-    pub(super) events: Vec<ProvisioningEvent>,
-    pub(super) streams: Vec<StreamCommand>,
-    pub(super) discarded: Option<Members>,
-    /// A snapshot went out in this tick.
-    pub(super) snapshot_delivered: bool,
-    /// What it changed, and from which set.
-    pub(super) delivered_diff: Option<(Members, Arc<TopologyDiff>)>,
-    /// When the provider followed reported the oldest change that is not delivered yet.
-    pub(super) changed_at: Option<Timestamp>,
-    /// The same, of what this tick delivers.
-    pub(super) waited_since: Option<Timestamp>,
-    /// The set of the provider followed changed in this tick.
-    pub(super) active_changed: bool,
-    /// The provider followed was refreshed in this tick.
-    pub(super) active_refreshed: bool,
+    now: Timestamp,
+    parts: Parts,
+    record: Record,
+    timers: TimerTable,
+}
+
+/// The parts that decide.
+#[derive(Debug)]
+struct Parts {
+    /// In member mode, the local node.
+    local_node: Option<NodeId>,
+    draining: bool,
+    slots: Slots,
+    blocks: BlockList,
+    selection: Selection,
+    outbox: Outbox,
+    remote: RemoteView,
+    gate: Gate,
 }
 
 impl HubCore {
     /// A hub without providers; the first [`Input::Reconfigure`] brings them. `epoch` must exceed that of every earlier
     /// start.
     pub(crate) fn new(settings: HubSettings, epoch: u64, now: Timestamp) -> Self {
-        Self {
-            epoch,
-            seq_no: 0,
-            now,
-            slots: Vec::new(),
-            failover: FailoverController::new(settings.failover.clone(), now),
-            jitter: Jitter::new(settings.seed),
-            blocks: BlockList::new(settings.block_absence),
-            remote: RemoteView::default(),
-            delivered: None,
-            accepted: Members::new(),
-            confirmed_at: None,
-            last_active: None,
-            window_until: now,
-            gate: PlacementGate::Paused(PauseReason::Unavailable(ErrorCode::NoSnapshot)),
-            warned: false,
-            reported_hold: None,
-            mass_loss_reported: false,
-            pin_reported: false,
+        let HubSettings { failover, coalesce, block_absence, local_node, seed } = settings;
+        let parts = Parts {
+            local_node,
             draining: false,
-            counters: Counters::default(),
-            decisions: DecisionLog::default(),
-            events: Vec::new(),
-            streams: Vec::new(),
-            discarded: None,
-            snapshot_delivered: false,
-            delivered_diff: None,
-            changed_at: None,
-            waited_since: None,
-            active_changed: false,
-            active_refreshed: false,
-            settings,
-        }
+            slots: Slots::new(failover.clone(), seed),
+            blocks: BlockList::new(block_absence),
+            selection: Selection::new(failover, now),
+            outbox: Outbox::new(coalesce, now),
+            remote: RemoteView::default(),
+            gate: Gate::new(),
+        };
+        Self { now, parts, record: Record::new(epoch), timers: TimerTable::default() }
     }
 
     /// One tick: takes the input, stamped by its sender, and says what follows.
     pub(crate) fn handle(&mut self, input: Input, at: Timestamp) -> Tick {
-        self.advance(at);
-        let reply = self.take(input);
-        self.settle();
-        self.finish(reply)
+        let gap = self.advance(at);
+        let (parts, mut turn) = self.begin(gap);
+        let reply = parts.take(input, &mut turn);
+        parts.settle(&mut turn);
+        turn.finish(reply)
     }
 
-    /// One tick without input: what time alone brings about. Only when every waiting input has been handled, so that a
-    /// slow callback does not make the providers look silent.
+    /// One tick without input: what time alone brings about. Only when every input sent before `now` has been handled, so
+    /// that a slow callback does not make the providers look silent.
     pub(crate) fn handle_timers(&mut self, now: Timestamp) -> Tick {
-        self.advance(now);
-        self.settle();
-        self.finish(Ok(()))
+        let gap = self.advance(now);
+        let expired = self.timers.expire(self.now);
+        let (parts, mut turn) = self.begin(gap);
+        for timer in expired {
+            parts.fire(timer, &mut turn);
+        }
+        parts.settle(&mut turn);
+        turn.finish(Ok(()))
     }
 
-    /// When time alone brings something about, at the latest a second from the last tick.
+    /// Ends a tick, when PlacementSupervisor has been told its deliveries: what follows for the gate. `recalculated`:
+    /// whether it came to its end with the tick's snapshots; absent if there were none.
+    pub(crate) fn conclude(&mut self, recalculated: Option<bool>) -> (Vec<ProvisioningEvent>, Vec<LogLine>) {
+        let mut turn = Turn::begin(&mut self.record, self.now);
+        self.parts.conclude(recalculated, &mut turn);
+        let concluded = turn.into_events();
+        self.arm();
+        concluded
+    }
+
+    /// When time alone brings something about.
     pub(crate) fn next_timeout(&self) -> Timestamp {
-        let policy = self.failover.policy();
-        let candidates = self.candidates();
-        let pending = self.pending().then_some(self.window_until);
-        let mass_loss =
-            self.active().filter(|_| self.mass_loss_reported).map(|slot| slot.shrunk_at + policy.guard_hold);
-        let guard = match self.reported_hold {
-            Some((_, Guard::HeldUntil(until))) => Some(until),
-            _ => None,
-        };
-        let stale = self.confirmed_at.and_then(|confirmed| Some(confirmed + policy.max_stale?));
-        let health = self.slots.iter().flat_map(|slot| slot.tracker.deadlines(policy)).flatten();
-        let own = [pending, mass_loss, guard, stale, self.blocks.deadline()].into_iter().flatten();
-        let deadlines = own.chain(health).chain(self.stream_deadlines()).chain(self.failover.deadlines(&candidates));
-        deadlines.filter(|deadline| *deadline > self.now).fold(self.now + HOUSEKEEPING, Timestamp::min)
-    }
-
-    /// The position of the last delivery.
-    pub(crate) fn position(&self) -> Position {
-        Position { epoch: self.epoch, seq_no: self.seq_no }
+        self.timers.next().unwrap_or(self.now + HOUSEKEEPING)
     }
 
     /// Gives ownership changes their fencing token, as a delivery of the present tick.
     pub(crate) fn lease(&mut self, changes: Vec<OwnershipChange>) -> ProvisioningEvent {
-        let position = self.next_position();
-        let lease = |change: OwnershipChange| Lease { key: change.key, owner: change.owner, token: position };
-        ProvisioningEvent::LeasesPublished(LeaseUpdate {
-            position,
-            at: self.now,
-            leases: changes.into_iter().map(lease).collect(),
-            snapshot_hash: self.delivered_hash(),
-        })
+        leases(changes, self.record.next_position(), self.now, self.parts.outbox.hash())
     }
 
-    /// A warning as a delivery of the present tick.
-    pub(crate) fn warning(&mut self, error: ProvisioningError) -> ProvisioningEvent {
-        log::warn!("{error} (after {})", self.position());
-        ProvisioningEvent::Warning(Warning { position: self.next_position(), at: self.now, error })
+    /// A warning as a delivery of the present tick, and as a line of the log.
+    pub(crate) fn warn(&mut self, error: ProvisioningError) -> (Vec<ProvisioningEvent>, Vec<LogLine>) {
+        let mut turn = Turn::begin(&mut self.record, self.now);
+        turn.warn(error);
+        turn.into_events()
     }
 
-    /// The provider followed.
-    pub(super) fn active(&self) -> Option<&Slot> {
-        let key = self.failover.active()?;
-        self.slots.iter().find(|slot| slot.key == key)
-    }
-
-    pub(super) fn candidates(&self) -> Vec<Candidate<'_>> {
-        let local_node = self.settings.local_node.as_ref();
-        self.slots.iter().map(|slot| slot.candidate(local_node)).collect()
-    }
-
-    pub(super) fn decide(&mut self, text: String) {
-        let after = self.position();
-        self.decisions.push(Decision { at: self.now, after, text });
-    }
-
-    pub(super) fn next_position(&mut self) -> Position {
-        self.seq_no += 1;
-        self.counters.deliveries += 1;
-        self.position()
-    }
-
-    pub(super) fn delivered_hash(&self) -> u64 {
-        self.delivered.as_ref().map_or(0, |snapshot| snapshot.hash)
-    }
-
-    pub(super) fn advance(&mut self, at: Timestamp) {
-        if at.since(self.now) > STANDSTILL {
-            for slot in &mut self.slots {
-                slot.tracker.restart_windows(at);
-                slot.restart_window(at);
-            }
-            self.decide(format!("the process stood still for {:?}: silence windows begin again", at.since(self.now)));
+    /// The state as it is now, with what the caller has measured.
+    pub(crate) fn publish(&mut self, mut metrics: ProvisioningMetrics) -> Published {
+        let (followed, pinned) = (self.parts.selection.followed(), self.parts.selection.pinned());
+        metrics.position = self.record.position();
+        metrics.deliveries = metrics.position.seq_no;
+        metrics.guard_holds = 0;
+        self.parts.slots.report(&mut metrics);
+        self.parts.selection.report(&mut metrics);
+        self.parts.outbox.report(&mut metrics);
+        self.parts.remote.report(&mut metrics);
+        Published {
+            position: metrics.position,
+            snapshot: self.parts.outbox.delivered().cloned(),
+            gate: self.parts.gate.gate(),
+            providers: self.parts.slots.statuses(followed, pinned),
+            blocked: self.parts.blocks.entries().clone(),
+            decisions: self.record.decisions(),
+            announced: self.parts.remote.announced().clone(),
+            departed: Arc::clone(self.parts.remote.departed()),
+            confirmed_at: self.parts.selection.confirmed_at(),
+            last_end: self.parts.slots.last_end().cloned(),
+            metrics,
+            stopped: false,
         }
+    }
+
+    /// Time passes. If so much passed at once that the process stood still, silence counts from here on; for how long it
+    /// stood still.
+    fn advance(&mut self, at: Timestamp) -> Option<Duration> {
+        let gap = at.since(self.now);
         self.now = self.now.max(at);
+        if gap <= STANDSTILL {
+            return None;
+        }
+        self.parts.slots.restart_windows(self.now);
+        // Before any of them runs out.
+        self.arm();
+        Some(gap)
     }
 
-    pub(super) fn finish(&mut self, reply: Result<(), ProvisioningError>) -> Tick {
-        self.snapshot_delivered = false;
-        self.delivered_diff = None;
-        self.active_changed = false;
-        self.active_refreshed = false;
-        Tick {
-            events: std::mem::take(&mut self.events),
-            streams: std::mem::take(&mut self.streams),
-            waited_since: self.waited_since.take(),
-            discarded: self.discarded.take(),
-            reply,
+    /// A tick begins, after the process stood still for that long.
+    fn begin(&mut self, stood_still: Option<Duration>) -> (&mut Parts, Turn<'_>) {
+        let mut turn = Turn::begin(&mut self.record, self.now);
+        if let Some(gap) = stood_still {
+            turn.decide(format!("the process stood still for {gap:?}: silence windows begin again"));
+        }
+        (&mut self.parts, turn)
+    }
+
+    /// Sets every timer anew: the one place that says what can happen later. Those that are acted upon when they run out
+    /// stay set until they have; the others are looked at by every tick, and only wake the hub.
+    fn arm(&mut self) {
+        let (now, timers, parts) = (self.now, &mut self.timers, &self.parts);
+        let Parts { slots, selection, outbox, blocks, gate, .. } = parts;
+        let ahead = |at: Option<Timestamp>| at.filter(|at| *at > now);
+        let (policy, followed) = (slots.policy(), parts.followed());
+        timers.set(Timer::Standstill, Some(now + HOUSEKEEPING));
+        timers.set(Timer::Block, blocks.ends_at());
+        timers.set(Timer::Window, ahead(outbox.window_ends(followed, blocks)));
+        timers.set(Timer::Urgency, ahead(outbox.urgency_ends(followed, blocks)));
+        let held = followed.filter(|_| outbox.is_holding());
+        timers.set(Timer::MassLoss, ahead(held.map(|slot| slot.shrunk_at() + policy.guard_hold)));
+        timers.set(Timer::Guard, ahead(selection.guard_ends()));
+        timers.set(Timer::InitialGrace, ahead(selection.initial_grace_ends()));
+        timers.set(Timer::Cooldown, ahead(selection.cooldown_ends()));
+        timers.set(Timer::Stale, ahead(selection.stale_at()));
+        timers.set(Timer::Unwatched, ahead(selection.unwatched_at()));
+        timers.set(Timer::Gate, ahead(gate.opens_at()));
+        timers.set(Timer::Recalculation, ahead(gate.retries_at()));
+        timers.retain(|key| slots.get(key).is_some());
+        for slot in slots.iter() {
+            let mut set = |timer, at| timers.set(Timer::Of(slot.key(), timer), at);
+            set(SlotTimer::Silence, slot.tracker().silent_at(policy));
+            set(SlotTimer::Mute, slot.mute_at(policy));
+            set(SlotTimer::Overdue, slot.tracker().overdue_at());
+            set(SlotTimer::Hold, ahead(Some(selection.hold_ends(&slot.candidate(None)))));
+            set(SlotTimer::Reopen, ahead(slot.reopens_at()));
         }
     }
+}
 
-    pub(super) fn take(&mut self, input: Input) -> Result<(), ProvisioningError> {
+impl Parts {
+    /// The provider followed.
+    fn followed(&self) -> Option<&Slot> {
+        self.selection.followed().and_then(|key| self.slots.get(key))
+    }
+
+    /// Takes the tick's input.
+    fn take(&mut self, input: Input, turn: &mut Turn<'_>) -> Result<(), ProvisioningError> {
         match input {
-            Input::Event { key, generation, event } => self.take_event(key, generation, event),
-            Input::StreamClosed { key, generation } => self.stream_closed(key, generation),
-            Input::Reconfigure(specs) => self.reconfigure(&specs),
-            Input::Block { node, source, reason, lasting } => return self.block(node, source, reason, lasting),
+            Input::Event { key, generation, event } => self.hear(key, generation, event, turn),
+            Input::StreamClosed { key, generation } => {
+                if let Some(termination) = self.slots.thread_ended(key, generation, turn.now()) {
+                    self.end_stream(key, termination, Ending::ByItself, turn);
+                }
+            }
+            Input::Reconfigure(specs) => self.reconfigure(&specs, turn),
+            Input::Block { node, source, reason, lasting } => return self.block(node, source, reason, lasting, turn),
             Input::Lift { node, source } => return self.blocks.lift(&node, source),
             Input::Reconnected { node } => return self.blocks.reconnected(&node),
-            Input::Pin(id) => {
-                let Some(key) = self.slots.iter().find(|slot| slot.id == id).map(|slot| slot.key) else {
-                    let error =
-                        ProvisioningError::new(ErrorCode::UnknownProvider, "pinning a provider", "no such provider");
-                    return Err(error.with_provider(&id));
-                };
-                self.failover.pin(Some(key));
-                self.pin_reported = false;
-                self.decide(format!("{id} is pinned"));
-            }
+            Input::Pin(id) => return self.pin(&id, turn),
             Input::Unpin => {
-                self.failover.pin(None);
-                self.decide("the pin is lifted".into());
+                self.selection.pin(None);
+                turn.decide("the pin is lifted".into());
             }
             Input::PublishOwnership(changes) => {
-                let leases = self.lease(changes);
-                self.events.push(leases);
+                let hash = self.outbox.hash();
+                turn.deliver(|position, at| leases(changes, position, at, hash));
             }
-            Input::Warn(error) => {
-                let warning = self.warning(error);
-                self.events.push(warning);
-            }
+            Input::Warn(error) => turn.warn(error),
             Input::Drain => {
-                self.draining = true;
-                self.decide("draining: no snapshot, join or switch from here on".into());
+                if !std::mem::replace(&mut self.draining, true) {
+                    turn.decide("draining: no snapshot, join or switch from here on".into());
+                }
             }
         }
         Ok(())
     }
 
-    pub(super) fn take_event(&mut self, key: SlotKey, generation: u64, event: ProviderEvent) {
-        let now = self.now;
-        let is_active = self.failover.active() == Some(key);
-        let reference = self.delivered.as_ref().map(|snapshot| snapshot.members.clone());
-        let Some(slot) = self.slots.iter_mut().find(|slot| slot.key == key) else { return };
-        // A stream that was given up or replaced no longer counts.
-        if slot.generation != generation || !matches!(slot.stream, StreamState::Open { .. }) {
-            return;
+    /// A timer has run out.
+    fn fire(&mut self, timer: Timer, turn: &mut Turn<'_>) {
+        match timer {
+            Timer::Block => self.blocks.expire(turn.now()),
+            Timer::Of(key, SlotTimer::Silence) => self.slots.fall_silent(key),
+            Timer::Of(key, SlotTimer::Overdue) => self.slots.become_overdue(key),
+            Timer::Of(key, SlotTimer::Mute) => self.give_up(key, turn),
+            // Whatever the time has made possible is found by settling.
+            Timer::Standstill
+            | Timer::Window
+            | Timer::Urgency
+            | Timer::MassLoss
+            | Timer::Guard
+            | Timer::InitialGrace
+            | Timer::Cooldown
+            | Timer::Stale
+            | Timer::Unwatched
+            | Timer::Gate
+            | Timer::Recalculation
+            | Timer::Of(_, SlotTimer::Hold | SlotTimer::Reopen) => {}
         }
-        slot.tracker.sign_of_life(now);
-        let mut changed = None;
-        match event {
-            ProviderEvent::Snapshot { members, revision, skipped } => {
-                self.counters.skipped_members += skipped as u64;
-                slot.begun = true;
-                slot.revision = revision;
-                self.discarded = Some(members.clone());
-                changed = Some(slot.replace(members, reference.as_ref(), now));
-            }
-            ProviderEvent::Changes { changes, revision } if slot.begun => {
-                slot.revision = revision;
-                changed = Some(slot.apply(changes, reference.as_ref(), now));
-            }
-            ProviderEvent::Changes { .. } => {
-                let detail = "changes came before the stream's first snapshot";
-                let error = ProvisioningError::new(ErrorCode::MalformedAnswer, "watching the topology", detail);
-                slot.tracker.failed(error.with_provider(&slot.id));
-            }
-            ProviderEvent::Heartbeat { current } if current && slot.begun => changed = Some(false),
-            ProviderEvent::Heartbeat { .. } => {}
-            ProviderEvent::Doubtful { reason } => {
-                self.counters.doubtful += 1;
-                slot.tracker.doubted(reason.with_provider(&slot.id));
-            }
-            ProviderEvent::Degraded { error } => slot.tracker.failed(error.with_provider(&slot.id)),
-            ProviderEvent::Terminated(termination) => return self.terminated(key, termination, Ending::ByItself),
+    }
+
+    /// Brings everything in line with what the tick's input and the time have made true.
+    fn settle(&mut self, turn: &mut Turn<'_>) {
+        self.slots.assess(turn);
+        self.review_blocks(turn);
+        self.select(turn);
+        self.selection.report_pin(&self.slots, self.draining, turn);
+        self.flush(false, turn);
+        self.outbox.count_change(self.draining, turn);
+        self.selection.observe(&self.slots);
+        self.recover(turn);
+        self.warn_remoting(turn);
+        self.tell_remoting(turn);
+        self.tell_blocks(turn);
+        self.gate.close(self.outlook(turn.now()), turn);
+        self.tend_streams(turn);
+    }
+
+    /// PlacementSupervisor has been told what the tick delivers.
+    fn conclude(&mut self, recalculated: Option<bool>, turn: &mut Turn<'_>) {
+        self.gate.note_recalculation(recalculated, turn.now());
+        self.gate.open(self.outlook(turn.now()), turn);
+    }
+
+    /// A stream reports.
+    fn hear(&mut self, key: SlotKey, generation: u64, event: ProviderEvent, turn: &mut Turn<'_>) {
+        let reference = self.outbox.delivered().map(|snapshot| snapshot.members.clone());
+        if let ProviderEvent::Snapshot { members, .. } = &event {
+            turn.discard(members.clone());
         }
-        let Some(changed) = changed else { return };
-        slot.tracker.refreshed(now);
-        if is_active {
-            self.active_refreshed = true;
-            self.active_changed = changed;
-            if changed {
-                self.changed_at.get_or_insert(now);
-            } else {
-                self.counters.deduplicated += 1;
+        match self.slots.hear(key, generation, event, reference.as_ref(), turn.now()) {
+            None | Some(Heard::NoNews) => {}
+            Some(Heard::Refresh { changed }) if self.selection.is_followed(key) => {
+                let report = if changed { Report::Changed } else { Report::Confirmed };
+                turn.note_report(report);
+                self.outbox.note_report(report, turn.now());
             }
-        } else if let Some(reference) = reference {
-            slot.share(&reference);
+            Some(Heard::Refresh { .. }) => {
+                if let Some(reference) = reference {
+                    self.slots.share(key, &reference);
+                }
+            }
+            Some(Heard::End(termination)) => self.end_stream(key, termination, Ending::ByItself, turn),
         }
     }
 
     /// The stream came to its end: what waits is delivered, then the end signal; the switch follows in the same tick.
-    pub(super) fn terminated(&mut self, key: SlotKey, termination: ProviderTermination, ending: Ending) {
-        if self.failover.active() == Some(key) {
-            self.flush(true);
+    fn end_stream(&mut self, key: SlotKey, termination: ProviderTermination, ending: Ending, turn: &mut Turn<'_>) {
+        let was_followed = self.selection.is_followed(key);
+        if was_followed {
+            self.flush(true, turn);
         }
-        self.counters.stream_interruptions += 1;
-        let now = self.now;
-        let was_active = self.failover.active() == Some(key);
-        let Some(slot) = self.slots.iter_mut().find(|slot| slot.key == key) else { return };
-        let cause = match &termination {
-            ProviderTermination::Ended => {
-                ProvisioningError::new(ErrorCode::StreamEnded, "watching the topology", "the stream came to its end")
-            }
-            ProviderTermination::Errored { reason } => reason.clone(),
+        let Some(slot) = self.slots.get(key) else { return };
+        let hash = match self.outbox.delivered() {
+            Some(delivered) if was_followed => Some(delivered.hash),
+            _ => slot.tracker().has_snapshot().then(|| self.blocks.hash_without_excluded(slot.members())),
         };
-        slot.tracker.terminated(cause.with_provider(&slot.id));
-        slot.stream = match ending {
-            Ending::ByItself => {
-                let pause = slot.backoff.pause(&mut self.jitter);
-                StreamState::Idle { reopen_at: now + pause }
-            }
-            Ending::GivenUp => StreamState::Closing { pause: true },
-        };
-        let provider_id = slot.id.clone();
-        let snapshot_hash = slot.tracker.has_snapshot().then(|| self.blocks.hash_without_excluded(&slot.members));
-        let how = match &termination {
-            ProviderTermination::Ended => "in good order".to_owned(),
-            ProviderTermination::Errored { reason } => reason.brief(),
-        };
-        self.decide(format!("{provider_id}: its stream came to its end ({how})"));
-        let position = self.next_position();
-        self.events.push(ProvisioningEvent::StreamEnded(StreamEnded {
-            position,
-            at: now,
-            provider_id,
-            termination,
-            snapshot_hash,
-            was_active,
-        }));
+        self.slots.end_stream(key, termination, ending, (hash, was_followed), turn);
     }
 
-    pub(super) fn reconfigure(&mut self, specs: &[SlotSpec]) {
-        let now = self.now;
-        if self.failover.active().is_some_and(|active| specs.iter().all(|spec| spec.key != active)) {
+    /// The stream has said nothing for too long.
+    fn give_up(&mut self, key: SlotKey, turn: &mut Turn<'_>) {
+        let Some(generation) = self.slots.get(key).and_then(Slot::open_stream) else { return };
+        let detail = format!("no sign of life for {:?}", self.slots.policy().silence_timeout);
+        let reason = ProvisioningError::new(ErrorCode::StreamSilent, "watching the topology", detail);
+        self.end_stream(key, ProviderTermination::Errored { reason }, Ending::GivenUp, turn);
+        turn.order(super::StreamCommand::Close { key, generation });
+    }
+
+    fn reconfigure(&mut self, specs: &[SlotSpec], turn: &mut Turn<'_>) {
+        let removed = self.selection.followed().filter(|followed| specs.iter().all(|spec| spec.key != *followed));
+        if removed.is_some() {
             // What waits would be lost with the provider that showed it.
-            self.flush(true);
+            self.flush(true, turn);
         }
-        let mut old = std::mem::take(&mut self.slots);
-        for spec in specs {
-            let slot = match old.iter().position(|slot| slot.key == spec.key) {
-                Some(index) => {
-                    let mut slot = old.swap_remove(index);
-                    slot.priority = spec.priority;
-                    slot
-                }
-                None => {
-                    self.decide(format!("{} is in force, priority {}", spec.id, spec.priority));
-                    Slot::new(spec, self.failover.policy(), now)
-                }
-            };
-            self.slots.push(slot);
+        if let Some(slot) = removed.and_then(|key| self.slots.get(key)) {
+            self.selection.note_removed(slot, turn.now());
         }
-        for slot in old {
-            self.decide(format!("{} is no longer in force", slot.id));
-            self.failover.forget(slot.key);
-            if matches!(slot.stream, StreamState::Open { .. }) {
-                self.streams.push(StreamCommand::Close { key: slot.key, generation: slot.generation });
-            }
+        for key in self.slots.reconfigure(specs, turn) {
+            self.selection.forget(key);
         }
     }
 
-    pub(super) fn block(
+    fn pin(&mut self, id: &ProviderId, turn: &mut Turn<'_>) -> Result<(), ProvisioningError> {
+        let Some(slot) = self.slots.find(id) else {
+            let error = ProvisioningError::new(ErrorCode::UnknownProvider, "pinning a provider", "no such provider");
+            return Err(error.with_provider(id));
+        };
+        self.selection.pin(Some(slot.key()));
+        turn.decide(format!("{id} is pinned"));
+        Ok(())
+    }
+
+    fn block(
         &mut self,
         node: NodeId,
         source: BlockSource,
         reason: String,
         lasting: Option<Duration>,
+        turn: &mut Turn<'_>,
     ) -> Result<(), ProvisioningError> {
-        let known =
-            self.active().and_then(|slot| slot.members.get(&node)).or_else(|| self.remote.announced().get(&node));
-        let incarnation = known.map(|node| node.incarnation());
-        let until = lasting.map(|lasting| self.now + lasting);
-        let entry = BlockedNode { node, incarnation, source, reason: reason.into(), since: self.now, until };
-        self.blocks.block(entry)
+        let shown = self.followed().and_then(|slot| slot.members().get(&node));
+        let known = shown.or_else(|| self.remote.announced().get(&node));
+        let (incarnation, since) = (known.map(|node| node.incarnation()), turn.now());
+        let until = lasting.map(|lasting| since + lasting);
+        self.blocks.block(BlockedNode { node, incarnation, source, reason: reason.into(), since, until })
     }
 
-    /// Brings everything in line with what the tick's input and the time have made true.
-    pub(super) fn settle(&mut self) {
-        self.give_up_silent_streams();
-        self.assess();
-        self.review_blocks();
-        self.select();
-        self.report_pin();
-        if self.active_changed && self.draining {
-            self.counters.refused_while_draining += 1;
+    fn review_blocks(&mut self, turn: &Turn<'_>) {
+        if let Some(slot) = self.selection.followed().and_then(|key| self.slots.get(key)) {
+            self.blocks.refreshed(slot.members(), turn.report(), turn.now());
         }
-        self.flush(false);
-        if self.active_changed && !self.draining && !self.snapshot_delivered {
-            self.counters.coalesced += 1;
-        }
-        if let Some(slot) = self.active() {
-            self.confirmed_at = slot.tracker.last_refresh();
-        }
-        self.recover();
-        self.warn_remoting();
-        self.tell_remoting();
-        self.tell_blocks();
-        self.set_gate(self.judge_gate());
-        self.tend_streams();
     }
 
-    pub(super) fn assess(&mut self) {
-        let now = self.now;
-        let mut changes = Vec::new();
-        for slot in &mut self.slots {
-            let policy = self.failover.policy();
-            if let Some(from) = slot.tracker.assess(now, policy) {
-                changes.push((slot.id.clone(), from, slot.tracker.health(), slot.tracker.cause(now, policy)));
+    /// Follows another provider, if the choice is so.
+    fn select(&mut self, turn: &mut Turn<'_>) {
+        if self.draining {
+            return;
+        }
+        // Every switch makes its target the one followed, so the loop ends; the bound is for safety.
+        for _ in 0..=self.slots.len() {
+            let present = self.outbox.delivered().map(|snapshot| &snapshot.members);
+            match self.selection.choose(&self.slots, present, self.local_node.as_ref(), turn.now()) {
+                Choice::Stay => return self.selection.note_stay(),
+                Choice::Held { to, guard } => {
+                    if let Some(slot) = self.slots.get(to) {
+                        self.selection.note_hold(slot, guard, turn);
+                    }
+                    return;
+                }
+                Choice::Switch { to, reason } => {
+                    let Some(slot) = self.slots.get(to) else { return };
+                    let hash = self.blocks.hash_without_excluded(slot.members());
+                    self.selection.switch(slot, reason, hash, turn);
+                    self.blocks.note_switch();
+                    self.deliver(Due::Shown, turn);
+                }
             }
         }
-        for (provider_id, from, to, cause) in changes {
-            let why = cause.as_ref().map_or_else(|| "refreshed".to_owned(), ProvisioningError::brief);
-            self.decide(format!("{provider_id}: {from} -> {to} ({why})"));
-            let position = self.next_position();
-            self.events.push(ProvisioningEvent::HealthChanged(HealthChanged {
-                position,
-                at: now,
-                provider_id,
-                from,
-                to,
-                cause,
-            }));
+    }
+
+    /// Delivers what is pending, if it is due. `last_chance`: it would be lost otherwise.
+    fn flush(&mut self, last_chance: bool, turn: &mut Turn<'_>) {
+        let Some(slot) = self.selection.followed().and_then(|key| self.slots.get(key)) else { return };
+        if self.draining {
+            return;
+        }
+        let due = self.outbox.due(slot, &self.blocks, last_chance, self.slots.policy(), turn);
+        self.deliver(due, turn);
+    }
+
+    fn deliver(&mut self, due: Due, turn: &mut Turn<'_>) {
+        let Some(slot) = self.selection.followed().and_then(|key| self.slots.get(key)) else { return };
+        if due == Due::Nothing {
+            return;
+        }
+        if self.gate.gate().is_open() && self.outbox.members_of(due, slot, &self.blocks).is_empty() {
+            // Placement pauses before it learns that nobody is left.
+            self.gate.close(Outlook::Empty, turn);
+        }
+        self.outbox.deliver(due, slot, &mut self.blocks, turn);
+        if let Some(delivered) = self.outbox.delivered() {
+            self.slots.share_all(&delivered.members);
         }
     }
 
-    pub(super) fn review_blocks(&mut self) {
-        let members = self.failover.active().and_then(|key| self.slots.iter().find(|slot| slot.key == key));
-        let members = members.filter(|slot| slot.tracker.has_snapshot()).map(|slot| &slot.members);
-        self.blocks.review(members, self.active_refreshed, self.now);
+    /// Delivers the snapshot whatever its hash, where that is due: leaving the unavailable state is itself a delivery, and a
+    /// PlacementSupervisor that panicked when it was to recalculate is asked again.
+    fn recover(&mut self, turn: &mut Turn<'_>) {
+        if self.draining || turn.delivered().is_some() {
+            return;
+        }
+        let Some(slot) = self.selection.followed().and_then(|key| self.slots.get(key)) else { return };
+        if self.gate.recovers(self.outlook(turn.now()), turn.now()) {
+            let held = self.outbox.holds_loss(slot, &self.blocks, self.slots.policy(), turn);
+            self.deliver(if held { Due::Again } else { Due::Shown }, turn);
+        } else if self.gate.retries_at().is_some_and(|at| turn.now() >= at) {
+            self.deliver(Due::Again, turn);
+        }
     }
+
+    /// What the gate depends on.
+    fn outlook(&self, now: Timestamp) -> Outlook {
+        let is_over = |at: Option<Timestamp>| at.is_some_and(|at| now >= at);
+        if self.draining {
+            return Outlook::Draining;
+        }
+        let Some(delivered) = self.outbox.delivered() else { return Outlook::Unavailable(ErrorCode::NoSnapshot) };
+        if !self.slots.any_reachable() {
+            return Outlook::Unavailable(ErrorCode::ProvisioningUnavailable);
+        }
+        if is_over(self.selection.stale_at()) {
+            return Outlook::Unavailable(ErrorCode::DataStale);
+        }
+        // What a removed provider showed is not watched any more, and once unavailable does not come into force again.
+        let unwatched = self.gate.is_unavailable() || is_over(self.selection.unwatched_at());
+        if self.selection.followed().is_none() && unwatched {
+            return Outlook::Unavailable(ErrorCode::ProvisioningUnavailable);
+        }
+        let nobody = delivered.members.is_empty() || self.outbox.holds_nobody(self.followed(), &self.blocks);
+        if nobody { Outlook::Empty } else { Outlook::Members }
+    }
+
+    fn warn_remoting(&mut self, turn: &mut Turn<'_>) {
+        let Some(last) = self.selection.last_followed() else { return };
+        let degraded = match self.followed() {
+            Some(slot) if slot.health() == ProviderHealth::Healthy => None,
+            Some(slot) => slot.tracker().cause().cloned(),
+            None => {
+                let detail = "it was removed, and no other provider has shown its members yet";
+                let error = ProvisioningError::new(ErrorCode::ProviderUnhealthy, "watching the topology", detail);
+                Some(error.with_provider(last))
+            }
+        };
+        self.remote.warn(last, degraded, turn);
+    }
+
+    fn origin(&self) -> Origin {
+        Origin { provider_id: self.selection.last_followed().cloned(), snapshot_hash: self.outbox.hash() }
+    }
+
+    /// Tells Remoting who came and went. While draining it follows the provider itself, and only its losses.
+    fn tell_remoting(&mut self, turn: &mut Turn<'_>) {
+        let followed = self.selection.followed().and_then(|key| self.slots.get(key));
+        let origin = self.origin();
+        if self.draining {
+            if let Some(slot) = followed {
+                self.remote.tell_losses(&self.blocks.without_excluded(slot.members()), &origin, turn);
+            }
+            return;
+        }
+        let Some(delivered) = self.outbox.delivered() else { return };
+        let healthy = followed.filter(|slot| slot.health() == ProviderHealth::Healthy);
+        if healthy.is_some() || turn.delivered().is_some() {
+            // What a refresh has just dropped, but is still to be delivered as gone, was not confirmed by it.
+            let confirmed = healthy.map(|slot| slot.members().clone()).unwrap_or_default();
+            self.remote.tell(&delivered.members, &confirmed, &origin, turn);
+        }
+    }
+
+    /// Tells Remoting who is blocked and who no longer is, together with the snapshot that says so, where there is one; the
+    /// latter not while draining.
+    fn tell_blocks(&mut self, turn: &mut Turn<'_>) {
+        let waits = !self.draining && self.selection.followed().is_some() && self.blocks.is_undelivered();
+        if waits {
+            return;
+        }
+        let origin = self.origin();
+        let (blocked, unblocked) = self.blocks.announce(!self.draining);
+        turn.reserve(blocked.len() + unblocked.len());
+        let members = self.outbox.delivered().map(|snapshot| &snapshot.members);
+        let changes = [(RemoteTopologyChange::Blocked, blocked), (RemoteTopologyChange::Unblocked, unblocked)];
+        for (change, nodes) in changes {
+            for id in nodes {
+                let node = members.and_then(|members| members.get(&id)).cloned();
+                remote::push(change, id, node, &origin, turn);
+            }
+        }
+    }
+
+    /// Opens the streams that are due, and in cold standby closes those that are not needed.
+    fn tend_streams(&mut self, turn: &mut Turn<'_>) {
+        let cold = self.slots.policy().standby == StandbyMode::Cold;
+        let always = self.selection.followed().into_iter().chain(self.selection.pinned());
+        let wanted = cold.then(|| self.slots.wanted_cold(always, self.local_node.as_ref()));
+        self.slots.tend_streams(wanted.as_deref(), turn);
+    }
+}
+
+fn leases(changes: Vec<OwnershipChange>, position: Position, at: Timestamp, snapshot_hash: u64) -> ProvisioningEvent {
+    let lease = |change: OwnershipChange| Lease { key: change.key, owner: change.owner, token: position };
+    let leases = changes.into_iter().map(lease).collect();
+    ProvisioningEvent::LeasesPublished(LeaseUpdate { position, at, leases, snapshot_hash })
 }

@@ -5,16 +5,16 @@ use std::sync::{Arc, OnceLock};
 use std::thread::ThreadId;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
-use super::thread::Message;
+use super::mailbox::{Mailbox, Message, refused};
 use super::{Decision, Input, ProviderStatus, Publication, RemoteNode};
 use crate::clock::Clock;
 use crate::error::{ErrorCode, ProvisioningError};
-use crate::event::{EventStream, OwnershipChange, PlacementGate, ProvisioningEvent, Subscriptions};
+use crate::event::{EventStream, OwnershipChange, PlacementGate, ProvisioningEvent, StreamEnded, Subscriptions};
 use crate::metrics::ProvisioningMetrics;
 use crate::provider::ProviderId;
-use crate::topology::{BlockSource, BlockedNode, NodeId, Position, ProviderSnapshot};
+use crate::topology::{BlockSource, BlockedNodes, NodeId, Position, ProviderSnapshot};
 
 /// The handle by which the host reads the topology and orders things, from any thread and from inside callbacks. Cheap
 /// to clone.
@@ -24,7 +24,7 @@ use crate::topology::{BlockSource, BlockedNode, NodeId, Position, ProviderSnapsh
 #[derive(Clone)]
 pub struct ProviderWatchHub {
     pub(crate) publication: Publication,
-    pub(crate) inbox: Sender<Message>,
+    pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) hub_thread: Arc<OnceLock<ThreadId>>,
     pub(crate) subscriptions: Subscriptions<Arc<ProvisioningEvent>>,
@@ -42,14 +42,17 @@ impl ProviderWatchHub {
     ///
     /// # Errors
     /// Why there is none to work with: [`ErrorCode::NoSnapshot`], [`ErrorCode::ProvisioningUnavailable`] or
-    /// [`ErrorCode::DataStale`], with the state of each provider. While draining it is the last one.
+    /// [`ErrorCode::DataStale`], with the state of each provider; [`ErrorCode::Stopped`] if the service came to its end by
+    /// a fault. While draining, and after a shutdown, it is the last one.
     pub fn latest_snapshot(&self) -> Result<Arc<ProviderSnapshot>, ProvisioningError> {
-        self.publication.load().latest_snapshot()
+        let state = self.publication.load();
+        state.latest_snapshot(self.mailbox.life().gate(state.gate))
     }
 
-    /// Whether new placements may be made.
+    /// Whether new placements may be made. Paused from the moment on at which draining or a shutdown was ordered, also
+    /// while a callback keeps the hub from getting to it.
     pub fn gate(&self) -> PlacementGate {
-        self.publication.load().gate
+        self.mailbox.life().gate(self.publication.load().gate)
     }
 
     /// The position of the last delivery of the last completed tick.
@@ -67,9 +70,15 @@ impl ProviderWatchHub {
         self.publication.load().providers.iter().find(|status| status.active).map(|status| status.id.clone())
     }
 
+    /// The end signal of the stream that came to its end last, whichever provider's it was; `None` if none has. Those of
+    /// each provider are in [`ProviderStatus::last_end`].
+    pub fn last_stream_end(&self) -> Option<Arc<StreamEnded>> {
+        self.publication.load().last_end.clone()
+    }
+
     /// The block list, sorted by node and source.
-    pub fn blocked(&self) -> Arc<[BlockedNode]> {
-        Arc::clone(&self.publication.load().blocked)
+    pub fn blocked(&self) -> BlockedNodes {
+        self.publication.load().blocked.clone()
     }
 
     /// The health of every remote node that is known of, sorted by id: the members that Remoting has been told of, those
@@ -78,7 +87,7 @@ impl ProviderWatchHub {
         self.publication.load().remote_nodes()
     }
 
-    /// What has been counted and measured since the start.
+    /// What has been counted and measured since the start, as of the delivery that it names.
     pub fn metrics(&self) -> ProvisioningMetrics {
         let validation_failures = self.validation_failures.load(Ordering::Relaxed);
         ProvisioningMetrics { validation_failures, ..self.publication.load().metrics.clone() }
@@ -149,12 +158,8 @@ impl ProviderWatchHub {
         let (reply, outcome) = bounded(1);
         let message = Message::Input { input, at: self.clock.now(), reply: Some(reply.clone()) };
         // Never blocks: a callback that waited for room in the inbox would wait for itself.
-        if let Err(error) = self.inbox.try_send(message) {
-            let (code, detail) = match error {
-                TrySendError::Full(_) => (ErrorCode::InboxFull, "too many inputs are waiting"),
-                TrySendError::Disconnected(_) => (ErrorCode::Stopped, "its thread has ended"),
-            };
-            _ = reply.try_send(Err(ProvisioningError::new(code, "ordering something of the hub", detail)));
+        if let Err(refusal) = self.mailbox.send(message) {
+            _ = reply.try_send(Err(refused(refusal)));
         }
         Ticket { outcome, hub_thread: Arc::clone(&self.hub_thread) }
     }
@@ -171,7 +176,7 @@ impl ProviderWatchHub {
 impl std::fmt::Debug for ProviderWatchHub {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let state = self.publication.load();
-        f.debug_struct("ProviderWatchHub").field("position", &state.position).field("gate", &state.gate).finish()
+        f.debug_struct("ProviderWatchHub").field("position", &state.position).field("gate", &self.gate()).finish()
     }
 }
 

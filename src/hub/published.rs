@@ -6,13 +6,12 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::Decision;
-use super::core::HubCore;
 use crate::clock::Timestamp;
 use crate::error::{ErrorCode, ProvisioningError};
-use crate::event::{PauseReason, PlacementGate};
+use crate::event::{PauseReason, PlacementGate, StreamEnded};
 use crate::metrics::ProvisioningMetrics;
 use crate::provider::{ProviderHealth, ProviderId};
-use crate::topology::{BlockSource, BlockedNode, Members, NodeId, Position, ProviderSnapshot};
+use crate::topology::{BlockSource, BlockedNodes, Members, NodeId, Position, ProviderSnapshot};
 
 /// How a provider in force does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +41,8 @@ pub struct ProviderStatus {
     pub members: Option<usize>,
     /// The hash of the members that it shows.
     pub hash: Option<u64>,
+    /// How its last stream came to its end, if one has; also while another is open.
+    pub last_end: Option<Arc<StreamEnded>>,
 }
 
 /// How a remote node does, as far as the hub knows.
@@ -74,10 +75,14 @@ pub(crate) struct Published {
     pub(crate) snapshot: Option<Arc<ProviderSnapshot>>,
     pub(crate) gate: PlacementGate,
     pub(crate) providers: Vec<ProviderStatus>,
-    pub(crate) blocked: Arc<[BlockedNode]>,
+    pub(crate) blocked: BlockedNodes,
     pub(crate) decisions: Arc<[Decision]>,
     pub(crate) announced: Members,
     pub(crate) departed: Arc<VecDeque<(NodeId, Timestamp)>>,
+    /// When the provider followed, or followed last, confirmed its data.
+    pub(crate) confirmed_at: Option<Timestamp>,
+    /// The end signal told last.
+    pub(crate) last_end: Option<Arc<StreamEnded>>,
     pub(crate) metrics: ProvisioningMetrics,
     pub(crate) stopped: bool,
 }
@@ -86,10 +91,10 @@ pub(crate) struct Published {
 pub(crate) type Publication = Arc<ArcSwap<Published>>;
 
 impl Published {
-    /// The latest snapshot, or why there is none to work with.
-    pub(crate) fn latest_snapshot(&self) -> Result<Arc<ProviderSnapshot>, ProvisioningError> {
+    /// The latest snapshot, or why there is none to work with. `gate`: the one in force, which may have closed since.
+    pub(crate) fn latest_snapshot(&self, gate: PlacementGate) -> Result<Arc<ProviderSnapshot>, ProvisioningError> {
         let doing = "reading the latest snapshot";
-        if let PlacementGate::Paused(PauseReason::Unavailable(code)) = self.gate {
+        if let PlacementGate::Paused(PauseReason::Unavailable(code)) = gate {
             let causes: Vec<String> = self
                 .providers
                 .iter()
@@ -108,11 +113,8 @@ impl Published {
     pub(crate) fn remote_nodes(&self) -> Vec<RemoteNode> {
         let active = self.providers.iter().find(|status| status.active);
         let fresh = active.is_some_and(|status| status.health == ProviderHealth::Healthy);
-        let refreshed = active.and_then(|status| status.last_refresh).unwrap_or_default();
-        let block = |id: &NodeId| {
-            let first = self.blocked.partition_point(|entry| entry.node < *id);
-            self.blocked.get(first).filter(|entry| entry.node == *id)
-        };
+        let refreshed = self.confirmed_at.unwrap_or_default();
+        let block = |id: &NodeId| self.blocked.of(id).first();
         let members = self.announced.iter().map(|node| match block(node.id()) {
             Some(entry) => {
                 RemoteNode { id: node.id().clone(), health: RemoteHealth::Degraded, last_update: entry.since }
@@ -133,48 +135,5 @@ impl Published {
         nodes.sort_by(|a, b| a.id.cmp(&b.id));
         nodes.dedup_by(|a, b| a.id == b.id);
         nodes
-    }
-}
-
-impl HubCore {
-    /// The state as it is now, with the metrics that the caller has gathered.
-    pub(crate) fn publish(&mut self, metrics: ProvisioningMetrics, stopped: bool) -> Published {
-        Published {
-            position: self.position(),
-            snapshot: self.delivered.clone(),
-            gate: self.gate,
-            providers: self.provider_statuses(),
-            blocked: Arc::clone(self.blocks.entries()),
-            decisions: self.decisions.published(),
-            announced: self.remote.announced().clone(),
-            departed: Arc::clone(self.remote.departed()),
-            metrics,
-            stopped,
-        }
-    }
-
-    fn provider_statuses(&self) -> Vec<ProviderStatus> {
-        let (active, pinned) = (self.failover.active(), self.failover.pinned());
-        let status = |slot: &super::slot::Slot| {
-            let shown = slot.tracker.has_snapshot();
-            ProviderStatus {
-                id: slot.id.clone(),
-                priority: slot.priority,
-                active: active == Some(slot.key),
-                pinned: pinned == Some(slot.key),
-                health: slot.tracker.health(),
-                since: slot.tracker.since(),
-                cause: match slot.tracker.health() {
-                    ProviderHealth::Healthy => None,
-                    _ => slot.tracker.cause(self.now, self.failover.policy()),
-                },
-                errors: slot.tracker.errors(),
-                last_heartbeat: slot.tracker.last_sign(),
-                last_refresh: slot.tracker.last_refresh(),
-                members: shown.then(|| slot.members.len()),
-                hash: shown.then(|| slot.members.hash()),
-            }
-        };
-        self.slots.iter().map(status).collect()
     }
 }

@@ -1,12 +1,17 @@
 //! What Remoting has been told of: which nodes it may hold channels to.
 //!
 //! Joins are told only while the provider followed is healthy; leaves always. What was held back is told once a refresh
-//! confirms it, and forgotten if the node goes before.
+//! confirms it, and forgotten if the node goes before. A warning says when the topology may be stale.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::turn::{Delivered, Turn};
 use crate::clock::Timestamp;
+use crate::error::ProvisioningError;
+use crate::event::{ProvisioningEvent, RemoteTopologyChange, RemoteTopologyEvent, RemotingWarning};
+use crate::metrics::ProvisioningMetrics;
+use crate::provider::ProviderId;
 use crate::topology::{ClusterNode, Members, NodeId, TopologyDiff};
 
 /// How many departed nodes are remembered, for those who ask after their health.
@@ -17,20 +22,33 @@ const DEPARTED: usize = 1024;
 pub(super) struct RemoteView {
     announced: Members,
     departed: Arc<VecDeque<(NodeId, Timestamp)>>,
+    /// It has been warned that the topology may be stale.
+    warned: bool,
+    /// How many joins were held back.
+    held: u64,
 }
 
 /// What Remoting is to be told.
 #[derive(Debug, Default)]
-pub(super) struct RemoteChanges {
-    pub(super) left: Vec<Arc<ClusterNode>>,
-    pub(super) joined: Vec<Arc<ClusterNode>>,
+struct RemoteChanges {
+    left: Vec<Arc<ClusterNode>>,
+    joined: Vec<Arc<ClusterNode>>,
     /// How many joins are held back.
-    pub(super) held: usize,
+    held: usize,
+}
+
+/// What the deliveries to Remoting say of where they come from.
+#[derive(Clone, Debug)]
+pub(super) struct Origin {
+    /// The provider followed, or followed last.
+    pub(super) provider_id: Option<ProviderId>,
+    /// The hash of the snapshot delivered last.
+    pub(super) snapshot_hash: u64,
 }
 
 impl RemoteView {
     /// Whether Remoting knows exactly these members.
-    pub(super) fn matches(&self, members: &Members) -> bool {
+    fn matches(&self, members: &Members) -> bool {
         self.announced.hash() == members.hash() && self.announced.len() == members.len()
     }
 
@@ -44,17 +62,55 @@ impl RemoteView {
         &self.departed
     }
 
+    /// Warns Remoting once when the topology may be stale, and tells it once when it is fresh again. `degraded`: what is
+    /// wrong with the provider.
+    pub(super) fn warn(&mut self, provider_id: &ProviderId, degraded: Option<ProvisioningError>, turn: &mut Turn<'_>) {
+        if self.warned == degraded.is_some() {
+            return;
+        }
+        self.warned = degraded.is_some();
+        let provider_id = provider_id.clone();
+        turn.deliver(|position, at| {
+            ProvisioningEvent::RemotingWarning(RemotingWarning { position, at, provider_id, degraded })
+        });
+    }
+
+    /// Tells Remoting who came and went with `members`, which were delivered; joins only of those among the `confirmed`.
+    pub(super) fn tell(&mut self, members: &Members, confirmed: &Members, origin: &Origin, turn: &mut Turn<'_>) {
+        if self.matches(members) {
+            return;
+        }
+        let changes = self.follow(members, confirmed, turn.delivered(), turn.now());
+        if turn.delivered().is_some() {
+            self.held += changes.held as u64;
+        }
+        announce(changes, origin, turn);
+    }
+
+    /// Tells Remoting who is gone from `members`, and nothing else.
+    pub(super) fn tell_losses(&mut self, members: &Members, origin: &Origin, turn: &mut Turn<'_>) {
+        if !self.matches(members) {
+            let changes = self.shrink(members, turn.now());
+            announce(changes, origin, turn);
+        }
+    }
+
+    /// What was counted.
+    pub(super) fn report(&self, metrics: &mut ProvisioningMetrics) {
+        metrics.held_joins = self.held;
+    }
+
     /// Brings the view to `members` as far as may be, and gives what Remoting is to be told. Joins are told of those that
     /// are among the `confirmed`. `known`: the difference to `members` from a set that the view may be at.
-    pub(super) fn follow(
+    fn follow(
         &mut self,
         members: &Members,
         confirmed: &Members,
-        known: Option<&(Members, Arc<TopologyDiff>)>,
+        known: Option<&Delivered>,
         now: Timestamp,
     ) -> RemoteChanges {
         let diff = match known {
-            Some((from, diff)) if from.is_same(&self.announced) => Arc::clone(diff),
+            Some(Delivered { from, diff }) if from.is_same(&self.announced) => Arc::clone(diff),
             _ => Arc::new(TopologyDiff::between(&self.announced, members)),
         };
         let is_confirmed = |node: &ClusterNode| confirmed.get(node.id()).is_some_and(|known| known.is_same_life(node));
@@ -77,7 +133,7 @@ impl RemoteView {
     }
 
     /// Takes away the nodes that are no longer among `members`, and nothing else.
-    pub(super) fn shrink(&mut self, members: &Members, now: Timestamp) -> RemoteChanges {
+    fn shrink(&mut self, members: &Members, now: Timestamp) -> RemoteChanges {
         let diff = TopologyDiff::between(&self.announced, members);
         for node in diff.left() {
             self.announced.remove(node.id());
@@ -107,6 +163,31 @@ impl RemoteView {
             remembered.push_back((node.id().clone(), now));
         }
     }
+}
+
+fn announce(changes: RemoteChanges, origin: &Origin, turn: &mut Turn<'_>) {
+    turn.reserve(changes.left.len() + changes.joined.len());
+    for node in changes.left {
+        push(RemoteTopologyChange::Leave, node.id().clone(), Some(node), origin, turn);
+    }
+    for node in changes.joined {
+        push(RemoteTopologyChange::Join, node.id().clone(), Some(node), origin, turn);
+    }
+}
+
+/// Tells Remoting of one node.
+pub(super) fn push(
+    event: RemoteTopologyChange,
+    node_id: NodeId,
+    node: Option<Arc<ClusterNode>>,
+    origin: &Origin,
+    turn: &mut Turn<'_>,
+) {
+    let Origin { provider_id, snapshot_hash } = origin.clone();
+    turn.deliver(|position, at| {
+        let event = RemoteTopologyEvent { position, at, event, node_id, node, provider_id, snapshot_hash };
+        ProvisioningEvent::RemoteTopology(event)
+    });
 }
 
 #[cfg(test)]
@@ -177,7 +258,8 @@ mod tests {
         assert!(!view.matches(&both) && view.matches(&members(&["a"])));
         let changes = view.follow(&both, &both, None, at(2));
         assert_eq!((changes.joined.len(), changes.held, view.matches(&both)), (1, 0, true));
-        let known = (both.clone(), Arc::new(TopologyDiff::between(&both, &members(&["b"]))));
+        let diff = Arc::new(TopologyDiff::between(&both, &members(&["b"])));
+        let known = Delivered { from: both.clone(), diff };
         assert_eq!(view.follow(&members(&["b"]), &both, Some(&known), at(3)).left.len(), 1);
     }
 }

@@ -1,18 +1,25 @@
 //! One provider in force: its stream, what it last showed, and how well it serves.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::backoff::Backoff;
+use super::ProviderStatus;
+use super::streams::{Ending, StreamLife};
+use crate::backoff::Jitter;
 use crate::clock::Timestamp;
+use crate::error::{ErrorCode, ProvisioningError};
+use crate::event::StreamEnded;
 use crate::failover::{Candidate, FailoverPolicy, HealthTracker, SlotKey};
-use crate::provider::{MemberChange, ProviderId};
-use crate::topology::{Members, NodeId, Revision, TopologyDiff};
+use crate::provider::{MemberChange, ProviderEvent, ProviderHealth, ProviderId, ProviderTermination};
+use crate::topology::{ClusterNode, Members, NodeId, Revision, TopologyDiff};
 
 /// A provider to be in force.
 #[derive(Clone, Debug)]
 pub(crate) struct SlotSpec {
-    /// Names it for as long as it is in force.
+    /// Names it for as long as a provider of its id is in force, however it is defined.
     pub(crate) key: SlotKey,
+    /// Rises with every definition: another one is served by another provider.
+    pub(crate) edition: u64,
     pub(crate) id: ProviderId,
     pub(crate) priority: i64,
     pub(crate) refresh_interval: Option<Duration>,
@@ -22,57 +29,253 @@ pub(crate) struct SlotSpec {
     pub(crate) reachable: bool,
 }
 
-/// Where a provider's stream is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum StreamState {
-    /// There is none; one may be opened from then on.
-    Idle { reopen_at: Timestamp },
-    /// It was asked for then, and reports.
-    Open { since: Timestamp },
-    /// It was cancelled; its thread has not ended yet, and what it says no longer counts. `pause`: whether the next one
-    /// waits for the backoff.
-    Closing { pause: bool },
+/// What an event of a provider's stream meant.
+#[derive(Debug)]
+pub(super) enum Heard {
+    /// Nothing for its members.
+    NoNews,
+    /// They were confirmed; `changed`: as others than before.
+    Refresh { changed: bool },
+    /// The stream came to its end.
+    End(ProviderTermination),
 }
 
 /// One provider in force.
 #[derive(Debug)]
 pub(super) struct Slot {
-    pub(super) key: SlotKey,
-    pub(super) id: ProviderId,
-    pub(super) priority: i64,
-    pub(super) registers: bool,
-    pub(super) tracker: HealthTracker,
-    pub(super) backoff: Backoff,
-    pub(super) stream: StreamState,
-    pub(super) generation: u64,
-    /// The present stream has begun: its first snapshot has come.
-    pub(super) begun: bool,
-    pub(super) members: Members,
-    pub(super) revision: Revision,
+    key: SlotKey,
+    edition: u64,
+    id: ProviderId,
+    priority: i64,
+    registers: bool,
+    tracker: HealthTracker,
+    stream: StreamLife,
+    members: Members,
+    revision: Revision,
     /// When the set last lost a member, or came into being.
-    pub(super) shrunk_at: Timestamp,
+    shrunk_at: Timestamp,
+    last_end: Option<Arc<StreamEnded>>,
+    doubtful: u64,
+    skipped: u64,
 }
 
 impl Slot {
     pub(super) fn new(spec: &SlotSpec, policy: &FailoverPolicy, now: Timestamp) -> Self {
         Self {
             key: spec.key,
+            edition: spec.edition,
             id: spec.id.clone(),
             priority: spec.priority,
             registers: spec.registers,
             tracker: HealthTracker::new(spec.id.clone(), spec.refresh_interval, spec.reachable, now),
-            backoff: Backoff::new(policy.backoff_initial, policy.backoff_max),
-            stream: StreamState::Idle { reopen_at: now },
-            generation: 0,
-            begun: false,
+            stream: StreamLife::new(policy, now),
             members: Members::new(),
             revision: Revision::NONE,
             shrunk_at: now,
+            last_end: None,
+            doubtful: 0,
+            skipped: 0,
         }
     }
 
-    /// Replaces the whole set; whether it changed. Nodes that `reference` has too are shared with it.
-    pub(super) fn replace(&mut self, members: Members, reference: Option<&Members>, now: Timestamp) -> bool {
+    /// The provider is in force as the spec says from here on. Where that is another edition, its next stream is due at
+    /// once, and what it has shown stays until that stream shows its own. The generation of the stream that is to be
+    /// closed for it, if there is one.
+    pub(super) fn redefine(&mut self, spec: &SlotSpec, now: Timestamp) -> Option<u64> {
+        debug_assert_eq!(self.key, spec.key);
+        self.priority = spec.priority;
+        if self.edition == spec.edition {
+            return None;
+        }
+        self.edition = spec.edition;
+        self.registers = spec.registers;
+        self.tracker.redefine(spec.refresh_interval, spec.reachable, now);
+        let open = self.open_stream();
+        self.stream.start_anew(now);
+        open
+    }
+
+    pub(super) fn key(&self) -> SlotKey {
+        self.key
+    }
+
+    pub(super) fn id(&self) -> &ProviderId {
+        &self.id
+    }
+
+    pub(super) fn health(&self) -> ProviderHealth {
+        self.tracker.health()
+    }
+
+    pub(super) fn tracker(&self) -> &HealthTracker {
+        &self.tracker
+    }
+
+    /// The members that it showed last.
+    pub(super) fn members(&self) -> &Members {
+        &self.members
+    }
+
+    pub(super) fn revision(&self) -> &Revision {
+        &self.revision
+    }
+
+    /// When its set last lost a member, or came into being.
+    pub(super) fn shrunk_at(&self) -> Timestamp {
+        self.shrunk_at
+    }
+
+    /// How many of its answers it did not believe at once, and how many entries were unusable.
+    pub(super) fn doubts(&self) -> (u64, u64) {
+        (self.doubtful, self.skipped)
+    }
+
+    /// The generation of its stream, if one is open.
+    pub(super) fn open_stream(&self) -> Option<u64> {
+        self.stream.is_open().then(|| self.stream.generation())
+    }
+
+    /// Takes what the stream of that generation reports; `None` if it no longer counts. Nodes that `reference` has too
+    /// are shared with it.
+    pub(super) fn hear(
+        &mut self,
+        generation: u64,
+        event: ProviderEvent,
+        reference: Option<&Members>,
+        now: Timestamp,
+    ) -> Option<Heard> {
+        if !self.stream.is_heard(generation) {
+            return None;
+        }
+        self.tracker.sign_of_life(now);
+        let changed = match event {
+            ProviderEvent::Snapshot { members, revision, skipped } => {
+                self.skipped += skipped as u64;
+                self.stream.begin();
+                self.revision = revision;
+                self.replace(members, reference, now)
+            }
+            ProviderEvent::Changes { changes, revision } if self.stream.has_begun() => {
+                self.revision = revision;
+                self.apply(changes, reference, now)
+            }
+            ProviderEvent::Changes { .. } => {
+                let detail = "changes came before the stream's first snapshot";
+                let error = ProvisioningError::new(ErrorCode::MalformedAnswer, "watching the topology", detail);
+                self.tracker.failed(error.with_provider(&self.id));
+                return Some(Heard::NoNews);
+            }
+            ProviderEvent::Heartbeat { current } if current && self.stream.has_begun() => false,
+            ProviderEvent::Heartbeat { .. } => return Some(Heard::NoNews),
+            ProviderEvent::Doubtful { reason } => {
+                self.doubtful += 1;
+                self.tracker.doubted(reason.with_provider(&self.id));
+                return Some(Heard::NoNews);
+            }
+            ProviderEvent::Degraded { error } => {
+                self.tracker.failed(error.with_provider(&self.id));
+                return Some(Heard::NoNews);
+            }
+            ProviderEvent::Terminated(termination) => return Some(Heard::End(termination)),
+        };
+        self.tracker.refreshed(now);
+        Some(Heard::Refresh { changed })
+    }
+
+    /// The thread of the stream of that generation has ended; how, where that is news.
+    pub(super) fn thread_ended(
+        &mut self,
+        generation: u64,
+        jitter: &mut Jitter,
+        now: Timestamp,
+    ) -> Option<ProviderTermination> {
+        self.stream.closed(generation, jitter, now).then(|| {
+            let detail = "the stream's thread ended without a termination";
+            let reason = ProvisioningError::new(ErrorCode::StreamFailed, "watching the topology", detail);
+            ProviderTermination::Errored { reason }
+        })
+    }
+
+    /// The stream came to its end.
+    pub(super) fn end_stream(
+        &mut self,
+        termination: &ProviderTermination,
+        ending: Ending,
+        policy: &FailoverPolicy,
+        jitter: &mut Jitter,
+        now: Timestamp,
+    ) {
+        if self.tracker.health() == ProviderHealth::Healthy {
+            self.note_health(now.since(self.tracker.since()), policy);
+        }
+        let cause = match termination {
+            ProviderTermination::Ended => {
+                ProvisioningError::new(ErrorCode::StreamEnded, "watching the topology", "the stream came to its end")
+            }
+            ProviderTermination::Errored { reason } => reason.clone(),
+        };
+        self.tracker.terminated(cause.with_provider(&self.id));
+        self.stream.end(ending, jitter, now);
+    }
+
+    /// Keeps the end signal, so that it can be read.
+    pub(super) fn note_end(&mut self, end: Arc<StreamEnded>) {
+        self.last_end = Some(end);
+    }
+
+    /// It is no longer to watch. What it showed ages unwatched from here on: it counts for nothing until it watches again.
+    pub(super) fn stop_watching(&mut self) {
+        self.stream.close();
+        self.tracker.forget();
+    }
+
+    /// Opens the next stream if it is due; its generation.
+    pub(super) fn open_if_due(&mut self, now: Timestamp) -> Option<u64> {
+        self.stream.open_if_due(now)
+    }
+
+    /// Judges the health; the former one if it changed.
+    pub(super) fn assess(&mut self, policy: &FailoverPolicy, now: Timestamp) -> Option<ProviderHealth> {
+        let (from, since) = self.tracker.assess(now, policy)?;
+        if from == ProviderHealth::Healthy {
+            self.note_health(now.since(since), policy);
+        }
+        Some(from)
+    }
+
+    /// It has been healthy for that long.
+    fn note_health(&mut self, duration: Duration, policy: &FailoverPolicy) {
+        if duration >= policy.backoff_reset {
+            self.stream.forget_failures();
+        }
+    }
+
+    pub(super) fn fall_silent(&mut self) {
+        self.tracker.fall_silent();
+    }
+
+    pub(super) fn become_overdue(&mut self) {
+        self.tracker.become_overdue();
+    }
+
+    /// The whole process stood still: silence counts from here on.
+    pub(super) fn restart_windows(&mut self, now: Timestamp) {
+        self.tracker.restart_windows(now);
+        self.stream.restart_window(now);
+    }
+
+    /// When the next stream is due.
+    pub(super) fn reopens_at(&self) -> Option<Timestamp> {
+        self.stream.reopens_at()
+    }
+
+    /// When the open stream is given up unless it says something.
+    pub(super) fn mute_at(&self, policy: &FailoverPolicy) -> Option<Timestamp> {
+        self.stream.mute_at(self.tracker.last_sign(), policy)
+    }
+
+    /// Replaces the whole set; whether it changed.
+    fn replace(&mut self, members: Members, reference: Option<&Members>, now: Timestamp) -> bool {
         let first = !self.tracker.has_snapshot();
         if members.hash() == self.members.hash() && members.len() == self.members.len() {
             if first {
@@ -81,7 +284,9 @@ impl Slot {
             return first;
         }
         let members = members.shared_with(reference.unwrap_or(&self.members));
-        if first || !TopologyDiff::between(&self.members, &members).left().is_empty() {
+        // Whoever is back in another life is not lost.
+        let lost = |node: &Arc<ClusterNode>| !members.contains(node.id());
+        if first || TopologyDiff::between(&self.members, &members).left().iter().any(lost) {
             self.shrunk_at = now;
         }
         self.members = members;
@@ -89,8 +294,9 @@ impl Slot {
     }
 
     /// Applies changes one by one; whether anything changed.
-    pub(super) fn apply(&mut self, changes: Vec<MemberChange>, reference: Option<&Members>, now: Timestamp) -> bool {
+    fn apply(&mut self, changes: Vec<MemberChange>, reference: Option<&Members>, now: Timestamp) -> bool {
         let before = self.members.hash();
+        let mut removed = Vec::new();
         for change in changes {
             match change {
                 MemberChange::Upsert(node) => {
@@ -100,10 +306,13 @@ impl Slot {
                 }
                 MemberChange::Remove(id) => {
                     if self.members.remove(&id).is_some() {
-                        self.shrunk_at = now;
+                        removed.push(id);
                     }
                 }
             }
+        }
+        if removed.iter().any(|id| !self.members.contains(id)) {
+            self.shrunk_at = now;
         }
         self.members.hash() != before
     }
@@ -115,27 +324,32 @@ impl Slot {
         }
     }
 
-    /// Since when nothing has come from the stream, where one is open.
-    pub(super) fn quiet_since(&self) -> Option<Timestamp> {
-        match self.stream {
-            StreamState::Open { since } => Some(self.tracker.last_sign().map_or(since, |sign| sign.max(since))),
-            _ => None,
-        }
-    }
-
-    /// The whole process stood still: the silence of the stream counts from here on.
-    pub(super) fn restart_window(&mut self, now: Timestamp) {
-        if let StreamState::Open { since } = &mut self.stream {
-            *since = now;
-        }
-    }
-
     pub(super) fn candidate(&self, local_node: Option<&NodeId>) -> Candidate<'_> {
         Candidate {
             key: self.key,
             priority: self.priority,
             shows_local_node: local_node.is_none_or(|node| !self.registers || self.members.contains(node)),
             tracker: &self.tracker,
+        }
+    }
+
+    /// How it does, to be read from outside.
+    pub(super) fn status(&self, active: Option<SlotKey>, pinned: Option<SlotKey>) -> ProviderStatus {
+        let shown = self.tracker.has_snapshot();
+        ProviderStatus {
+            id: self.id.clone(),
+            priority: self.priority,
+            active: active == Some(self.key),
+            pinned: pinned == Some(self.key),
+            health: self.tracker.health(),
+            since: self.tracker.since(),
+            cause: self.tracker.cause().cloned(),
+            errors: self.tracker.errors(),
+            last_heartbeat: self.tracker.last_sign(),
+            last_refresh: self.tracker.last_refresh(),
+            members: shown.then(|| self.members.len()),
+            hash: shown.then(|| self.members.hash()),
+            last_end: self.last_end.clone(),
         }
     }
 }
@@ -145,22 +359,53 @@ mod tests {
     use super::*;
     use crate::testkit::members;
 
-    fn slot() -> Slot {
+    fn spec(edition: u64) -> SlotSpec {
         let id = ProviderId::new("a").expect("a valid id");
-        let spec = SlotSpec { key: 1, id, priority: 0, refresh_interval: None, registers: false, reachable: false };
-        Slot::new(&spec, &FailoverPolicy::default(), Timestamp::default())
+        SlotSpec { key: 1, edition, id, priority: 0, refresh_interval: None, registers: false, reachable: false }
+    }
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_millis(1_000_000 + seconds * 1000)
+    }
+
+    fn slot() -> Slot {
+        Slot::new(&spec(1), &FailoverPolicy::default(), at(0))
+    }
+
+    fn shows(ids: &[&str]) -> ProviderEvent {
+        ProviderEvent::Snapshot { members: members(ids), revision: Revision::NONE, skipped: 0 }
     }
 
     #[test]
     fn equal_sets_are_held_once_and_different_ones_stay_apart() {
-        let now = Timestamp::default();
         let mut slot = slot();
-        slot.replace(members(&["n1", "n2"]), None, now);
+        slot.replace(members(&["n1", "n2"]), None, at(0));
         let equal = members(&["n1", "n2"]);
         assert!(!slot.members.is_same(&equal));
         slot.share(&equal);
         assert!(slot.members.is_same(&equal));
         slot.share(&members(&["n1", "n3"]));
         assert_eq!(slot.members, equal);
+    }
+
+    #[test]
+    fn p5_4_another_edition_keeps_members_and_health_until_its_own_stream_shows_something() {
+        let policy = FailoverPolicy::default();
+        let mut slot = slot();
+        assert_eq!(slot.open_if_due(at(0)), Some(1));
+        assert!(matches!(slot.hear(1, shows(&["n1", "n2"]), None, at(0)), Some(Heard::Refresh { changed: true })));
+        slot.assess(&policy, at(0));
+        assert_eq!(slot.redefine(&SlotSpec { priority: 7, ..spec(1) }, at(1)), None, "another priority alone");
+        assert_eq!((slot.status(None, None).priority, slot.open_stream()), (7, Some(1)));
+
+        assert_eq!(slot.redefine(&spec(2), at(2)), Some(1), "the old stream is to be closed");
+        assert!(slot.hear(1, shows(&[]), None, at(2)).is_none(), "what it says no longer counts");
+        assert_eq!(slot.open_if_due(at(2)), Some(2));
+        slot.assess(&policy, at(2));
+        assert_eq!((slot.health(), slot.members().len()), (ProviderHealth::Healthy, 2));
+        assert!(matches!(slot.hear(2, shows(&["n1"]), None, at(3)), Some(Heard::Refresh { changed: true })));
+        assert_eq!((slot.members().len(), slot.shrunk_at()), (1, at(3)));
+        assert_eq!(slot.redefine(&spec(3), at(4)), Some(2));
+        assert_eq!(slot.redefine(&spec(4), at(4)), None, "none is open");
     }
 }

@@ -1,248 +1,145 @@
-//! The hub's thread, and one thread for each open stream.
+//! The hub's thread: carries inputs to the core and ticks to the dispatcher.
 //!
-//! Carries inputs to the core and ticks to the dispatcher. It drains the inbox before it lets the core judge the time, so
-//! that a slow callback does not make every provider look silent.
+//! It takes in rounds. A round begins with a look at the clock, goes through all that was sent until then, and ends with
+//! the timers as of that moment, so that no report that waits is taken for silence, however slow a callback was. Before
+//! each message it looks whether it is to drain or to stop. Whatever foreign code does, the thread's end is told: the gate
+//! closes, the state says stopped, streams are ended, subscribers and waiters hear of it.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, select_biased};
-
-use super::{Dispatcher, HubCore, Input, StreamCommand, Tick};
+use super::lifecycle::Phase;
+use super::mailbox::{Inbox, Message, ProviderOrder, Providers};
+use super::running::RunningStreams;
+use super::{Dispatcher, HubCore, Input, Tick};
 use crate::clock::{Clock, Timestamp};
 use crate::error::{ErrorCode, ProvisioningError};
-use crate::failover::SlotKey;
-use crate::panics::caught;
-use crate::provider::{CancelToken, ClusterProvider, ProviderEvent, ProviderTermination};
-
-/// How many messages may wait for the hub. A stream that has more to say waits; a command is refused.
-pub(crate) const INBOX: usize = 4096;
-
-/// What is sent to the hub's thread.
-pub(crate) enum Message {
-    /// An input, stamped by its sender.
-    Input { input: Input, at: Timestamp, reply: Option<Sender<Result<(), ProvisioningError>>> },
-    /// Another set of providers: what runs them, and the input that brings them into force.
-    Providers {
-        providers: BTreeMap<SlotKey, Arc<dyn ClusterProvider>>,
-        input: Input,
-        at: Timestamp,
-        reply: Sender<Result<(), ProvisioningError>>,
-    },
-    /// Stop: cancel every stream and end.
-    Stop,
-}
+use crate::hub::mailbox::Mailbox;
+use crate::panics::{caught, discard};
 
 /// What the hub's thread works with.
 pub(crate) struct HubThread {
     pub(crate) core: HubCore,
     pub(crate) dispatcher: Dispatcher,
-    pub(crate) inbox: Receiver<Message>,
-    /// For the streams' threads.
-    pub(crate) sender: Sender<Message>,
+    pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) clock: Arc<dyn Clock>,
-    /// Called after every tick.
+    /// Called after every tick, and at the end.
     pub(crate) after_tick: Box<dyn Fn() + Send>,
     /// Disconnects its receiver when this thread and all streams' threads have ended.
-    pub(crate) alive: Sender<()>,
+    pub(crate) alive: crossbeam_channel::Sender<()>,
 }
 
 impl HubThread {
-    /// Runs until [`Message::Stop`] or until every sender is gone.
-    pub(crate) fn run(mut self) {
-        let mut streams = Streams {
-            providers: BTreeMap::new(),
-            running: BTreeMap::new(),
-            sender: self.sender.clone(),
-            clock: Arc::clone(&self.clock),
-            alive: self.alive.clone(),
-        };
+    /// Runs until it is told to stop.
+    pub(crate) fn run(self) {
+        let Self { core, dispatcher, mailbox, clock, after_tick, alive } = self;
+        let inbox = Inbox::new(Arc::clone(&mailbox));
+        let streams = RunningStreams::new(Arc::clone(&clock), alive);
+        let mut work = Work { core, dispatcher, inbox, streams, clock, after_tick: &*after_tick, drained: false };
+        // No panic is expected here: foreign code is caught where it is called.
+        let outcome = caught(|| work.live(&mailbox));
+        mailbox.life().end();
+        let Work { core, mut dispatcher, inbox, streams, .. } = work;
+        streams.end_all();
+        drop(inbox);
+        dispatcher.publish_end();
+        after_tick();
+        if let Err(panic) = outcome {
+            _ = caught(|| log::error!("the hub's thread has panicked, and the service has stopped: {panic}"));
+        }
+        discard(dispatcher);
+        discard(core);
+    }
+}
+
+/// Lets whoever ordered other providers let go of the former ones: their `Drop` is foreign code, and may take long.
+fn hand_back(former: Providers, to: &crossbeam_channel::Sender<Providers>) {
+    if let Err(unsent) = to.try_send(former) {
+        discard(unsent.into_inner());
+    }
+}
+
+/// The thread's work under way.
+struct Work<'a> {
+    core: HubCore,
+    dispatcher: Dispatcher,
+    inbox: Inbox,
+    streams: RunningStreams,
+    clock: Arc<dyn Clock>,
+    after_tick: &'a dyn Fn(),
+    drained: bool,
+}
+
+impl Work<'_> {
+    fn live(&mut self, mailbox: &Mailbox) {
         let mut wait = Duration::ZERO;
-        'life: loop {
-            let mut next = match self.inbox.recv_timeout(wait) {
-                Ok(message) => Some(message),
-                Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => break,
-            };
-            // What arrives while these are handled waits for the next round: the timers get their turn.
-            let mut waiting = self.inbox.len();
-            while let Some(message) = next {
-                if !self.handle(message, &mut streams) {
-                    break 'life;
+        loop {
+            self.inbox.wait(wait);
+            let round = self.clock.now();
+            let (messages, floods) = self.inbox.take(round);
+            for message in messages {
+                if !self.goes_on(mailbox) {
+                    return;
                 }
-                next = if waiting > 0 { self.inbox.try_recv().ok() } else { None };
-                waiting = waiting.saturating_sub(1);
+                self.handle(message);
             }
-            let (now, mut due) = (self.clock.now(), self.core.next_timeout());
-            if due <= now {
-                let tick = self.core.handle_timers(now);
+            if !self.goes_on(mailbox) {
+                return;
+            }
+            for (key, reports) in floods {
+                let detail = format!("it reported {reports} times within a second, and is made to wait");
+                let error = ProvisioningError::new(ErrorCode::StreamFloods, "watching the topology", detail);
+                let error = self.streams.id(key).map_or(error.clone(), |id| error.with_provider(&id));
+                _ = self.input(Input::Warn(error), round);
+            }
+            if self.core.next_timeout() <= round {
+                let tick = self.core.handle_timers(round);
                 // Time alone asks for nothing that could fail.
-                _ = self.carry_out(tick, None, &mut streams);
-                due = self.core.next_timeout();
+                _ = self.carry_out(tick, None);
             }
-            wait = due.since(now);
+            // Not from the time of the round: callbacks took their time.
+            wait = self.core.next_timeout().since(self.clock.now());
         }
-        streams.cancel_all();
-        self.dispatcher.publish(&mut self.core, true);
-        (self.after_tick)();
     }
 
-    /// Whether to go on.
-    fn handle(&mut self, message: Message, streams: &mut Streams) -> bool {
-        let (input, at, reply) = match message {
-            Message::Input { input, at, reply } => (input, at, reply),
-            Message::Providers { providers, input, at, reply } => {
-                streams.providers = providers;
-                (input, at, Some(reply))
+    /// Carries out an order to drain; whether there is none to stop.
+    fn goes_on(&mut self, mailbox: &Mailbox) -> bool {
+        let phase = mailbox.life().phase();
+        if phase == Phase::Draining && !std::mem::replace(&mut self.drained, true) {
+            _ = self.input(Input::Drain, self.clock.now());
+        }
+        phase < Phase::Stopped
+    }
+
+    fn handle(&mut self, message: Message) {
+        match message {
+            Message::Input { input, at, reply } => {
+                let outcome = self.input(input, at);
+                if let Some(reply) = reply {
+                    // Whoever asked may have stopped waiting.
+                    _ = reply.try_send(outcome);
+                }
             }
-            Message::Stop => return false,
-        };
+            Message::Providers(ProviderOrder { providers, specs, at, reply, former }) => {
+                hand_back(self.streams.replace(providers), &former);
+                let outcome = self.input(Input::Reconfigure(specs), at);
+                _ = reply.try_send(outcome);
+            }
+        }
+    }
+
+    fn input(&mut self, input: Input, at: Timestamp) -> Result<(), ProvisioningError> {
         let tick = self.core.handle(input, at);
-        let outcome = self.carry_out(tick, Some(at), streams);
-        if let Some(reply) = reply {
-            // Whoever asked may have stopped waiting.
-            _ = reply.try_send(outcome);
-        }
-        true
+        self.carry_out(tick, Some(at))
     }
 
-    fn carry_out(
-        &mut self,
-        mut tick: Tick,
-        at: Option<Timestamp>,
-        streams: &mut Streams,
-    ) -> Result<(), ProvisioningError> {
+    fn carry_out(&mut self, mut tick: Tick, at: Option<Timestamp>) -> Result<(), ProvisioningError> {
         self.dispatcher.carry_out(&mut self.core, &mut tick, at);
         (self.after_tick)();
         for command in tick.streams {
-            streams.obey(command);
+            self.streams.obey(command, &mut self.inbox);
         }
         drop(tick.discarded);
         tick.reply
-    }
-}
-
-/// The threads that run the streams.
-struct Streams {
-    providers: BTreeMap<SlotKey, Arc<dyn ClusterProvider>>,
-    running: BTreeMap<SlotKey, (u64, CancelToken)>,
-    sender: Sender<Message>,
-    clock: Arc<dyn Clock>,
-    alive: Sender<()>,
-}
-
-impl Streams {
-    fn obey(&mut self, command: StreamCommand) {
-        match command {
-            StreamCommand::Open { key, generation } => self.open(key, generation),
-            StreamCommand::Close { key, generation } => {
-                if let Some((_, cancel)) = self.running.get(&key).filter(|(running, _)| *running == generation) {
-                    cancel.cancel();
-                    self.running.remove(&key);
-                }
-            }
-        }
-    }
-
-    fn open(&mut self, key: SlotKey, generation: u64) {
-        let Some(provider) = self.providers.get(&key).cloned() else { return };
-        let cancel = CancelToken::new();
-        let outlet = Outlet {
-            key,
-            generation,
-            cancel: cancel.clone(),
-            sender: self.sender.clone(),
-            clock: Arc::clone(&self.clock),
-        };
-        // Foreign code, on the hub's own thread.
-        let name = caught(|| format!("watch-{}", provider.descriptor().id)).unwrap_or_else(|_| "watch".to_owned());
-        let (unstarted, alive) = (outlet.clone(), self.alive.clone());
-        let work = move || {
-            run_stream(&*provider, &outlet);
-            drop(alive);
-        };
-        match thread::Builder::new().name(name).spawn(work) {
-            Ok(_) => _ = self.running.insert(key, (generation, cancel)),
-            Err(error) => {
-                // The hub's thread must not wait for room in its own inbox; if there is none, the silence of the stream
-                // brings the next attempt.
-                let reason = ProvisioningError::new(ErrorCode::ThreadRefused, "opening a stream", error.to_string());
-                let event = ProviderEvent::Terminated(ProviderTermination::Errored { reason });
-                _ = self.sender.try_send(unstarted.message(Input::Event { key, generation, event }));
-            }
-        }
-    }
-
-    fn cancel_all(&mut self) {
-        for (_, cancel) in std::mem::take(&mut self.running).into_values() {
-            cancel.cancel();
-        }
-    }
-}
-
-/// Where a stream's thread leaves what the stream reports.
-#[derive(Clone)]
-struct Outlet {
-    key: SlotKey,
-    generation: u64,
-    cancel: CancelToken,
-    sender: Sender<Message>,
-    clock: Arc<dyn Clock>,
-}
-
-impl Outlet {
-    fn message(&self, input: Input) -> Message {
-        Message::Input { input, at: self.clock.now(), reply: None }
-    }
-
-    /// Waits for room in the inbox. Whether the stream is still wanted.
-    fn report(&self, event: ProviderEvent) -> bool {
-        self.send(Input::Event { key: self.key, generation: self.generation, event }) && !self.cancel.is_cancelled()
-    }
-
-    fn send(&self, input: Input) -> bool {
-        let message = self.message(input);
-        let Err(full) = self.sender.try_send(message) else { return true };
-        let message = full.into_inner();
-        select_biased! {
-            send(self.sender, message) -> sent => sent.is_ok(),
-            recv(self.cancel.receiver()) -> _ => false,
-        }
-    }
-
-    /// The thread is about to end. Must arrive also when the stream was cancelled: the next one waits for it.
-    fn closed(&self) {
-        let closed = Input::StreamClosed { key: self.key, generation: self.generation };
-        _ = self.sender.send(self.message(closed));
-    }
-}
-
-fn run_stream(provider: &dyn ClusterProvider, outlet: &Outlet) {
-    if let Err(detail) = caught(|| pump(provider, outlet)) {
-        let reason = ProvisioningError::new(ErrorCode::ProviderPanicked, "watching the topology", detail);
-        outlet.report(ProviderEvent::Terminated(ProviderTermination::Errored { reason }));
-    }
-    outlet.closed();
-}
-
-fn pump(provider: &dyn ClusterProvider, outlet: &Outlet) {
-    let mut stream = match provider.watch(&outlet.cancel) {
-        Ok(stream) => stream,
-        Err(reason) => {
-            outlet.report(ProviderEvent::Terminated(ProviderTermination::Errored { reason }));
-            return;
-        }
-    };
-    loop {
-        let event = stream.next();
-        if outlet.cancel.is_cancelled() {
-            return;
-        }
-        let last = matches!(event, ProviderEvent::Terminated(_));
-        if !outlet.report(event) || last {
-            return;
-        }
     }
 }

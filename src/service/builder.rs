@@ -18,7 +18,8 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::event::{EventStream, ProvisioningEvent, Publisher};
 use crate::failover::FailoverPolicy;
-use crate::hub::thread::{HubThread, INBOX};
+use crate::hub::mailbox::Mailbox;
+use crate::hub::thread::HubThread;
 use crate::hub::{Bridges, Dispatcher, HubCore, HubSettings, ProviderWatchHub};
 use crate::metrics::ProvisioningMetrics;
 use crate::provider::{CancelToken, ProviderDescriptor, ProviderEnvironment, ProviderFactory, ProviderKind};
@@ -263,13 +264,13 @@ impl ServiceBuilder {
 
         let settings = HubSettings { seed: now.as_nanos() ^ u64::from(std::process::id()), ..self.hub };
         let mut core = HubCore::new(settings, registry.epoch(), now);
-        let publication = Arc::new(ArcSwap::from_pointee(core.publish(ProvisioningMetrics::default(), false)));
+        let publication = Arc::new(ArcSwap::from_pointee(core.publish(ProvisioningMetrics::default())));
         let publisher = self.publisher;
-        let (sender, inbox) = bounded(INBOX);
+        let mailbox = Mailbox::new();
         let (alive, threads_ended) = bounded(0);
         let hub = ProviderWatchHub {
             publication: Arc::clone(&publication),
-            inbox: sender.clone(),
+            mailbox: Arc::clone(&mailbox),
             clock: Arc::clone(&self.clock),
             hub_thread: Arc::new(OnceLock::new()),
             subscriptions: publisher.subscriptions(),
@@ -280,10 +281,16 @@ impl ServiceBuilder {
             let progress = Arc::clone(&progress);
             Box::new(move || progress.tick())
         };
-        let dispatcher =
-            Dispatcher::new(self.bridges, publisher, publication, Arc::clone(&self.clock), self.slow_bridge);
+        let dispatcher = Dispatcher::new(
+            self.bridges,
+            publisher,
+            publication,
+            Arc::clone(&self.clock),
+            Arc::clone(&mailbox),
+            self.slow_bridge,
+        );
         let clock = Arc::clone(&self.clock);
-        let thread = HubThread { core, dispatcher, inbox, sender, clock, after_tick, alive };
+        let thread = HubThread { core, dispatcher, mailbox, clock, after_tick, alive };
         let identity = Arc::clone(&hub.hub_thread);
         let spawned = thread::Builder::new().name("cluster-provisioning".into()).spawn(move || {
             // The first to set it.

@@ -5,21 +5,20 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use crossbeam_channel::{Receiver, unbounded};
 
 use super::{FakeClock, Recorded, Recorder};
 use crate::clock::{Clock, Timestamp};
 use crate::error::ProvisioningError;
 use crate::event::{EventStream, OwnershipChange, PlacementGate, ProvisioningEvent, Publisher};
 use crate::failover::{FailoverPolicy, SlotKey};
-use crate::hub::thread::Message;
+use crate::hub::mailbox::{Inbox, Mailbox, Message};
 use crate::hub::{
     Bridges, Decision, Dispatcher, HubCore, HubSettings, Input, ProviderStatus, ProviderWatchHub, Publication,
     Published, RemoteNode, SlotSpec, StreamCommand,
 };
 use crate::metrics::ProvisioningMetrics;
 use crate::provider::{ProviderEvent, ProviderId, ProviderTermination};
-use crate::topology::{BlockSource, BlockedNode, ClusterNode, Members, NodeId, Position, ProviderSnapshot, Revision};
+use crate::topology::{BlockSource, BlockedNodes, ClusterNode, Members, NodeId, Position, ProviderSnapshot, Revision};
 
 /// How a harness's hub is set up. The defaults are the service's.
 #[derive(Clone, Debug)]
@@ -58,12 +57,14 @@ pub struct HarnessProvider {
     pub registers: bool,
     /// Whether its backend answered the connectivity check. Default: no.
     pub reachable: bool,
+    /// Which definition of the provider it is: another number defines it anew. Default: 0.
+    pub edition: u64,
 }
 
 impl HarnessProvider {
     /// A provider with that name and priority.
     pub fn new(id: &str, priority: i64) -> Self {
-        Self { id: id.into(), priority, refresh_interval: None, registers: false, reachable: false }
+        Self { id: id.into(), priority, refresh_interval: None, registers: false, reachable: false, edition: 0 }
     }
 }
 
@@ -80,7 +81,7 @@ pub struct Harness {
     /// The streams that were given up last, by provider.
     given_up: BTreeMap<SlotKey, u64>,
     hub: ProviderWatchHub,
-    inbox: Receiver<Message>,
+    inbox: Inbox,
     opened: BTreeMap<SlotKey, usize>,
     stuck: bool,
     /// The streams that got stuck and have not ended since.
@@ -125,7 +126,7 @@ impl Harness {
         let HarnessSettings { failover, coalesce, local_node, seed, slow_bridge } = settings;
         let settings = HubSettings { failover, coalesce, local_node, seed, ..HubSettings::default() };
         let mut core = HubCore::new(settings, clock.now().as_millis(), clock.now());
-        let state = core.publish(ProvisioningMetrics::default(), false);
+        let state = core.publish(ProvisioningMetrics::default());
         let publication: Publication = Arc::new(ArcSwap::from_pointee(state));
         let bridges = Bridges {
             placement_supervisor: Some(recorder.clone()),
@@ -133,16 +134,18 @@ impl Harness {
             remoting: Some(recorder.clone()),
         };
         let publisher = Publisher::new();
-        let (sender, inbox) = unbounded();
+        let mailbox = Mailbox::new();
+        let inbox = Inbox::new(Arc::clone(&mailbox));
         let hub = ProviderWatchHub {
             publication: Arc::clone(&publication),
-            inbox: sender,
+            mailbox: Arc::clone(&mailbox),
             clock: clock.clone(),
             hub_thread: Arc::new(OnceLock::from(std::thread::current().id())),
             subscriptions: publisher.subscriptions(),
             validation_failures: Arc::default(),
         };
-        let dispatcher = Dispatcher::new(bridges, publisher, Arc::clone(&publication), clock.clone(), slow_bridge);
+        let dispatcher =
+            Dispatcher::new(bridges, publisher, Arc::clone(&publication), clock.clone(), mailbox, slow_bridge);
         let mut harness = Self {
             core,
             dispatcher,
@@ -182,6 +185,7 @@ impl Harness {
             };
             specs.push(SlotSpec {
                 key,
+                edition: provider.edition,
                 id: ProviderId::new(&provider.id).expect("a valid provider id"),
                 priority: provider.priority,
                 refresh_interval: provider.refresh_interval,
@@ -375,7 +379,7 @@ impl Harness {
     /// # Errors
     /// As [`ProviderWatchHub::latest_snapshot`](crate::ProviderWatchHub::latest_snapshot).
     pub fn latest_snapshot(&self) -> Result<Arc<ProviderSnapshot>, ProvisioningError> {
-        self.publication.load().latest_snapshot()
+        self.hub.latest_snapshot()
     }
 
     /// The gate.
@@ -407,8 +411,8 @@ impl Harness {
     }
 
     /// The block list.
-    pub fn blocked(&self) -> Arc<[BlockedNode]> {
-        Arc::clone(&self.publication.load().blocked)
+    pub fn blocked(&self) -> BlockedNodes {
+        self.publication.load().blocked.clone()
     }
 
     /// The health of every remote node that is known of.
@@ -456,15 +460,20 @@ impl Harness {
     /// As the hub's own.
     pub(crate) fn input(&mut self, input: Input) -> Result<(), ProvisioningError> {
         let outcome = self.tick(input, self.clock.now());
-        while let Ok(message) = self.inbox.try_recv() {
-            let Message::Input { input, at, reply } = message else { continue };
-            let outcome = self.tick(input, at);
-            if let Some(reply) = reply {
-                // Whoever asked may have stopped waiting.
-                _ = reply.try_send(outcome);
+        loop {
+            let (messages, _) = self.inbox.take(self.clock.now());
+            if messages.is_empty() {
+                return outcome;
+            }
+            for message in messages {
+                let Message::Input { input, at, reply } = message else { continue };
+                let outcome = self.tick(input, at);
+                if let Some(reply) = reply {
+                    // Whoever asked may have stopped waiting.
+                    _ = reply.try_send(outcome);
+                }
             }
         }
-        outcome
     }
 
     fn tick(&mut self, input: Input, at: Timestamp) -> Result<(), ProvisioningError> {

@@ -27,6 +27,8 @@ pub struct Recorded {
     pub bridge: BridgeKind,
     /// What it was called with.
     pub event: ProvisioningEvent,
+    /// Whether the call panicked, as it was told to.
+    pub panicked: bool,
 }
 
 type Placement = Arc<dyn Fn(&SnapshotDelivery) -> Vec<OwnershipChange> + Send + Sync>;
@@ -90,7 +92,12 @@ impl Recorder {
     }
 
     fn record(&self, bridge: BridgeKind, event: ProvisioningEvent) {
-        let recorded = Recorded { bridge, event };
+        let panicked = {
+            let mut state = self.state();
+            let left = state.panics.get_mut(&bridge).filter(|left| **left > 0);
+            left.map(|left| *left -= 1).is_some()
+        };
+        let recorded = Recorded { bridge, event, panicked };
         // The receiver lives as long as the recorder.
         _ = self.sender.send(recorded.clone());
         // Called without the lock, so that it may use the recorder.
@@ -98,10 +105,7 @@ impl Recorder {
         if let Some(hook) = hook {
             hook(&recorded);
         }
-        let mut state = self.state();
-        if let Some(left) = state.panics.get_mut(&bridge).filter(|left| **left > 0) {
-            *left -= 1;
-            drop(state);
+        if panicked {
             // Unwinds like any panic, but without a report on standard error: it was ordered.
             std::panic::resume_unwind(Box::new("ordered by the test"));
         }
@@ -117,6 +121,10 @@ impl PlacementSupervisorBridge for Recorder {
 
     fn provider_changed(&self, change: &ProviderChanged) {
         self.record(BridgeKind::PlacementSupervisor, ProvisioningEvent::ProviderChanged(change.clone()));
+    }
+
+    fn stream_ended(&self, end: &StreamEnded) {
+        self.record(BridgeKind::PlacementSupervisor, ProvisioningEvent::StreamEnded(end.clone()));
     }
 
     fn gate_changed(&self, change: &GateChanged) {
@@ -153,6 +161,10 @@ impl RemotingBridge for Recorder {
 
     fn warning(&self, warning: &RemotingWarning) {
         self.record(BridgeKind::Remoting, ProvisioningEvent::RemotingWarning(warning.clone()));
+    }
+
+    fn stream_ended(&self, end: &StreamEnded) {
+        self.record(BridgeKind::Remoting, ProvisioningEvent::StreamEnded(end.clone()));
     }
 
     fn gate_changed(&self, change: &GateChanged) {

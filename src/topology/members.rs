@@ -8,13 +8,19 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::tree::{Tree, Walk};
+use super::tree::{Item, Tree, Walk};
 use super::{ClusterNode, NodeId};
+
+impl Item for ClusterNode {
+    fn id(&self) -> &NodeId {
+        ClusterNode::id(self)
+    }
+}
 
 /// The members of the cluster, sorted by id, each id once. Cheap to clone; nodes are shared.
 #[derive(Clone, Default)]
 pub struct Members {
-    pub(super) root: Arc<Tree>,
+    pub(super) root: Arc<Tree<ClusterNode>>,
     len: usize,
     hash: u64,
 }
@@ -152,7 +158,7 @@ fn hash_of_sorted(nodes: &[Arc<ClusterNode>]) -> Option<u64> {
 
 /// The nodes of a set, sorted by id.
 struct Iter<'a> {
-    walk: Walk<'a>,
+    walk: Walk<'a, ClusterNode>,
     left: usize,
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Members, NodeId};
+use super::{BlockedNodes, Members, NodeId};
 use crate::clock::Timestamp;
 use crate::provider::{ProviderHealth, ProviderId};
 
@@ -50,46 +50,6 @@ impl fmt::Debug for Revision {
     }
 }
 
-/// Who put a node on the block list, which decides what the entry does and how it ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum BlockSource {
-    /// Remoting quarantined the node. It stays a member, marked. Ends when Remoting has reported the connection back
-    /// and the next refresh contains the node; when the node comes back with another incarnation after it had left; or
-    /// after 24 h of absence.
-    Remoting,
-    /// A failure detector. The node is no member meanwhile. Ends by time.
-    FailureDetector,
-    /// A person or a program of theirs. The node stays a member, marked. Ends when it is lifted.
-    Operator,
-}
-
-impl fmt::Display for BlockSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            BlockSource::Remoting => "remoting",
-            BlockSource::FailureDetector => "failure detector",
-            BlockSource::Operator => "operator",
-        })
-    }
-}
-
-/// An entry of the block list.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BlockedNode {
-    /// The node.
-    pub node: NodeId,
-    /// The incarnation that was blocked; `None` where the node was no member when it was blocked.
-    pub incarnation: Option<u64>,
-    /// Who blocked it.
-    pub source: BlockSource,
-    /// Why, in the words of whoever blocked it.
-    pub reason: Arc<str>,
-    /// Since when.
-    pub since: Timestamp,
-    /// When the entry ends by itself, if it does.
-    pub until: Option<Timestamp>,
-}
-
 /// The cluster as one provider showed it, in the form in which it is delivered. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct ProviderSnapshot {
@@ -104,7 +64,7 @@ pub struct ProviderSnapshot {
     /// The provider's mark of this state.
     pub revision: Revision,
     /// The block list, sorted by node and source.
-    pub blocked: Arc<[BlockedNode]>,
+    pub blocked: BlockedNodes,
     /// The provider's health at the time.
     pub health: ProviderHealth,
     /// When it was delivered.
@@ -114,7 +74,7 @@ pub struct ProviderSnapshot {
 impl ProviderSnapshot {
     /// Whether the node is on the block list.
     pub fn is_blocked(&self, node: &NodeId) -> bool {
-        self.blocked.binary_search_by(|entry| entry.node.cmp(node)).is_ok()
+        self.blocked.contains(node)
     }
 
     /// Whether the cluster is empty, by a confirmed answer of the provider.

@@ -1,13 +1,18 @@
-//! The tree in which a set of members keeps its nodes: a B+ tree that is copied along the path of a change.
+//! The tree in which a set keeps its nodes, or what is about nodes: a B+ tree that is copied along the path of a change.
 //!
-//! Leaves hold nodes, sorted by id; all leaves are equally deep. A change copies the leaf and the inner nodes above it,
+//! Leaves hold items, each of another node id and sorted by it; all leaves are equally deep. A change copies the leaf and the inner nodes above it,
 //! unless nobody shares them, and nothing beside them: with a hundred thousand nodes about eighty pointers. Two trees
-//! that come from one another share all the rest, and [`Walk`] lets a walk through both skip it. Which nodes belong
-//! into the tree, and its hash, is the business of [`Members`](super::Members).
+//! that come from one another share all the rest, and [`Walk`] lets a walk through both skip it. What belongs
+//! into the tree is the business of [`Members`](super::Members) and [`BlockedNodes`](super::BlockedNodes).
 
 use std::sync::Arc;
 
-use super::{ClusterNode, NodeId};
+use super::NodeId;
+
+/// What a tree holds: it belongs to one node id.
+pub(super) trait Item {
+    fn id(&self) -> &NodeId;
+}
 
 /// The most nodes of a leaf, and how many bulk loading puts there at the most, so that the first insertions split none.
 const LEAF: usize = 32;
@@ -17,21 +22,19 @@ const BULK_LEAF: usize = 24;
 const FANOUT: usize = 32;
 const BULK_FANOUT: usize = 24;
 
-type Leaf = Vec<Arc<ClusterNode>>;
+type Leaf<N> = Vec<Arc<N>>;
 
-#[derive(Clone)]
-pub(super) enum Tree {
-    Leaf(Leaf),
-    Inner(Inner),
+pub(super) enum Tree<N> {
+    Leaf(Leaf<N>),
+    Inner(Inner<N>),
 }
 
-#[derive(Clone)]
-pub(super) struct Inner {
+pub(super) struct Inner<N> {
     /// The `i`th is above every id in `children[i]` and not above any in `children[i + 1]`. Shared as a whole, so that a
     /// change that neither splits nor merges copies one pointer.
     splits: Arc<Splits>,
     /// At least two, all of one height.
-    children: Vec<Arc<Tree>>,
+    children: Vec<Arc<Tree<N>>>,
 }
 
 /// Ids in rising order, with the first bytes in which they differ side by side: a search reads those, and an id itself
@@ -78,18 +81,34 @@ fn key(bytes: Option<&[u8]>) -> u64 {
 }
 
 /// What was split off from a tree, and the id that divides it from the rest.
-type Split = (NodeId, Arc<Tree>);
+type Split<N> = (NodeId, Arc<Tree<N>>);
 
-impl Default for Tree {
+/// Items are shared, not cloned.
+impl<N> Clone for Tree<N> {
+    fn clone(&self) -> Self {
+        match self {
+            Tree::Leaf(items) => Tree::Leaf(items.clone()),
+            Tree::Inner(inner) => Tree::Inner(inner.clone()),
+        }
+    }
+}
+
+impl<N> Clone for Inner<N> {
+    fn clone(&self) -> Self {
+        Self { splits: Arc::clone(&self.splits), children: self.children.clone() }
+    }
+}
+
+impl<N> Default for Tree<N> {
     fn default() -> Self {
         Tree::Leaf(Vec::new())
     }
 }
 
-impl Tree {
+impl<N: Item> Tree<N> {
     /// A tree of nodes whose ids strictly rise.
-    pub(super) fn from_sorted(nodes: Vec<Arc<ClusterNode>>) -> Arc<Tree> {
-        let mut level: Vec<Split> = cut(nodes, BULK_LEAF)
+    pub(super) fn from_sorted(nodes: Vec<Arc<N>>) -> Arc<Tree<N>> {
+        let mut level: Vec<Split<N>> = cut(nodes, BULK_LEAF)
             .filter_map(|leaf| Some((leaf.first()?.id().clone(), Arc::new(Tree::Leaf(leaf)))))
             .collect();
         while level.len() > 1 {
@@ -107,7 +126,7 @@ impl Tree {
         level.pop().map(|(_, root)| root).unwrap_or_default()
     }
 
-    pub(super) fn get(&self, id: &NodeId) -> Option<&Arc<ClusterNode>> {
+    pub(super) fn get(&self, id: &NodeId) -> Option<&Arc<N>> {
         let mut tree = self;
         loop {
             match tree {
@@ -118,7 +137,7 @@ impl Tree {
     }
 
     /// Adds the node, or replaces the one of the same id, which is returned.
-    pub(super) fn insert(root: &mut Arc<Tree>, node: Arc<ClusterNode>) -> Option<Arc<ClusterNode>> {
+    pub(super) fn insert(root: &mut Arc<Tree<N>>, node: Arc<N>) -> Option<Arc<N>> {
         let (previous, split) = Self::insert_below(root, node);
         if let Some((id, upper)) = split {
             let lower = std::mem::take(root);
@@ -127,7 +146,7 @@ impl Tree {
         previous
     }
 
-    fn insert_below(tree: &mut Arc<Tree>, node: Arc<ClusterNode>) -> (Option<Arc<ClusterNode>>, Option<Split>) {
+    fn insert_below(tree: &mut Arc<Tree<N>>, node: Arc<N>) -> (Option<Arc<N>>, Option<Split<N>>) {
         let tree = Arc::make_mut(tree);
         match tree {
             Tree::Leaf(nodes) => match place(nodes, node.id()) {
@@ -145,7 +164,7 @@ impl Tree {
     }
 
     /// Removes the node of that id.
-    pub(super) fn remove(root: &mut Arc<Tree>, id: &NodeId) -> Option<Arc<ClusterNode>> {
+    pub(super) fn remove(root: &mut Arc<Tree<N>>, id: &NodeId) -> Option<Arc<N>> {
         // Looked up first, so that nothing is copied for an id that is not there.
         root.get(id)?;
         let node = Self::remove_below(root, id);
@@ -157,7 +176,7 @@ impl Tree {
         node
     }
 
-    fn remove_below(tree: &mut Arc<Tree>, id: &NodeId) -> Option<Arc<ClusterNode>> {
+    fn remove_below(tree: &mut Arc<Tree<N>>, id: &NodeId) -> Option<Arc<N>> {
         match Arc::make_mut(tree) {
             Tree::Leaf(nodes) => Some(nodes.remove(place(nodes, id).ok()?)),
             Tree::Inner(inner) => {
@@ -172,7 +191,7 @@ impl Tree {
     }
 
     /// Cuts the upper half off if there is more than fits.
-    fn split(&mut self) -> Option<Split> {
+    fn split(&mut self) -> Option<Split<N>> {
         match self {
             Tree::Leaf(nodes) if nodes.len() > LEAF => {
                 let upper = nodes.split_off(nodes.len() / 2);
@@ -200,14 +219,14 @@ impl Tree {
     }
 }
 
-impl Inner {
+impl<N: Item> Inner<N> {
     /// Which child the id belongs to.
     fn child(&self, id: &NodeId) -> usize {
         self.splits.not_above(id)
     }
 
     /// Puts what was split off from a child beside it.
-    fn add(&mut self, at: usize, (id, upper): Split) {
+    fn add(&mut self, at: usize, (id, upper): Split<N>) {
         let mut ids = self.splits.ids.clone();
         ids.insert(at, id);
         self.splits = Splits::of(ids);
@@ -243,7 +262,7 @@ impl Inner {
 }
 
 /// Where the id is in a leaf, or where it would have to be.
-fn place(nodes: &Leaf, id: &NodeId) -> Result<usize, usize> {
+fn place<N: Item>(nodes: &Leaf<N>, id: &NodeId) -> Result<usize, usize> {
     nodes.binary_search_by(|node| node.id().cmp(id))
 }
 
@@ -259,23 +278,23 @@ fn cut<T>(items: Vec<T>, most: usize) -> impl Iterator<Item = Vec<T>> {
 }
 
 /// A place in a tree: at a node, or past the end.
-pub(super) struct Walk<'a> {
+pub(super) struct Walk<'a, N> {
     /// The children of each inner node from the root down, and in which of them the place is.
-    path: Vec<(&'a [Arc<Tree>], usize)>,
-    leaf: &'a [Arc<ClusterNode>],
+    path: Vec<(&'a [Arc<Tree<N>>], usize)>,
+    leaf: &'a [Arc<N>],
     slot: usize,
 }
 
-impl<'a> Walk<'a> {
+impl<'a, N> Walk<'a, N> {
     /// At the first node.
-    pub(super) fn new(root: &'a Tree) -> Self {
+    pub(super) fn new(root: &'a Tree<N>) -> Self {
         let mut walk = Self { path: Vec::new(), leaf: &[], slot: 0 };
         walk.descend(root);
         walk
     }
 
     /// The node here.
-    pub(super) fn node(&self) -> Option<&'a Arc<ClusterNode>> {
+    pub(super) fn node(&self) -> Option<&'a Arc<N>> {
         self.leaf.get(self.slot)
     }
 
@@ -288,7 +307,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Moves both past the subtrees that they share from here on. Returns at once inside a leaf.
-    pub(super) fn skip_shared(&mut self, other: &mut Walk<'a>) {
+    pub(super) fn skip_shared(&mut self, other: &mut Walk<'a, N>) {
         while self.slot == 0 && other.slot == 0 {
             let heights = 0..self.path.len().min(other.path.len());
             let shared = heights.rev().find(|height| match (self.subtree(*height), other.subtree(*height)) {
@@ -302,7 +321,7 @@ impl<'a> Walk<'a> {
 
     /// Moves both past the run of shared subtrees of that height that begins here. Only pointers are compared: what is
     /// skipped is not even looked into.
-    fn skip_run(&mut self, other: &mut Walk<'a>, height: usize) {
+    fn skip_run(&mut self, other: &mut Walk<'a, N>, height: usize) {
         self.path.truncate(self.path.len().saturating_sub(height));
         other.path.truncate(other.path.len().saturating_sub(height));
         if let (Some((mine, at)), Some((others, other_at))) = (self.path.last_mut(), other.path.last_mut()) {
@@ -316,7 +335,7 @@ impl<'a> Walk<'a> {
     }
 
     /// The subtree of that height (a leaf has 0) that begins here.
-    fn subtree(&self, height: usize) -> Option<&'a Arc<Tree>> {
+    fn subtree(&self, height: usize) -> Option<&'a Arc<Tree<N>>> {
         let parent = self.path.len().checked_sub(height + 1)?;
         let (children, at) = self.path.get(parent)?;
         let begins = self.slot == 0 && self.path.iter().skip(parent + 1).all(|(_, at)| *at == 0);
@@ -335,7 +354,7 @@ impl<'a> Walk<'a> {
         (self.leaf, self.slot) = (&[], 0);
     }
 
-    fn descend(&mut self, mut tree: &'a Tree) {
+    fn descend(&mut self, mut tree: &'a Tree<N>) {
         loop {
             match tree {
                 Tree::Leaf(nodes) => {
@@ -353,7 +372,7 @@ impl<'a> Walk<'a> {
 }
 
 #[cfg(test)]
-impl Tree {
+impl<N: Item> Tree<N> {
     /// Checks everything that must hold of a tree, and gives its height.
     pub(super) fn check(&self) -> usize {
         self.check_below(None, None, true)
@@ -382,7 +401,7 @@ impl Tree {
     }
 
     /// The addresses of all leaves and inner nodes.
-    pub(super) fn parts(self: &Arc<Tree>) -> Vec<*const Tree> {
+    pub(super) fn parts(self: &Arc<Tree<N>>) -> Vec<*const Tree<N>> {
         let below = match &**self {
             Tree::Leaf(_) => Vec::new(),
             Tree::Inner(inner) => inner.children.iter().flat_map(Tree::parts).collect(),
@@ -394,7 +413,7 @@ impl Tree {
     pub(super) fn bytes(&self) -> usize {
         const SHARED: usize = 2 * size_of::<usize>() + 16;
         SHARED
-            + size_of::<Tree>()
+            + size_of::<Tree<N>>()
             + 16
             + match self {
                 Tree::Leaf(nodes) => nodes.capacity() * size_of::<usize>(),

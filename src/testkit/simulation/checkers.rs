@@ -12,6 +12,7 @@ mod remote;
 use super::model::Model;
 use crate::testkit::harness::TracedTick;
 
+pub(super) use content::blocked_set_differs;
 pub(super) use liveness::{LIVENESS, check_liveness};
 
 /// Something that must hold in every tick.

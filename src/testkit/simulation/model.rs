@@ -13,14 +13,16 @@ use crate::event::{PauseReason, PlacementGate, ProvisioningEvent, RemoteTopology
 use crate::failover::{FailoverPolicy, SlotKey, StandbyMode};
 use crate::hub::{Input, SlotSpec, StreamCommand};
 use crate::provider::{MemberChange, ProviderEvent, ProviderHealth, ProviderId};
-use crate::testkit::HarnessSettings;
 use crate::testkit::harness::TracedTick;
+use crate::testkit::{BridgeKind, HarnessSettings};
 use crate::topology::{BlockSource, ClusterNode, Members, NodeId, ProviderSnapshot};
 
 /// A gap between ticks beyond which the process counts as having stood still.
 const STANDSTILL: Duration = Duration::from_secs(5);
 /// After this long without the node, an entry of Remoting ends.
 const ABSENCE: Duration = Duration::from_secs(24 * 60 * 60);
+/// A gate opens so long after it last did at the earliest.
+const FLAP: Duration = Duration::from_secs(1);
 
 /// Where a provider's stream is, as its commands and inputs tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +45,7 @@ pub(super) enum Stream {
 #[derive(Clone, Debug)]
 pub(super) struct ModelSlot {
     pub(super) key: SlotKey,
+    edition: u64,
     pub(super) id: ProviderId,
     pub(super) priority: i64,
     pub(super) registers: bool,
@@ -52,6 +55,11 @@ pub(super) struct ModelSlot {
     pub(super) health: ProviderHealth,
     pub(super) since: Timestamp,
     pub(super) last_sign: Option<Timestamp>,
+    /// When it last gave a sign of life, whatever the process did since.
+    heard_at: Option<Timestamp>,
+    /// Nothing was heard of it for the silence timeout, when the timers were looked at.
+    silent: bool,
+    overdue: bool,
     pub(super) last_refresh: Option<Timestamp>,
     /// Its last stream ended and none has refreshed since.
     pub(super) ended: bool,
@@ -84,6 +92,8 @@ struct Block {
     incarnation: Option<u64>,
     until: Option<Timestamp>,
     returning: bool,
+    /// The next refresh looks at it also if the members are the same.
+    unsettled: bool,
     absent_since: Option<Timestamp>,
 }
 
@@ -97,6 +107,8 @@ pub(super) struct Model {
     pub(super) slots: Vec<ModelSlot>,
     /// Those that this tick's reload has removed.
     pub(super) removed: Vec<ModelSlot>,
+    /// The generations of the streams that this tick's reload has to close because their providers are defined anew.
+    pub(super) redefined: Vec<(SlotKey, u64)>,
     pub(super) draining: bool,
     pub(super) pinned: Option<SlotKey>,
     /// The provider followed before this tick's switches.
@@ -111,6 +123,15 @@ pub(super) struct Model {
     pub(super) confirmed_at: Option<Timestamp>,
     /// The gate before this tick.
     pub(super) gate: PlacementGate,
+    /// When it last opened.
+    opened_at: Option<Timestamp>,
+    /// Since when nobody is followed because the provider was removed: its last sign of life.
+    unwatched_from: Option<Timestamp>,
+    /// PlacementSupervisor panicked with the last snapshot; it is given it again then.
+    pub(super) retry_at: Option<Timestamp>,
+    panics_in_a_row: u32,
+    /// Until then nothing goes out because it is urgent.
+    pub(super) urgent_until: Timestamp,
     /// The members that Remoting had been told of before this tick.
     pub(super) announced: BTreeMap<NodeId, Arc<ClusterNode>>,
     pub(super) ended_blocks: Vec<(NodeId, BlockSource, BlockEnd)>,
@@ -134,6 +155,7 @@ impl Model {
             now,
             slots: Vec::new(),
             removed: Vec::new(),
+            redefined: Vec::new(),
             draining: false,
             pinned: None,
             followed: None,
@@ -143,6 +165,11 @@ impl Model {
             accepted: Members::new(),
             confirmed_at: None,
             gate: PlacementGate::Paused(PauseReason::Unavailable(ErrorCode::NoSnapshot)),
+            opened_at: None,
+            unwatched_from: None,
+            retry_at: None,
+            panics_in_a_row: 0,
+            urgent_until: now,
             announced: BTreeMap::new(),
             ended_blocks: Vec::new(),
             stood_still: false,
@@ -216,6 +243,7 @@ impl Model {
     /// Takes the tick's input and time.
     pub(super) fn begin(&mut self, tick: &TracedTick) {
         self.removed.clear();
+        self.redefined.clear();
         self.ended_blocks.clear();
         self.terminated = None;
         self.stale_event = false;
@@ -236,7 +264,10 @@ impl Model {
                 }
             }
         }
-        let mut refreshed = false;
+        let mut refreshed = None;
+        if tick.input.is_none() {
+            self.let_timers_run_out();
+        }
         match &tick.input {
             Some(Input::Event { key, generation, event }) => refreshed = self.take_event(*key, *generation, event),
             Some(Input::StreamClosed { key, generation }) => self.take_closed(*key, *generation),
@@ -248,7 +279,8 @@ impl Model {
                     incarnation,
                     until: lasting.map(|lasting| now + lasting),
                     returning: false,
-                    absent_since: incarnation.is_none().then_some(now),
+                    unsettled: *source == BlockSource::Remoting,
+                    absent_since: (*source == BlockSource::Remoting && incarnation.is_none()).then_some(now),
                 };
                 self.blocks.insert((node.clone(), *source), block);
             }
@@ -259,6 +291,7 @@ impl Model {
             Some(Input::Reconnected { node }) if tick.accepted => {
                 if let Some(block) = self.blocks.get_mut(&(node.clone(), BlockSource::Remoting)) {
                     block.returning = true;
+                    block.unsettled = true;
                 }
             }
             Some(Input::Pin(id)) if tick.accepted => self.pinned = self.slot_of(id).map(|slot| slot.key),
@@ -267,20 +300,35 @@ impl Model {
             _ => {}
         }
         let policy = self.settings.failover.clone();
-        self.given_up = self.silent();
+        self.given_up = if tick.input.is_none() { self.silent() } else { Vec::new() };
         for key in self.given_up.clone() {
             self.give_up(key, true);
         }
         // As streams that end in this tick find the block list.
         self.end_hashes = self.slots.iter().map(|slot| (slot.key, self.visible(&slot.shown).hash())).collect();
         for slot in &mut self.slots {
-            let health = slot.judge(now, &policy);
-            if health != slot.health {
-                slot.health = health;
-                slot.since = now;
-            }
+            slot.settle_health(slot.judge(&policy), now, &policy);
         }
-        self.review_blocks(refreshed);
+        if let Some(changed) = refreshed {
+            self.review_blocks(changed);
+        }
+    }
+
+    /// What time alone brings about before anything else: blocks end, windows run out.
+    fn let_timers_run_out(&mut self) {
+        let (now, policy) = (self.now, self.settings.failover.clone());
+        let mut ended = Vec::new();
+        self.blocks.retain(|(node, source), block| {
+            let end = block.end_by_time(now);
+            ended.extend(end.map(|end| (node.clone(), *source, end)));
+            end.is_none()
+        });
+        self.ended_blocks.append(&mut ended);
+        for slot in &mut self.slots {
+            slot.silent |= slot.last_sign.is_some_and(|sign| now.since(sign) >= policy.silence_timeout);
+            let overdue = slot.refresh_interval.is_some_and(|interval| now.since(slot.fresh_from) > interval * 2);
+            slot.overdue |= slot.has_snapshot && overdue;
+        }
     }
 
     /// Folds in what the tick's output tells.
@@ -289,6 +337,8 @@ impl Model {
         for event in &tick.events {
             match event {
                 ProvisioningEvent::ProviderChanged(change) => {
+                    self.note_switch();
+                    self.unwatched_from = None;
                     self.followed = self.slot_of(&change.to).map(|slot| slot.key);
                     self.last_followed = Some(change.to.clone());
                     self.last_switch = Some(now);
@@ -298,9 +348,22 @@ impl Model {
                     if let Some(shown) = shown.filter(|shown| self.visible(shown) == delivery.snapshot.members) {
                         self.accepted = shown;
                     }
+                    let urgent = self.delivered.as_ref().is_some_and(|before| {
+                        before.is_empty() != delivery.snapshot.is_empty()
+                            || super::checkers::blocked_set_differs(before, &delivery.snapshot)
+                    });
+                    let first = self.delivered.is_none() && !delivery.snapshot.blocked.is_empty();
+                    if urgent || first {
+                        self.urgent_until = now + self.settings.coalesce;
+                    }
                     self.delivered = Some(Arc::clone(&delivery.snapshot));
                 }
-                ProvisioningEvent::GateChanged(change) => self.gate = change.gate,
+                ProvisioningEvent::GateChanged(change) => {
+                    self.gate = change.gate;
+                    if change.gate.is_open() {
+                        self.opened_at = Some(now);
+                    }
+                }
                 ProvisioningEvent::RemoteTopology(change) => match (change.event, &change.node) {
                     (RemoteTopologyChange::Join, Some(node)) => {
                         self.announced.insert(change.node_id.clone(), Arc::clone(node));
@@ -311,13 +374,15 @@ impl Model {
                 _ => {}
             }
         }
-        self.confirmed_at = self.confirmed_after(tick);
-        let reset = self.policy().backoff_reset;
-        for slot in &mut self.slots {
-            if slot.health == ProviderHealth::Healthy && now.since(slot.since) >= reset {
-                slot.failures = 0;
-            }
+        // Who came or went was taken out by a failure detector anyway.
+        if let (Some(slot), Some(delivered)) = (self.slot(self.followed), &self.delivered)
+            && self.visible(&slot.shown) == delivered.members
+            && !self.draining
+        {
+            self.accepted = slot.shown.clone();
         }
+        self.confirmed_at = self.confirmed_after(tick);
+        self.note_recalculation(tick);
         for command in &tick.streams {
             match *command {
                 StreamCommand::Open { key, generation } => {
@@ -327,10 +392,51 @@ impl Model {
                         slot.generation = generation;
                     }
                 }
+                StreamCommand::Close { key, generation } if self.redefined.contains(&(key, generation)) => {}
                 // Those that fell silent were given up before anything was judged.
                 StreamCommand::Close { key, .. } if self.given_up.contains(&key) => {}
                 StreamCommand::Close { key, .. } => self.give_up(key, false),
             }
+        }
+    }
+
+    /// What became of PlacementSupervisor's recalculation.
+    fn note_recalculation(&mut self, tick: &TracedTick) {
+        let Some(panicked) = recalculation(tick) else { return };
+        if panicked {
+            let pause = Duration::from_secs(1 << self.panics_in_a_row.min(5)).min(Duration::from_secs(30));
+            self.retry_at = Some(self.now + pause);
+            self.panics_in_a_row += 1;
+        } else {
+            self.retry_at = None;
+            self.panics_in_a_row = 0;
+        }
+    }
+
+    /// Whether PlacementSupervisor knows who owns what once this tick is through.
+    pub(super) fn knows_owners_after(&self, tick: &TracedTick) -> bool {
+        recalculation(tick).map_or(self.retry_at.is_none(), |panicked| !panicked)
+    }
+
+    /// Whether PlacementSupervisor, which panicked, is due to be given the snapshot again.
+    pub(super) fn is_retry_due(&self) -> bool {
+        self.retry_at.is_some_and(|at| self.now >= at)
+    }
+
+    /// Whether nobody is followed, and what the removed provider showed has been unwatched for too long.
+    pub(super) fn is_unwatched(&self) -> bool {
+        let limit = |from: Timestamp| from + self.policy().silence_timeout;
+        self.unwatched_from.is_some_and(|from| self.now >= limit(from))
+    }
+
+    /// Whether the gate, which opened a moment ago, has to stay closed.
+    pub(super) fn flaps(&self) -> bool {
+        self.opened_at.is_some_and(|at| self.now < at + FLAP)
+    }
+
+    fn note_switch(&mut self) {
+        for ((_, source), block) in &mut self.blocks {
+            block.unsettled |= *source == BlockSource::Remoting;
         }
     }
 
@@ -344,15 +450,18 @@ impl Model {
 
     fn give_up(&mut self, key: SlotKey, failed: bool) {
         let now = self.now;
+        let policy = self.settings.failover.clone();
         let Some(slot) = self.slots.iter_mut().find(|slot| slot.key == key) else { return };
         slot.stream = Stream::Closing { failed };
         if failed {
+            slot.forgive(now, &policy);
             slot.errors += 1;
             slot.faulty = true;
             slot.ended = true;
         } else {
             // In cold standby: what it showed counts for nothing until it watches again.
             let (health, since) = (slot.health, slot.since);
+            slot.forgive(now, &policy);
             slot.forget(now);
             if health == ProviderHealth::Unreachable {
                 slot.since = since;
@@ -360,16 +469,18 @@ impl Model {
         }
     }
 
-    fn take_event(&mut self, key: SlotKey, generation: u64, event: &ProviderEvent) -> bool {
+    /// Whether the provider followed was refreshed, and if so whether its members changed.
+    fn take_event(&mut self, key: SlotKey, generation: u64, event: &ProviderEvent) -> Option<bool> {
         let (now, policy) = (self.now, self.settings.failover.clone());
         let followed = self.followed == Some(key);
         let current =
             |slot: &ModelSlot| matches!(slot.stream, Stream::Open { generation: open, .. } if open == generation);
         let Some(slot) = self.slots.iter_mut().find(|slot| slot.key == key && current(slot)) else {
             self.stale_event = true;
-            return false;
+            return None;
         };
-        slot.last_sign = Some(now);
+        slot.hear(now);
+        let before = slot.has_snapshot.then(|| slot.shown.clone());
         let refreshes = match event {
             ProviderEvent::Snapshot { members, .. } => {
                 slot.begun = true;
@@ -406,7 +517,8 @@ impl Model {
         if refreshes {
             slot.refresh(now);
         }
-        refreshes && followed
+        let changed = before.as_ref() != Some(&slot.shown);
+        (refreshes && followed).then_some(changed)
     }
 
     fn take_closed(&mut self, key: SlotKey, generation: u64) {
@@ -427,25 +539,40 @@ impl Model {
     }
 
     fn take_reload(&mut self, specs: &[SlotSpec]) {
+        let now = self.now;
         let mut old = std::mem::take(&mut self.slots);
         for spec in specs {
             let slot = match old.iter().position(|slot| slot.key == spec.key) {
-                Some(index) => ModelSlot { priority: spec.priority, ..old.remove(index) },
-                None => ModelSlot::new(spec, self.now),
+                Some(index) => {
+                    let mut slot = ModelSlot { priority: spec.priority, ..old.remove(index) };
+                    if slot.edition != spec.edition {
+                        if let Stream::Open { generation, .. } = slot.stream {
+                            self.redefined.push((slot.key, generation));
+                        }
+                        slot.redefine(spec, now);
+                    }
+                    slot
+                }
+                None => ModelSlot::new(spec, now),
             };
             self.slots.push(slot);
+        }
+        if let Some(slot) = old.iter().find(|slot| Some(slot.key) == self.followed) {
+            self.unwatched_from = Some(slot.heard_at.unwrap_or(now));
         }
         self.followed = self.followed.filter(|key| !old.iter().any(|slot| slot.key == *key));
         self.pinned = self.pinned.filter(|key| !old.iter().any(|slot| slot.key == *key));
         self.removed = old;
     }
 
-    fn review_blocks(&mut self, refreshed: bool) {
+    /// The provider followed was refreshed.
+    fn review_blocks(&mut self, changed: bool) {
         let now = self.now;
-        let members = self.slot(self.followed).filter(|slot| slot.has_snapshot).map(|slot| slot.shown.clone());
+        let Some(members) = self.slot(self.followed).map(|slot| slot.shown.clone()) else { return };
         let mut ended = Vec::new();
         self.blocks.retain(|(node, source), block| {
-            let end = block.end(members.as_ref().map(|members| members.get(node)), refreshed, *source, now);
+            let looked_at = *source == BlockSource::Remoting && (changed || block.unsettled);
+            let end = if looked_at { block.end_by_refresh(members.get(node), now) } else { None };
             ended.extend(end.map(|end| (node.clone(), *source, end)));
             end.is_none()
         });
@@ -453,36 +580,39 @@ impl Model {
     }
 }
 
+/// Whether PlacementSupervisor panicked with the tick's last snapshot; absent if there was none.
+fn recalculation(tick: &TracedTick) -> Option<bool> {
+    let given = tick.calls.iter().filter(|call| {
+        call.bridge == BridgeKind::PlacementSupervisor && matches!(call.event, ProvisioningEvent::Snapshot(_))
+    });
+    given.last().map(|call| call.panicked)
+}
+
 impl Block {
-    fn end(
-        &mut self,
-        member: Option<Option<&Arc<ClusterNode>>>,
-        refreshed: bool,
-        source: BlockSource,
-        now: Timestamp,
-    ) -> Option<BlockEnd> {
+    fn end_by_time(&self, now: Timestamp) -> Option<BlockEnd> {
         if self.until.is_some_and(|until| now >= until) {
             return Some(BlockEnd::Time);
         }
-        if source != BlockSource::Remoting {
-            return None;
-        }
-        if refreshed {
-            match member.flatten() {
-                Some(_) if self.returning => return Some(BlockEnd::Returned),
-                // 0 says nothing: a provider without incarnations shows the same life with it.
-                Some(node)
-                    if self.incarnation.is_some_and(|blocked| {
-                        blocked != 0 && node.incarnation() != 0 && blocked != node.incarnation()
-                    }) =>
-                {
-                    return Some(BlockEnd::NewLife);
-                }
-                Some(_) => self.absent_since = None,
-                None => self.absent_since = self.absent_since.or(Some(now)),
-            }
-        }
         self.absent_since.is_some_and(|since| now.since(since) >= ABSENCE).then_some(BlockEnd::Absent)
+    }
+
+    /// The members were confirmed, and the node is that one among them.
+    fn end_by_refresh(&mut self, member: Option<&Arc<ClusterNode>>, now: Timestamp) -> Option<BlockEnd> {
+        self.unsettled = self.returning;
+        match member {
+            Some(_) if self.returning => return Some(BlockEnd::Returned),
+            // 0 says nothing: a provider without incarnations shows the same life with it.
+            Some(node)
+                if self.incarnation.is_some_and(|blocked| {
+                    blocked != 0 && node.incarnation() != 0 && blocked != node.incarnation()
+                }) =>
+            {
+                return Some(BlockEnd::NewLife);
+            }
+            Some(_) => self.absent_since = None,
+            None => self.absent_since = self.absent_since.or(Some(now)),
+        }
+        None
     }
 }
 
@@ -490,6 +620,7 @@ impl ModelSlot {
     fn new(spec: &SlotSpec, now: Timestamp) -> Self {
         let mut slot = Self {
             key: spec.key,
+            edition: spec.edition,
             id: spec.id.clone(),
             priority: spec.priority,
             registers: spec.registers,
@@ -499,6 +630,9 @@ impl ModelSlot {
             health: ProviderHealth::Unreachable,
             since: now,
             last_sign: None,
+            heard_at: None,
+            silent: false,
+            overdue: false,
             last_refresh: None,
             ended: false,
             lost_at: now,
@@ -512,10 +646,43 @@ impl ModelSlot {
             generation: 0,
         };
         if spec.reachable {
-            slot.last_sign = Some(now);
+            slot.hear(now);
             slot.health = ProviderHealth::Degraded;
         }
         slot
+    }
+
+    /// Another provider serves under the same name from here on; what this one showed stays.
+    fn redefine(&mut self, spec: &SlotSpec, now: Timestamp) {
+        self.edition = spec.edition;
+        self.registers = spec.registers;
+        self.refresh_interval = spec.refresh_interval;
+        self.failures = 0;
+        self.stream = Stream::Idle { since: now, pause: Duration::ZERO };
+        if spec.reachable {
+            self.hear(now);
+        }
+    }
+
+    fn hear(&mut self, now: Timestamp) {
+        self.last_sign = Some(now);
+        self.heard_at = Some(now);
+        self.silent = false;
+    }
+
+    /// Its failures are forgotten if it has been healthy for long enough.
+    fn forgive(&mut self, now: Timestamp, policy: &FailoverPolicy) {
+        if self.health == ProviderHealth::Healthy && now.since(self.since) >= policy.backoff_reset {
+            self.failures = 0;
+        }
+    }
+
+    fn settle_health(&mut self, health: ProviderHealth, now: Timestamp, policy: &FailoverPolicy) {
+        if health != self.health {
+            self.forgive(now, policy);
+            self.health = health;
+            self.since = now;
+        }
     }
 
     /// Since when nothing has come from the open stream.
@@ -530,10 +697,9 @@ impl ModelSlot {
         self.has_snapshot && self.health == health
     }
 
-    fn judge(&self, now: Timestamp, policy: &FailoverPolicy) -> ProviderHealth {
-        let silent = self.last_sign.is_none_or(|sign| now.since(sign) >= policy.silence_timeout);
-        let overdue = self.refresh_interval.is_some_and(|interval| now.since(self.fresh_from) > interval * 2);
-        if silent || self.errors >= policy.max_errors {
+    fn judge(&self, policy: &FailoverPolicy) -> ProviderHealth {
+        let overdue = self.overdue;
+        if self.last_sign.is_none() || self.silent || self.errors >= policy.max_errors {
             ProviderHealth::Unreachable
         } else if self.faulty || self.ended || !self.has_snapshot || overdue {
             ProviderHealth::Degraded
@@ -557,12 +723,14 @@ impl ModelSlot {
         self.has_snapshot = true;
         self.last_refresh = Some(now);
         self.fresh_from = now;
+        self.overdue = false;
         self.errors = 0;
         self.faulty = false;
         self.ended = false;
     }
 
     fn terminate(&mut self, now: Timestamp, policy: &FailoverPolicy) {
+        self.forgive(now, policy);
         self.errors += 1;
         self.faulty = true;
         self.ended = true;
@@ -575,6 +743,9 @@ impl ModelSlot {
         self.health = ProviderHealth::Unreachable;
         self.since = now;
         self.last_sign = None;
+        self.heard_at = None;
+        self.silent = false;
+        self.overdue = false;
         self.last_refresh = None;
         self.ended = false;
         self.faulty = false;

@@ -8,7 +8,7 @@ use crate::hub::{Published, StreamCommand};
 use crate::provider::ProviderHealth;
 use crate::testkit::harness::TracedTick;
 use crate::testkit::{BridgeKind, Recorded, node};
-use crate::topology::{Members, Position, ProviderSnapshot, TopologyDiff};
+use crate::topology::{BlockedNodes, Members, Position, ProviderSnapshot, TopologyDiff};
 
 macro_rules! planted_bugs {
     ($($(#[$doc:meta])* $name:ident: $checker:literal;)*) => {
@@ -115,7 +115,7 @@ impl PlantedBug {
                     delivery.diff = Arc::new(TopologyDiff::default());
                 }
             }),
-            BlockListForgotten => edit_snapshot(tick, |_, snapshot| snapshot.blocked = Arc::new([])),
+            BlockListForgotten => edit_snapshot(tick, |_, snapshot| snapshot.blocked = BlockedNodes::default()),
             InventedMember => edit_snapshot(tick, |_, snapshot| {
                 snapshot.members.insert(Arc::new(node("ghost")));
                 snapshot.hash = snapshot.members.hash();
@@ -219,7 +219,7 @@ impl PlantedBug {
                     push_remote(tick, RemoteTopologyChange::Blocked, &blocked);
                 }
             }
-            EntryLost => edit_state(tick, |state| state.blocked = Arc::new([])),
+            EntryLost => edit_state(tick, |state| state.blocked = BlockedNodes::default()),
             WrongFrom => {
                 for event in &mut tick.events {
                     if let ProvisioningEvent::ProviderChanged(change) = event {
@@ -322,7 +322,7 @@ fn push_remote(tick: &mut TracedTick, event: RemoteTopologyChange, id: &str) {
         snapshot_hash: 0,
     };
     let event = ProvisioningEvent::RemoteTopology(event);
-    tick.calls.push(Recorded { bridge: BridgeKind::Remoting, event: event.clone() });
+    tick.calls.push(Recorded { bridge: BridgeKind::Remoting, event: event.clone(), panicked: false });
     tick.events.push(event);
 }
 

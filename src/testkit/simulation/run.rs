@@ -55,10 +55,11 @@ enum Action {
     End,
     Blackout,
     LongAbsence,
+    Edit,
 }
 
 impl Action {
-    const ALL: [Action; 15] = [
+    const ALL: [Action; 16] = [
         Action::Quarantine,
         Action::Reconnect,
         Action::Exclude,
@@ -74,6 +75,7 @@ impl Action {
         Action::End,
         Action::Blackout,
         Action::LongAbsence,
+        Action::Edit,
     ];
 }
 
@@ -278,9 +280,9 @@ impl Run {
                 _ = self.harness.quarantine(&node, "lost");
             }
             Action::Reconnect => {
-                let blocked = self.harness.blocked();
-                if let Some(entry) = self.dice.pick(&blocked) {
-                    _ = self.harness.reconnected(&entry.node.clone());
+                let blocked = self.blocked();
+                if let Some(node) = self.dice.pick(&blocked) {
+                    _ = self.harness.reconnected(node);
                 }
             }
             Action::Exclude => {
@@ -364,6 +366,19 @@ impl Run {
                     actor.until = until;
                 }
             }
+            Action::Edit => {
+                let index = self.victim();
+                let spec = &mut self.actors[index].spec;
+                spec.edition += 1;
+                spec.reachable = self.dice.chance(500);
+                spec.refresh_interval = self.dice.chance(400).then(|| self.dice.millis(5_000, 10_000));
+                // Now and then another provider changes with it.
+                if self.dice.chance(300) {
+                    let index = self.dice.index(self.actors.len());
+                    self.actors[index].spec.edition += 1;
+                }
+                self.reload();
+            }
             Action::LongAbsence => {
                 if self.dice.chance(100) {
                     self.harness.stand_still(Duration::from_secs(25 * 60 * 60));
@@ -379,13 +394,17 @@ impl Run {
 
     /// A member, a node that is blocked, or now and then one that nobody knows.
     fn some_node(&mut self) -> NodeId {
-        let blocked = self.harness.blocked();
+        let blocked = self.blocked();
         let known = match self.dice.below(10) {
             0 => None,
-            1..3 => self.dice.pick(&blocked).map(|entry| entry.node.clone()),
+            1..3 => self.dice.pick(&blocked).cloned(),
             _ => self.truth.any(&mut self.dice),
         };
         known.unwrap_or_else(|| NodeId::new(format!("n{}", self.dice.below(14))).expect("a valid id"))
+    }
+
+    fn blocked(&self) -> Vec<NodeId> {
+        self.harness.blocked().iter().map(|entry| entry.node.clone()).collect()
     }
 
     fn change_providers(&mut self) {

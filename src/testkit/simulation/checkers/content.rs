@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Checker, Model, ensure};
 use crate::event::{PauseReason, PlacementGate, ProvisioningEvent, SnapshotDelivery};
 use crate::testkit::harness::TracedTick;
-use crate::topology::{Members, ProviderSnapshot, TopologyDiff};
+use crate::topology::{BlockedNodes, Members, ProviderSnapshot, TopologyDiff};
 
 /// The snapshots of a tick, each with the one before it and whether it comes with a switch.
 fn snapshots<'a>(
@@ -25,7 +25,8 @@ fn snapshots<'a>(
     })
 }
 
-fn blocked_set_differs(a: &ProviderSnapshot, b: &ProviderSnapshot) -> bool {
+/// Whether the block lists of two snapshots hold other entries, renewed ones aside.
+pub(in super::super) fn blocked_set_differs(a: &ProviderSnapshot, b: &ProviderSnapshot) -> bool {
     let key = |snapshot: &ProviderSnapshot| -> Vec<_> {
         snapshot.blocked.iter().map(|entry| (entry.node.clone(), entry.source)).collect()
     };
@@ -136,7 +137,8 @@ impl Checker for NeedlessSnapshot {
             let Some(previous) = previous else { continue };
             let snapshot = &delivery.snapshot;
             let differs = snapshot.hash != previous.hash || blocked_set_differs(snapshot, previous);
-            ensure!(differs || switched || recovers(model), "{} says nothing new", snapshot.position);
+            let again = model.is_retry_due();
+            ensure!(differs || switched || recovers(model) || again, "{} says nothing new", snapshot.position);
         }
         Ok(())
     }
@@ -155,16 +157,23 @@ impl Checker for Coalescing {
         for (previous, delivery, switched) in snapshots(model, tick) {
             let Some(previous) = previous else { continue };
             let snapshot = &delivery.snapshot;
-            let empties = snapshot.members.is_empty() != previous.members.is_empty();
-            let urgent = switched || recovers(model) || empties || blocked_set_differs(snapshot, previous);
+            let flips = snapshot.members.is_empty() != previous.members.is_empty();
+            let urgent = (flips || blocked_set_differs(snapshot, previous)) && tick.at >= model.urgent_until;
+            let urgent = urgent || switched || recovers(model) || model.is_retry_due();
             let removed = model.removed.iter().any(|slot| slot.id == snapshot.provider_id);
             let ends = model.terminated.is_some() || !model.given_up.is_empty() || removed;
             let waited = tick.at >= previous.at + window;
             ensure!(urgent || ends || waited, "{} came within the window", snapshot.position);
         }
         let (Some(slot), Some(published)) = (model.followed_after(tick), &tick.state.snapshot) else { return Ok(()) };
+        if model.draining || tick.at < published.at + window {
+            return Ok(());
+        }
+        let listed = |list: &BlockedNodes| -> Vec<_> { list.iter().map(|e| (e.node.clone(), e.source)).collect() };
+        let blocked = listed(&published.blocked) == listed(&tick.state.blocked);
+        ensure!(blocked, "a change of the block list has waited beyond the window");
         let shown = model.visible(&slot.shown);
-        if model.draining || shown.hash() == published.hash || tick.at < published.at + window {
+        if shown.hash() == published.hash {
             return Ok(());
         }
         let held = model.policy().mass_loss_share.is_some() && tick.at < slot.changed_at + model.policy().guard_hold;
@@ -192,7 +201,7 @@ impl Checker for MassLoss {
             let held = tick.at >= slot.lost_at + model.policy().guard_hold;
             // What a failure detector takes out is no loss of the provider's.
             let again = snapshot.members == model.visible(&model.accepted);
-            let lost = !again && lacks(&slot.shown, &previous.members, share);
+            let lost = !again && lacks(&model.visible(&slot.shown), &model.visible(&model.accepted), share);
             ensure!(held || !lost, "{} lost too much and was not held back", snapshot.position);
         }
         Ok(())

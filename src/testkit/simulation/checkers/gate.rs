@@ -24,10 +24,33 @@ fn implied(model: &Model, tick: &TracedTick) -> PlacementGate {
         return unavailable(ErrorCode::DataStale);
     }
     let followed = model.followed_after(tick);
-    if followed.is_none() && matches!(model.gate, PlacementGate::Paused(PauseReason::Unavailable(_))) {
+    let unavailable_before = matches!(model.gate, PlacementGate::Paused(PauseReason::Unavailable(_)));
+    if followed.is_none() && (unavailable_before || model.is_unwatched()) {
         return unavailable(ErrorCode::ProvisioningUnavailable);
     }
-    if snapshot.members.is_empty() { PlacementGate::Paused(PauseReason::Empty) } else { PlacementGate::Open }
+    if snapshot.members.is_empty() {
+        return PlacementGate::Paused(PauseReason::Empty);
+    }
+    if !model.knows_owners_after(tick) {
+        return PlacementGate::Paused(PauseReason::NotRecalculated);
+    }
+    let opened = tick.events.iter().any(|event| matches!(event, ProvisioningEvent::GateChanged(g) if g.gate.is_open()));
+    let closed = tick.events.iter().rev().find_map(|event| match event {
+        ProvisioningEvent::GateChanged(change) if !change.gate.is_open() => Some(change.gate),
+        _ => None,
+    });
+    // A gate that flaps is never closed for that: it only stays so.
+    let before = closed.unwrap_or(model.gate);
+    if !before.is_open() && model.flaps() && !opened { before } else { PlacementGate::Open }
+}
+
+/// Whether a confirmed empty answer of the provider followed is held back, which pauses placement although members stay
+/// delivered. `None`: it may be, as long as the window is not over.
+fn holds_nobody(model: &Model, tick: &TracedTick) -> Option<bool> {
+    let followed = model.followed_after(tick).filter(|_| model.policy().mass_loss_share.is_some());
+    let Some(slot) = followed.filter(|slot| model.visible(&slot.shown).is_empty()) else { return Some(false) };
+    let waits = model.delivered.as_ref().is_some_and(|before| tick.at < before.at + model.settings.coalesce);
+    (!waits).then_some(tick.at < slot.lost_at + model.policy().guard_hold)
 }
 
 impl Checker for GateState {
@@ -36,9 +59,14 @@ impl Checker for GateState {
     }
 
     fn check(&mut self, model: &Model, tick: &TracedTick) -> Result<(), String> {
-        let expected = implied(model, tick);
+        let mut expected = implied(model, tick);
+        let empty = PlacementGate::Paused(PauseReason::Empty);
+        let has_members = matches!(expected, PlacementGate::Open | PlacementGate::Paused(PauseReason::NotRecalculated));
+        if has_members && holds_nobody(model, tick).unwrap_or(tick.state.gate == empty) {
+            expected = empty;
+        }
         ensure!(tick.state.gate == expected, "the gate is {} and should be {expected}", tick.state.gate);
-        let readable = tick.state.latest_snapshot();
+        let readable = tick.state.latest_snapshot(tick.state.gate);
         let unavailable = matches!(expected, PlacementGate::Paused(PauseReason::Unavailable(_)));
         // The last snapshot stays readable while draining, if there ever was one.
         let exists = tick.state.snapshot.is_some();
@@ -50,8 +78,8 @@ impl Checker for GateState {
     }
 }
 
-/// Every change of the gate is delivered once; it closes before an empty snapshot, and opens only after a snapshot of the
-/// same tick.
+/// Every change of the gate is delivered once; it closes before an empty snapshot, and opens after the snapshots of its
+/// tick, when PlacementSupervisor has recalculated from them.
 pub(super) struct GateOrder;
 
 impl Checker for GateOrder {
@@ -61,8 +89,9 @@ impl Checker for GateOrder {
 
     fn check(&mut self, model: &Model, tick: &TracedTick) -> Result<(), String> {
         let mut gate = model.gate;
-        let mut snapshot = false;
-        for event in &tick.events {
+        let snapshots =
+            |events: &[ProvisioningEvent]| events.iter().any(|event| matches!(event, ProvisioningEvent::Snapshot(_)));
+        for (number, event) in tick.events.iter().enumerate() {
             match event {
                 ProvisioningEvent::GateChanged(change) => {
                     ensure!(change.gate != gate, "{} repeats the gate", change.position);
@@ -71,13 +100,13 @@ impl Checker for GateOrder {
                         "{} ends the draining",
                         change.position
                     );
-                    ensure!(!change.gate.is_open() || snapshot, "{} opens without a snapshot", change.position);
+                    let early = snapshots(&tick.events[number..]) || !model.knows_owners_after(tick);
+                    ensure!(!change.gate.is_open() || !early, "{} opens before ownership is known", change.position);
                     gate = change.gate;
                 }
                 ProvisioningEvent::Snapshot(delivery) => {
                     let empty = delivery.snapshot.members.is_empty();
                     ensure!(!(empty && gate.is_open()), "{} is empty and open", delivery.snapshot.position);
-                    snapshot = true;
                 }
                 _ => {}
             }

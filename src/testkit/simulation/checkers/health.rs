@@ -32,10 +32,11 @@ impl Checker for ProviderHealths {
             ensure!(change.from != change.to, "{} changes nothing", change.position);
         }
         for (slot, status) in model.slots.iter().zip(&tick.state.providers) {
-            let closed = tick
-                .streams
-                .iter()
-                .any(|command| matches!(command, StreamCommand::Close { key, .. } if *key == slot.key));
+            let redefined = |key, generation| model.redefined.contains(&(key, generation));
+            let closed = tick.streams.iter().any(|command| match *command {
+                StreamCommand::Close { key, generation } => key == slot.key && !redefined(key, generation),
+                StreamCommand::Open { .. } => false,
+            });
             // A standby that is no longer to watch counts for nothing; one that was given up changes in the next tick.
             let expected = if closed && !ended(tick, &slot.id) { ProviderHealth::Unreachable } else { slot.health };
             ensure!(status.health == expected, "{} is {} instead of {expected}", slot.id, status.health);
@@ -66,9 +67,16 @@ impl Checker for Streams {
     }
 
     fn check(&mut self, model: &Model, tick: &TracedTick) -> Result<(), String> {
-        let mut touched = Vec::new();
+        let (mut touched, mut closed) = (Vec::new(), Vec::new());
         for command in &tick.streams {
             let (StreamCommand::Open { key, .. } | StreamCommand::Close { key, .. }) = *command;
+            // One that is defined anew is closed for another, which may be opened in the same tick.
+            if let StreamCommand::Close { generation, .. } = *command
+                && model.redefined.contains(&(key, generation))
+            {
+                closed.push((key, generation));
+                continue;
+            }
             ensure!(!touched.contains(&key), "two orders for the stream of provider {key}");
             touched.push(key);
             let slot = model.slots.iter().chain(&model.removed).find(|slot| slot.key == key);
@@ -87,6 +95,11 @@ impl Checker for Streams {
                 (_, stream) => return Err(format!("{command:?} while {stream:?}")),
             }
         }
+        ensure!(
+            closed == model.redefined,
+            "closed {closed:?} instead of {:?}, which were defined anew",
+            model.redefined
+        );
         for slot in model.slots.iter().filter(|slot| !touched.contains(&slot.key)) {
             ensure!(!model.given_up.contains(&slot.key), "{} is silent and not given up", slot.id);
             if let Stream::Idle { since, pause } = slot.stream {
@@ -127,13 +140,16 @@ impl Checker for EndSignals {
             let given_up = model.given_up.contains(&slot.key);
             let expected = terminated.take_if(|key| *key == slot.key).is_some() || given_up;
             ensure!(expected, "{}: the stream of {} did not end", end.position, slot.id);
-            let hash = model.end_hashes.get(&slot.key).copied().filter(|_| slot.has_snapshot);
+            let hash = match delivered {
+                Some(delivered) if end.was_active => Some(delivered),
+                _ => model.end_hashes.get(&slot.key).copied().filter(|_| slot.has_snapshot),
+            };
             ensure!(end.snapshot_hash == hash, "{}: hash {:x?} instead of {hash:x?}", end.position, end.snapshot_hash);
             ensure!(end.was_active == (model.followed == Some(slot.key)), "{}: wrong about being active", end.position);
             let holds = model.draining || model.policy().mass_loss_share.is_some();
             if end.was_active && !holds {
-                let shown = model.visible(&slot.shown).hash();
-                ensure!(delivered == Some(shown), "{}: what {} showed last is dropped", end.position, slot.id);
+                let shown = model.end_hashes.get(&slot.key).copied();
+                ensure!(delivered == shown, "{}: what {} showed last is dropped", end.position, slot.id);
             }
         }
         ensure!(terminated.is_none(), "the end of a stream was not told");

@@ -43,11 +43,15 @@ pub(super) struct BridgeOrder([Deduplicator; 3]);
 fn is_for(bridge: BridgeKind, event: &ProvisioningEvent) -> bool {
     use ProvisioningEvent::*;
     match bridge {
-        BridgeKind::PlacementSupervisor => matches!(event, ProviderChanged(_) | Snapshot(_) | GateChanged(_)),
+        BridgeKind::PlacementSupervisor => {
+            matches!(event, ProviderChanged(_) | Snapshot(_) | GateChanged(_) | StreamEnded(_))
+        }
         BridgeKind::PartitionManager => {
             matches!(event, ProviderChanged(_) | Snapshot(_) | GateChanged(_) | StreamEnded(_) | LeasesPublished(_))
         }
-        BridgeKind::Remoting => matches!(event, RemoteTopology(_) | RemotingWarning(_) | GateChanged(_)),
+        BridgeKind::Remoting => {
+            matches!(event, RemoteTopology(_) | RemotingWarning(_) | GateChanged(_) | StreamEnded(_))
+        }
     }
 }
 

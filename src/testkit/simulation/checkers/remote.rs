@@ -76,7 +76,14 @@ impl Checker for StaleWarning {
             ensure!(warned != self.0, "{} repeats the warning", warning.position);
             self.0 = warned;
         }
-        let Some(followed) = model.followed_after(tick) else { return Ok(()) };
+        let Some(followed) = model.followed_after(tick) else {
+            let unwatched = model.last_followed.is_some();
+            ensure!(
+                self.0 == unwatched,
+                "nobody is followed, and Remoting was not told that what it knows may be stale"
+            );
+            return Ok(());
+        };
         let healthy = followed.health == ProviderHealth::Healthy;
         ensure!(self.0 != healthy, "{} is {}, and Remoting believes otherwise", followed.id, followed.health);
         Ok(())
@@ -94,11 +101,11 @@ impl Checker for Blocks {
     }
 
     fn check(&mut self, model: &Model, tick: &TracedTick) -> Result<(), String> {
-        let published = tick.state.blocked.iter().map(|entry| (entry.node.clone(), entry.source));
+        let published: Vec<_> = tick.state.blocked.iter().map(|entry| (entry.node.clone(), entry.source)).collect();
         ensure!(
-            published.clone().eq(model.blocked().cloned()),
+            published.iter().eq(model.blocked()),
             "the block list is {:?} instead of {:?}",
-            published.collect::<Vec<_>>(),
+            published,
             model.blocked().collect::<Vec<_>>()
         );
         for event in &tick.events {
@@ -115,6 +122,12 @@ impl Checker for Blocks {
                 }
                 _ => {}
             }
+        }
+        // Told together with the snapshot that says so, which may have to wait for the end of the window.
+        let delivered = tick.state.snapshot.as_ref().is_none_or(|snapshot| snapshot.blocked == tick.state.blocked);
+        let waits = !delivered && !model.draining && model.followed_after(tick).is_some();
+        if waits {
+            return Ok(());
         }
         for (node, _) in model.blocked() {
             ensure!(self.0.contains(node), "{node} is blocked, and Remoting was not told");

@@ -1,0 +1,115 @@
+//! The threads that run the streams: one for each open stream.
+//!
+//! All of a provider's code runs on its own threads but for what is asked here, on the hub's: its name, and its cancel
+//! actions. A panic of either is caught.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::thread;
+
+use super::StreamCommand;
+use super::mailbox::{Inbox, Outlet, Providers};
+use crate::clock::Clock;
+use crate::error::{ErrorCode, ProvisioningError};
+use crate::failover::SlotKey;
+use crate::panics::{caught, discard};
+use crate::provider::{CancelToken, ClusterProvider, ProviderEvent, ProviderId, ProviderTermination};
+
+/// The streams' threads.
+pub(super) struct RunningStreams {
+    providers: Providers,
+    running: BTreeMap<SlotKey, (u64, CancelToken)>,
+    clock: Arc<dyn Clock>,
+    alive: crossbeam_channel::Sender<()>,
+}
+
+impl RunningStreams {
+    /// None. `alive` is held by each thread for as long as it runs.
+    pub(super) fn new(clock: Arc<dyn Clock>, alive: crossbeam_channel::Sender<()>) -> Self {
+        Self { providers: Providers::new(), running: BTreeMap::new(), clock, alive }
+    }
+
+    /// The streams opened from here on are these providers'. The former ones are returned.
+    pub(super) fn replace(&mut self, providers: Providers) -> Providers {
+        std::mem::replace(&mut self.providers, providers)
+    }
+
+    /// The name of a provider, unless asking for it panics.
+    pub(super) fn id(&self, key: SlotKey) -> Option<ProviderId> {
+        let provider = self.providers.get(&key)?;
+        caught(|| provider.descriptor().id.clone()).ok()
+    }
+
+    /// Opens or ends a stream.
+    pub(super) fn obey(&mut self, command: StreamCommand, inbox: &mut Inbox) {
+        match command {
+            StreamCommand::Open { key, generation } => self.open(key, generation, inbox),
+            StreamCommand::Close { key, generation } => {
+                inbox.close(key, generation);
+                if self.running.get(&key).is_some_and(|(running, _)| *running == generation)
+                    && let Some((_, cancel)) = self.running.remove(&key)
+                {
+                    cancel.cancel();
+                }
+            }
+        }
+    }
+
+    fn open(&mut self, key: SlotKey, generation: u64, inbox: &mut Inbox) {
+        let Some(provider) = self.providers.get(&key).cloned() else { return };
+        let name = self.id(key).map_or_else(|| "watch".to_owned(), |id| format!("watch-{id}"));
+        let (cancel, alive) = (CancelToken::new(), self.alive.clone());
+        let outlet = Arc::new(inbox.open(key, generation, Arc::clone(&self.clock)));
+        let (theirs, token) = (Arc::clone(&outlet), cancel.clone());
+        let work = move || {
+            run_stream(provider, &theirs, &token);
+            // The last thing that is heard of it: the next stream waits for it.
+            drop(theirs);
+            drop(alive);
+        };
+        match thread::Builder::new().name(name).spawn(work) {
+            Ok(_) => _ = self.running.insert(key, (generation, cancel)),
+            Err(error) => {
+                let reason = ProvisioningError::new(ErrorCode::ThreadRefused, "opening a stream", error.to_string());
+                outlet.report(ProviderEvent::Terminated(ProviderTermination::Errored { reason }));
+            }
+        }
+    }
+
+    /// Tells every stream to end, and lets go of the providers.
+    pub(super) fn end_all(self) {
+        for (_, cancel) in self.running.into_values() {
+            cancel.cancel();
+        }
+        discard(self.providers);
+    }
+}
+
+/// Runs one stream to its end. The provider is let go of before its end is told.
+fn run_stream(provider: Arc<dyn ClusterProvider>, outlet: &Outlet, cancel: &CancelToken) {
+    if let Err(panic) = caught(|| pump(&*provider, outlet, cancel)) {
+        let reason = ProvisioningError::new(ErrorCode::ProviderPanicked, "watching the topology", panic);
+        outlet.report(ProviderEvent::Terminated(ProviderTermination::Errored { reason }));
+    }
+    discard(provider);
+}
+
+fn pump(provider: &dyn ClusterProvider, outlet: &Outlet, cancel: &CancelToken) {
+    let mut stream = match provider.watch(cancel) {
+        Ok(stream) => stream,
+        Err(reason) => {
+            outlet.report(ProviderEvent::Terminated(ProviderTermination::Errored { reason }));
+            return;
+        }
+    };
+    loop {
+        let event = stream.next();
+        if cancel.is_cancelled() {
+            return;
+        }
+        let last = matches!(event, ProviderEvent::Terminated(_));
+        if !outlet.report(event) || last {
+            return;
+        }
+    }
+}
