@@ -156,6 +156,8 @@ error_codes! {
     StoreLocked = "store-locked", Store, "stop the other process or give each its own path";
     /// The store could not be read or written.
     StoreIo = "store-io", Store, "check the path, its permissions and the free space";
+    /// The clock is behind an earlier start of the service, and nothing remembers the epochs of earlier starts.
+    ClockSetBack = "clock-set-back", Control, "set the clock, keep a store, or hand the builder the last epoch with epoch_above";
     /// The service has stopped.
     Stopped = "stopped", Control, "build and start a new service";
     /// The service is draining: nothing new is accepted.

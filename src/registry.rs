@@ -9,6 +9,7 @@
 //! argument, and nothing runs in the background.
 
 mod change;
+mod epoch;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -23,8 +24,8 @@ use crate::panics::caught;
 use crate::provider::{CancelToken, ClusterProvider, ProviderDescriptor, ProviderId};
 use crate::store::{MAX_PROVIDERS, ProviderStore, StoredSet};
 use crate::validator::{
-    CONNECTIVITY_TIMEOUT, ProviderValidator, Suppression, SuppressionChange, SuppressionSettings, ValidationReport,
-    check_connectivity,
+    CONNECTIVITY_TIMEOUT, ProviderValidator, SharedSuppression, SuppressionChange, SuppressionSettings,
+    ValidationReport, check_connectivity,
 };
 use change::{differences, equal_but_for_priority};
 
@@ -32,9 +33,6 @@ const STARTING: &str = "restoring the providers";
 const REGISTERING: &str = "registering a provider";
 const REMOVING: &str = "removing a provider";
 const RELOADING: &str = "reloading the providers";
-
-/// The most changes of the suppression that wait to be taken; the oldest go first.
-const MAX_NOTICES: usize = 64;
 
 /// A registered provider.
 #[derive(Clone)]
@@ -102,11 +100,14 @@ pub struct RegistrySettings {
     pub connectivity_timeout: Duration,
     /// When enabling is suppressed.
     pub suppression: SuppressionSettings,
+    /// The epoch of the start exceeds this one, which the host has kept of an earlier start. Default 0.
+    pub epoch_above: u64,
 }
 
 impl Default for RegistrySettings {
     fn default() -> Self {
-        Self { connectivity_timeout: CONNECTIVITY_TIMEOUT, suppression: SuppressionSettings::default() }
+        let suppression = SuppressionSettings::default();
+        Self { connectivity_timeout: CONNECTIVITY_TIMEOUT, suppression, epoch_above: 0 }
     }
 }
 
@@ -121,6 +122,8 @@ pub struct RestoreReport {
     pub differences: Vec<DefinitionDifference>,
     /// Why stored providers could not be reached. They are accepted nevertheless.
     pub unreachable: Vec<ProvisioningError>,
+    /// What is to be known of the epoch: that the clock was set back, and no store remembers earlier starts.
+    pub epoch_warning: Option<ProvisioningError>,
 }
 
 /// How a given definition differs from the stored one of the same name, which is in force.
@@ -143,8 +146,7 @@ pub struct ProviderRegistry {
     validator: ProviderValidator,
     store: Option<Box<dyn ProviderStore>>,
     connectivity_timeout: Duration,
-    suppression: Suppression,
-    notices: Vec<SuppressionChange>,
+    suppression: SharedSuppression,
     epoch: u64,
     entries: Vec<ProviderEntry>,
 }
@@ -155,7 +157,8 @@ impl ProviderRegistry {
     /// The epoch comes first: the start time in milliseconds, or the stored epoch + 1 if that is greater, is saved before
     /// anything else is done. A stored set wins over the given one; its backends are asked, all at once, but need not
     /// answer. Given definitions that seed an empty store are accepted only if they all are acceptable and the backend of
-    /// each enabled one answers. Without a store nothing outlives the process, and the epoch is the start time.
+    /// each enabled one answers. Without a store nothing outlives the process, and the epoch is the start time, or one
+    /// more than the last one of this process.
     ///
     /// # Errors
     /// Those of the store; [`ErrorCode::DuplicateName`] if two given definitions share a name;
@@ -173,12 +176,11 @@ impl ProviderRegistry {
             validator,
             store,
             connectivity_timeout: settings.connectivity_timeout,
-            suppression: Suppression::new(settings.suppression),
-            notices: Vec::new(),
+            suppression: SharedSuppression::new(settings.suppression),
             epoch: 0,
             entries: Vec::new(),
         };
-        let stored = registry.take_epoch(now)?;
+        let (stored, epoch_warning) = registry.take_epoch(settings.epoch_above, now)?;
         check_names(&given, STARTING)?;
         let restored = !stored.is_empty();
         let differences = if restored { compare(&stored, &given) } else { Vec::new() };
@@ -195,7 +197,7 @@ impl ProviderRegistry {
             return Err(error.clone());
         }
         let change = registry.commit(entries)?;
-        Ok((registry, RestoreReport { change, restored, differences, unreachable }))
+        Ok((registry, RestoreReport { change, restored, differences, unreachable, epoch_warning }))
     }
 
     /// Adds a provider at the end of the order. A definition identical to that of a registered one changes nothing.
@@ -211,7 +213,7 @@ impl ProviderRegistry {
         now: Timestamp,
         cancel: &CancelToken,
     ) -> Result<RegistryChange, ProvisioningError> {
-        let prepared = self.check_name(&descriptor).and_then(|()| {
+        let prepared = check_name(&self.entries, &descriptor).and_then(|()| {
             let known = self.entries.iter().any(|entry| entry.descriptor.id == descriptor.id);
             let added = if known { None } else { Some(descriptor) };
             let definitions = self.entries.iter().map(|entry| entry.descriptor.clone()).chain(added).collect();
@@ -262,8 +264,7 @@ impl ProviderRegistry {
         cancel: &CancelToken,
     ) -> ValidationReport {
         let timeout = connectivity.then_some(self.connectivity_timeout);
-        let report = self.validator.dry_run(descriptor, timeout, cancel);
-        ValidationReport { name: self.check_name(descriptor), ..report }
+        judge(&self.validator, &self.entries, descriptor, timeout, cancel)
     }
 
     /// The registered providers, in the order of their registration.
@@ -288,39 +289,42 @@ impl ProviderRegistry {
 
     /// Lifts the suppression; whether there was one.
     pub fn lift_suppression(&mut self, now: Timestamp) -> bool {
-        self.advance(now);
-        let change = self.suppression.lift(now);
-        self.note(change)
+        self.suppression.lift(now)
     }
 
     /// The beginnings and ends of suppression since the last call, up to this time, oldest first; at most 64. Each is
     /// worth a warning event. To be called after every operation, and at [`suppressed_until`](Self::suppressed_until).
     pub fn take_suppression_changes(&mut self, now: Timestamp) -> Vec<SuppressionChange> {
-        self.advance(now);
-        std::mem::take(&mut self.notices)
+        self.suppression.take_changes(now)
+    }
+
+    /// How many submissions were refused because of what was wrong with them or their backends.
+    pub fn validation_failures(&self) -> u64 {
+        self.suppression.total()
+    }
+
+    /// What judges definitions.
+    pub(crate) fn validator(&self) -> &ProviderValidator {
+        &self.validator
+    }
+
+    /// The suppression, which can be looked at and lifted while an operation is under way.
+    pub(crate) fn suppression(&self) -> &SharedSuppression {
+        &self.suppression
     }
 
     /// Reads the stored definitions, and saves the new epoch with them before anything else is done.
-    fn take_epoch(&mut self, now: Timestamp) -> Result<Vec<ProviderDescriptor>, ProvisioningError> {
-        let stored = with_store(&mut self.store, STARTING, |store| store.load())?.unwrap_or_default();
-        let next = stored.epoch.checked_add(1).ok_or_else(|| {
-            ProvisioningError::new(ErrorCode::StoreCorrupt, STARTING, "the stored epoch is the last possible one")
-        })?;
-        self.epoch = now.as_millis().max(next);
-        let set = StoredSet { epoch: self.epoch, descriptors: stored.descriptors };
+    fn take_epoch(
+        &mut self,
+        above: u64,
+        now: Timestamp,
+    ) -> Result<(Vec<ProviderDescriptor>, Option<ProvisioningError>), ProvisioningError> {
+        let stored = with_store(&mut self.store, STARTING, |store| store.load())?;
+        let epoch = epoch::next(now.as_millis(), stored.as_ref().map(|stored| stored.epoch), above, STARTING)?;
+        self.epoch = epoch.epoch;
+        let set = StoredSet { epoch: self.epoch, descriptors: stored.unwrap_or_default().descriptors };
         with_store(&mut self.store, STARTING, |store| store.save(&set))?;
-        Ok(set.descriptors)
-    }
-
-    /// Whether the name is free, or belongs to the same definition.
-    fn check_name(&self, descriptor: &ProviderDescriptor) -> Result<(), ProvisioningError> {
-        let Some(existing) = self.get(&descriptor.id) else { return Ok(()) };
-        let fields = differences(&existing.descriptor, descriptor);
-        if fields.is_empty() {
-            return Ok(());
-        }
-        let reason = format!("the name is taken by a different definition: {}", fields.join("; "));
-        Err(ProvisioningError::new(ErrorCode::DuplicateName, REGISTERING, reason).with_provider(&descriptor.id))
+        Ok((set.descriptors, epoch.warning))
     }
 
     /// The entries of the new set: those in force where the definition still makes the same provider, new ones
@@ -332,7 +336,7 @@ impl ProviderRegistry {
         now: Timestamp,
         cancel: &CancelToken,
     ) -> Result<Vec<ProviderEntry>, ProvisioningError> {
-        self.advance(now);
+        self.suppression.advance(now);
         if definitions.is_empty() {
             return Err(ProvisioningError::new(ErrorCode::NoProviders, doing, "the new set is empty"));
         }
@@ -377,9 +381,7 @@ impl ProviderRegistry {
             Ok(entries) => self.commit(entries),
             Err(error) => {
                 if is_failure(&error) {
-                    self.advance(now);
-                    let change = self.suppression.failure(now);
-                    self.note(change);
+                    self.suppression.failure(now);
                 }
                 Err(error)
             }
@@ -419,20 +421,6 @@ impl ProviderRegistry {
         }
         errors
     }
-
-    fn advance(&mut self, now: Timestamp) {
-        let change = self.suppression.advance(now);
-        self.note(change);
-    }
-
-    fn note(&mut self, change: Option<SuppressionChange>) -> bool {
-        let Some(change) = change else { return false };
-        if self.notices.len() == MAX_NOTICES {
-            self.notices.remove(0);
-        }
-        self.notices.push(change);
-        true
-    }
 }
 
 impl fmt::Debug for ProviderRegistry {
@@ -442,6 +430,29 @@ impl fmt::Debug for ProviderRegistry {
             .field("entries", &self.entries)
             .finish_non_exhaustive()
     }
+}
+
+/// Judges a definition beside those that are registered, without changing anything. See [`ProviderRegistry::dry_run`].
+pub(crate) fn judge(
+    validator: &ProviderValidator,
+    entries: &[ProviderEntry],
+    descriptor: &ProviderDescriptor,
+    connectivity: Option<Duration>,
+    cancel: &CancelToken,
+) -> ValidationReport {
+    let report = validator.dry_run(descriptor, connectivity, cancel);
+    ValidationReport { name: check_name(entries, descriptor), ..report }
+}
+
+/// Whether the name is free, or belongs to the same definition.
+fn check_name(entries: &[ProviderEntry], descriptor: &ProviderDescriptor) -> Result<(), ProvisioningError> {
+    let Some(existing) = entries.iter().find(|entry| entry.descriptor.id == descriptor.id) else { return Ok(()) };
+    let fields = differences(&existing.descriptor, descriptor);
+    if fields.is_empty() {
+        return Ok(());
+    }
+    let reason = format!("the name is taken by a different definition: {}", fields.join("; "));
+    Err(ProvisioningError::new(ErrorCode::DuplicateName, REGISTERING, reason).with_provider(&descriptor.id))
 }
 
 /// Whether a refused submission counts towards suppression: everything that is wrong with it or its backend, but not the
@@ -990,16 +1001,16 @@ mod tests {
     }
 
     #[test]
-    fn p5_2_after_five_failures_nothing_new_is_enabled_until_a_minute_has_passed_without_one() {
+    fn p5_2_after_more_than_five_failures_nothing_new_is_enabled_until_a_minute_has_passed_without_one() {
         let (mut registry, disk, backends) = seeded(&["a"]);
-        for second in 0..5 {
+        for second in 0..6 {
             assert_eq!(registry.suppressed_until(at(second)), None);
             assert!(registry.take_suppression_changes(at(second)).is_empty());
             fail(&mut registry, at(second));
         }
-        assert_eq!(registry.suppressed_until(at(4)), Some(at(64)));
-        let started = SuppressionChange::Started { at: at(4), failures: 5, until: at(64) };
-        assert_eq!(registry.take_suppression_changes(at(4)), [started]);
+        assert_eq!(registry.suppressed_until(at(5)), Some(at(65)));
+        let started = SuppressionChange::Started { at: at(5), failures: 6, until: at(65) };
+        assert_eq!(registry.take_suppression_changes(at(5)), [started]);
         let (before, stored) = (in_force(&registry), disk.set());
 
         let _ = backends.take_checked();
@@ -1013,17 +1024,18 @@ mod tests {
         assert_eq!((in_force(&registry), disk.set()), (before, stored));
         assert!(backends.take_checked().is_empty(), "refused before any backend is asked");
 
-        assert_eq!(registry.suppressed_until(at(63)), Some(at(64)), "being refused does not prolong it");
-        assert_eq!(registry.suppressed_until(at(64)), None);
-        registry.register(definition("b"), at(64), &never()).unwrap();
-        let ended = SuppressionChange::Ended { at: at(64), lifted: false };
-        assert_eq!(registry.take_suppression_changes(at(64)), [ended]);
+        assert_eq!(registry.suppressed_until(at(64)), Some(at(65)), "being refused does not prolong it");
+        assert_eq!(registry.suppressed_until(at(65)), None);
+        registry.register(definition("b"), at(65), &never()).unwrap();
+        let ended = SuppressionChange::Ended { at: at(65), lifted: false };
+        assert_eq!(registry.take_suppression_changes(at(65)), [ended]);
+        assert_eq!(registry.validation_failures(), 6, "what is refused because of the suppression is no failure");
     }
 
     #[test]
     fn p5_2_while_suppressed_what_enables_nothing_new_is_still_done() {
         let (mut registry, _, _) = seeded(&["a", "b", "c"]);
-        (0..5).for_each(|second| fail(&mut registry, at(second)));
+        (0..6).for_each(|second| fail(&mut registry, at(second)));
         registry.remove(&id("c")).unwrap();
         registry.register(definition("a"), at(5), &never()).unwrap();
         registry.register(definition("blind").parameter("watch", "no"), at(5), &never()).unwrap();
@@ -1034,7 +1046,7 @@ mod tests {
     #[test]
     fn p5_2_a_failure_after_the_end_does_not_prolong_what_is_over() {
         let (mut registry, _, _) = seeded(&["a"]);
-        (0..5).for_each(|second| fail(&mut registry, at(second)));
+        (0..6).for_each(|second| fail(&mut registry, at(second)));
         let taken = registry.register(definition("a").priority(1), at(100), &never()).unwrap_err();
         assert_eq!(taken.code(), ErrorCode::DuplicateName);
         assert_eq!(registry.suppressed_until(at(100)), None);
@@ -1044,7 +1056,7 @@ mod tests {
     fn p5_2_lifting_allows_enabling_at_once() {
         let (mut registry, _, _) = seeded(&["a"]);
         assert!(!registry.lift_suppression(at(0)));
-        (0..5).for_each(|second| fail(&mut registry, at(second)));
+        (0..6).for_each(|second| fail(&mut registry, at(second)));
         let _ = registry.take_suppression_changes(at(5));
         assert!(registry.lift_suppression(at(6)));
         assert_eq!(registry.take_suppression_changes(at(6)), [SuppressionChange::Ended { at: at(6), lifted: true }]);
@@ -1065,7 +1077,8 @@ mod tests {
         registry.register(definition("down"), at(1), &never()).unwrap_err();
         registry.replace_all(vec![], at(1), &never()).unwrap_err();
         registry.replace_all(vec![definition("x"), definition("x")], at(1), &never()).unwrap_err();
-        assert_eq!(registry.suppressed_until(at(1)), None, "four so far");
+        registry.register(definition("down"), at(1), &never()).unwrap_err();
+        assert_eq!((registry.suppressed_until(at(1)), registry.validation_failures()), (None, 5), "five so far");
         registry.register(definition("down"), at(1), &never()).unwrap_err();
         assert!(registry.suppressed_until(at(1)).is_some());
     }
@@ -1106,10 +1119,10 @@ mod tests {
     fn p5_2_changes_that_nobody_takes_do_not_pile_up() {
         let (mut registry, _, _) = seeded(&["a"]);
         for round in 0..100 {
-            (0..5).for_each(|_| fail(&mut registry, at(round * 100)));
+            (0..6).for_each(|_| fail(&mut registry, at(round * 100)));
         }
         let changes = registry.take_suppression_changes(at(10_000));
-        assert_eq!(changes.len(), MAX_NOTICES);
+        assert_eq!(changes.len(), 64);
         assert!(matches!(changes.last(), Some(SuppressionChange::Ended { .. })));
     }
 

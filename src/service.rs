@@ -3,18 +3,19 @@
 //! Holds no rules of its own: what a definition must satisfy is the registry's, what is delivered the hub's.
 
 mod builder;
+mod progress;
 mod registration;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
 pub use builder::ServiceBuilder;
+use progress::Progress;
 use registration::Registrations;
 
 use crate::clock::Clock;
@@ -57,45 +58,6 @@ struct ProviderSet {
     keys: Vec<(SlotKey, Arc<dyn ClusterProvider>)>,
     next_key: SlotKey,
     registrations: Registrations,
-}
-
-/// Wakes those who wait for the hub to get somewhere.
-#[derive(Default)]
-struct Progress {
-    waiting: AtomicUsize,
-    lock: Mutex<()>,
-    moved: Condvar,
-}
-
-impl Progress {
-    /// A tick is through.
-    fn tick(&self) {
-        if self.waiting.load(Ordering::SeqCst) > 0 {
-            drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner));
-            self.moved.notify_all();
-        }
-    }
-
-    /// Waits until `reached`, looking anew after every tick. Whether it was reached in time.
-    fn wait(&self, timeout: Duration, mut reached: impl FnMut() -> bool) -> bool {
-        // A deadline beyond what the clock can express is none.
-        let deadline = Instant::now().checked_add(timeout);
-        self.waiting.fetch_add(1, Ordering::SeqCst);
-        let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        let reached = loop {
-            if reached() {
-                break true;
-            }
-            let left = deadline.map_or(timeout, |deadline| deadline.saturating_duration_since(Instant::now()));
-            if left.is_zero() {
-                break false;
-            }
-            guard = self.moved.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0;
-        };
-        drop(guard);
-        self.waiting.fetch_sub(1, Ordering::SeqCst);
-        reached
-    }
 }
 
 impl ClusterProvisioningService {

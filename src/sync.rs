@@ -1,10 +1,10 @@
-//! The primitives that threads meet at, from the standard library; or, where `--cfg loom` asks for it, from the model
-//! checker that tries out every order of events.
+//! The primitives that threads meet at, from the standard library; or, in tests with `--cfg loom`, from the model checker
+//! that tries out every order of events.
 
-#[cfg(not(loom))]
+#[cfg(not(all(test, loom)))]
 pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, atomic};
 
-#[cfg(loom)]
+#[cfg(all(test, loom))]
 pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard, atomic};
 
 use std::sync::PoisonError;

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use connectivity::check_connectivity;
+pub(crate) use suppression::SharedSuppression;
 pub use suppression::{Suppression, SuppressionChange, SuppressionSettings};
 
 use crate::error::{ErrorCode, ProvisioningError};

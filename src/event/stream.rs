@@ -7,9 +7,11 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::{Condvar, Mutex, MutexGuard, deadline, lock, wait_until};
 
 /// Publishes events to everyone who has subscribed. Closes the streams when it is dropped.
 pub struct Publisher<T> {
@@ -65,7 +67,7 @@ struct QueueState<T> {
 
 impl<T> Queue<T> {
     fn lock(&self) -> MutexGuard<'_, QueueState<T>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Appends the event, and returns the oldest one if it had to go.
@@ -112,7 +114,7 @@ impl<T> QueueState<T> {
 
 impl<T> Shared<T> {
     fn lock(&self) -> MutexGuard<'_, Subscribers<T>> {
-        self.subscribers.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.subscribers)
     }
 
     fn subscribe(self: &Arc<Self>, capacity: usize) -> EventStream<T> {
@@ -227,7 +229,7 @@ impl<T> EventStream<T> {
     /// As [`recv`](Self::recv), and [`NoEvent::Nothing`] if none came in time.
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<T, NoEvent> {
         // A deadline beyond what the clock can express is none.
-        self.wait_until(Instant::now().checked_add(timeout))
+        self.wait_until(deadline(timeout))
     }
 
     /// The next event, if it is there already.
@@ -246,18 +248,12 @@ impl<T> EventStream<T> {
                 settled => return settled,
             }
             state.waiting = true;
-            state = match deadline {
-                None => self.queue.ready.wait(state).unwrap_or_else(PoisonError::into_inner),
-                Some(deadline) => {
-                    let rest = deadline.saturating_duration_since(Instant::now());
-                    if rest.is_zero() {
-                        state.waiting = false;
-                        return Err(NoEvent::Nothing);
-                    }
-                    self.queue.ready.wait_timeout(state, rest).unwrap_or_else(PoisonError::into_inner).0
-                }
-            };
+            let in_time;
+            (state, in_time) = wait_until(&self.queue.ready, state, deadline);
             state.waiting = false;
+            if !in_time {
+                return Err(NoEvent::Nothing);
+            }
         }
     }
 }
@@ -305,7 +301,7 @@ impl<T> fmt::Debug for EventStream<T> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use proptest::prelude::*;
@@ -436,5 +432,70 @@ mod tests {
                 prop_assert!(published - expected <= capacity as u64 || stream.queue.lock().lost > 0);
             }
         }
+    }
+}
+
+#[cfg(all(test, loom))]
+mod interleavings {
+    use super::*;
+    use loom::thread;
+
+    #[test]
+    fn m5_5_in_no_order_of_events_is_an_event_or_the_end_lost_on_a_waiting_reader() {
+        loom::model(|| {
+            let publisher = Publisher::new();
+            let mut stream = publisher.subscribe(8);
+            // In the model a wait never times out: a wake-up that is lost would hang here.
+            let reader = thread::spawn(move || [stream.recv(), stream.recv(), stream.recv()]);
+            publisher.publish(1);
+            publisher.publish(2);
+            drop(publisher);
+            assert_eq!(reader.join().unwrap(), [Ok(1), Ok(2), Err(NoEvent::Closed)]);
+        });
+    }
+
+    #[test]
+    fn m5_5_in_no_order_of_events_is_an_event_lost_uncounted() {
+        loom::model(|| {
+            let publisher = Publisher::new();
+            let mut stream = publisher.subscribe(1);
+            let reader = thread::spawn(move || {
+                let (mut read, mut lost) = (0, 0);
+                loop {
+                    match stream.recv() {
+                        Ok(_) => read += 1,
+                        Err(NoEvent::Lagged(more)) => lost += more,
+                        Err(_) => return read + lost,
+                    }
+                }
+            });
+            publisher.publish(1);
+            publisher.publish(2);
+            drop(publisher);
+            assert_eq!(reader.join().unwrap(), 2);
+        });
+    }
+
+    #[test]
+    fn m5_5_who_subscribes_while_the_publisher_closes_hears_the_end() {
+        loom::model(|| {
+            let publisher = Publisher::<u8>::new();
+            let subscriptions = publisher.subscriptions();
+            let late = thread::spawn(move || subscriptions.subscribe(1).recv());
+            drop(publisher);
+            assert_eq!(late.join().unwrap(), Err(NoEvent::Closed));
+        });
+    }
+
+    #[test]
+    fn m5_5_a_subscriber_that_goes_while_an_event_comes_is_forgotten() {
+        loom::model(|| {
+            let publisher = Publisher::new();
+            let stream = publisher.subscribe(1);
+            let leaves = thread::spawn(move || drop(stream));
+            publisher.publish(1);
+            leaves.join().unwrap();
+            assert!(!publisher.has_subscribers());
+        });
     }
 }

@@ -56,7 +56,7 @@ impl Bell {
 
     /// Looks several times whether the bell is rung; takes it if it is.
     fn look(&self) -> bool {
-        for look in 0..if cfg!(loom) { 1 } else { LOOKS } {
+        for look in 0..if cfg!(all(test, loom)) { 1 } else { LOOKS } {
             if self.rung.swap(false, Ordering::AcqRel) {
                 return true;
             }
@@ -71,7 +71,7 @@ impl Bell {
 }
 
 #[cfg(all(test, loom))]
-mod model {
+mod interleavings {
     use super::*;
     use loom::sync::Arc;
     use loom::sync::atomic::AtomicUsize;

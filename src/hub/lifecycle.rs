@@ -152,7 +152,7 @@ mod tests {
 }
 
 #[cfg(all(test, loom))]
-mod model {
+mod interleavings {
     use super::*;
     use loom::sync::Arc;
     use loom::sync::atomic::AtomicBool;
@@ -179,7 +179,7 @@ mod model {
             assert!(life.stop(Duration::from_secs(3600)));
             assert!(!inside.load(Ordering::Relaxed) && !life.begin_callback());
             hub.join().unwrap();
-            assert_eq!(life.gate(PlacementGate::Open), PlacementGate::Paused(PauseReason::Draining));
+            assert!(!life.gate(PlacementGate::Open).is_open());
         });
     }
 }

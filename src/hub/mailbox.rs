@@ -306,3 +306,112 @@ pub(crate) fn refused(refusal: Refusal) -> ProvisioningError {
     };
     ProvisioningError::new(code, "ordering something of the hub", detail)
 }
+
+#[cfg(all(test, loom))]
+mod interleavings {
+    use super::*;
+    use crate::error::{ErrorCode, ProvisioningError};
+    use crate::sync::atomic::{AtomicU64, Ordering};
+    use loom::thread;
+
+    /// Each look at it is a millisecond later.
+    #[derive(Debug)]
+    struct Ticking(AtomicU64);
+
+    impl Clock for Ticking {
+        fn now(&self) -> Timestamp {
+            Timestamp::from_millis(1_000_000 + self.0.fetch_add(1, Ordering::Relaxed))
+        }
+    }
+
+    fn clock() -> Arc<dyn Clock> {
+        Arc::new(Ticking(AtomicU64::new(0)))
+    }
+
+    fn failed() -> ProviderEvent {
+        let error = ProvisioningError::new(ErrorCode::BackendUnavailable, "testing", "refused");
+        ProviderEvent::Degraded { error }
+    }
+
+    /// What the hub has taken, in short.
+    fn describe(message: &Message) -> &'static str {
+        match message {
+            Message::Input { input: Input::Event { .. }, .. } => "event",
+            Message::Input { input: Input::StreamClosed { .. }, .. } => "closed",
+            Message::Input { .. } => "command",
+            Message::Providers(_) => "providers",
+        }
+    }
+
+    #[test]
+    fn p2_1_in_no_order_of_events_is_a_report_the_end_of_a_stream_or_a_command_lost() {
+        loom::model(|| {
+            let mailbox = Mailbox::new();
+            let mut inbox = Inbox::new(Arc::clone(&mailbox));
+            let outlet = inbox.open(1, 1, clock());
+            let stream = thread::spawn(move || {
+                assert!(outlet.report(failed()));
+            });
+            let caller = {
+                let mailbox = Arc::clone(&mailbox);
+                thread::spawn(move || {
+                    let message = Message::Input { input: Input::Unpin, at: Timestamp::default(), reply: None };
+                    assert_eq!(mailbox.send(message), Ok(()));
+                })
+            };
+            let mut taken = Vec::new();
+            // In the model a wait never times out: a ring that is lost would hang here.
+            while taken.len() < 3 {
+                let (messages, _) = inbox.take(Timestamp::default());
+                if messages.is_empty() {
+                    inbox.wait(Duration::from_secs(3600));
+                }
+                taken.extend(messages.iter().map(describe));
+            }
+            taken.sort_unstable();
+            assert_eq!(taken, ["closed", "command", "event"]);
+            stream.join().unwrap();
+            caller.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn p2_1_a_stream_that_waits_for_room_gets_it_or_is_told_that_nobody_listens() {
+        for closes in [false, true] {
+            loom::model(move || {
+                let mailbox = Mailbox::new();
+                let mut inbox = Inbox::new(mailbox);
+                let outlet = inbox.open(1, 1, clock());
+                // Errors are not folded: the lane is full.
+                while matches!(lock(&outlet.lane.state).lane.offer(failed(), Timestamp::default()), Offer::Taken) {}
+                let stream = thread::spawn(move || outlet.report(failed()));
+                if closes {
+                    inbox.close(1, 1);
+                    assert!(!stream.join().unwrap());
+                } else {
+                    inbox.take(Timestamp::default());
+                    assert!(stream.join().unwrap());
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn p3_5_who_sends_while_the_hub_ends_is_refused_or_told_and_never_left_waiting() {
+        loom::model(|| {
+            let mailbox = Mailbox::new();
+            let inbox = Inbox::new(Arc::clone(&mailbox));
+            let (reply, outcome) = crossbeam_channel::bounded(1);
+            let caller = thread::spawn(move || {
+                let message = Message::Input { input: Input::Unpin, at: Timestamp::default(), reply: Some(reply) };
+                mailbox.send(message)
+            });
+            drop(inbox);
+            match caller.join().unwrap() {
+                Ok(()) => assert!(outcome.try_recv().is_err(), "it was not carried out"),
+                Err(refusal) => assert_eq!(refusal, Refusal::Closed),
+            }
+            assert!(matches!(outcome.try_recv(), Err(crossbeam_channel::TryRecvError::Disconnected)));
+        });
+    }
+}

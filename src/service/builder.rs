@@ -11,8 +11,9 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use crossbeam_channel::bounded;
 
+use super::progress::Progress;
 use super::registration::Registrations;
-use super::{ClusterProvisioningService, Progress, ProviderSet};
+use super::{ClusterProvisioningService, ProviderSet};
 use crate::bridge::{PartitionManagerBridge, PlacementSupervisorBridge, RemotingBridge};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{ErrorCode, ProvisioningError};
@@ -276,7 +277,7 @@ impl ServiceBuilder {
             subscriptions: publisher.subscriptions(),
             validation_failures: Arc::new(AtomicU64::new(0)),
         };
-        let progress = Arc::new(Progress::default());
+        let progress = Arc::new(Progress::new());
         let after_tick = {
             let progress = Arc::clone(&progress);
             Box::new(move || progress.tick())

@@ -1,0 +1,619 @@
+//! Member mode: what is to be done for each registration of the local node, as a state machine without threads, I/O or a
+//! clock.
+//!
+//! There is one registration for each provider that can register the node, and for each definition of it. What happened
+//! goes in with the time, the next [`Step`] comes out. Whoever carries the steps out may take as long as they take.
+//!
+//! - A registration is tried for ever, and repaired when it is lost; the pause between two tries is never above 2 s.
+//! - From the moment at which a request is sent until the backend has said that the node is gone, the node *may* be
+//!   registered, whatever became of the answer. What may be registered is deregistered when its provider is removed and
+//!   when the service drains.
+//! - When a provider is edited, the registration of its new definition is made first. The former one is kept alive until
+//!   the new one holds the node, and is retired then.
+//! - Registrations of one site are one entry of the backend's: only the last of them to go deregisters it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::backoff::Jitter;
+use crate::clock::Timestamp;
+use crate::error::{ErrorCategory, ErrorCode, ProvisioningError};
+use crate::failover::SlotKey;
+use crate::provider::RegistrationSite;
+
+/// The longest pause before a registration that failed or was lost is tried again; drawn from its upper half.
+const PAUSE: Duration = Duration::from_secs(2);
+/// The shortest pause between two renewals.
+const SHORTEST: Duration = Duration::from_millis(10);
+/// What the shortest pause doubles to while a registration keeps asking for none.
+const LONGEST_FORCED: Duration = Duration::from_secs(1);
+/// How many failed deregistrations are kept for whoever asks.
+const LEFT_BEHIND: usize = 64;
+/// How many former definitions of one provider are kept alive: the oldest of more is retired at once.
+const FORMER: usize = 4;
+
+/// A registration: of one definition of a provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct RegistrationId {
+    /// The provider.
+    pub(crate) key: SlotKey,
+    /// Its definition; the later, the greater.
+    pub(crate) edition: u64,
+}
+
+/// A registration that is to be made.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) id: RegistrationId,
+    /// Where the node is registered and as what, if the provider can tell.
+    pub(crate) site: Option<RegistrationSite>,
+}
+
+/// What to do for a registration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Register the node.
+    Join,
+    /// Renew the registration.
+    Renew,
+    /// Deregister the node.
+    Leave,
+    /// Deregister the node only where this registration is apart from the one that follows it.
+    Retire,
+    /// Nothing until then.
+    Rest(Timestamp),
+    /// Nothing any more.
+    End,
+}
+
+/// What became of a step.
+#[derive(Clone, Debug)]
+pub(crate) enum Outcome {
+    /// The step succeeded. For a registration that stays: how long it wants to be left alone.
+    Done(Duration),
+    Failed(ProvisioningError),
+}
+
+/// What is to be told of a registration.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Notice {
+    /// It fails, for the first time in a row.
+    Failing(ProvisioningError),
+    /// It works again.
+    Recovered,
+}
+
+/// What the backend knows of the node, by this registration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Nothing: nothing was sent.
+    Absent,
+    /// The answer to a request is missing, or says nothing of it: the node may be registered. `renews`: it was registered
+    /// before.
+    Doubtful { renews: bool },
+    /// The node is registered.
+    Joined,
+    /// The backend says that the registration is gone. It may still be there.
+    Lost,
+    /// It is deregistered, or the attempt was made.
+    Gone,
+}
+
+/// Why a registration is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Farewell {
+    /// The node goes.
+    Leave,
+    /// A newer definition's registration holds the node.
+    Retire,
+    /// Another registration of the same site stands, or is left to deregister it.
+    Abandon,
+}
+
+#[derive(Debug)]
+struct Entry {
+    site: Option<RegistrationSite>,
+    state: State,
+    /// When the next step is due.
+    due: Timestamp,
+    /// The step under way, and what the state was before it.
+    working: Option<(Step, State)>,
+    farewell: Option<Farewell>,
+    /// When the last step began.
+    began: Timestamp,
+    /// The shortest pause: longer while none, or an early renewal, is asked for again and again.
+    forced: Duration,
+    /// An early renewal was asked for.
+    hurried: bool,
+    failing: bool,
+}
+
+/// The registrations of the local node.
+#[derive(Debug)]
+pub(crate) struct Registrar {
+    entries: BTreeMap<RegistrationId, Entry>,
+    jitter: Jitter,
+    draining: bool,
+    /// Whether any has ever succeeded.
+    joined: bool,
+    /// Why the last attempt failed.
+    last_error: Option<ProvisioningError>,
+    /// Why the node could not be deregistered, of registrations that have ended since they were asked for last.
+    left_behind: Vec<(RegistrationId, ProvisioningError)>,
+}
+
+impl Registrar {
+    /// None. `seed`: of the pauses' jitter.
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            entries: BTreeMap::new(),
+            jitter: Jitter::new(seed),
+            draining: false,
+            joined: false,
+            last_error: None,
+            left_behind: Vec::new(),
+        }
+    }
+
+    /// Exactly these registrations are wanted from here on. Those that are new are returned.
+    pub(crate) fn follow(&mut self, wanted: &[Wanted], now: Timestamp) -> Vec<RegistrationId> {
+        if self.draining {
+            return Vec::new();
+        }
+        let mut new = Vec::new();
+        for Wanted { id, site } in wanted {
+            self.entries.entry(*id).or_insert_with(|| {
+                new.push(*id);
+                Entry {
+                    site: site.clone(),
+                    state: State::Absent,
+                    due: now,
+                    working: None,
+                    farewell: None,
+                    began: Timestamp::default(),
+                    forced: SHORTEST,
+                    hurried: false,
+                    failing: false,
+                }
+            });
+        }
+        let stays = |id: &RegistrationId| wanted.iter().any(|wanted| wanted.id == *id);
+        let edited = |id: &RegistrationId| wanted.iter().any(|wanted| wanted.id.key == id.key);
+        let gone: Vec<_> = self.entries.keys().filter(|id| !stays(id) && !edited(id)).copied().collect();
+        for id in gone {
+            self.say_farewell(id, Farewell::Leave);
+        }
+        for id in wanted.iter().map(|wanted| wanted.id) {
+            self.retire_former(id);
+        }
+        new
+    }
+
+    /// Everything that may be registered is deregistered, for good.
+    pub(crate) fn drain(&mut self) {
+        self.draining = true;
+        // Those that surely hold the node go last, so that of one site it is they who deregister it.
+        let mut ids: Vec<_> = self.entries.iter().map(|(id, entry)| (entry.state == State::Joined, *id)).collect();
+        ids.sort();
+        for (_, id) in ids {
+            self.say_farewell(id, Farewell::Leave);
+        }
+    }
+
+    /// What to do for that registration now. A step that is handed out is under way until it is
+    /// [answered](Self::answered).
+    pub(crate) fn step(&mut self, id: RegistrationId, now: Timestamp) -> Step {
+        let Some(entry) = self.entries.get_mut(&id) else { return Step::End };
+        debug_assert!(entry.working.is_none(), "one step at a time");
+        let step = entry.next(now);
+        match step {
+            Step::Rest(_) => return step,
+            Step::End => {
+                self.entries.remove(&id);
+                return step;
+            }
+            _ => entry.working = Some((step, entry.state)),
+        }
+        if entry.state == State::Absent {
+            entry.state = State::Doubtful { renews: false };
+        }
+        entry.began = now;
+        step
+    }
+
+    /// What became of the step that was handed out last. What is to be told of it.
+    pub(crate) fn answered(&mut self, id: RegistrationId, outcome: Outcome, now: Timestamp) -> Option<Notice> {
+        let entry = self.entries.get_mut(&id)?;
+        let (step, before) = entry.working.take()?;
+        let notice = match outcome {
+            Outcome::Done(interval) => {
+                match step {
+                    Step::Leave | Step::Retire => entry.state = State::Gone,
+                    _ => entry.joined(interval, now),
+                }
+                std::mem::take(&mut entry.failing).then_some(Notice::Recovered)
+            }
+            Outcome::Failed(error) => {
+                entry.failed((step, before), &error, &mut self.jitter, now);
+                if step == Step::Leave {
+                    if self.left_behind.len() == LEFT_BEHIND {
+                        self.left_behind.remove(0);
+                    }
+                    self.left_behind.push((id, error));
+                    None
+                } else if step == Step::Retire {
+                    Some(Notice::Failing(error))
+                } else if entry.farewell.is_some() {
+                    // It was broken off.
+                    None
+                } else {
+                    self.last_error = Some(error.clone());
+                    (!std::mem::replace(&mut entry.failing, true)).then_some(Notice::Failing(error))
+                }
+            }
+        };
+        if entry.state == State::Joined {
+            self.joined = true;
+            self.retire_former(id);
+        }
+        notice
+    }
+
+    /// The provider asks for a renewal before the interval is over.
+    pub(crate) fn asked(&mut self, id: RegistrationId, now: Timestamp) {
+        if let Some(entry) = self.entries.get_mut(&id).filter(|entry| entry.state == State::Joined) {
+            entry.due = entry.due.min(now.max(entry.began + entry.forced));
+            entry.hurried = true;
+        }
+    }
+
+    /// Whether that registration is to end: whatever is under way for it may be broken off, unless that is its farewell.
+    pub(crate) fn is_to_end(&self, id: RegistrationId) -> bool {
+        let working = |entry: &Entry| matches!(entry.working, Some((Step::Leave | Step::Retire, _)));
+        self.entries.get(&id).is_none_or(|entry| entry.farewell.is_some() && !working(entry))
+    }
+
+    /// Those that are to end.
+    pub(crate) fn ending(&self) -> Vec<RegistrationId> {
+        let ending = self.entries.iter().filter(|(_, entry)| entry.farewell.is_some());
+        ending.map(|(id, _)| *id).collect()
+    }
+
+    /// Whether any registration has ever succeeded.
+    pub(crate) fn has_joined(&self) -> bool {
+        self.joined
+    }
+
+    /// Whether there is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Why the last attempt failed.
+    pub(crate) fn last_error(&self) -> Option<&ProvisioningError> {
+        self.last_error.as_ref()
+    }
+
+    /// Whether none of these is left: all have been deregistered, or could not be.
+    pub(crate) fn have_ended(&self, ids: &[RegistrationId]) -> bool {
+        ids.iter().all(|id| !self.entries.contains_key(id))
+    }
+
+    /// Why these could not be deregistered, if they could not. Told once.
+    pub(crate) fn take_left_behind(&mut self, ids: &[RegistrationId]) -> Option<ProvisioningError> {
+        let position = self.left_behind.iter().position(|(id, _)| ids.contains(id))?;
+        let (_, error) = self.left_behind.remove(position);
+        self.left_behind.retain(|(id, _)| !ids.contains(id));
+        Some(error)
+    }
+
+    /// Whether the backend may hold the node by that registration.
+    #[cfg(any(test, feature = "testkit"))]
+    pub(crate) fn may_be_registered(&self, id: RegistrationId) -> bool {
+        self.entries.get(&id).is_some_and(|entry| entry.may_be_registered())
+    }
+
+    /// The definition's registration holds the node, or has a successor beyond count: the former ones are not needed.
+    fn retire_former(&mut self, id: RegistrationId) {
+        let Some(current) = self.entries.get(&id) else { return };
+        let holds = current.state == State::Joined && current.farewell.is_none();
+        let former: Vec<_> = self.entries.range(..id).filter(|(other, _)| other.key == id.key).map(|(id, _)| *id).collect();
+        let surplus = former.len().saturating_sub(FORMER);
+        let retired = if holds { former.len() } else { surplus };
+        for id in former.into_iter().take(retired) {
+            self.say_farewell(id, Farewell::Retire);
+        }
+    }
+
+    fn say_farewell(&mut self, id: RegistrationId, farewell: Farewell) {
+        let Some(entry) = self.entries.get(&id) else { return };
+        let shares = |(other, candidate): (&RegistrationId, &Entry)| {
+            *other != id
+                && candidate.site.is_some()
+                && candidate.site == entry.site
+                && candidate.farewell.is_none()
+                && candidate.may_be_registered()
+        };
+        let farewell = if self.entries.iter().any(shares) { Farewell::Abandon } else { farewell };
+        if let Some(entry) = self.entries.get_mut(&id) {
+            match entry.farewell {
+                // Nothing is left that the node could be retired in favour of.
+                Some(Farewell::Retire) if farewell == Farewell::Leave => entry.farewell = Some(farewell),
+                Some(_) => {}
+                None => entry.farewell = Some(farewell),
+            }
+        }
+    }
+}
+
+impl Entry {
+    fn next(&self, now: Timestamp) -> Step {
+        match self.farewell {
+            Some(_) if !self.may_be_registered() => return Step::End,
+            Some(Farewell::Abandon) => return Step::End,
+            Some(Farewell::Leave) => return Step::Leave,
+            Some(Farewell::Retire) => return Step::Retire,
+            None => {}
+        }
+        if now < self.due {
+            return Step::Rest(self.due);
+        }
+        match self.state {
+            State::Joined | State::Doubtful { renews: true } => Step::Renew,
+            State::Absent | State::Doubtful { renews: false } | State::Lost => Step::Join,
+            State::Gone => Step::End,
+        }
+    }
+
+    fn may_be_registered(&self) -> bool {
+        !matches!(self.state, State::Absent | State::Gone)
+    }
+
+    /// The node is registered, and wants to be left alone for that long.
+    fn joined(&mut self, interval: Duration, now: Timestamp) {
+        self.state = State::Joined;
+        // One that keeps asking for no pause at all gets longer and longer ones.
+        let presses = std::mem::take(&mut self.hurried) || interval < SHORTEST;
+        self.forced = if presses { (self.forced * 2).min(LONGEST_FORCED) } else { SHORTEST };
+        self.due = now + interval.max(self.forced);
+    }
+
+    fn failed(
+        &mut self,
+        (step, before): (Step, State),
+        error: &ProvisioningError,
+        jitter: &mut Jitter,
+        now: Timestamp,
+    ) {
+        let pause = now + jitter.scale(PAUSE, 0.5);
+        match step {
+            Step::Join => {
+                // What an attempt before it may have registered may still be there.
+                if proves_absence(error.code()) {
+                    self.state = before;
+                }
+                self.due = pause;
+            }
+            Step::Renew if error.code() == ErrorCode::RegistrationFailed => {
+                self.state = State::Lost;
+                self.due = now;
+            }
+            Step::Renew => {
+                self.state = State::Doubtful { renews: true };
+                self.due = pause;
+            }
+            // It was tried, and its budget is spent.
+            Step::Leave | Step::Retire => self.state = State::Gone,
+            Step::Rest(_) | Step::End => {}
+        }
+    }
+}
+
+/// Whether an error of that code says that nothing was sent.
+fn proves_absence(code: ErrorCode) -> bool {
+    let local = [ErrorCode::TokenUnreadable, ErrorCode::CertificateUnreadable, ErrorCode::Unsupported];
+    code.category() == ErrorCategory::Validation || local.contains(&code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Timestamp {
+        Timestamp::from_millis(1_000_000 + millis)
+    }
+
+    fn id(key: SlotKey, edition: u64) -> RegistrationId {
+        RegistrationId { key, edition }
+    }
+
+    fn wanted(key: SlotKey, edition: u64, site: Option<&str>) -> Wanted {
+        let site = site.map(|place| RegistrationSite::new(place, "orders"));
+        Wanted { id: id(key, edition), site }
+    }
+
+    fn error(code: ErrorCode) -> Outcome {
+        Outcome::Failed(ProvisioningError::new(code, "testing", "refused"))
+    }
+
+    fn done() -> Outcome {
+        Outcome::Done(Duration::from_secs(1))
+    }
+
+    /// One registration that has been asked for, at the time 0.
+    fn one() -> (Registrar, RegistrationId) {
+        let mut registrar = Registrar::new(7);
+        let only = id(1, 1);
+        assert_eq!(registrar.follow(&[wanted(1, 1, None)], at(0)), [only]);
+        (registrar, only)
+    }
+
+    /// The same, and it holds the node.
+    fn joined() -> (Registrar, RegistrationId) {
+        let (mut registrar, only) = one();
+        assert_eq!(registrar.step(only, at(0)), Step::Join);
+        assert_eq!(registrar.answered(only, done(), at(0)), None);
+        (registrar, only)
+    }
+
+    #[test]
+    fn p1_4_a_registration_is_renewed_when_it_asks_for_it() {
+        let (mut registrar, only) = joined();
+        assert!(registrar.has_joined());
+        assert_eq!(registrar.step(only, at(999)), Step::Rest(at(1000)));
+        assert_eq!(registrar.step(only, at(1000)), Step::Renew);
+        registrar.answered(only, Outcome::Done(Duration::from_secs(5)), at(1002));
+        registrar.asked(only, at(1005));
+        assert_eq!(registrar.step(only, at(1005)), Step::Rest(at(1010)), "not sooner than the shortest pause");
+        assert_eq!(registrar.step(only, at(1010)), Step::Renew);
+        registrar.answered(only, Outcome::Done(Duration::from_secs(5)), at(1010));
+        registrar.asked(only, at(1010));
+        assert_eq!(registrar.step(only, at(1010)), Step::Rest(at(1030)), "asking again and again does not help");
+    }
+
+    #[test]
+    fn p1_4_what_fails_is_tried_again_within_two_seconds_and_told_once() {
+        let (mut registrar, only) = one();
+        let mut now = at(0);
+        for attempt in 0..20 {
+            assert_eq!(registrar.step(only, now), Step::Join);
+            let told = registrar.answered(only, error(ErrorCode::BackendUnavailable), now);
+            assert_eq!(told.is_some(), attempt == 0);
+            let Step::Rest(until) = registrar.step(only, now) else { panic!("no pause") };
+            assert!((1000..=2000).contains(&until.since(now).as_millis()));
+            now = until;
+        }
+        assert_eq!(registrar.last_error().map(ProvisioningError::code), Some(ErrorCode::BackendUnavailable));
+        assert_eq!(registrar.step(only, now), Step::Join);
+        assert_eq!(registrar.answered(only, done(), now), Some(Notice::Recovered));
+    }
+
+    #[test]
+    fn p1_4_a_renewal_that_fails_is_repeated_and_one_that_says_lost_leads_to_joining_at_once() {
+        let (mut registrar, only) = joined();
+        assert_eq!(registrar.step(only, at(1000)), Step::Renew);
+        registrar.answered(only, error(ErrorCode::Timeout), at(1000));
+        assert_eq!(registrar.step(only, at(3000)), Step::Renew);
+        registrar.answered(only, error(ErrorCode::RegistrationFailed), at(3000));
+        assert_eq!(registrar.step(only, at(3000)), Step::Join);
+    }
+
+    #[test]
+    fn p3_5_whatever_may_be_registered_is_deregistered_and_what_surely_is_not_is_left_alone() {
+        let leaves = |outcomes: &[(Step, ErrorCode)]| {
+            let (mut registrar, only) = one();
+            let mut now = 0;
+            for (step, code) in outcomes {
+                now += 2000;
+                assert_eq!(registrar.step(only, at(now)), *step);
+                registrar.answered(only, if *code == ErrorCode::Stopped { done() } else { error(*code) }, at(now));
+            }
+            registrar.drain();
+            registrar.step(only, at(now)) == Step::Leave
+        };
+        const FINE: ErrorCode = ErrorCode::Stopped;
+        assert!(!leaves(&[]), "nothing was ever sent");
+        assert!(leaves(&[(Step::Join, FINE)]));
+        assert!(leaves(&[(Step::Join, ErrorCode::Timeout)]), "the answer was lost");
+        assert!(!leaves(&[(Step::Join, ErrorCode::TokenUnreadable)]), "nothing was sent");
+        assert!(leaves(&[(Step::Join, ErrorCode::Timeout), (Step::Join, ErrorCode::TokenUnreadable)]));
+        assert!(leaves(&[(Step::Join, FINE), (Step::Renew, ErrorCode::AccessDenied)]), "a renewal that was refused");
+        assert!(leaves(&[(Step::Join, FINE), (Step::Renew, ErrorCode::RegistrationFailed)]));
+        let lost = [(Step::Join, FINE), (Step::Renew, ErrorCode::RegistrationFailed), (Step::Join, ErrorCode::Timeout)];
+        assert!(leaves(&lost));
+    }
+
+    #[test]
+    fn p3_5_what_is_under_way_when_it_is_to_end_is_broken_off_and_then_deregistered() {
+        let (mut registrar, only) = one();
+        assert_eq!(registrar.step(only, at(0)), Step::Join);
+        assert!(!registrar.is_to_end(only));
+        registrar.drain();
+        assert!(registrar.is_to_end(only));
+        assert_eq!(registrar.answered(only, error(ErrorCode::Stopped), at(10)), None, "that it was broken off is no news");
+        assert_eq!(registrar.step(only, at(10)), Step::Leave);
+        assert!(!registrar.is_to_end(only), "its farewell is not broken off");
+        registrar.answered(only, error(ErrorCode::Timeout), at(20));
+        assert_eq!(registrar.step(only, at(20)), Step::End);
+        assert!(registrar.have_ended(&[only]) && registrar.is_empty());
+        assert_eq!(registrar.take_left_behind(&[only]).map(|error| error.code()), Some(ErrorCode::Timeout));
+        assert_eq!(registrar.take_left_behind(&[only]), None);
+        assert!(registrar.follow(&[wanted(2, 1, None)], at(30)).is_empty(), "draining is for good");
+    }
+
+    #[test]
+    fn p5_4_an_edited_definition_registers_before_the_former_one_is_retired() {
+        let (mut registrar, old) = joined();
+        let new = id(1, 2);
+        assert_eq!(registrar.follow(&[wanted(1, 2, None)], at(100)), [new]);
+        assert_eq!(registrar.step(new, at(100)), Step::Join);
+        assert_eq!(registrar.step(old, at(1000)), Step::Renew, "it is kept alive");
+        registrar.answered(old, done(), at(1000));
+        registrar.answered(new, error(ErrorCode::Timeout), at(1000));
+        assert_eq!(registrar.step(old, at(1001)), Step::Rest(at(2000)), "also while the new one fails");
+        assert_eq!(registrar.step(new, at(3000)), Step::Join);
+        registrar.answered(new, done(), at(3000));
+        assert_eq!(registrar.step(old, at(3000)), Step::Retire);
+        registrar.answered(old, Outcome::Done(Duration::ZERO), at(3001));
+        assert_eq!((registrar.step(old, at(3001)), registrar.step(new, at(3001))), (Step::End, Step::Rest(at(4000))));
+    }
+
+    #[test]
+    fn p5_4_of_many_edits_that_never_took_effect_the_oldest_registrations_do_not_pile_up() {
+        let (mut registrar, _) = joined();
+        for edition in 2..20 {
+            registrar.follow(&[wanted(1, edition, None)], at(edition));
+            assert_eq!(registrar.step(id(1, edition), at(edition)), Step::Join);
+            registrar.answered(id(1, edition), error(ErrorCode::Timeout), at(edition));
+        }
+        assert_eq!(registrar.ending().len(), 14, "19 definitions, the last one and four former ones are kept");
+    }
+
+    #[test]
+    fn p5_4_registrations_of_one_site_are_deregistered_by_the_last_of_them() {
+        let mut registrar = Registrar::new(7);
+        let (first, second) = (id(1, 1), id(2, 1));
+        let both = [wanted(1, 1, Some("agent")), wanted(2, 1, Some("agent"))];
+        registrar.follow(&both, at(0));
+        for id in [first, second] {
+            assert_eq!(registrar.step(id, at(0)), Step::Join);
+            registrar.answered(id, done(), at(0));
+        }
+        registrar.follow(&both[1..], at(1));
+        assert_eq!(registrar.step(first, at(1)), Step::End, "the other one stands");
+        registrar.follow(&both, at(2));
+        assert_eq!(registrar.step(first, at(2)), Step::Join);
+        registrar.drain();
+        registrar.answered(first, error(ErrorCode::Stopped), at(3));
+        assert_eq!((registrar.step(first, at(3)), registrar.step(second, at(3))), (Step::End, Step::Leave));
+
+        // The edited definition of one site takes the entry over.
+        let mut registrar = Registrar::new(7);
+        registrar.follow(&both[..1], at(0));
+        registrar.step(first, at(0));
+        registrar.answered(first, done(), at(0));
+        registrar.follow(&[wanted(1, 2, Some("agent"))], at(1));
+        registrar.step(id(1, 2), at(1));
+        registrar.answered(id(1, 2), done(), at(1));
+        assert_eq!(registrar.step(first, at(1)), Step::End);
+        registrar.follow(&[wanted(3, 1, Some("other agent"))], at(2));
+        assert_eq!(registrar.step(id(1, 2), at(2)), Step::Leave);
+    }
+
+    #[test]
+    fn p1_4_a_registration_that_asks_for_no_pause_at_all_gets_longer_and_longer_ones() {
+        let (mut registrar, only) = one();
+        registrar.step(only, at(0));
+        registrar.answered(only, Outcome::Done(Duration::ZERO), at(0));
+        let (mut now, mut pauses) = (at(0), Vec::new());
+        for _ in 0..10 {
+            let Step::Rest(until) = registrar.step(only, now) else { panic!("no pause") };
+            pauses.push(until.since(now).as_millis());
+            now = until;
+            assert_eq!(registrar.step(only, now), Step::Renew);
+            registrar.answered(only, Outcome::Done(Duration::ZERO), now);
+            registrar.asked(only, now);
+        }
+        assert_eq!(pauses, [20, 40, 80, 160, 320, 640, 1000, 1000, 1000, 1000]);
+    }
+}
