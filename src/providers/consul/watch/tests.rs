@@ -213,6 +213,12 @@ impl Sim {
         self.now = end;
     }
 
+    /// The wait of the watch under way is over without news, while probes see that index; it is answered with the set.
+    fn wait_over(&mut self, index: u64, ids: &[&str]) {
+        self.pass(*self.waits.last().unwrap(), index);
+        self.answer(index, ids);
+    }
+
     /// The index asked for by the watch under way.
     fn asked(&self) -> Option<u64> {
         self.watch.expect("a watch is under way").1
