@@ -57,10 +57,10 @@ use self::probe::Probe;
 use super::lineage::Lineage;
 use super::mark::Mark;
 use super::query::Consistency;
-use crate::backoff::{Backoff, FIRST, Jitter, LONGEST};
+use crate::backoff::{Backoff, Jitter};
 use crate::clock::Timestamp;
 use crate::error::{ErrorCode, ProvisioningError};
-use crate::provider::ProviderEvent;
+use crate::provider::{ProviderEvent, RetryPolicy};
 use crate::providers::presence::{Sighting, Standing};
 use crate::topology::{ClusterNode, Members, Revision};
 
@@ -85,6 +85,8 @@ pub(super) struct Settings {
     pub(super) probe_interval: Duration,
     /// That of the members' checks.
     pub(super) ttl: Duration,
+    /// The pauses after errors.
+    pub(super) retry: RetryPolicy,
 }
 
 /// What outlives a stream, so that a new one does not take the loss of the backend's state for news.
@@ -235,7 +237,7 @@ impl Machine {
             watch: Watch::Due(now),
             number: 0,
             bucket: Bucket::new(now),
-            backoff: Backoff::new(FIRST, LONGEST),
+            backoff: settings.retry.backoff(),
             // What the stream before held is to be seen by this one.
             doubt: if memory.unsettled { Doubt::Holding { until: None, absent: false } } else { Doubt::None },
             unsettled: memory.unsettled,

@@ -40,6 +40,7 @@ fn settings() -> Settings {
         repair_grace: GRACE,
         probe_interval: Duration::from_secs(6),
         ttl: Duration::from_secs(3),
+        retry: RetryPolicy::default(),
     }
 }
 
