@@ -41,7 +41,7 @@ pub use metrics::{BridgeMetrics, Histogram, ProvisioningMetrics};
 pub use provider::{
     CancelGuard, CancelToken, Capabilities, ClusterProvider, Credential, MemberChange, ProviderDescriptor,
     ProviderEnvironment, ProviderEvent, ProviderFactory, ProviderHealth, ProviderId, ProviderKind, ProviderStream,
-    ProviderTermination, Registration, SIGN_OF_LIFE,
+    ProviderTermination, Registration, RegistrationSite, RetryPolicy, SIGN_OF_LIFE,
 };
 #[cfg(feature = "consul")]
 pub use providers::ConsulFactory;

@@ -5,23 +5,28 @@
 //! sends [`ProviderEvent::Changes`] against its own last state, one that learns whole sets sends snapshots. Whatever
 //! happens, it gives a sign of life at least every five seconds ([`SIGN_OF_LIFE`]).
 //!
+//! In member mode it makes a [`Registration`], which registers the local node, keeps it registered and deregisters it.
+//!
 //! A [`ProviderFactory`] makes providers of one kind from their [`ProviderDescriptor`]s, so that what was stored becomes
 //! a provider again.
 
 mod cancel;
 mod descriptor;
 mod event;
+mod registration;
+mod retry;
 
+use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
-
-use crossbeam_channel::{Receiver, never};
 
 pub use cancel::{CancelGuard, CancelToken};
 pub(crate) use descriptor::MAX_PRIORITY;
 pub use descriptor::{Credential, ProviderDescriptor, ProviderId, ProviderKind};
 pub use event::{MemberChange, ProviderEvent, ProviderHealth, ProviderTermination};
+pub use registration::{Registration, RegistrationSite};
+pub use retry::RetryPolicy;
 
 use crate::clock::Clock;
 use crate::error::{ErrorCode, ProvisioningError};
@@ -47,8 +52,9 @@ impl Capabilities {
     pub const WATCH_AND_REGISTER: Capabilities = Capabilities { watch: true, register: true };
 }
 
-/// Something that knows the members of a cluster.
-pub trait ClusterProvider: Send + Sync {
+/// Something that knows the members of a cluster. It is [`Any`], so that the factory of its kind knows it again in
+/// [`ProviderFactory::replace`].
+pub trait ClusterProvider: Any + Send + Sync {
     /// What this provider was made from.
     fn descriptor(&self) -> &ProviderDescriptor;
 
@@ -73,15 +79,20 @@ pub trait ClusterProvider: Send + Sync {
     /// Why no stream could be opened; counts as a stream that terminated at once.
     fn watch(&self, cancel: &CancelToken) -> Result<Box<dyn ProviderStream>, ProvisioningError>;
 
-    /// Registers the local node and returns what keeps the registration alive. Called on a thread of its own; must
-    /// return soon after `cancel` fires. Registering a node that is registered already re-asserts it.
+    /// Makes the registration of the local node, without any I/O: nothing is registered before [`Registration::join`].
     ///
     /// # Errors
-    /// [`ErrorCode::Unsupported`] unless overridden; else why the node could not be registered. Tried again later.
-    fn join(&self, node: &ClusterNode, cancel: &CancelToken) -> Result<Box<dyn Registration>, ProvisioningError> {
-        let _ = (node, cancel);
+    /// [`ErrorCode::Unsupported`] unless overridden, and if the provider was not made for this node.
+    fn registration(&self, node: &ClusterNode) -> Result<Box<dyn Registration>, ProvisioningError> {
+        let _ = node;
         Err(ProvisioningError::new(ErrorCode::Unsupported, "registering the local node", "this provider only watches")
             .with_provider(&self.descriptor().id))
+    }
+
+    /// Where [`registration`](Self::registration) registers the local node, and as what. Default: nowhere that another
+    /// provider may register it, too.
+    fn registration_site(&self) -> Option<RegistrationSite> {
+        None
     }
 }
 
@@ -91,31 +102,6 @@ pub trait ProviderStream: Send {
     /// [`ClusterProvider::watch`] fires it returns soon, with whatever event, which is ignored. Not called again after
     /// [`ProviderEvent::Terminated`].
     fn next(&mut self) -> ProviderEvent;
-}
-
-/// The registration of the local node with one provider.
-pub trait Registration: Send {
-    /// How long to wait before the next [`renew`](Self::renew).
-    fn renew_interval(&self) -> Duration;
-
-    /// Where the provider asks for a [`renew`](Self::renew) before the interval is over, with a message: for example when
-    /// its stream no longer shows the node. Default: nowhere.
-    fn early_renewal(&self) -> Receiver<()> {
-        never()
-    }
-
-    /// Keeps the registration alive.
-    ///
-    /// # Errors
-    /// The registration is lost or in doubt: it is renewed again after at most 2 s, and if `renew` fails with
-    /// [`ErrorCode::RegistrationFailed`] the node is registered anew.
-    fn renew(&mut self, cancel: &CancelToken) -> Result<(), ProvisioningError>;
-
-    /// Deregisters the node. Must return within `budget`.
-    ///
-    /// # Errors
-    /// The node may still be registered, until the backend expires it.
-    fn leave(&mut self, budget: Duration) -> Result<(), ProvisioningError>;
 }
 
 /// What a factory may use to make a provider.
@@ -128,12 +114,15 @@ pub struct ProviderEnvironment {
     /// In member mode, the local node. A factory that makes providers which register refuses in
     /// [`create`](ProviderFactory::create) a node that its backend cannot carry.
     pub local_node: Option<Arc<ClusterNode>>,
+    /// How the provider paces what it tries again by itself.
+    pub retry: RetryPolicy,
 }
 
 impl fmt::Debug for ProviderEnvironment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ProviderEnvironment")
             .field("local_node", &self.local_node.as_ref().map(|node| node.id()))
+            .field("retry", &self.retry)
             .finish_non_exhaustive()
     }
 }
@@ -159,4 +148,19 @@ pub trait ProviderFactory: Send + Sync {
         descriptor: &ProviderDescriptor,
         environment: &ProviderEnvironment,
     ) -> Result<Arc<dyn ClusterProvider>, ProvisioningError>;
+
+    /// Makes the provider of an edited definition, in place of [`create`](Self::create). It may take over what the
+    /// predecessor has learned, which goes on meanwhile, and for good if the change is refused in the end.
+    ///
+    /// # Errors
+    /// As for [`create`](Self::create), which it calls unless overridden.
+    fn replace(
+        &self,
+        descriptor: &ProviderDescriptor,
+        environment: &ProviderEnvironment,
+        predecessor: &dyn ClusterProvider,
+    ) -> Result<Arc<dyn ClusterProvider>, ProvisioningError> {
+        let _ = predecessor;
+        self.create(descriptor, environment)
+    }
 }

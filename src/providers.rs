@@ -12,8 +12,6 @@ mod presence;
 #[cfg(feature = "_http")]
 mod source;
 #[cfg(feature = "_http")]
-mod tenancy;
-#[cfg(feature = "_http")]
 mod tls;
 
 #[cfg(feature = "consul")]

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use cluster_provisioning::{
     CancelToken, ConsulFactory, Credential, ErrorCode, ProviderDescriptor, ProviderEvent, ProvisioningError,
 };
-use fake::{Fake, entry, hold, list, send};
+use fake::{Fake, entry, hold, list, send, wait_or_hold};
 use watching::{TOKEN, Watching, provider};
 
 const SOON: Duration = Duration::from_secs(5);
@@ -51,7 +51,7 @@ fn peaceful(index: u64, body: String) -> Fake {
     Fake::start(move |request, stream| match (request.is_probe(), request.index()) {
         (true, _) => list(stream, index, "[]"),
         (false, None) => list(stream, index, &body),
-        (false, Some(_)) => hold(stream),
+        (false, Some(_)) => wait_or_hold(request, stream, index, &body),
     })
 }
 
@@ -123,7 +123,7 @@ fn consul_point_6_a_wait_and_its_sixteenth_are_no_timeout_and_silence_beyond_the
             std::thread::sleep(Duration::from_millis(1062));
             list(stream, 11, &format!("[{}]", entry("b")))
         }
-        (false, Some(_)) => hold(stream),
+        (false, Some(_)) => wait_or_hold(request, stream, 11, &format!("[{}]", entry("b"))),
     });
     let short = descriptor(&fake.url()).parameter("wait", "1s").parameter("answer-timeout", "300ms");
     let watching = watch(&short);
@@ -146,7 +146,7 @@ fn consul_point_7_server_errors_keep_the_set_and_recover() {
         (false, 0) => list(stream, 10, &format!("[{}]", entry("a"))),
         (false, 1) => send(stream, "500 Internal Server Error", "", b"No cluster leader"),
         (false, _) if request.index().is_none() => list(stream, 10, &format!("[{}]", entry("a"))),
-        _ => hold(stream),
+        (false, _) => wait_or_hold(request, stream, 10, &format!("[{}]", entry("a"))),
     });
     let watching = watch(&descriptor(&fake.url()));
     watching.expect_members(&["a"], SOON);
@@ -158,6 +158,8 @@ fn consul_point_7_server_errors_keep_the_set_and_recover() {
         ProviderEvent::Heartbeat { current } => current.then_some(()),
         other => panic!("{other:?}"),
     });
+    let is_short = |request: &fake::Request| request.wait().is_some_and(|wait| wait < Duration::from_secs(1));
+    assert!(fake.watches().iter().any(is_short), "the members were compared first");
     assert!(failed.elapsed() > Duration::from_millis(900) && failed.elapsed() < SOON);
 }
 

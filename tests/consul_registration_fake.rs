@@ -37,7 +37,7 @@ fn member(fake: &Fake) -> Arc<dyn ClusterProvider> {
 }
 
 fn join(provider: &Arc<dyn ClusterProvider>) -> Box<dyn Registration> {
-    provider.join(&node(), &CancelToken::new()).unwrap()
+    watching::join(&**provider, &node()).unwrap()
 }
 
 fn is_register(request: &Request) -> bool {
@@ -265,31 +265,6 @@ fn consul_point_19_leaving_a_hung_agent_ends_within_the_budget() {
 }
 
 #[test]
-fn consul_point_19_a_definition_that_replaces_another_keeps_the_registration() {
-    let fake = Fake::start(|_, stream| ok(stream));
-    let (old, new) = (member(&fake), member(&fake));
-    let (mut first, mut second) = (join(&old), join(&new));
-    first.leave(BUDGET).unwrap();
-    assert!(!asked(&fake).contains(&"deregister"), "the other still has it");
-    drop((first, old));
-    second.leave(BUDGET).unwrap();
-    assert_eq!(asked(&fake).iter().filter(|asked| **asked == "deregister").count(), 1);
-}
-
-#[test]
-fn consul_point_19_of_three_definitions_one_that_is_gone_leaves_the_others_their_registration() {
-    let fake = Fake::start(|_, stream| ok(stream));
-    let (first, second, third) = (member(&fake), member(&fake), member(&fake));
-    drop((join(&first), first));
-    let (mut left, mut stays) = (join(&second), join(&third));
-    left.leave(BUDGET).unwrap();
-    assert!(!asked(&fake).contains(&"deregister"), "the third still has it");
-    drop((left, second));
-    stays.leave(BUDGET).unwrap();
-    assert!(asked(&fake).contains(&"deregister"));
-}
-
-#[test]
 fn consul_point_18_a_refused_registration_says_why_without_the_token() {
     for (status, code) in [
         ("403 Forbidden", ErrorCode::AccessDenied),
@@ -300,7 +275,7 @@ fn consul_point_18_a_refused_registration_says_why_without_the_token() {
             send(stream, status, "", format!("Permission denied for {}", watching::TOKEN).as_bytes())
         });
         let provider = provider_of(&descriptor(&fake).credential(Credential::Secret("consul".into())), Some(node()));
-        let error = provider.join(&node(), &CancelToken::new()).err().unwrap();
+        let error = watching::join(&*provider, &node()).err().unwrap();
         assert_eq!(error.code(), code, "{error}");
         assert!(error.detail().contains("Permission denied for ***"), "{error}");
         assert_eq!(error.provider().map(ToString::to_string).as_deref(), Some("consul-fake"));
@@ -316,6 +291,7 @@ fn consul_a_node_that_consul_cannot_carry_is_refused_before_anything_is_sent() {
         clock: cluster_provisioning::SystemClock::shared(),
         secrets: cluster_provisioning::Secrets::default(),
         local_node: Some(Arc::new(bad)),
+        retry: cluster_provisioning::RetryPolicy::default(),
     };
     let error = ConsulFactory.create(&descriptor(&fake), &environment).err().unwrap();
     assert_eq!((error.code(), error.field()), (ErrorCode::InvalidNode, Some("address")), "{error}");

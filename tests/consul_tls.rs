@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use child::{in_child, is_child};
 use cluster_provisioning::{CancelToken, ConsulFactory, Credential, ErrorCode, ProviderDescriptor, ProvisioningError};
-use fake::{Fake, entry, hold, list};
+use fake::{Fake, entry, list, wait_or_hold};
 use secure::{Handshake, Secure, certificate, der, pem};
 use watching::{TOKEN, Watching, provider};
 
@@ -40,7 +40,7 @@ fn backend() -> Fake {
     Fake::start(move |request, stream| match (request.is_probe(), request.index()) {
         (true, _) => list(stream, 7, "[]"),
         (false, None) => list(stream, 7, &body),
-        (false, Some(_)) => hold(stream),
+        (false, Some(_)) => wait_or_hold(request, stream, 7, &body),
     })
 }
 

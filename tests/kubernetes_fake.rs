@@ -20,10 +20,10 @@ use api::{
 };
 use cluster_provisioning::{
     CancelToken, ClusterNode, Credential, ErrorCode, KubernetesFactory, ProviderEnvironment, ProviderFactory,
-    SystemClock,
+    RetryPolicy, SystemClock,
 };
 use fake::{Fake, hold, send};
-use pods::{provider, provider_of};
+use pods::{join, provider, provider_of};
 
 #[test]
 fn kubernetes_point_1_pages_are_one_set_and_the_watch_goes_on_from_the_lists_version() {
@@ -207,7 +207,7 @@ fn kubernetes_in_member_mode_only_own_keys_are_patched_and_what_no_label_carries
     let node = ClusterNode::builder("n1", "10.0.0.1", 7001).kind("user").build().unwrap();
     let descriptor = descriptor(&fake.url()).parameter("pod", "orders-0");
     let provider = provider_of(&descriptor, secrets(), Some(node.clone()));
-    let mut registration = provider.join(&node, &CancelToken::new()).unwrap();
+    let mut registration = join(&*provider, &node).unwrap();
     registration.leave(PROMPT).unwrap();
     let requests = fake.requests();
     assert_eq!(requests.len(), 3);
@@ -224,11 +224,15 @@ fn kubernetes_in_member_mode_only_own_keys_are_patched_and_what_no_label_carries
     assert!(requests[2].body.contains("\"cluster.proto.actor/member-id\":null"), "{}", requests[2].body);
     let elsewhere = ClusterNode::builder("n1", "10.9.9.9", 7001).build().unwrap();
     let other = provider_of(&descriptor, secrets(), Some(elsewhere.clone()));
-    let error = other.join(&elsewhere, &CancelToken::new()).err().unwrap();
+    let error = join(&*other, &elsewhere).err().unwrap();
     assert_eq!((error.code(), error.field()), (ErrorCode::InvalidNode, Some("address")), "{error}");
     let unfit = ClusterNode::builder("10.0.0.1:7001", "10.0.0.1", 7001).build().unwrap();
-    let environment =
-        ProviderEnvironment { clock: SystemClock::shared(), secrets: secrets(), local_node: Some(Arc::new(unfit)) };
+    let environment = ProviderEnvironment {
+        clock: SystemClock::shared(),
+        secrets: secrets(),
+        local_node: Some(Arc::new(unfit)),
+        retry: RetryPolicy::default(),
+    };
     let error = KubernetesFactory.create(&descriptor, &environment).err().unwrap();
     assert_eq!((error.code(), error.field()), (ErrorCode::InvalidNode, Some("id")), "{error}");
 }

@@ -23,7 +23,7 @@ use api::{
 use child::{in_child, is_child};
 use cluster_provisioning::{CancelToken, ClusterNode, ErrorCode, ProviderDescriptor, ProviderEvent, ProvisioningError};
 use fake::{Fake, Request, send};
-use pods::{provider, provider_of};
+use pods::{join, provider, provider_of};
 use secure::{Handshake, Secure, certificate};
 
 /// A part of the protocol whose first request is answered by the test, while all else is in order.
@@ -88,8 +88,7 @@ fn error_of(part: Part, descriptor: &ProviderDescriptor) -> Option<ProvisioningE
         Part::Patch => {
             let node = ClusterNode::builder("n1", "10.0.0.1", 7001).build().unwrap();
             let provider = provider_of(&descriptor, secrets(), Some(node.clone()));
-            let joined = provider.join(&node, &CancelToken::new());
-            joined.err()
+            join(&*provider, &node).err()
         }
     }
 }

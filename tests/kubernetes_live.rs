@@ -18,7 +18,7 @@ use cluster_provisioning::{
     ProvisioningEvent, Secret, Secrets,
 };
 use kubernetes::Kubernetes;
-use pods::{Watching, provider, provider_of};
+use pods::{Watching, join, provider, provider_of};
 use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -210,7 +210,7 @@ fn kubernetes_protoactor_a_member_replaces_what_an_earlier_life_left_and_leaves_
         let descriptor = server.descriptor("orders", "member").parameter("pod", format!("pod-{id}"));
         let provider = provider_of(&descriptor, Kubernetes::secrets(), Some(node.clone()));
         provider.check_connectivity(&CancelToken::new()).unwrap();
-        let registration = provider.join(&node, &CancelToken::new()).unwrap();
+        let registration = join(&*provider, &node).unwrap();
         (Watching::start(&provider), registration, node)
     };
     let (watching_a, mut a, node_a) = member("a", "10.1.0.1");

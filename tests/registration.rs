@@ -4,34 +4,41 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster_provisioning::*;
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, never, unbounded};
 
 /// Far longer than anything here takes; only a failing test waits for it.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// An interval that never comes.
 const NEVER: Duration = Duration::from_secs(3600);
 
-/// What the service asked of the provider.
+/// What the service asked of the provider's registration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Asked {
     Join,
     Renew,
     Leave,
+    Retire,
 }
 
-/// A provider that reports what it is asked, renews as told, and asks for renewals when told.
+type Answer = Result<(), ProvisioningError>;
+
+/// How a registration behaves: it reports what it is asked, answers as told, else that all went well, and asks for
+/// renewals when told.
+#[derive(Clone)]
+struct Script {
+    asked: Sender<Asked>,
+    early: Receiver<()>,
+    joins: Receiver<Answer>,
+    renewals: Receiver<Answer>,
+}
+
+/// A provider whose registration behaves so.
 struct Desk {
     descriptor: ProviderDescriptor,
-    asked: Sender<Asked>,
-    early: Receiver<()>,
-    renewals: Receiver<Result<(), ProvisioningError>>,
+    script: Script,
 }
 
-struct Held {
-    asked: Sender<Asked>,
-    early: Receiver<()>,
-    renewals: Receiver<Result<(), ProvisioningError>>,
-}
+struct Held(Script);
 
 impl ClusterProvider for Desk {
     fn descriptor(&self) -> &ProviderDescriptor {
@@ -54,29 +61,38 @@ impl ClusterProvider for Desk {
         Ok(Box::new(Quiet(cancel.clone())))
     }
 
-    fn join(&self, _: &ClusterNode, _: &CancelToken) -> Result<Box<dyn Registration>, ProvisioningError> {
-        self.asked.send(Asked::Join).unwrap();
-        let (asked, early, renewals) = (self.asked.clone(), self.early.clone(), self.renewals.clone());
-        Ok(Box::new(Held { asked, early, renewals }))
+    fn registration(&self, _: &ClusterNode) -> Result<Box<dyn Registration>, ProvisioningError> {
+        Ok(Box::new(Held(self.script.clone())))
     }
 }
 
 impl Registration for Held {
+    fn join(&mut self, _: &CancelToken) -> Result<(), ProvisioningError> {
+        self.0.asked.send(Asked::Join).unwrap();
+        self.0.joins.try_recv().unwrap_or(Ok(()))
+    }
+
     fn renew_interval(&self) -> Duration {
         NEVER
     }
 
     fn early_renewal(&self) -> Receiver<()> {
-        self.early.clone()
+        self.0.early.clone()
     }
 
     fn renew(&mut self, _: &CancelToken) -> Result<(), ProvisioningError> {
-        self.asked.send(Asked::Renew).unwrap();
-        self.renewals.try_recv().unwrap_or(Ok(()))
+        self.0.asked.send(Asked::Renew).unwrap();
+        self.0.renewals.try_recv().unwrap_or(Ok(()))
     }
 
     fn leave(&mut self, _: Duration) -> Result<(), ProvisioningError> {
-        self.asked.send(Asked::Leave).unwrap();
+        // Whoever asks when the test is over is not heard.
+        _ = self.0.asked.send(Asked::Leave);
+        Ok(())
+    }
+
+    fn retire(&mut self, _: Duration) -> Result<(), ProvisioningError> {
+        self.0.asked.send(Asked::Retire).unwrap();
         Ok(())
     }
 }
@@ -92,11 +108,7 @@ impl ProviderStream for Quiet {
     }
 }
 
-struct Desks {
-    asked: Sender<Asked>,
-    early: Receiver<()>,
-    renewals: Receiver<Result<(), ProvisioningError>>,
-}
+struct Desks(Script);
 
 impl ProviderFactory for Desks {
     fn kind(&self) -> ProviderKind {
@@ -114,8 +126,7 @@ impl ProviderFactory for Desks {
     ) -> Result<Arc<dyn ClusterProvider>, ProvisioningError> {
         let node = environment.local_node.as_ref().expect("member mode");
         assert_eq!((node.id().as_str(), node.incarnation()), ("n1", 7), "the whole node is handed over");
-        let (asked, early, renewals) = (self.asked.clone(), self.early.clone(), self.renewals.clone());
-        Ok(Arc::new(Desk { descriptor: descriptor.clone(), asked, early, renewals }))
+        Ok(Arc::new(Desk { descriptor: descriptor.clone(), script: self.0.clone() }))
     }
 }
 
@@ -123,18 +134,21 @@ struct Scene {
     service: ClusterProvisioningService,
     asked: Receiver<Asked>,
     ask_early: Sender<()>,
-    answer: Sender<Result<(), ProvisioningError>>,
+    answer: Sender<Answer>,
+}
+
+fn definition() -> ProviderDescriptor {
+    ProviderDescriptor::new("a", ProviderKind::new("desk").unwrap()).unwrap()
+}
+
+fn builder(script: Script) -> ServiceBuilder {
+    let node = ClusterNode::builder("n1", "10.0.0.1", 8090).incarnation(7).build().unwrap();
+    ClusterProvisioningService::builder().factory(Arc::new(Desks(script))).provider(definition()).member(node)
 }
 
 fn start() -> Scene {
     let ((asking, asked), (ask_early, early), (answer, renewals)) = (unbounded(), unbounded(), unbounded());
-    let node = ClusterNode::builder("n1", "10.0.0.1", 8090).incarnation(7).build().unwrap();
-    let service = ClusterProvisioningService::builder()
-        .factory(Arc::new(Desks { asked: asking, early, renewals }))
-        .provider(ProviderDescriptor::new("a", ProviderKind::new("desk").unwrap()).unwrap())
-        .member(node)
-        .start()
-        .unwrap();
+    let service = builder(Script { asked: asking, early, joins: never(), renewals }).start().unwrap();
     assert_eq!(asked.recv_timeout(PATIENCE), Ok(Asked::Join));
     Scene { service, asked, ask_early, answer }
 }
@@ -171,4 +185,29 @@ fn a_provider_that_can_no_longer_ask_is_renewed_by_the_interval_and_stops_prompt
     drop(ask_early);
     service.shutdown();
     assert_eq!(asked.recv_timeout(PATIENCE), Ok(Asked::Leave), "no renewal in a hot loop, and no hour's wait");
+}
+
+#[test]
+fn consul_point_19_a_node_whose_registration_was_never_answered_is_deregistered_all_the_same() {
+    let ((asking, asked), (answer, joins)) = (unbounded(), unbounded());
+    for _ in 0..100 {
+        answer.send(Err(ProvisioningError::new(ErrorCode::Timeout, "testing", "no answer"))).unwrap();
+    }
+    let builder = builder(Script { asked: asking, early: never(), joins, renewals: never() });
+    let error = builder.join_timeout(Duration::from_millis(100)).start().err().unwrap();
+    assert_eq!(error.code(), ErrorCode::RegistrationFailed);
+    let asked: Vec<_> = asked.iter().take_while(|asked| *asked != Asked::Leave).collect();
+    assert!(asked.iter().all(|asked| *asked == Asked::Join), "{asked:?}");
+}
+
+#[test]
+fn consul_point_19_the_registration_of_an_edited_definition_makes_the_former_one_retire() {
+    let scene = start();
+    scene.service.reload(vec![definition().parameter("wait", "5m")]).unwrap();
+    let mut both = [(); 2].map(|()| scene.asked.recv_timeout(PATIENCE).unwrap());
+    both.sort_by_key(|asked| *asked as u8);
+    assert_eq!(both, [Asked::Join, Asked::Retire]);
+    scene.service.reload(vec![definition().parameter("wait", "5m").priority(1)]).unwrap();
+    scene.service.shutdown();
+    assert_eq!(scene.asked.iter().last(), Some(Asked::Leave));
 }

@@ -36,10 +36,9 @@ use crate::error::{ErrorCode, ProvisioningError};
 use crate::http::CredentialReader;
 use crate::provider::{
     CancelToken, Capabilities, ClusterProvider, ProviderDescriptor, ProviderEnvironment, ProviderFactory, ProviderKind,
-    ProviderStream, Registration,
+    ProviderStream, Registration, RegistrationSite,
 };
 use crate::providers::presence::Presence;
-use crate::providers::tenancy::Tenancy;
 use crate::topology::ClusterNode;
 
 /// Makes providers of the kind `consul`, each of which watches one service through one agent.
@@ -147,34 +146,17 @@ impl ProviderFactory for ConsulFactory {
     ) -> Result<Arc<dyn ClusterProvider>, ProvisioningError> {
         let config = Arc::new(Config::read(descriptor)?);
         let local = environment.local_node.as_deref();
-        let define = |node| Member::new(node, &config);
-        let member = local.map(define).transpose().map_err(|error| error.with_provider(&descriptor.id))?;
+        let define = |node| Definition::new(node, config.query.service(), config.ttl, config.deregister_after);
+        let definition = local.map(define).transpose().map_err(|error| error.with_provider(&descriptor.id))?;
         Ok(Arc::new(ConsulProvider {
             presence: Arc::new(Presence::new(environment.local_node.clone())),
-            member,
+            definition,
             config,
             descriptor: descriptor.clone(),
             environment: environment.clone(),
             memory: SharedMemory::default(),
         }))
     }
-}
-
-/// What a provider needs to register the local node.
-struct Member {
-    definition: Definition,
-    tenancy: Tenancy,
-}
-
-impl Member {
-    fn new(node: &ClusterNode, config: &Config) -> Result<Self, ProvisioningError> {
-        let definition = Definition::new(node, config.query.service(), config.ttl, config.deregister_after)?;
-        Ok(Self { definition, tenancy: tenancy(config, node.id().as_str()) })
-    }
-}
-
-fn tenancy(config: &Config, node: &str) -> Tenancy {
-    Tenancy::new(format!("consul\n{}\n{}\n{node}", config.target.base(), config.query.agent_scope()))
 }
 
 /// Watches one service through one agent, and in member mode registers the local node in it.
@@ -184,8 +166,8 @@ struct ConsulProvider {
     environment: ProviderEnvironment,
     memory: SharedMemory,
     presence: Arc<Presence>,
-    /// In member mode.
-    member: Option<Member>,
+    /// In member mode, as what the local node is registered.
+    definition: Option<Definition>,
 }
 
 impl ConsulProvider {
@@ -216,7 +198,8 @@ impl ConsulProvider {
 
 impl ConsulProvider {
     fn check_rights(&self, sees_instances: bool, cancel: &CancelToken) -> Result<(), ProvisioningError> {
-        let rights = Rights { service: self.config.query.service(), registers: self.member.is_some(), sees_instances };
+        let rights =
+            Rights { service: self.config.query.service(), registers: self.definition.is_some(), sees_instances };
         let mut agent = Agent::new(&self.config, self.credential());
         access::prove(&mut agent, &rights, self.config.answer_timeout, cancel)
     }
@@ -234,7 +217,7 @@ impl ClusterProvider for ConsulProvider {
     /// Each probe that finds the index unchanged confirms the data. One may be late or lost without the data being
     /// overdue.
     fn refresh_interval(&self) -> Option<Duration> {
-        Some(self.config.probe_interval(self.member.is_some()) * 2 + self.config.probe_timeout)
+        Some(self.config.probe_interval(self.definition.is_some()) * 2 + self.config.probe_timeout)
     }
 
     /// Reads the service once, which also shows whether the token is known and the answer decodes; and asks whether the
@@ -251,31 +234,34 @@ impl ClusterProvider for ConsulProvider {
             clock: Arc::clone(&self.environment.clock),
             memory: Arc::clone(&self.memory),
             presence: Arc::clone(&self.presence),
+            retry: self.environment.retry,
         };
         Ok(Box::new(ConsulStream::open(parts, cancel)?))
     }
 
-    fn join(&self, node: &ClusterNode, cancel: &CancelToken) -> Result<Box<dyn Registration>, ProvisioningError> {
-        let named = |error: ProvisioningError| error.with_provider(&self.descriptor.id);
-        let Member { definition, tenancy } = match &self.member {
-            Some(member) if self.presence.local().is_some_and(|local| **local == *node) => member,
-            _ => {
-                let detail = "the provider was not made for this node";
-                return Err(named(ProvisioningError::new(
-                    ErrorCode::Unsupported,
-                    "registering the local node",
-                    detail,
-                )));
-            }
+    fn registration(&self, node: &ClusterNode) -> Result<Box<dyn Registration>, ProvisioningError> {
+        let is_local = self.presence.local().is_some_and(|local| **local == *node);
+        let Some(definition) = self.definition.as_ref().filter(|_| is_local) else {
+            let detail = "the provider was not made for this node";
+            let error = ProvisioningError::new(ErrorCode::Unsupported, "registering the local node", detail);
+            return Err(error.with_provider(&self.descriptor.id));
         };
-        let parts = registration::Parts {
+        Ok(Box::new(ConsulRegistration::new(registration::Parts {
+            id: self.descriptor.id.clone(),
             config: Arc::clone(&self.config),
             credential: self.credential(),
             clock: Arc::clone(&self.environment.clock),
             definition: definition.clone(),
             presence: Arc::clone(&self.presence),
-            tenancy: tenancy.clone(),
-        };
-        Ok(Box::new(ConsulRegistration::join(parts, cancel).map_err(named)?))
+            retry: self.environment.retry,
+        })))
+    }
+
+    /// An agent has one entry of each id, whatever its service.
+    fn registration_site(&self) -> Option<RegistrationSite> {
+        self.definition.as_ref()?;
+        let scope = self.config.query.agent_scope();
+        let place = format!("consul {} {scope}", self.config.target.base());
+        Some(RegistrationSite::new(place.trim_end(), self.config.query.service()))
     }
 }

@@ -39,10 +39,9 @@ use self::stream::{KubernetesStream, Parts};
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::provider::{
     CancelToken, Capabilities, ClusterProvider, ProviderDescriptor, ProviderEnvironment, ProviderFactory, ProviderKind,
-    ProviderStream, Registration,
+    ProviderStream, Registration, RegistrationSite,
 };
 use crate::providers::presence::Presence;
-use crate::providers::tenancy::Tenancy;
 use crate::topology::ClusterNode;
 
 /// Makes providers of the kind `kubernetes`, each of which watches the pods or the endpoints of one cluster through one
@@ -181,7 +180,6 @@ impl ProviderFactory for KubernetesFactory {
 struct Member {
     pod: String,
     marks: Marks,
-    tenancy: Tenancy,
     uid: Arc<OnceLock<String>>,
 }
 
@@ -198,8 +196,7 @@ impl Member {
             let reason = "which pod the process runs in is not known: neither POD_NAME nor HOSTNAME is a pod's name";
             return Err(descriptor.refuse(ErrorCode::MissingField, "pod", reason));
         };
-        let tenancy = Tenancy::new(format!("kubernetes\n{}\n{pod}\n{cluster}", config.target.base()));
-        Ok(Some(Self { pod, marks, tenancy, uid: Arc::default() }))
+        Ok(Some(Self { pod, marks, uid: Arc::default() }))
     }
 }
 
@@ -268,27 +265,36 @@ impl ClusterProvider for KubernetesProvider {
             login: self.login(),
             clock: Arc::clone(&self.environment.clock),
             presence: Arc::clone(&self.presence),
+            retry: self.environment.retry,
         };
         Ok(Box::new(KubernetesStream::open(parts, cancel)?))
     }
 
-    fn join(&self, node: &ClusterNode, cancel: &CancelToken) -> Result<Box<dyn Registration>, ProvisioningError> {
-        let named = |error: ProvisioningError| error.with_provider(&self.descriptor.id);
-        let Some(member) = self.member.as_ref().filter(|_| self.presence.local().is_some_and(|local| **local == *node))
-        else {
+    fn registration(&self, node: &ClusterNode) -> Result<Box<dyn Registration>, ProvisioningError> {
+        let is_local = self.presence.local().is_some_and(|local| **local == *node);
+        let Some(member) = self.member.as_ref().filter(|_| is_local) else {
             let detail = "the provider was not made for this node, or its definition names no cluster of pods";
-            return Err(named(ProvisioningError::new(ErrorCode::Unsupported, "registering the local node", detail)));
+            let error = ProvisioningError::new(ErrorCode::Unsupported, "registering the local node", detail);
+            return Err(error.with_provider(&self.descriptor.id));
         };
-        let parts = registration::Parts {
+        Ok(Box::new(KubernetesRegistration::new(registration::Parts {
+            id: self.descriptor.id.clone(),
             config: Arc::clone(&self.config),
             login: self.login(),
             clock: Arc::clone(&self.environment.clock),
             pod: member.pod.clone(),
             marks: member.marks.clone(),
             presence: Arc::clone(&self.presence),
-            tenancy: member.tenancy.clone(),
+            retry: self.environment.retry,
             uid: Arc::clone(&member.uid),
-        };
-        Ok(Box::new(KubernetesRegistration::join(parts, cancel).map_err(named)?))
+        })))
+    }
+
+    /// A pod carries one member. Where the namespace is not known yet there is no saying.
+    fn registration_site(&self) -> Option<RegistrationSite> {
+        let (member, cluster) = (self.member.as_ref()?, self.config.cluster.as_ref()?);
+        let namespace = self.config.namespace().ok()?;
+        let place = format!("kubernetes {} {namespace}/{}", self.config.target.base(), member.pod);
+        Some(RegistrationSite::new(place, cluster))
     }
 }

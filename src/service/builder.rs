@@ -23,7 +23,9 @@ use crate::hub::mailbox::Mailbox;
 use crate::hub::thread::HubThread;
 use crate::hub::{Bridges, Dispatcher, HubCore, HubSettings, ProviderWatchHub};
 use crate::metrics::ProvisioningMetrics;
-use crate::provider::{CancelToken, ProviderDescriptor, ProviderEnvironment, ProviderFactory, ProviderKind};
+use crate::provider::{
+    CancelToken, ProviderDescriptor, ProviderEnvironment, ProviderFactory, ProviderKind, RetryPolicy,
+};
 use crate::registry::{ProviderRegistry, RegistrySettings};
 use crate::secret::{Secret, Secrets};
 use crate::store::{FileProviderStore, ProviderStore};
@@ -258,6 +260,7 @@ impl ServiceBuilder {
             clock: Arc::clone(&self.clock),
             secrets: Secrets::new(self.secrets),
             local_node: self.member.clone().map(Arc::new),
+            retry: RetryPolicy::new(self.hub.failover.backoff_initial, self.hub.failover.backoff_max),
         };
         let validator = ProviderValidator::new(self.factories, environment);
         let (registry, report) =

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -37,7 +38,10 @@ pub(super) struct Registrations {
 }
 
 struct Running {
+    id: ProviderId,
     stop: CancelToken,
+    /// Whether another definition of the same provider registers the node from now on.
+    replaced: Arc<AtomicBool>,
     /// Carries the outcome of the deregistration, and disconnects when the thread has ended.
     left: Receiver<Outcome>,
 }
@@ -52,7 +56,7 @@ impl Registrations {
         let Some(node) = self.node.clone().filter(|_| !self.draining) else { return Ok(()) };
         let gone: Vec<SlotKey> =
             self.running.keys().filter(|key| providers.iter().all(|(known, _)| known != *key)).copied().collect();
-        let gone = gone.into_iter().filter_map(|key| self.running.remove(&key)).collect();
+        let gone: Vec<Running> = gone.into_iter().filter_map(|key| self.running.remove(&key)).collect();
         let mut result = Ok(());
         let registers =
             |provider: &Arc<dyn ClusterProvider>| caught(|| provider.capabilities().register).unwrap_or(false);
@@ -61,7 +65,12 @@ impl Registrations {
                 continue;
             }
             match self.start(Arc::clone(provider), Arc::clone(&node), budget) {
-                Ok(running) => _ = self.running.insert(*key, running),
+                Ok(running) => {
+                    for former in gone.iter().filter(|former| former.id == running.id) {
+                        former.replaced.store(true, Ordering::SeqCst);
+                    }
+                    self.running.insert(*key, running);
+                }
                 Err(error) => result = Err(error),
             }
         }
@@ -105,12 +114,14 @@ impl Registrations {
     ) -> Result<Running, ProvisioningError> {
         let stop = CancelToken::new();
         let (sender, left) = bounded(1);
+        let replaced = Arc::new(AtomicBool::new(false));
         let id = guarded(|| Ok(provider.descriptor().id.clone()))?;
         let work = Work {
             id: id.clone(),
             provider,
             node,
             stop: stop.clone(),
+            replaced: Arc::clone(&replaced),
             hub: self.hub.clone(),
             outcomes: self.outcomes.0.clone(),
             jitter: Jitter::new(self.clock.now().as_nanos()),
@@ -120,7 +131,7 @@ impl Registrations {
         thread.spawn(move || _ = sender.send(work.run(budget))).map_err(|error| {
             ProvisioningError::new(ErrorCode::ThreadRefused, REGISTERING, error.to_string()).with_provider(&id)
         })?;
-        Ok(Running { stop, left })
+        Ok(Running { id, stop, replaced, left })
     }
 }
 
@@ -153,6 +164,7 @@ struct Work {
     provider: Arc<dyn ClusterProvider>,
     node: Arc<ClusterNode>,
     stop: CancelToken,
+    replaced: Arc<AtomicBool>,
     hub: ProviderWatchHub,
     outcomes: Sender<Outcome>,
     jitter: Jitter,
@@ -162,20 +174,24 @@ struct Work {
 impl Work {
     /// Registers, keeps the registration alive, and deregisters when told to stop.
     fn run(mut self, budget: Duration) -> Outcome {
+        let mut made: Option<Box<dyn Registration>> = None;
         while !self.stop.is_cancelled() {
-            let joined = guarded(|| self.provider.join(&self.node, &self.stop));
+            let joined = guarded(|| {
+                let registration = match made.take() {
+                    Some(registration) => registration,
+                    None => self.provider.registration(&self.node)?,
+                };
+                made.insert(registration).join(&self.stop)
+            });
             self.report(joined.as_ref().err());
-            match joined {
-                Ok(mut registration) => {
-                    self.keep_alive(&mut *registration);
-                    if self.stop.is_cancelled() {
-                        return guarded(|| registration.leave(budget));
-                    }
-                }
-                Err(_) => _ = self.stop.wait(self.jitter.scale(PAUSE, 0.5)),
+            match (joined, &mut made) {
+                (Ok(()), Some(registration)) => self.keep_alive(&mut **registration),
+                _ => _ = self.stop.wait(self.jitter.scale(PAUSE, 0.5)),
             }
         }
-        Ok(())
+        let replaced = self.replaced.load(Ordering::SeqCst);
+        let Some(mut registration) = made else { return Ok(()) };
+        guarded(|| if replaced { registration.retire(budget) } else { registration.leave(budget) })
     }
 
     /// Until told to stop, or until the registration is lost.

@@ -177,6 +177,7 @@ pub(crate) fn validator() -> (ProviderValidator, Arc<Backends>) {
         clock: SystemClock::shared(),
         secrets: Secrets::new([("consul".to_owned(), Secret::new("hunter2"))]),
         local_node: None,
+        retry: crate::provider::RetryPolicy::default(),
     };
     (ProviderValidator::new(BTreeMap::from([(factory.kind(), factory)]), environment), backends)
 }

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A request as it arrived.
 #[derive(Clone, Debug)]
@@ -27,6 +27,13 @@ impl Request {
 
     pub fn index(&self) -> Option<&str> {
         self.target.split(['?', '&']).find_map(|part| part.strip_prefix("index="))
+    }
+
+    /// How long the server may wait for news. Only some of the tests look at it.
+    #[allow(dead_code)]
+    pub fn wait(&self) -> Option<Duration> {
+        let text = self.target.split(['?', '&']).find_map(|part| part.strip_prefix("wait="))?;
+        text.strip_suffix("ms")?.parse().ok().map(Duration::from_millis)
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {
@@ -124,6 +131,18 @@ pub fn send(stream: &mut TcpStream, status: &str, headers: &str, body: &[u8]) ->
 /// Sends a list with an index.
 pub fn list(stream: &mut TcpStream, index: u64, body: &str) -> bool {
     send(stream, "200 OK", &format!("X-Consul-Index: {index}\r\n"), body.as_bytes())
+}
+
+/// A watch without news: sends the list when its wait is over; one of a second or more is held for ever.
+#[allow(dead_code)]
+pub fn wait_or_hold(request: &Request, stream: &mut TcpStream, index: u64, body: &str) -> bool {
+    match request.wait() {
+        Some(wait) if wait < Duration::from_secs(1) => {
+            std::thread::sleep(wait);
+            list(stream, index, body)
+        }
+        _ => hold(stream),
+    }
 }
 
 /// A passing instance.

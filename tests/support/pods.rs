@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use cluster_provisioning::{
     CancelToken, ClusterNode, ClusterProvider, ErrorCode, KubernetesFactory, MemberChange, ProviderDescriptor,
-    ProviderEnvironment, ProviderEvent, ProviderFactory, ProvisioningError, Secrets, SystemClock,
+    ProviderEnvironment, ProviderEvent, ProviderFactory, ProvisioningError, Registration, RetryPolicy, Secrets,
+    SystemClock,
 };
 use crossbeam_channel::{Receiver, unbounded};
 
@@ -25,10 +26,21 @@ pub fn provider_of(
     secrets: Secrets,
     local_node: Option<ClusterNode>,
 ) -> Arc<dyn ClusterProvider> {
-    let environment =
-        ProviderEnvironment { clock: SystemClock::shared(), secrets, local_node: local_node.map(Arc::new) };
+    let environment = ProviderEnvironment {
+        clock: SystemClock::shared(),
+        secrets,
+        local_node: local_node.map(Arc::new),
+        retry: RetryPolicy::default(),
+    };
     KubernetesFactory.validate(descriptor).unwrap();
     KubernetesFactory.create(descriptor, &environment).unwrap()
+}
+
+/// Registers the node through the provider.
+pub fn join(provider: &dyn ClusterProvider, node: &ClusterNode) -> Result<Box<dyn Registration>, ProvisioningError> {
+    let mut registration = provider.registration(node)?;
+    registration.join(&CancelToken::new())?;
+    Ok(registration)
 }
 
 pub struct Watching {

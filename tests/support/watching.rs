@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use cluster_provisioning::{
     CancelToken, ClusterNode, ClusterProvider, ConsulFactory, ErrorCode, ProviderDescriptor, ProviderEnvironment,
-    ProviderEvent, ProviderFactory, Secret, Secrets, SystemClock,
+    ProviderEvent, ProviderFactory, ProvisioningError, Registration, RetryPolicy, Secret, Secrets, SystemClock,
 };
 use crossbeam_channel::{Receiver, unbounded};
 
@@ -20,10 +20,21 @@ pub fn provider(descriptor: &ProviderDescriptor) -> Arc<dyn ClusterProvider> {
 /// A provider for the service of `local_node`, in member mode if there is one.
 pub fn provider_of(descriptor: &ProviderDescriptor, local_node: Option<ClusterNode>) -> Arc<dyn ClusterProvider> {
     let secrets = Secrets::new([("consul".to_owned(), Secret::new(TOKEN))]);
-    let environment =
-        ProviderEnvironment { clock: SystemClock::shared(), secrets, local_node: local_node.map(Arc::new) };
+    let environment = ProviderEnvironment {
+        clock: SystemClock::shared(),
+        secrets,
+        local_node: local_node.map(Arc::new),
+        retry: RetryPolicy::default(),
+    };
     ConsulFactory.validate(descriptor).unwrap();
     ConsulFactory.create(descriptor, &environment).unwrap()
+}
+
+/// Registers the node through the provider.
+pub fn join(provider: &dyn ClusterProvider, node: &ClusterNode) -> Result<Box<dyn Registration>, ProvisioningError> {
+    let mut registration = provider.registration(node)?;
+    registration.join(&CancelToken::new())?;
+    Ok(registration)
 }
 
 /// The value of the secret named `consul`.

@@ -19,9 +19,8 @@ use super::config::Config;
 use crate::clock::{Clock, Timestamp};
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::http::{CredentialReader, Method};
-use crate::provider::{CancelToken, Registration};
+use crate::provider::{CancelToken, ProviderId, Registration, RetryPolicy};
 use crate::providers::presence::{Presence, Sighting, Standing};
-use crate::providers::tenancy::Tenancy;
 use crate::secret::Secret;
 
 const REGISTERING: &str = "registering the local node";
@@ -32,22 +31,23 @@ const SHORTEST: Duration = Duration::from_millis(10);
 
 /// What a registration needs.
 pub(super) struct Parts {
+    pub(super) id: ProviderId,
     pub(super) config: Arc<Config>,
     pub(super) credential: CredentialReader,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) definition: Definition,
     pub(super) presence: Arc<Presence>,
-    pub(super) tenancy: Tenancy,
+    pub(super) retry: RetryPolicy,
 }
 
 /// The local node's registration with one agent.
 pub(super) struct ConsulRegistration {
+    id: ProviderId,
     config: Arc<Config>,
     agent: Agent,
     clock: Arc<dyn Clock>,
     definition: Definition,
     presence: Arc<Presence>,
-    tenancy: Tenancy,
     heartbeat: Heartbeat,
     repair: Repair,
     /// Whether another process is registered under the node's id.
@@ -57,27 +57,22 @@ pub(super) struct ConsulRegistration {
 }
 
 impl ConsulRegistration {
-    /// Registers the node.
-    ///
-    /// # Errors
-    /// Why it could not be registered.
-    pub(super) fn join(parts: Parts, cancel: &CancelToken) -> Result<Self, ProvisioningError> {
-        let Parts { config, credential, clock, definition, presence, tenancy } = parts;
+    /// Nothing is sent before it is joined.
+    pub(super) fn new(parts: Parts) -> Self {
+        let Parts { id, config, credential, clock, definition, presence, retry } = parts;
         let now = clock.now();
-        let mut registration = Self {
+        Self {
+            id,
             agent: Agent::new(&config, credential),
             heartbeat: Heartbeat::new(config.ttl, RandomState::new().hash_one(now), now),
-            repair: Repair::new(now),
+            repair: Repair::new(retry, now),
             config,
             clock,
             definition,
             presence,
-            tenancy,
             taken: false,
             token: None,
-        };
-        registration.work(cancel)?;
-        Ok(registration)
+        }
     }
 
     /// Does what is due: registers, or repairs the registration, and lets the check pass.
@@ -204,6 +199,11 @@ impl ConsulRegistration {
 }
 
 impl Registration for ConsulRegistration {
+    fn join(&mut self, cancel: &CancelToken) -> Result<(), ProvisioningError> {
+        self.repair.demanded(self.clock.now());
+        self.work(cancel).map_err(|error| error.with_provider(&self.id))
+    }
+
     fn renew_interval(&self) -> Duration {
         let due = self.repair.due().map_or(self.heartbeat.due(), |due| due.min(self.heartbeat.due()));
         due.since(self.clock.now()).max(SHORTEST)
@@ -219,9 +219,6 @@ impl Registration for ConsulRegistration {
 
     fn leave(&mut self, budget: Duration) -> Result<(), ProvisioningError> {
         self.presence.set_standing(Standing::Left);
-        if self.tenancy.is_shared() {
-            return Ok(());
-        }
         let started = self.clock.now();
         // The connection may have died since the last heartbeat: one that fails at once is tried again on a new one.
         let attempt = self.deregister(budget, &CancelToken::new());

@@ -14,7 +14,7 @@ use super::watch::{Input, Machine, Memory, Output, Settings};
 use crate::clock::Clock;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::http::CredentialReader;
-use crate::provider::{CancelToken, ProviderEvent, ProviderId, ProviderStream, ProviderTermination};
+use crate::provider::{CancelToken, ProviderEvent, ProviderId, ProviderStream, ProviderTermination, RetryPolicy};
 use crate::providers::presence::Presence;
 
 /// The longest single wait, so that a clock that jumps (a suspended machine) is noticed.
@@ -31,6 +31,7 @@ pub(super) struct Parts {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) memory: SharedMemory,
     pub(super) presence: Arc<Presence>,
+    pub(super) retry: RetryPolicy,
 }
 
 /// A watch of one service.
@@ -53,7 +54,7 @@ impl ConsulStream {
     /// # Errors
     /// [`ErrorCode::ThreadRefused`].
     pub(super) fn open(parts: Parts, cancel: &CancelToken) -> Result<Self, ProvisioningError> {
-        let Parts { id, config, credential, clock, memory, presence } = parts;
+        let Parts { id, config, credential, clock, memory, presence, retry } = parts;
         let settings = Settings {
             consistency: config.consistency,
             wait: config.wait,
@@ -61,6 +62,7 @@ impl ConsulStream {
             repair_grace: config.repair_grace,
             probe_interval: config.probe_interval(presence.local().is_some()),
             ttl: config.ttl,
+            retry,
         };
         let known = memory.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let seed = RandomState::new().hash_one(id.as_str());

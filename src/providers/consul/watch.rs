@@ -28,9 +28,11 @@
 //!   later ones without it: others change, too, and the repair may be impossible. When the node is seen again these
 //!   doubts are over.
 //!
-//! After an error the probe asks first: a leader that changed would otherwise have to send the whole set to every watcher
-//! at once. Where the index is still ours the set is current, and the watch goes on from it. While nothing has been
-//! believed yet, or anything is doubtful, the first request is an unindexed watch.
+//! What is fresh: an index that is still ours confirms what is believed, unless there was trouble since that was last
+//! compared with a whole answer: another [life] of the server may have come to the same index. After an error the probe
+//! asks first, since a leader that changed would otherwise have to send the whole set to every watcher at once. Then the
+//! watch goes on from our index, and waits for a moment of its own choice before the whole set comes, is compared, and
+//! counts as fresh. While nothing has been believed yet, or anything is doubtful, the first request is an unindexed watch.
 //!
 //! How often it asks: never more than one watch and one probe at a time; attempts after errors are paced by the backoff,
 //! and answers that come at once by a [bucket]. While the watch is backing off nothing is probed. Everything periodic is
@@ -38,6 +40,7 @@
 
 mod bucket;
 mod doubt;
+mod life;
 mod local;
 mod outage;
 mod probe;
@@ -47,16 +50,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::bucket::{Bucket, TOKEN};
-use self::doubt::{Continuity, Doubt, Why};
+use self::doubt::{Continuity, Doubt};
+use self::life::Life;
 use self::outage::Outage;
 use self::probe::Probe;
 use super::lineage::Lineage;
 use super::mark::Mark;
 use super::query::Consistency;
-use crate::backoff::{Backoff, FIRST, Jitter, LONGEST};
+use crate::backoff::{Backoff, Jitter};
 use crate::clock::Timestamp;
 use crate::error::{ErrorCode, ProvisioningError};
-use crate::provider::ProviderEvent;
+use crate::provider::{ProviderEvent, RetryPolicy};
 use crate::providers::presence::{Sighting, Standing};
 use crate::topology::{ClusterNode, Members, Revision};
 
@@ -66,6 +70,8 @@ const QUIET: Duration = Duration::from_secs(4);
 const STANDSTILL: Duration = Duration::from_secs(10);
 /// How often an answer that cannot be waited for, or is never believed, is asked for again at the most.
 const RECHECK: Duration = Duration::from_secs(1);
+/// The shortest wait: none at all would mean the server's longest.
+const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 /// The longest wait that a server accepts.
 const WAIT_MAX: Duration = Duration::from_secs(600);
 
@@ -79,6 +85,8 @@ pub(super) struct Settings {
     pub(super) probe_interval: Duration,
     /// That of the members' checks.
     pub(super) ttl: Duration,
+    /// The pauses after errors.
+    pub(super) retry: RetryPolicy,
 }
 
 /// What outlives a stream, so that a new one does not take the loss of the backend's state for news.
@@ -170,6 +178,7 @@ pub(super) struct Machine {
     /// Whether this stream has reported its members.
     reported: bool,
     continuity: Continuity,
+    life: Life,
     outage: Outage,
     /// What the last answer said of the local node.
     sighted: Sighting,
@@ -222,12 +231,13 @@ impl Machine {
             continuity: if memory.members.is_some() { Continuity::Outage } else { Continuity::Seen },
             believed: memory.members,
             lineage: memory.lineage,
+            life: Life::default(),
             reported: false,
             absence_believed: false,
             watch: Watch::Due(now),
             number: 0,
             bucket: Bucket::new(now),
-            backoff: Backoff::new(FIRST, LONGEST),
+            backoff: settings.retry.backoff(),
             // What the stream before held is to be seen by this one.
             doubt: if memory.unsettled { Doubt::Holding { until: None, absent: false } } else { Doubt::None },
             unsettled: memory.unsettled,
@@ -283,6 +293,7 @@ impl Machine {
         self.standing = standing;
         if now.since(std::mem::replace(&mut self.last_call, now)) >= STANDSTILL {
             self.interrupted();
+            self.life.stood_still(self.number);
         }
         match input {
             Input::Watch(number, result) => {
@@ -328,13 +339,24 @@ impl Machine {
         let consistency = if leader { Consistency::Consistent } else { self.settings.consistency };
         let wait = match self.doubt {
             // The server judges the token's rights anew at the end of the wait.
-            Doubt::Waiting => self.settings.repair_grace.max(RECHECK).min(self.settings.wait),
-            _ => self.settings.wait,
+            Doubt::Waiting => self.calm(self.settings.repair_grace.max(RECHECK).min(self.settings.wait)),
+            // Without news the whole set comes at the end of it, to be compared.
+            Doubt::None if !self.life.is_known() => {
+                let members = self.believed.as_ref().map_or(0, Members::len);
+                self.jitter.scale(life::span(members).min(self.settings.wait), 0.0).max(SHORTEST_WAIT)
+            }
+            _ => self.calm(self.settings.wait),
         };
-        let wait = self.jitter.scale(wait.mul_f64(1.25), 0.8).min(WAIT_MAX);
+        // In the unit in which it is sent, so that no server is taken for one that breaks it off.
+        let wait = Duration::from_millis(wait.as_millis() as u64);
         let asked = Asked { index: self.ask, since: now, until: now + wait };
         self.watch = Watch::Pending { number: self.number, asked };
         self.outputs.push_back(Output::Watch { number: self.number, index: self.ask, wait, consistency });
+    }
+
+    /// A wait spread over a quarter more.
+    fn calm(&mut self, wait: Duration) -> Duration {
+        self.jitter.scale(wait.mul_f64(1.25), 0.8).min(WAIT_MAX)
     }
 
     fn failed(&mut self, now: Timestamp, error: ProvisioningError) {
@@ -345,6 +367,9 @@ impl Machine {
     }
 
     fn answered(&mut self, now: Timestamp, answer: WatchAnswer, asked: Asked) {
+        if self.life.answered(self.number) {
+            return self.ask_anew(now);
+        }
         self.sight(now, &answer.members);
         let Mark { index, stale, .. } = answer.mark;
         let asked_leader = std::mem::take(&mut self.ask_leader);
@@ -358,9 +383,12 @@ impl Machine {
             self.ask_leader = true;
             return self.ask_anew(now);
         }
-        self.backoff.reset();
+        if self.life.proves(self.number) {
+            self.backoff.reset();
+        }
         self.outage.heard(now);
-        let fruitless = now.since(asked.since) < TOKEN && (asked.index.is_some() || asked_leader);
+        let early = now < asked.until && now.since(asked.since) < TOKEN;
+        let fruitless = early && (asked.index.is_some() || asked_leader);
         if regressed {
             let detail = format!("the index went back from {} to {}", self.index, index.unwrap_or_default());
             self.roll_back(now, detail);
@@ -400,28 +428,6 @@ impl Machine {
     /// Whether the answer comes from a server that knows its leader, and has heard of it lately.
     fn is_fresh(&self, mark: &Mark) -> bool {
         mark.known_leader != Some(false) && mark.last_contact.is_none_or(|age| age <= self.settings.max_stale)
-    }
-
-    /// Why the answer is not believed at once.
-    fn why(&self, now: Timestamp, answer: &WatchAnswer) -> Option<Why> {
-        let members = &answer.members;
-        if members.is_empty() && matches!(self.standing, Standing::Joining | Standing::Registered) {
-            return Some(Why::Nobody);
-        }
-        if is_faint(answer) {
-            let known = self.believed.as_ref().is_some_and(|members| !members.is_empty());
-            return Some(if known { Why::Forgetful } else { Why::Blank });
-        }
-        match self.lost(members) {
-            0 if self.lacks_local(members) && !self.absence_believed => Some(Why::Absent),
-            0 => {
-                let until = self.outage.unsteady(now)?;
-                Some(self.missing(members))
-                    .filter(|missing| *missing > 0)
-                    .map(|missing| Why::Unsteady { missing, until })
-            }
-            lost => Some(Why::Lost(lost)),
-        }
     }
 
     /// Takes the index over and asks from it on. Without a usable one 1 is asked for: the server answers at once if it
@@ -471,45 +477,20 @@ impl Machine {
         }
     }
 
-    /// Holds a doubtful answer, or believes it if it has held for long enough and was asked for after that; whether it
-    /// was believed.
-    fn hold(&mut self, now: Timestamp, asked: Asked, answer: WatchAnswer, why: Why) -> bool {
-        let absent = self.lacks_local(&answer.members) && !self.absence_believed;
-        let until = match self.doubt {
-            _ if why.is_endless() => None,
-            Doubt::Holding { until: Some(until), absent: before } if before || !absent => {
-                if asked.since >= until {
-                    return self.believe(now, answer);
-                }
-                Some(why.limit(until))
-            }
-            _ => Some(why.limit(now + self.settings.repair_grace)),
-        };
-        self.doubt = if why.is_endless() { Doubt::Waiting } else { Doubt::Holding { until, absent } };
-        // Whatever hides the local node may have lost others, too.
-        if absent || why == Why::Nobody {
-            self.doubt_continuity();
-        }
-        if is_faint(&answer) {
-            let recheck = now + RECHECK;
-            self.ask_anew(now);
-            self.watch = Watch::Due(self.bucket.next(now).max(until.map_or(recheck, |until| recheck.min(until))));
-        }
-        self.doubt_it(now, why.reason());
-        false
-    }
-
     /// Reports the set; whether it was news.
     fn believe(&mut self, now: Timestamp, answer: WatchAnswer) -> bool {
         self.doubt = Doubt::None;
         self.unsettled = false;
         self.reason = None;
         self.behind_grace = probe::BEHIND_GRACE;
-        self.continuity = Continuity::Seen;
+        self.life.compared(self.number);
+        if self.life.is_known() {
+            self.continuity = Continuity::Seen;
+        }
         self.lineage = answer.lineage;
         self.absence_believed = self.lacks_local(&answer.members);
         if self.reported && self.believed.as_ref() == Some(&answer.members) {
-            self.report(now, ProviderEvent::Heartbeat { current: true });
+            self.report(now, ProviderEvent::Heartbeat { current: self.life.is_known() });
             return false;
         }
         let members = match &self.believed {
@@ -540,6 +521,7 @@ impl Machine {
     /// Nothing has been seen for a while: what is held may have changed, and the server may have lost its state.
     fn interrupted(&mut self) {
         self.outage.trouble();
+        self.life.interrupted(self.number);
         self.doubt_continuity();
         if let Doubt::Holding { until, .. } = &mut self.doubt {
             *until = None;
@@ -549,22 +531,6 @@ impl Machine {
     fn doubt_continuity(&mut self) {
         if self.continuity == Continuity::Seen {
             self.continuity = Continuity::Outage;
-        }
-    }
-
-    /// What was held has held: it is asked for once more, and believed if it is still so.
-    fn hold_is_over(&mut self, now: Timestamp) {
-        let Doubt::Holding { until: Some(until), .. } = self.doubt else { return };
-        if now < until {
-            return;
-        }
-        match self.watch {
-            Watch::Pending { asked: Asked { index: Some(_), .. }, .. } => {
-                self.outputs.push_back(Output::AbortWatch);
-                self.ask_anew(now);
-            }
-            Watch::Due(_) => self.ask = None,
-            Watch::Pending { .. } | Watch::BackingOff(_) | Watch::Recovering => {}
         }
     }
 

@@ -108,15 +108,13 @@ impl ClusterProvider for InMemoryProvider {
         }))
     }
 
-    fn join(&self, node: &ClusterNode, _cancel: &CancelToken) -> Result<Box<dyn Registration>, ProvisioningError> {
-        let mut registration = InMemoryRegistration {
+    fn registration(&self, node: &ClusterNode) -> Result<Box<dyn Registration>, ProvisioningError> {
+        Ok(Box::new(InMemoryRegistration {
             shared: Arc::clone(&self.shared),
             provider: self.descriptor.id.clone(),
             node: Arc::new(node.clone()),
             ttl: self.ttl,
-        };
-        registration.assert()?;
-        Ok(Box::new(registration))
+        }))
     }
 }
 
@@ -211,6 +209,10 @@ impl InMemoryRegistration {
 }
 
 impl Registration for InMemoryRegistration {
+    fn join(&mut self, _cancel: &CancelToken) -> Result<(), ProvisioningError> {
+        self.assert()
+    }
+
     fn renew_interval(&self) -> Duration {
         self.ttl / 3
     }

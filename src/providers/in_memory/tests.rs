@@ -51,6 +51,12 @@ fn provider(cluster: &InMemoryCluster, id: &str) -> InMemoryProvider {
     InMemoryProvider::new(descriptor(id).parameter("heartbeat", "10ms"), cluster).unwrap()
 }
 
+fn join(provider: &InMemoryProvider, node: &ClusterNode) -> Result<Box<dyn Registration>, ProvisioningError> {
+    let mut registration = provider.registration(node)?;
+    registration.join(&CancelToken::new())?;
+    Ok(registration)
+}
+
 fn error(text: &'static str) -> ProvisioningError {
     ProvisioningError::new(ErrorCode::BackendUnavailable, "testing", text)
 }
@@ -256,13 +262,13 @@ fn p2_2_faults_concern_one_provider_and_reach_its_streams() {
 fn p1_4_refused_connections_fail_everything_that_connects() {
     let (_, cluster) = cluster();
     let (one, two, cancel) = (provider(&cluster, "one"), provider(&cluster, "two"), CancelToken::new());
-    let mut registration = one.join(&node("a"), &cancel).unwrap();
+    let mut registration = join(&one, &node("a")).unwrap();
     let mut open = Watch::of(&cluster, "one");
     cluster.faults(&provider_id("one")).refuse_connections(error("down"));
     let down = Err(error("down").with_provider(&provider_id("one")));
     assert_eq!(one.check_connectivity(&cancel), down);
     assert_eq!(one.watch(&cancel).map(drop), down);
-    assert_eq!(one.join(&node("b"), &cancel).map(drop), down);
+    assert_eq!(join(&one, &node("b")).map(drop), down);
     assert_eq!((registration.renew(&cancel), registration.leave(TTL)), (down.clone(), down));
     assert_eq!((two.check_connectivity(&cancel), open.next()), (Ok(()), "all[\"a\"]".into()));
     cluster.faults(&provider_id("one")).accept_connections();
@@ -323,7 +329,7 @@ fn m1_1_joining_registers_renewing_repairs_and_leaving_removes() {
     let (clock, cluster) = cluster();
     let one = InMemoryProvider::new(descriptor("one").parameter("ttl", "9s"), &cluster).unwrap();
     let cancel = CancelToken::new();
-    let mut registration = one.join(&node("a"), &cancel).unwrap();
+    let mut registration = join(&one, &node("a")).unwrap();
     assert_eq!(registration.renew_interval(), Duration::from_secs(3));
     clock.advance(Duration::from_secs(8));
     registration.renew(&cancel).unwrap();
@@ -340,7 +346,7 @@ fn m1_1_joining_registers_renewing_repairs_and_leaving_removes() {
 #[test]
 fn leaving_does_not_remove_a_later_life_of_the_node() {
     let (_, cluster) = cluster();
-    let mut old = provider(&cluster, "one").join(&node("a"), &CancelToken::new()).unwrap();
+    let mut old = join(&provider(&cluster, "one"), &node("a")).unwrap();
     let restarted = ClusterNode::builder("a", "10.0.0.1", 8080).incarnation(2).build().unwrap();
     cluster.register(restarted.clone());
     old.leave(TTL).unwrap();
@@ -360,8 +366,12 @@ fn a_dropped_stream_is_forgotten() {
 fn p1_1_the_factory_serves_named_clusters_and_refuses_what_it_does_not_know() {
     let ((_, east), (_, west)) = (cluster(), cluster());
     west.register(node("w"));
-    let environment =
-        ProviderEnvironment { clock: SystemClock::shared(), secrets: Secrets::default(), local_node: None };
+    let environment = ProviderEnvironment {
+        clock: SystemClock::shared(),
+        secrets: Secrets::default(),
+        local_node: None,
+        retry: RetryPolicy::default(),
+    };
     let single = InMemoryFactory::new().cluster("west", &west);
     let both = single.clone().cluster("east", &east);
     assert_eq!(both.kind(), ProviderKind::in_memory());

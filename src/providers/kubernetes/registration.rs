@@ -20,13 +20,12 @@ use super::access;
 use super::agent::{Agent, Call, Outcome};
 use super::config::Config;
 use super::login::Login;
-use super::query::{PODS, Query};
+use super::query::PODS;
 use crate::clock::Clock;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::http::Method;
-use crate::provider::{CancelToken, Registration};
+use crate::provider::{CancelToken, ProviderId, Registration, RetryPolicy};
 use crate::providers::presence::{Presence, Sighting, Standing};
-use crate::providers::tenancy::Tenancy;
 
 const REGISTERING: &str = "registering the local node";
 const LEAVING: &str = "deregistering the local node";
@@ -39,26 +38,35 @@ const SHORTEST: Duration = Duration::from_millis(10);
 
 /// What a registration needs.
 pub(super) struct Parts {
+    pub(super) id: ProviderId,
     pub(super) config: Arc<Config>,
     pub(super) login: Login,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) pod: String,
     pub(super) marks: Marks,
     pub(super) presence: Arc<Presence>,
-    pub(super) tenancy: Tenancy,
+    pub(super) retry: RetryPolicy,
     pub(super) uid: Arc<OnceLock<String>>,
+}
+
+/// Where the pod is.
+#[derive(Clone)]
+struct Place {
+    namespace: String,
+    path: String,
 }
 
 /// The local node's registration on its pod.
 pub(super) struct KubernetesRegistration {
+    id: ProviderId,
     config: Arc<Config>,
-    query: Query,
-    path: String,
+    pod: String,
+    /// Where the pod is, once that is known: its namespace may have to be read from a file.
+    place: Option<Place>,
     agent: Agent,
     clock: Arc<dyn Clock>,
     marks: Marks,
     presence: Arc<Presence>,
-    tenancy: Tenancy,
     upkeep: Upkeep,
     /// That of the pod that was registered first: another one of its name is not ours, also for the next registration.
     uid: Arc<OnceLock<String>>,
@@ -67,29 +75,23 @@ pub(super) struct KubernetesRegistration {
 }
 
 impl KubernetesRegistration {
-    /// Registers the node.
-    ///
-    /// # Errors
-    /// Why it could not be registered.
-    pub(super) fn join(parts: Parts, cancel: &CancelToken) -> Result<Self, ProvisioningError> {
-        let Parts { config, login, clock, pod, marks, presence, tenancy, uid } = parts;
+    /// Nothing is read or sent before it is joined.
+    pub(super) fn new(parts: Parts) -> Self {
+        let Parts { id, config, login, clock, pod, marks, presence, retry, uid } = parts;
         let now = clock.now();
-        let query = config.query()?;
-        let mut registration = Self {
-            path: query.pod(&pod),
-            query,
+        Self {
+            id,
             agent: Agent::new(&config, login),
-            upkeep: Upkeep::new(RandomState::new().hash_one(now), now),
+            upkeep: Upkeep::new(retry, RandomState::new().hash_one(now), now),
             config,
+            pod,
+            place: None,
             clock,
             marks,
             presence,
-            tenancy,
             uid,
             taken: false,
-        };
-        registration.work(cancel)?;
-        Ok(registration)
+        }
     }
 
     /// Does what is due: looks at the pod, and repairs what it carries.
@@ -167,7 +169,7 @@ impl KubernetesRegistration {
         match answer.status {
             200 => Pod::read(&answer.body, doing),
             403 => {
-                let rule = access::rule(self.query.namespace(), PODS, "patch");
+                let rule = access::rule(&self.place()?.namespace, PODS, "patch");
                 let detail = format!("403: {}; {rule}", answer.excerpt);
                 Err(ProvisioningError::new(ErrorCode::AccessDenied, doing, detail))
             }
@@ -188,14 +190,26 @@ impl KubernetesRegistration {
         doing: &'static str,
         cancel: &CancelToken,
     ) -> Result<Outcome, ProvisioningError> {
+        let path = self.place()?.path;
         let call = Call {
             method: Method::PATCH,
-            path: &self.path,
+            path: &path,
             body: Some((MERGE_PATCH, patch.as_bytes())),
             answer_timeout,
             doing,
         };
         self.agent.call(&call, cancel)
+    }
+
+    /// Where the pod is.
+    fn place(&mut self) -> Result<Place, ProvisioningError> {
+        if let Some(place) = &self.place {
+            return Ok(place.clone());
+        }
+        let query = self.config.query()?;
+        let place = Place { namespace: query.namespace().to_owned(), path: query.pod(&self.pod) };
+        self.place = Some(place.clone());
+        Ok(place)
     }
 
     /// Takes away what the pod carries of ours.
@@ -214,6 +228,11 @@ impl KubernetesRegistration {
 }
 
 impl Registration for KubernetesRegistration {
+    fn join(&mut self, cancel: &CancelToken) -> Result<(), ProvisioningError> {
+        self.upkeep.demanded(self.clock.now());
+        self.work(cancel).map_err(|error| error.with_provider(&self.id))
+    }
+
     fn renew_interval(&self) -> Duration {
         self.upkeep.due().since(self.clock.now()).max(SHORTEST)
     }
@@ -228,9 +247,6 @@ impl Registration for KubernetesRegistration {
 
     fn leave(&mut self, budget: Duration) -> Result<(), ProvisioningError> {
         self.presence.set_standing(Standing::Left);
-        if self.tenancy.is_shared() {
-            return Ok(());
-        }
         let started = self.clock.now();
         // The connection may have died since it was used last: what fails at once is tried again on a new one.
         match self.withdraw(budget) {

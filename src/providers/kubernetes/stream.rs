@@ -14,7 +14,7 @@ use super::login::Login;
 use super::watch::{Input, Machine, Output, Settings};
 use crate::clock::Clock;
 use crate::error::{ErrorCode, ProvisioningError};
-use crate::provider::{CancelToken, ProviderEvent, ProviderId, ProviderStream, ProviderTermination};
+use crate::provider::{CancelToken, ProviderEvent, ProviderId, ProviderStream, ProviderTermination, RetryPolicy};
 use crate::providers::presence::Presence;
 
 /// The longest single wait, so that a clock that jumps (a suspended machine) is noticed.
@@ -27,6 +27,7 @@ pub(super) struct Parts {
     pub(super) login: Login,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) presence: Arc<Presence>,
+    pub(super) retry: RetryPolicy,
 }
 
 /// A watch of one selection of objects.
@@ -47,10 +48,10 @@ impl KubernetesStream {
     /// # Errors
     /// [`ErrorCode::ThreadRefused`]; [`ErrorCode::InvalidConfig`] if the namespace is not known.
     pub(super) fn open(parts: Parts, cancel: &CancelToken) -> Result<Self, ProvisioningError> {
-        let Parts { id, config, login, clock, presence } = parts;
+        let Parts { id, config, login, clock, presence, retry } = parts;
         let named = |error: ProvisioningError| error.with_provider(&id);
         let query = config.query().map_err(named)?;
-        let settings = Settings { probe_interval: config.probe_interval };
+        let settings = Settings { probe_interval: config.probe_interval, retry };
         let seed = RandomState::new().hash_one(id.as_str());
         let mut stream = Self {
             watch: connection::open(&config, &query, login.clone(), cancel, "watch").map_err(named)?,

@@ -47,7 +47,7 @@ use super::object::{Failure, FailureKind, Line, Page};
 use crate::backoff::Jitter;
 use crate::clock::Timestamp;
 use crate::error::{ErrorCode, ProvisioningError};
-use crate::provider::ProviderEvent;
+use crate::provider::{ProviderEvent, RetryPolicy};
 use crate::providers::presence::{Sighting, Standing};
 use crate::topology::ClusterNode;
 
@@ -74,6 +74,8 @@ const ROUTINE: Duration = Duration::from_secs(30);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Settings {
     pub(super) probe_interval: Duration,
+    /// The pauses after failures.
+    pub(super) retry: RetryPolicy,
 }
 
 /// What happened. What has the number of a request that is over is ignored.
@@ -206,7 +208,7 @@ impl Machine {
             phase: Phase::Due(now),
             number: 0,
             probe: Probe::Due(first_probe),
-            pace: Pace::new(now),
+            pace: Pace::new(settings.retry, now),
             expiries: 0,
             brief: 0,
             strikes: 0,

@@ -9,18 +9,16 @@
 //! deregistered: an agent may take an equal registration for one that needs no writing.
 //!
 //! The first repair is made at once; those that follow it without effect come slower and slower, since a node that its
-//! own watch must not see (rights, a filter, maintenance) would else write to the catalog for ever.
+//! own watch must not see (rights, a filter, maintenance) would else write to the catalog for ever. The pauses are those of
+//! the [`RetryPolicy`]: from a quarter of its first to its longest, and never above 2 s after a loss at the agent.
 
 use std::time::Duration;
 
 use crate::clock::Timestamp;
+use crate::provider::RetryPolicy;
 
-/// The pause before the second of several repairs in a row; doubles.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-/// The longest pause between repairs that follow a loss at the agent.
+/// The longest pause between repairs that follow a loss at the agent, and after a registration that failed.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// The longest pause between repairs for a watch that keeps not showing the node.
-const LONGEST_UNSEEN_PAUSE: Duration = Duration::from_secs(30);
 /// After how many repairs in a row without effect the node is deregistered before it is registered.
 const REPLACE_AFTER: u32 = 3;
 /// How long no loss must be found for the next one to be repaired at once.
@@ -49,6 +47,7 @@ pub(super) enum Loss {
 /// The state of the registration.
 #[derive(Clone, Debug)]
 pub(super) struct Repair {
+    retry: RetryPolicy,
     /// When to register, and what for; `None`: nothing is known to be lost.
     due: Option<(Timestamp, Option<Loss>)>,
     /// Repairs in a row, each within [`CALM`] of the one before, since the watch last showed the node anew.
@@ -59,8 +58,13 @@ pub(super) struct Repair {
 
 impl Repair {
     /// Nothing is registered yet: that is due at once.
-    pub(super) fn new(now: Timestamp) -> Self {
-        Self { due: Some((now, None)), in_a_row: 0, registered: None }
+    pub(super) fn new(retry: RetryPolicy, now: Timestamp) -> Self {
+        Self { retry: retry.sound(), due: Some((now, None)), in_a_row: 0, registered: None }
+    }
+
+    /// Registering is due at once, whatever is known.
+    pub(super) fn demanded(&mut self, now: Timestamp) {
+        self.due = Some((now, None));
     }
 
     /// When [`step`](Self::step) has something to do.
@@ -86,7 +90,7 @@ impl Repair {
             self.in_a_row = 0;
         }
         // What the watch sees may be older than the last registration: the pause counts from that.
-        let due = now.max(last + pause(self.in_a_row, loss));
+        let due = now.max(last + self.pause(loss));
         self.due = Some((due, Some(loss)));
         self.in_a_row = self.in_a_row.saturating_add(1);
     }
@@ -110,13 +114,16 @@ impl Repair {
         let loss = self.due.and_then(|(_, loss)| loss);
         self.due = Some((now + pause.min(LONGEST_PAUSE), loss));
     }
-}
 
-fn pause(in_a_row: u32, loss: Loss) -> Duration {
-    let longest = if loss == Loss::Unseen { LONGEST_UNSEEN_PAUSE } else { LONGEST_PAUSE };
-    match in_a_row.checked_sub(1) {
-        None => Duration::ZERO,
-        Some(doublings) => FIRST_PAUSE.saturating_mul(1u32.checked_shl(doublings).unwrap_or(u32::MAX)).min(longest),
+    /// The pause before the next of the repairs in a row; none before the first.
+    fn pause(&self, loss: Loss) -> Duration {
+        let longest = if loss == Loss::Unseen { self.retry.longest } else { self.retry.longest.min(LONGEST_PAUSE) };
+        match self.in_a_row.checked_sub(1) {
+            None => Duration::ZERO,
+            Some(doublings) => {
+                (self.retry.first / 4).saturating_mul(1u32.checked_shl(doublings).unwrap_or(u32::MAX)).min(longest)
+            }
+        }
     }
 }
 
@@ -129,7 +136,7 @@ mod tests {
     }
 
     fn registered() -> Repair {
-        let mut repair = Repair::new(at(0));
+        let mut repair = Repair::new(RetryPolicy::default(), at(0));
         assert_eq!(repair.step(at(0)), Some(Step::Register));
         repair.registered(at(0));
         assert_eq!((repair.step(at(100_000)), repair.due()), (None, None));
@@ -176,6 +183,27 @@ mod tests {
         assert_eq!(pauses, [0, 500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000]);
         assert_eq!(steps[..3], [Step::Register; 3]);
         assert_eq!(steps[3..], [Step::Replace; 7]);
+    }
+
+    #[test]
+    fn consul_point_19_another_policy_is_followed_but_for_the_limit_of_a_loss_at_the_agent() {
+        let pauses = |loss, first, longest| {
+            let policy = RetryPolicy::new(Duration::from_millis(first), Duration::from_millis(longest));
+            let mut repair = Repair { retry: policy, ..registered() };
+            let mut now = at(100_000);
+            [(); 5].map(|()| {
+                repair.lost(loss, now);
+                let due = repair.due().unwrap();
+                let pause = due.since(now).as_millis();
+                repair.registered(due);
+                now = due;
+                pause
+            })
+        };
+        assert_eq!(pauses(Loss::Unseen, 200, 300), [0, 50, 100, 200, 300]);
+        assert_eq!(pauses(Loss::Unseen, 40_000, 60_000), [0, 10_000, 20_000, 40_000, 60_000]);
+        assert_eq!(pauses(Loss::Agent, 40_000, 60_000), [0, 2000, 2000, 2000, 2000]);
+        assert_eq!(pauses(Loss::Agent, 200, 300), [0, 50, 100, 200, 300]);
     }
 
     #[test]

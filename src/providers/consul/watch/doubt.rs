@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 
-use super::doubtful;
+use super::{Asked, Machine, Output, RECHECK, Watch, WatchAnswer, doubtful, is_faint};
 use crate::clock::Timestamp;
 use crate::error::{ErrorCode, ProvisioningError};
+use crate::providers::presence::Standing;
 
 /// Why an answer is not believed at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,4 +83,72 @@ pub(super) enum Doubt {
     },
     /// The answer is not believed for as long as it stays so.
     Waiting,
+}
+
+impl Machine {
+    /// Why the answer is not believed at once.
+    pub(super) fn why(&self, now: Timestamp, answer: &WatchAnswer) -> Option<Why> {
+        let members = &answer.members;
+        if members.is_empty() && matches!(self.standing, Standing::Joining | Standing::Registered) {
+            return Some(Why::Nobody);
+        }
+        if is_faint(answer) {
+            let known = self.believed.as_ref().is_some_and(|members| !members.is_empty());
+            return Some(if known { Why::Forgetful } else { Why::Blank });
+        }
+        match self.lost(members) {
+            0 if self.lacks_local(members) && !self.absence_believed => Some(Why::Absent),
+            0 => {
+                let until = self.outage.unsteady(now)?;
+                Some(self.missing(members))
+                    .filter(|missing| *missing > 0)
+                    .map(|missing| Why::Unsteady { missing, until })
+            }
+            lost => Some(Why::Lost(lost)),
+        }
+    }
+
+    /// Holds a doubtful answer, or believes it if it has held for long enough and was asked for after that; whether it
+    /// was believed.
+    pub(super) fn hold(&mut self, now: Timestamp, asked: Asked, answer: WatchAnswer, why: Why) -> bool {
+        let absent = self.lacks_local(&answer.members) && !self.absence_believed;
+        let until = match self.doubt {
+            _ if why.is_endless() => None,
+            Doubt::Holding { until: Some(until), absent: before } if before || !absent => {
+                if asked.since >= until {
+                    return self.believe(now, answer);
+                }
+                Some(why.limit(until))
+            }
+            _ => Some(why.limit(now + self.settings.repair_grace)),
+        };
+        self.doubt = if why.is_endless() { Doubt::Waiting } else { Doubt::Holding { until, absent } };
+        // Whatever hides the local node may have lost others, too.
+        if absent || why == Why::Nobody {
+            self.doubt_continuity();
+        }
+        if is_faint(&answer) {
+            let recheck = now + RECHECK;
+            self.ask_anew(now);
+            self.watch = Watch::Due(self.bucket.next(now).max(until.map_or(recheck, |until| recheck.min(until))));
+        }
+        self.doubt_it(now, why.reason());
+        false
+    }
+
+    /// What was held has held: it is asked for once more, and believed if it is still so.
+    pub(super) fn hold_is_over(&mut self, now: Timestamp) {
+        let Doubt::Holding { until: Some(until), .. } = self.doubt else { return };
+        if now < until {
+            return;
+        }
+        match self.watch {
+            Watch::Pending { asked: Asked { index: Some(_), .. }, .. } => {
+                self.outputs.push_back(Output::AbortWatch);
+                self.ask_anew(now);
+            }
+            Watch::Due(_) => self.ask = None,
+            Watch::Pending { .. } | Watch::BackingOff(_) | Watch::Recovering => {}
+        }
+    }
 }

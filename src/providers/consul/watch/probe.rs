@@ -1,4 +1,4 @@
-//! The probe's rules: when it asks, what its answer shows, and how an error ends by it.
+//! The probe's rules: when it asks, what its answer shows, and how the watch goes on by it after an error.
 //!
 //! While all is well it asks once an interval, unless the watch was answered meanwhile. After an error, while an answer
 //! is held, and while the watch is behind, it asks within a second: a frozen server has to show its third error before
@@ -67,7 +67,8 @@ impl Machine {
     fn next_probe(&mut self, now: Timestamp) -> Timestamp {
         let interval = self.settings.probe_interval;
         // A doubt without an end is no reason to hurry.
-        if self.failing || self.behind.is_some() || matches!(self.doubt, Doubt::Confirming | Doubt::Holding { .. }) {
+        let doubted = matches!(self.doubt, Doubt::Confirming | Doubt::Holding { .. }) || !self.life.is_known();
+        if self.failing || self.behind.is_some() || doubted {
             now + self.jitter.scale(interval.min(HASTE), 0.5)
         } else {
             now + self.jitter.scale(interval, 0.9)
@@ -120,10 +121,14 @@ impl Machine {
             let detail = format!("the index went back from {} to {index}, as a probe shows", self.index);
             return self.roll_back(now, detail);
         }
-        // If there is news the server answers at once.
+        self.go_on(now);
+    }
+
+    /// The watch goes on from our index: news come at once, and else the whole set soon, to be compared.
+    fn go_on(&mut self, now: Timestamp) {
         self.ask = Some(self.index);
         self.watch = Watch::Due(self.bucket.next(now));
-        self.alive(now, index == self.index);
+        self.alive(now, false);
     }
 
     /// Any server may have answered: one that lags proves nothing.
@@ -155,30 +160,39 @@ impl Machine {
             let detail = format!("the index went back from {sent} to {index}, as a probe shows");
             return self.roll_back(now, detail);
         }
-        if index <= self.index {
+        let has_news = index > self.index;
+        // One that was sent before the trouble may be waiting on a connection that is dead.
+        let is_left_over = |number: &u64| !self.life.proves(*number) && matches!(self.doubt, Doubt::None);
+        let Some(number) = under_way.filter(|number| has_news || is_left_over(number)) else {
             self.behind = None;
-            let current = index == self.index && self.is_fresh(&mark);
+            let current = index == self.index && self.is_fresh(&mark) && self.life.is_known();
             if current && under_way.is_some() {
                 // The watch is held as it should be: it works.
                 self.backoff.reset();
             }
             return self.alive(now, current);
+        };
+        let since = match self.behind {
+            Some((watch, since)) if watch == number => since,
+            _ => now,
+        };
+        self.behind = Some((number, since));
+        let at_once = !has_news && !self.life.was_broken_off();
+        if !at_once && now.since(since) < self.behind_grace {
+            return self.alive(now, false);
         }
-        let Some(number) = under_way else { return self.alive(now, false) };
-        match self.behind {
-            Some((watch, since)) if watch == number => {
-                if now.since(since) >= self.behind_grace {
-                    self.behind_grace = (self.behind_grace * 2).min(BEHIND_GRACE_MAX);
-                    self.outputs.push_back(Output::AbortWatch);
-                    self.behind = None;
-                    // The watch is dead but the server lives: no reason to wait before asking again.
-                    self.ask_anew(now);
-                    let error = doubtful(ErrorCode::Timeout, "the watch stays mute although there is news");
-                    return self.report(now, ProviderEvent::Degraded { error });
-                }
-            }
-            _ => self.behind = Some((number, now)),
+        self.outputs.push_back(Output::AbortWatch);
+        self.behind = None;
+        if !at_once {
+            self.behind_grace = (self.behind_grace * 2).min(BEHIND_GRACE_MAX);
         }
-        self.alive(now, false);
+        if !has_news {
+            self.life.broken_off();
+            return self.go_on(now);
+        }
+        // The watch is dead but the server lives: no reason to wait before asking again.
+        self.ask_anew(now);
+        let error = doubtful(ErrorCode::Timeout, "the watch stays mute although there is news");
+        self.report(now, ProviderEvent::Degraded { error });
     }
 }

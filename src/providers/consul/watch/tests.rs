@@ -40,6 +40,7 @@ fn settings() -> Settings {
         repair_grace: GRACE,
         probe_interval: Duration::from_secs(6),
         ttl: Duration::from_secs(3),
+        retry: RetryPolicy::default(),
     }
 }
 
@@ -211,6 +212,12 @@ impl Sim {
             }
         }
         self.now = end;
+    }
+
+    /// The wait of the watch under way is over without news, while probes see that index; it is answered with the set.
+    fn wait_over(&mut self, index: u64, ids: &[&str]) {
+        self.pass(*self.waits.last().unwrap(), index);
+        self.answer(index, ids);
     }
 
     /// The index asked for by the watch under way.

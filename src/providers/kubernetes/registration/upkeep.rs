@@ -3,23 +3,24 @@
 //! Nothing expires: labels stay until somebody removes them. So they are looked at slowly, and at once when the watch no
 //! longer shows the node. That may have another reason, such as a pod that is not ready: a look is never sooner than a
 //! second after the one before, and later each time that nothing was amiss. A whole cluster that starts would otherwise
-//! look once a second.
+//! look once a second. These pauses follow the [`RetryPolicy`]: from half of its first to a third of its longest.
 
 use std::time::Duration;
 
 use crate::backoff::Jitter;
 use crate::clock::Timestamp;
+use crate::provider::RetryPolicy;
 
 /// How often the labels are looked at anyway, at the least.
 const SLOW: Duration = Duration::from_secs(60);
-/// How soon after a look the next one may be.
-const SOONEST: Duration = Duration::from_secs(1);
-/// The same after looks in vain.
-const SOONEST_IN_VAIN: Duration = Duration::from_secs(10);
+/// The longest pause before a look that failed is repeated.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// When to look.
 #[derive(Debug)]
 pub(super) struct Upkeep {
+    /// How soon after a look the next one may be, and how soon after many in vain.
+    pauses: (Duration, Duration),
     jitter: Jitter,
     looked: Option<Timestamp>,
     due: Timestamp,
@@ -31,8 +32,16 @@ pub(super) struct Upkeep {
 
 impl Upkeep {
     /// Due at once.
-    pub(super) fn new(seed: u64, now: Timestamp) -> Self {
-        Self { jitter: Jitter::new(seed), looked: None, due: now, soonest: SOONEST, missed: false }
+    pub(super) fn new(retry: RetryPolicy, seed: u64, now: Timestamp) -> Self {
+        let RetryPolicy { first, longest } = retry.sound();
+        let soonest = first / 2;
+        let pauses = (soonest, soonest.max(longest / 3));
+        Self { pauses, jitter: Jitter::new(seed), looked: None, due: now, soonest, missed: false }
+    }
+
+    /// A look is due at once.
+    pub(super) fn demanded(&mut self, now: Timestamp) {
+        self.due = now;
     }
 
     /// When the next look is due.
@@ -49,13 +58,14 @@ impl Upkeep {
 
     /// The watch shows the node again.
     pub(super) fn seen(&mut self) {
-        self.soonest = SOONEST;
+        self.soonest = self.pauses.0;
     }
 
     /// All is as it shall be; whether that took a repair.
     pub(super) fn looked(&mut self, now: Timestamp, repaired: bool) {
         let in_vain = std::mem::take(&mut self.missed) && !repaired;
-        self.soonest = if in_vain { (self.soonest * 2).min(SOONEST_IN_VAIN) } else { SOONEST };
+        let (soonest, latest) = self.pauses;
+        self.soonest = if in_vain { (self.soonest * 2).min(latest) } else { soonest };
         self.looked = Some(now);
         self.due = now + self.jitter.scale(SLOW, 0.75);
     }
@@ -63,7 +73,7 @@ impl Upkeep {
     /// The look failed.
     pub(super) fn failed(&mut self, now: Timestamp) {
         self.looked = Some(now);
-        self.due = now + SOONEST;
+        self.due = now + self.pauses.0.min(LONGEST_PAUSE);
     }
 }
 
@@ -75,7 +85,7 @@ mod tests {
     fn labels_are_looked_at_slowly_and_at_once_when_the_watch_misses_the_node_but_never_in_a_loop() {
         let start = Timestamp::from_nanos(1_000_000_000_000);
         let at = |millis| start + Duration::from_millis(millis);
-        let mut upkeep = Upkeep::new(7, start);
+        let mut upkeep = Upkeep::new(RetryPolicy::default(), 7, start);
         assert_eq!(upkeep.due(), start);
         upkeep.looked(start, true);
         assert!(upkeep.due() >= at(45_000) && upkeep.due() <= at(60_000));
@@ -93,7 +103,7 @@ mod tests {
     #[test]
     fn labels_that_are_as_they_shall_be_are_looked_at_less_often_while_the_watch_misses_the_node() {
         let mut now = Timestamp::from_nanos(1_000_000_000_000);
-        let mut upkeep = Upkeep::new(7, now);
+        let mut upkeep = Upkeep::new(RetryPolicy::default(), 7, now);
         upkeep.looked(now, true);
         let mut after = |upkeep: &mut Upkeep, repaired: bool| {
             upkeep.unseen(now);
@@ -108,5 +118,11 @@ mod tests {
         assert_eq!(after(&mut upkeep, false), 2);
         upkeep.seen();
         assert_eq!(after(&mut upkeep, false), 1, "and so does a node that was seen");
+        let policy = RetryPolicy::new(Duration::from_secs(10), Duration::from_secs(60));
+        let mut upkeep = Upkeep::new(policy, 7, Timestamp::default());
+        after(&mut upkeep, true);
+        assert_eq!([(); 4].map(|()| after(&mut upkeep, false)), [5, 10, 20, 20], "another policy is followed");
+        upkeep.failed(Timestamp::default());
+        assert_eq!(upkeep.due(), Timestamp::default() + LONGEST_PAUSE, "but for the limit after a failure");
     }
 }

@@ -1,11 +1,15 @@
 //! How long to wait after something went wrong: the pauses that Kubernetes' own clients make, and what the server asks for.
 //!
 //! Every failure is followed by a pause, whatever is asked next. Only a token that was read anew is tried at once.
+//!
+//! A host tunes the pauses by its [`RetryPolicy`]. Its defaults stand for the pace of Kubernetes' own clients, which
+//! begins sooner and grows longer; what a host sets otherwise, the first or the longest, is followed to the letter.
 
 use std::time::Duration;
 
 use crate::backoff::{Backoff, Jitter};
 use crate::clock::Timestamp;
+use crate::provider::RetryPolicy;
 
 /// The first pause is drawn from its upper half, and so from 800 ms to twice that.
 const FIRST: Duration = Duration::from_millis(1600);
@@ -28,8 +32,13 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    pub(super) fn new(now: Timestamp) -> Self {
-        Self { backoff: Backoff::new(FIRST, LONGEST), resumed: now, reread: None }
+    pub(super) fn new(retry: RetryPolicy, now: Timestamp) -> Self {
+        let (set, default) = (retry.sound(), RetryPolicy::default());
+        let pace = RetryPolicy::new(
+            if set.first == default.first { FIRST.min(set.longest) } else { set.first },
+            if set.longest == default.longest { LONGEST } else { set.longest },
+        );
+        Self { backoff: pace.backoff(), resumed: now, reread: None }
     }
 
     /// Something failed: when to go on. Never before the server wants it, and not at the moment at which everyone does.
@@ -64,7 +73,7 @@ mod tests {
     #[test]
     fn kubernetes_point_6_pauses_double_from_800_ms_to_30_s_and_are_drawn_up_to_twice_that() {
         for seed in 0..200 {
-            let (mut pace, mut jitter) = (Pace::new(at(0)), Jitter::new(seed));
+            let (mut pace, mut jitter) = (Pace::new(RetryPolicy::default(), at(0)), Jitter::new(seed));
             let mut now = at(0);
             for millis in [800, 1600, 3200, 6400, 12_800, 25_600, 30_000, 30_000] {
                 let (resume, least) = (pace.resume(now, None, &mut jitter), Duration::from_millis(millis));
@@ -75,8 +84,26 @@ mod tests {
     }
 
     #[test]
+    fn kubernetes_point_6_what_a_host_sets_is_followed_to_the_letter() {
+        let pauses = |first: u64, longest: u64| {
+            let policy = RetryPolicy::new(Duration::from_millis(first), Duration::from_millis(longest));
+            let (mut pace, mut jitter) = (Pace::new(policy, at(0)), Jitter::new(3));
+            [(); 4].map(|()| pace.resume(at(0), None, &mut jitter).since(at(0)))
+        };
+        let of = |expected: [u64; 4], pauses: [Duration; 4]| {
+            for (full, pause) in expected.map(Duration::from_millis).into_iter().zip(pauses) {
+                assert!(pause >= full / 2 && pause <= full, "{pause:?} of {full:?}");
+            }
+        };
+        of([100, 200, 300, 300], pauses(100, 300));
+        of([1600, 3200, 5000, 5000], pauses(2000, 5000));
+        of([20_000, 40_000, 60_000, 60_000], pauses(20_000, 30_000));
+        of([100, 200, 400, 800], pauses(100, 30_000));
+    }
+
+    #[test]
     fn kubernetes_point_6_pauses_begin_anew_after_two_calm_minutes_and_not_before() {
-        let (mut pace, mut jitter) = (Pace::new(at(0)), Jitter::new(1));
+        let (mut pace, mut jitter) = (Pace::new(RetryPolicy::default(), at(0)), Jitter::new(1));
         let mut now = at(0);
         for _ in 0..8 {
             now = pace.resume(now, None, &mut jitter);
@@ -92,7 +119,7 @@ mod tests {
     fn kubernetes_point_11_retry_after_is_honoured_within_five_minutes_and_spread() {
         let mut drawn = Vec::new();
         for seed in 0..100 {
-            let (mut pace, mut jitter) = (Pace::new(at(0)), Jitter::new(seed));
+            let (mut pace, mut jitter) = (Pace::new(RetryPolicy::default(), at(0)), Jitter::new(seed));
             let resume = pace.resume(at(0), Some(Duration::from_secs(20)), &mut jitter);
             assert!(resume >= at(20) && resume <= at(25));
             drawn.push(resume);
@@ -107,7 +134,7 @@ mod tests {
 
     #[test]
     fn kubernetes_point_17_a_token_read_anew_is_tried_at_once_but_not_again_and_again() {
-        let mut pace = Pace::new(at(0));
+        let mut pace = Pace::new(RetryPolicy::default(), at(0));
         assert!(pace.tries_at_once(at(0)));
         assert!(!pace.tries_at_once(at(0)) && !pace.tries_at_once(at(29)));
         assert!(pace.tries_at_once(at(30)));

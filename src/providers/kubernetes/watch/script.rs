@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Input, Machine, Output, Phase, Settings};
 use crate::clock::Timestamp;
 use crate::error::{ErrorCode, ProvisioningError};
-use crate::provider::{MemberChange, ProviderEvent, SIGN_OF_LIFE};
+use crate::provider::{MemberChange, ProviderEvent, RetryPolicy, SIGN_OF_LIFE};
 use crate::providers::kubernetes::object::{Content, Failure, FailureKind, Line, Object, Page};
 use crate::providers::presence::{Sighting, Standing};
 use crate::topology::{ClusterNode, NodeId};
@@ -129,7 +129,7 @@ pub(crate) fn follow(script: &[u8]) -> Result<Reached, String> {
     let now = Timestamp::from_millis(1_000_000);
     let local = (bytes.next() % 2 == 1).then(|| ClusterNode::builder("n0", "h", 1).incarnation(1).build().ok());
     let standing = if local.is_some() { Standing::Registered } else { Standing::Client };
-    let settings = Settings { probe_interval: Duration::from_secs(6) };
+    let settings = Settings { probe_interval: Duration::from_secs(6), retry: RetryPolicy::default() };
     let mut run = Run {
         machine: Machine::new(settings, local.flatten().map(Into::into), u64::from(bytes.next()), now),
         now,

@@ -39,7 +39,7 @@ struct Sim {
 }
 
 fn settings() -> Settings {
-    Settings { probe_interval: INTERVAL }
+    Settings { probe_interval: INTERVAL, retry: RetryPolicy::default() }
 }
 
 fn node(id: &str) -> Arc<ClusterNode> {

@@ -1,9 +1,11 @@
 //! The machine against a model of a server and of a cluster whose members repair their registrations, through seeded
-//! faults: restarts that lose the state, backups, changes of leader, freezes, revoked rights, suspensions.
+//! faults: restarts that lose the state, some of which grow to the very index of before, backups, changes of leader,
+//! connections that die without a sign, freezes, revoked rights, suspensions.
 //!
 //! What has to hold: a member that stays is never reported gone, however its registration comes and goes, if it is back
-//! within the grace; one that left is reported gone in bounded time; in member mode nobody is never believed; every answer
-//! without the local node is told; and the server is not asked more often than agreed.
+//! within the grace; one that left is reported gone in bounded time; what is reported as fresh is what the server has; in
+//! member mode nobody is never believed; every answer without the local node is told; and the server is not asked more
+//! often than agreed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -46,6 +48,10 @@ struct World {
     frozen: bool,
     denied: bool,
     watch: Option<(u64, Option<u64>, Timestamp)>,
+    /// Whether the watch under way will never be answered: its connection is dead, and nobody was told.
+    mute: bool,
+    /// Whether it was under way while the process was suspended.
+    overtaken: bool,
     probe: Option<Timestamp>,
     reported: Option<Members>,
     refreshed: bool,
@@ -76,6 +82,8 @@ impl World {
             frozen: false,
             denied: false,
             watch: None,
+            mute: false,
+            overtaken: false,
             probe: None,
             reported: None,
             refreshed: false,
@@ -130,7 +138,7 @@ impl World {
 
     /// Whether a watch is held.
     fn is_watched(&self) -> bool {
-        self.watch.is_some_and(|(_, index, _)| index == Some(self.changed))
+        !self.mute && self.watch.is_some_and(|(_, index, _)| index == Some(self.changed))
     }
 
     fn change(&mut self) {
@@ -168,9 +176,12 @@ impl World {
     /// Connections break, and nobody is served for a while.
     fn outage(&mut self) -> u64 {
         self.down = true;
-        let lasts = 1200 + self.roll(8000);
+        // What neither the watch nor a probe has noticed cannot be told from peace.
+        let lasts = if self.mute { 6500 } else { 1200 + self.roll(8000) };
         self.later.push((self.now + Duration::from_millis(lasts), Later::Up));
-        self.end_watch(Err(error(ErrorCode::BackendUnavailable)));
+        if !self.mute {
+            self.end_watch(Err(error(ErrorCode::BackendUnavailable)));
+        }
         if self.probe.take().is_some() {
             self.input(Input::Probe(Err(error(ErrorCode::BackendUnavailable))));
         }
@@ -178,7 +189,7 @@ impl World {
     }
 
     fn fault(&mut self) {
-        let kind = self.roll(11);
+        let kind = self.roll(12);
         match kind {
             0 | 1 if self.alive.len() < 6 => {
                 self.tell("joins");
@@ -193,15 +204,18 @@ impl World {
                 self.entries.remove(&id);
             }
             3 if self.serves() => {
-                self.index = match self.roll(3) {
+                self.index = match self.roll(4) {
                     0 => 1,
                     1 => 5 + self.roll(20),
+                    2 => self.index.saturating_sub(self.roll(9)).max(1),
                     _ => self.index + self.roll(60),
                 };
                 self.changed = self.index;
                 self.entries.clear();
                 self.backup = (BTreeMap::new(), self.index);
                 self.tell(format!("restarts without its state, at {}", self.index));
+                // The watch may not notice, as behind some proxies.
+                self.mute = self.roll(4) == 0;
                 let lasts = self.outage();
                 self.repair(lasts);
             }
@@ -235,13 +249,18 @@ impl World {
                 self.denied = true;
                 self.after(1000, 30_000, Later::Grant);
             }
-            9 if self.member && self.entries.contains_key(ME) && self.serves() => {
+            // Nobody sees that it came back from an earlier one while the watch is dead.
+            9 if self.member && self.entries.contains_key(ME) && self.serves() && !self.mute => {
                 self.tell("reaps the local node");
                 self.change();
                 self.entries.remove(ME);
                 self.repair(0);
             }
-            10 => {
+            10 if self.serves() && self.is_watched() => {
+                self.tell("a connection dies without a sign");
+                self.mute = true;
+            }
+            11 => {
                 self.tell("the stream is opened anew");
                 self.machine =
                     Self::machine(self.member, self.machine.memory(), self.seed ^ self.now.as_nanos(), self.now);
@@ -283,9 +302,12 @@ impl World {
         for (id, created) in &shown {
             lineage.add(&NodeId::new(id).unwrap(), *created);
         }
+        // One from before a suspension is of any age, and may be asked for again instead.
+        let overtaken = std::mem::take(&mut self.overtaken);
         let (told, absent) = (self.absences, self.member && !shown.contains_key(ME));
         self.end_watch(Ok(WatchAnswer { mark: self.mark(), members: set(&ids), lineage, skipped: 0 }));
-        assert_eq!(self.absences - told, usize::from(absent), "seed {}: {}", self.seed, self.ending());
+        let told = self.absences - told == usize::from(absent);
+        assert!(told || overtaken, "seed {}: {}", self.seed, self.ending());
     }
 
     fn input(&mut self, input: Input) {
@@ -300,6 +322,7 @@ impl World {
                     assert!(self.watch.is_none(), "two watches at once");
                     self.requests.push(self.now);
                     self.watch = Some((number, index, self.now + wait));
+                    (self.mute, self.overtaken) = (false, false);
                 }
                 Output::Probe { .. } => {
                     assert!(self.probe.is_none(), "two probes at once");
@@ -318,6 +341,11 @@ impl World {
         self.last_event = self.now;
         self.refreshed = matches!(event, ProviderEvent::Snapshot { .. } | ProviderEvent::Heartbeat { current: true });
         self.tell(tell(&event));
+        if matches!(event, ProviderEvent::Heartbeat { current: true }) {
+            let reported = self.reported.iter().flat_map(Members::iter).map(|node| node.id().as_str());
+            let same = reported.eq(self.entries.keys().map(String::as_str));
+            assert!(same, "seed {}: {:?} is not what is shown as fresh: {}", self.seed, self.entries, self.ending());
+        }
         let ProviderEvent::Snapshot { members, .. } = event else { return };
         assert!(!self.member || !members.is_empty(), "seed {}: {}", self.seed, self.ending());
         if let Some(before) = self.reported.replace(members.clone()) {
@@ -339,7 +367,12 @@ impl World {
             self.input(Input::Timer);
         }
         if let Some((_, index, until)) = self.watch {
-            if self.down {
+            if self.mute {
+                // As long as the client waits for an answer.
+                if self.now >= until + Duration::from_secs(14) {
+                    self.end_watch(Err(error(ErrorCode::Timeout)));
+                }
+            } else if self.down {
                 self.end_watch(Err(error(ErrorCode::BackendUnavailable)));
             } else if !self.frozen && (index.is_none_or(|index| self.changed > index) || self.now >= until) {
                 self.answer_watch();
@@ -370,6 +403,7 @@ impl World {
                 self.tell("the process is suspended");
                 self.now = self.now + Duration::from_secs(3600);
                 self.last_event = self.now;
+                self.overtaken = true;
             }
             self.step();
         }

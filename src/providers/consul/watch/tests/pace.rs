@@ -66,6 +66,10 @@ fn consul_while_something_is_wrong_the_next_probe_comes_within_a_second() {
     failed.probe(Err(error(ErrorCode::Timeout)));
     soon(&mut failed);
     failed.end_probe(Ok(mark(100)));
+    soon(&mut failed);
+    failed.end_probe(Ok(mark(100)));
+    failed.settle();
+    failed.wait_over(100, &["a"]);
     let start = failed.now;
     while failed.probe.is_none() {
         failed.tick();
@@ -112,7 +116,6 @@ fn consul_point_2_a_wait_that_is_broken_off_without_news_is_looked_into_at_once(
     // A wait that was over is no such sign.
     let mut sim = Sim::settled(&["a"], 100);
     sim.probe(Ok(mark(100)));
-    sim.now = sim.now + *sim.waits.last().unwrap();
-    sim.answer(100, &["a"]);
+    sim.wait_over(100, &["a"]);
     assert_eq!(sim.probe, None);
 }

@@ -173,6 +173,10 @@ fn consul_a_suspended_process_believes_nothing_that_it_has_not_seen_to_hold() {
     let mut sim = restarted(&["a", "b"]);
     sim.now = sim.now + HOUR;
     sim.answer(12, &["b"]);
+    assert!(sim.told().iter().all(|event| event == "doubtful doubtful-answer"), "a sign of life, and no more");
+    sim.settle();
+    assert_eq!(sim.asked(), None, "it is asked for again");
+    sim.answer(12, &["b"]);
     sim.settle();
     assert_eq!(sim.told(), ["doubtful doubtful-answer"]);
     sim.pass(Duration::from_secs(3), 12);
@@ -220,8 +224,29 @@ fn consul_after_a_suspension_backoffs_and_probes_just_fire() {
     assert!(matches!(sim.machine.watch, Watch::Recovering));
     sim.told();
     sim.end_probe(Ok(mark(100)));
-    assert_eq!(sim.told(), ["heartbeat true"]);
+    sim.wait_over(100, &["a"]);
+    assert_eq!(sim.told(), ["heartbeat false", "heartbeat true"]);
+    sim.settle();
     sim.now = sim.now + Duration::from_secs(3600);
     sim.input(Input::Timer);
     assert_eq!((sim.told(), sim.probe), (vec!["heartbeat false".to_owned()], Some(Consistency::Default)));
+    // An hour in which the server may have become another: its index confirms nothing.
+    sim.end_probe(Ok(mark(100)));
+    assert_eq!((sim.told(), sim.aborts), (vec!["heartbeat false".to_owned()], 1));
+    sim.settle();
+    sim.wait_over(100, &["a"]);
+    assert_eq!(sim.told(), ["heartbeat true"]);
+}
+
+#[test]
+fn consul_what_was_asked_before_a_suspension_is_neither_believed_nor_fresh_after_it() {
+    let mut sim = Sim::settled(&["a"], 100);
+    sim.told();
+    sim.now = sim.now + Duration::from_secs(3600);
+    sim.answer(101, &["a", "b"]);
+    assert_eq!(sim.told(), ["heartbeat false"]);
+    sim.settle();
+    assert_eq!(sim.asked(), None);
+    sim.answer(140, &["a", "c"]);
+    assert_eq!(sim.told(), [snapshot(&["a", "c"])]);
 }

@@ -1,0 +1,91 @@
+//! The registration of the local node with one provider: what keeps it, and where it stands.
+
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, never};
+
+use super::CancelToken;
+use crate::error::ProvisioningError;
+
+/// The registration of the local node with one provider: made by
+/// [`ClusterProvider::registration`](super::ClusterProvider::registration) without anything being registered yet, and
+/// used from one thread at a time.
+///
+/// It is [joined](Self::join) until that succeeds, then [renewed](Self::renew), joined again when it is lost, and in the
+/// end [left](Self::leave) or [retired](Self::retire), whatever became of it before.
+pub trait Registration: Send {
+    /// Registers the node; re-asserts what is registered already. Called again after it failed, and when the registration
+    /// is lost. Must return soon after `cancel` fires.
+    ///
+    /// # Errors
+    /// Why the node could not be registered, or is not known to be. Tried again after at most 2 s.
+    fn join(&mut self, cancel: &CancelToken) -> Result<(), ProvisioningError>;
+
+    /// How long to wait before the next [`renew`](Self::renew).
+    fn renew_interval(&self) -> Duration;
+
+    /// Where the provider asks for a [`renew`](Self::renew) before the interval is over, with a message: for example when
+    /// its stream no longer shows the node. Default: nowhere.
+    fn early_renewal(&self) -> Receiver<()> {
+        never()
+    }
+
+    /// Keeps the registration alive. Must return soon after `cancel` fires.
+    ///
+    /// # Errors
+    /// The registration is lost or in doubt: it is renewed again after at most 2 s, and if `renew` fails with
+    /// [`ErrorCode::RegistrationFailed`](crate::ErrorCode::RegistrationFailed) the node is registered anew.
+    fn renew(&mut self, cancel: &CancelToken) -> Result<(), ProvisioningError>;
+
+    /// Deregisters whatever may be registered: also after a [`join`](Self::join) whose answer was lost or that failed half
+    /// way, and after a [`renew`](Self::renew) that failed. Deregistering what is not registered succeeds. Must return
+    /// within `budget`.
+    ///
+    /// # Errors
+    /// The node may still be registered, until the backend expires it.
+    fn leave(&mut self, budget: Duration) -> Result<(), ProvisioningError>;
+
+    /// Makes way for the registration of an edited definition of the same provider, which holds the node by now: removes
+    /// what this one registered only where that is apart from what the other one did, so that nobody sees the node leave.
+    /// Must return within `budget`. Default: [`leave`](Self::leave), which is right where a registration removes nothing
+    /// but its own.
+    ///
+    /// # Errors
+    /// What this one registered may still be there, until the backend expires it.
+    fn retire(&mut self, budget: Duration) -> Result<(), ProvisioningError> {
+        self.leave(budget)
+    }
+}
+
+/// Where a provider registers the local node, and as what.
+///
+/// Providers with the same place and the same entry share that entry: whoever leaves last deregisters. Those with the
+/// same place and different entries would overwrite each other's.
+///
+/// ```
+/// use cluster_provisioning::RegistrationSite;
+/// let site = RegistrationSite::new("consul http://127.0.0.1:8500", "orders");
+/// assert_eq!((site.place(), site.entry()), ("consul http://127.0.0.1:8500", "orders"));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RegistrationSite {
+    place: String,
+    entry: String,
+}
+
+impl RegistrationSite {
+    /// A site. The place begins with what kind of place it is, so that those of different kinds are never equal.
+    pub fn new(place: impl Into<String>, entry: impl Into<String>) -> Self {
+        Self { place: place.into(), entry: entry.into() }
+    }
+
+    /// Where: what holds one registration of the node and no more, such as an agent.
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// As what: the service, or the cluster, under which the node is found there.
+    pub fn entry(&self) -> &str {
+        &self.entry
+    }
+}

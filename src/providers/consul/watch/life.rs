@@ -1,0 +1,125 @@
+//! Whether what is believed was compared with what the server says in its present life.
+//!
+//! A server that restarts with an empty state counts anew while its members register again. By the time it is asked it
+//! may be at our very index, with another content: an equal index settles nothing. It may have restarted wherever it was
+//! not seen to go on: when a request failed, on either connection, and while the whole process stood still. After such a
+//! *trouble* an index confirms nothing, before a whole answer to a watch that was sent later was compared with what is
+//! believed. What a watch from before it brings may have been on its way for a moment: it is taken for what it says, and
+//! proves nothing. From before a standstill it may be of any age: it is asked for again, though not twice in a row, lest a
+//! process that stands still all the time learn nothing.
+//!
+//! A trouble strikes all watchers at the same moment, where it is a change of leader. So the watch that brings the whole
+//! answer goes on from our index and waits: news come at once, as always, and without any the answer comes after a short
+//! while, which everyone draws for themselves. Nothing but the claim of freshness waits for it.
+
+use std::time::Duration;
+
+/// Within how long, for each member, all watchers ask for the whole set again. There are about as many watchers as
+/// members; so this is what each of them is granted for its answer.
+const PER_MEMBER: Duration = Duration::from_millis(10);
+/// The longest of these spans: a third of how long a provider may be degraded before another is followed.
+const LONGEST: Duration = Duration::from_secs(5);
+
+/// What is known of the server's present life.
+#[derive(Debug, Default)]
+pub(super) struct Life {
+    /// The last watch that was sent before the last trouble, until the answer of a later one was compared.
+    doubted: Option<u64>,
+    /// The watch that was under way while the process stood still.
+    overtaken: Option<u64>,
+    /// Whether the last answer was asked for again because it was overtaken.
+    asked_again: bool,
+    /// Whether a watch was broken off for a trouble's sake, and none has been answered since.
+    broken_off: bool,
+}
+
+impl Life {
+    /// There was trouble; the last watch that was sent is that one.
+    pub(super) fn interrupted(&mut self, sent: u64) {
+        self.doubted = Some(sent);
+    }
+
+    /// The process stood still; the last watch that was sent is that one.
+    pub(super) fn stood_still(&mut self, sent: u64) {
+        self.interrupted(sent);
+        self.overtaken = Some(sent);
+    }
+
+    /// That watch was answered; whether it has to be asked again, since the answer may be of any age.
+    pub(super) fn answered(&mut self, watch: u64) -> bool {
+        self.broken_off = false;
+        self.asked_again = self.overtaken == Some(watch) && !self.asked_again;
+        self.asked_again
+    }
+
+    /// A watch was broken off because it was sent before the trouble.
+    pub(super) fn broken_off(&mut self) {
+        self.broken_off = true;
+    }
+
+    /// Whether the one before was broken off without an answer since, so that the next is given time: a slow body may be
+    /// on its way.
+    pub(super) fn was_broken_off(&self) -> bool {
+        self.broken_off
+    }
+
+    /// The answer to that watch was compared with what is believed, and is believed now.
+    pub(super) fn compared(&mut self, watch: u64) {
+        if self.proves(watch) {
+            self.doubted = None;
+        }
+    }
+
+    /// Whether the answer to that watch is of the present life for certain.
+    pub(super) fn proves(&self, watch: u64) -> bool {
+        self.doubted.is_none_or(|sent| watch > sent)
+    }
+
+    /// Whether what is believed was compared with the present life.
+    pub(super) fn is_known(&self) -> bool {
+        self.doubted.is_none()
+    }
+}
+
+/// Within how long the watchers of so many members ask for all of them again.
+pub(super) fn span(members: usize) -> Duration {
+    PER_MEMBER.saturating_mul(u32::try_from(members).unwrap_or(u32::MAX)).min(LONGEST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn consul_point_7_only_an_answer_that_was_asked_for_after_the_trouble_proves_the_present_life() {
+        let mut life = Life::default();
+        assert!(life.is_known());
+        life.interrupted(7);
+        assert!(!life.is_known() && !life.proves(7) && life.proves(8));
+        life.compared(7);
+        assert!(!life.is_known());
+        life.interrupted(8);
+        life.compared(8);
+        assert!(!life.is_known(), "there was trouble again");
+        life.compared(9);
+        assert!(life.is_known() && life.proves(1));
+    }
+
+    #[test]
+    fn consul_an_answer_from_before_a_standstill_is_asked_for_again_but_not_twice_in_a_row() {
+        let mut life = Life::default();
+        life.interrupted(1);
+        assert!(!life.answered(1), "an error is no standstill");
+        life.stood_still(2);
+        assert!(life.answered(2) && !life.proves(2));
+        life.stood_still(3);
+        assert!(!life.answered(3) && !life.proves(3), "it is taken, and proves nothing");
+        life.stood_still(4);
+        assert!(life.answered(4) && !life.answered(5) && life.proves(5));
+    }
+
+    #[test]
+    fn consul_point_7_the_more_there_are_the_longer_they_take_to_come_back_up_to_a_limit() {
+        assert_eq!([0, 3, 100, 1000, usize::MAX].map(|members| span(members).as_millis()), [0, 30, 1000, 5000, 5000]);
+    }
+}
