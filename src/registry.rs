@@ -10,6 +10,7 @@
 
 mod change;
 mod epoch;
+mod sites;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -24,7 +25,7 @@ use crate::panics::caught;
 use crate::provider::{CancelToken, ClusterProvider, ProviderDescriptor, ProviderId};
 use crate::store::{MAX_PROVIDERS, ProviderStore, StoredSet};
 use crate::validator::{
-    CONNECTIVITY_TIMEOUT, ProviderValidator, SharedSuppression, SuppressionChange, SuppressionSettings,
+    CONNECTIVITY_TIMEOUT, ProviderValidator, SharedSuppression, SuppressionChange, SuppressionSettings, ValidProvider,
     ValidationReport, check_connectivity,
 };
 use change::{differences, equal_but_for_priority};
@@ -32,6 +33,7 @@ use change::{differences, equal_but_for_priority};
 const STARTING: &str = "restoring the providers";
 const REGISTERING: &str = "registering a provider";
 const REMOVING: &str = "removing a provider";
+const VALIDATING: &str = "validating a provider";
 const RELOADING: &str = "reloading the providers";
 
 /// A registered provider.
@@ -189,9 +191,10 @@ impl ProviderRegistry {
             return Err(ProvisioningError::new(ErrorCode::NoProviders, STARTING, "neither stored nor given ones"));
         }
         check_names(&definitions, STARTING)?;
-        let made = definitions.iter().map(|definition| registry.make(definition));
+        let made = definitions.iter().map(|definition| registry.make(definition, None));
         let made = made.collect::<Result<Vec<_>, _>>();
         let mut entries = made.map_err(|error| if restored { of_stored(&error) } else { error })?;
+        sites::check(&registry.validator, enabled(&entries), STARTING)?;
         let unreachable = registry.connect(&mut entries, cancel);
         if let Some(error) = unreachable.first().filter(|_| !restored) {
             return Err(error.clone());
@@ -303,11 +306,6 @@ impl ProviderRegistry {
         self.suppression.total()
     }
 
-    /// What judges definitions.
-    pub(crate) fn validator(&self) -> &ProviderValidator {
-        &self.validator
-    }
-
     /// The suppression, which can be looked at and lifted while an operation is under way.
     pub(crate) fn suppression(&self) -> &SharedSuppression {
         &self.suppression
@@ -349,13 +347,15 @@ impl ProviderRegistry {
                     self.validator.check_fields(&definition)?;
                     entries.push(ProviderEntry { descriptor: definition, ..entry.clone() });
                 }
-                _ => {
-                    let entry = self.make(&definition)?;
+                former => {
+                    let former = former.filter(|former| former.descriptor.kind == definition.kind);
+                    let entry = self.make(&definition, former)?;
                     fresh.push(entries.len());
                     entries.push(entry);
                 }
             }
         }
+        sites::check(&self.validator, enabled(&entries), doing)?;
         let mut newcomers: Vec<_> = fresh.iter().map(|index| entries[*index].clone()).collect();
         if let Some(newcomer) = newcomers.iter().find(|entry| entry.is_enabled() && self.suppression.is_active()) {
             let reason = "there were too many validation failures";
@@ -399,9 +399,16 @@ impl ProviderRegistry {
         Ok(change)
     }
 
-    /// A new entry, not yet known to be reachable.
-    fn make(&self, descriptor: &ProviderDescriptor) -> Result<ProviderEntry, ProvisioningError> {
-        let valid = self.validator.validate(descriptor)?;
+    /// A new entry, not yet known to be reachable. `former`: the one of the same name and kind whose place it takes.
+    fn make(
+        &self,
+        descriptor: &ProviderDescriptor,
+        former: Option<&ProviderEntry>,
+    ) -> Result<ProviderEntry, ProvisioningError> {
+        let valid = match former {
+            Some(former) => self.validator.validate_edit(descriptor, &*former.provider)?,
+            None => self.validator.validate(descriptor)?,
+        };
         let status = match valid.shortfall {
             None => Enablement::Enabled,
             Some(reason) => Enablement::Disabled { reason },
@@ -440,8 +447,18 @@ pub(crate) fn judge(
     connectivity: Option<Duration>,
     cancel: &CancelToken,
 ) -> ValidationReport {
-    let report = validator.dry_run(descriptor, connectivity, cancel);
+    let fits = |valid: &ValidProvider| {
+        let others = enabled(entries).filter(|(id, _)| **id != descriptor.id);
+        let this = valid.shortfall.is_none().then_some((&descriptor.id, &valid.provider));
+        sites::check(validator, others.chain(this), VALIDATING)
+    };
+    let report = validator.dry_run_among(descriptor, connectivity, cancel, fits);
     ValidationReport { name: check_name(entries, descriptor), ..report }
+}
+
+/// The enabled providers, with their names.
+fn enabled(entries: &[ProviderEntry]) -> impl Iterator<Item = (&ProviderId, &Arc<dyn ClusterProvider>)> {
+    entries.iter().filter(|entry| entry.is_enabled()).map(|entry| (&entry.descriptor.id, &entry.provider))
 }
 
 /// Whether the name is free, or belongs to the same definition.
@@ -779,11 +796,17 @@ mod tests {
     }
 
     #[test]
-    fn p1_5_without_a_store_the_epoch_is_the_start_time() {
-        let given = vec![definition("a")];
-        let (registry, _) =
-            ProviderRegistry::start(validator().0, None, given, RegistrySettings::default(), at(9), &never()).unwrap();
-        assert_eq!(registry.epoch(), at(9).as_millis());
+    fn p1_5_without_a_store_every_start_exceeds_the_one_before_and_what_the_host_knows_of() {
+        let start = |above| {
+            let settings = RegistrySettings { epoch_above: above, ..RegistrySettings::default() };
+            let started =
+                ProviderRegistry::start(validator().0, None, vec![definition("a")], settings, at(9), &never());
+            started.unwrap().0.epoch()
+        };
+        let first = start(0);
+        assert!(first >= at(9).as_millis());
+        assert!(start(0) > first);
+        assert_eq!(start(first + 1_000_000), first + 1_000_001);
     }
 
     // Registering and removing
@@ -926,8 +949,9 @@ mod tests {
         // Whoever is unchanged is not asked: its backend may be down at this very moment.
         backends.down(&["same", "moved"]);
         let change = registry.replace_all(new.clone(), at(1), &never()).unwrap();
-        assert_eq!(names(&change.removed), ["gone", "changed"]);
-        assert_eq!(added(&change), ["new", "changed"]);
+        assert_eq!(names(&change.removed), ["gone"]);
+        assert_eq!(added(&change), ["new"]);
+        assert_eq!(names(change.edited.iter().map(|entry| &entry.descriptor.id)), ["changed"]);
         assert_eq!(names(&change.kept), ["moved", "same"]);
         assert_eq!(change.reprioritised, [(id("moved"), 9)]);
         assert_eq!(names(&change.order), ["moved", "new", "changed", "same"]);

@@ -4,33 +4,45 @@
 
 mod builder;
 mod progress;
+#[cfg(not(any(test, feature = "testkit")))]
+mod registrar;
+#[cfg(any(test, feature = "testkit"))]
+pub(crate) mod registrar;
 mod registration;
+#[cfg(not(any(test, feature = "testkit")))]
+mod roster;
+#[cfg(any(test, feature = "testkit"))]
+pub(crate) mod roster;
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
+use arc_swap::ArcSwap;
+use crossbeam_channel::{Receiver, bounded, select};
 
 pub use builder::ServiceBuilder;
 use progress::Progress;
-use registration::Registrations;
+use registrar::RegistrationId;
+use registration::{Candidate, Registrations};
+use roster::{Roster, Seat};
 
 use crate::clock::Clock;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::event::{PauseReason, PlacementGate};
-use crate::failover::SlotKey;
+use crate::hub::lifecycle::Phase;
 use crate::hub::mailbox::ProviderOrder;
 use crate::hub::{Input, ProviderWatchHub, SlotSpec};
-use crate::panics::caught;
+use crate::panics::{caught, discard};
 use crate::provider::{CancelToken, ClusterProvider, ProviderDescriptor, ProviderId};
-use crate::registry::{ProviderEntry, ProviderRegistry, RegistryChange};
-use crate::validator::ValidationReport;
+use crate::registry::{self, Enablement, ProviderEntry, ProviderRegistry, RegistryChange};
+use crate::sync::{Mutex, lock};
+use crate::validator::{ProviderValidator, SharedSuppression, ValidationReport};
 
-/// How long a shutdown waits for the hub's thread, and then for the streams' threads, before it leaves them to end by
-/// themselves.
+/// How long a shutdown waits for the hub's thread and for the streams' threads, all in all, before it leaves them to end
+/// by themselves.
 const STOP_PATIENCE: Duration = Duration::from_millis(100);
 
 /// How long a change of the set waits for the hub: far longer than any callback should take.
@@ -38,26 +50,43 @@ const HUB_PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running service. Made by [`ClusterProvisioningService::builder`]; dropping it shuts it down.
 ///
-/// Everything that reads or orders goes through [`hub`](Self::hub), which can be cloned and handed out.
+/// Everything that reads or orders goes through [`hub`](Self::hub), which can be cloned and handed out. Reads wait for
+/// nothing, whatever else is under way; what waits for a backend or for the hub fails at once inside a callback
+/// ([`ErrorCode::WouldBlock`]).
 pub struct ClusterProvisioningService {
     hub: ProviderWatchHub,
     clock: Arc<dyn Clock>,
-    set: Mutex<ProviderSet>,
+    /// Held by whoever changes the set, also while backends are asked; by nobody else.
+    changes: Mutex<Changes>,
+    /// The registered providers as the last change left them.
+    entries: ArcSwap<Vec<ProviderEntry>>,
+    validator: ProviderValidator,
+    connectivity_timeout: Duration,
+    suppression: SharedSuppression,
+    registrations: Registrations,
     /// Disconnects when the hub's thread and all streams' threads have ended.
     threads_ended: Receiver<()>,
     hub_thread: Mutex<Option<JoinHandle<()>>>,
     progress: Arc<Progress>,
     leave_budget: Duration,
-    /// Fires at shutdown: ends connectivity checks that are under way.
+    /// Fires when draining begins: breaks off changes and checks that are under way.
     cancel: CancelToken,
 }
 
-/// What is registered, and under which key each enabled provider is in force.
-struct ProviderSet {
+/// What changes of the set work with.
+struct Changes {
     registry: ProviderRegistry,
-    keys: Vec<(SlotKey, Arc<dyn ClusterProvider>)>,
-    next_key: SlotKey,
-    registrations: Registrations,
+    roster: Roster<Provider>,
+}
+
+/// A provider: the same one if it is one and the same in memory.
+#[derive(Clone)]
+struct Provider(Arc<dyn ClusterProvider>);
+
+impl PartialEq for Provider {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
 }
 
 impl ClusterProvisioningService {
@@ -79,33 +108,27 @@ impl ClusterProvisioningService {
     pub fn wait_ready(&self, timeout: Duration) -> Result<(), ProvisioningError> {
         let doing = "waiting until placement may begin";
         self.forbid_in_callback(doing)?;
-        let ready = self.progress.wait(timeout, || {
-            let state = self.hub.publication.load();
-            state.gate.is_open() || state.stopped || state.gate == PlacementGate::Paused(PauseReason::Draining)
-        });
-        let state = self.hub.publication.load();
-        if state.stopped {
-            return Err(ProvisioningError::new(ErrorCode::Stopped, doing, "the service has stopped"));
-        }
-        if state.gate == PlacementGate::Paused(PauseReason::Draining) {
-            return Err(ProvisioningError::new(ErrorCode::Draining, doing, "the service is shutting down"));
-        }
+        let ready = self
+            .progress
+            .wait(timeout, || self.hub.gate().is_open() || self.hub.mailbox.life().phase() > Phase::Running);
+        self.forbid_while_draining(doing)?;
         if ready {
             return Ok(());
         }
-        let detail = match state.latest_snapshot(state.gate) {
+        let detail = match self.hub.latest_snapshot() {
             Err(error) => format!("after {timeout:?}: [{}] {}", error.code(), error.detail()),
-            Ok(_) => format!("after {timeout:?}: placement is {}", state.gate),
+            Ok(_) => format!("after {timeout:?}: placement is {}", self.hub.gate()),
         };
         Err(ProvisioningError::new(ErrorCode::WaitTimedOut, doing, detail))
     }
 
     /// Registers another provider: validated, its backend asked, stored, then in force. One that cannot watch is accepted
-    /// as disabled. Blocks for as long as the backend is asked (5 s by default).
+    /// as disabled, with a warning. Blocks for as long as the backend is asked (5 s by default), and while another change
+    /// is under way.
     ///
     /// # Errors
     /// As for [`ProviderRegistry::register`], [`ErrorCode::WouldBlock`] inside a callback of the hub, and
-    /// [`ErrorCode::Draining`]; the set in force is then unchanged.
+    /// [`ErrorCode::Draining`], also where draining begins meanwhile; the set in force is then unchanged.
     pub fn register(&self, descriptor: ProviderDescriptor) -> Result<(), ProvisioningError> {
         self.change("registering a provider", |registry| registry.register(descriptor, self.clock.now(), &self.cancel))
     }
@@ -120,7 +143,10 @@ impl ClusterProvisioningService {
     }
 
     /// Replaces the whole set of providers: validated away from the hub, stored, then switched in one tick. Unchanged
-    /// providers keep their watch and their data. Blocks for as long as the new backends are asked (5 s by default).
+    /// providers keep their watch and their data. One that is defined anew under its name keeps pin, place, belief and
+    /// health until its own stream has shown something, and the local node is registered by its new definition before the
+    /// former one lets go. Blocks for as long as the new backends are asked (5 s by default), and while another change is
+    /// under way.
     ///
     /// # Errors
     /// As for [`ProviderRegistry::replace_all`], [`ErrorCode::WouldBlock`] inside a callback of the hub, and
@@ -134,7 +160,7 @@ impl ClusterProvisioningService {
     }
 
     /// Judges a definition as [`register`](Self::register) would, without changing anything and without counting as a
-    /// failure. Its backend is asked if `connectivity` is set, which blocks.
+    /// failure. Its backend is asked if `connectivity` is set, which blocks; nothing else waits for it.
     ///
     /// # Errors
     /// [`ErrorCode::WouldBlock`] inside a callback of the hub. What is wrong with the definition is in the report.
@@ -144,55 +170,89 @@ impl ClusterProvisioningService {
         connectivity: bool,
     ) -> Result<ValidationReport, ProvisioningError> {
         self.forbid_in_callback("validating a provider")?;
-        Ok(self.set().registry.dry_run(descriptor, connectivity, &self.cancel))
+        let (entries, timeout) = (self.entries.load(), connectivity.then_some(self.connectivity_timeout));
+        Ok(registry::judge(&self.validator, &entries, descriptor, timeout, &self.cancel))
     }
 
-    /// The registered providers, in the order of registration, with why some of them are disabled.
-    pub fn registered(&self) -> Vec<ProviderEntry> {
-        self.set().registry.list().to_vec()
+    /// The registered providers, in the order of registration, with why some of them are disabled: as the last change
+    /// left them. Waits for nothing.
+    pub fn registered(&self) -> Arc<Vec<ProviderEntry>> {
+        self.entries.load_full()
     }
 
-    /// Lifts the suppression of enabling providers; whether there was one.
+    /// Lifts the suppression of enabling providers; whether there was one. Waits for nothing.
     pub fn lift_suppression(&self) -> bool {
-        let mut set = self.set();
-        let lifted = set.registry.lift_suppression(self.clock.now());
-        self.report_suppression(&mut set.registry);
+        let lifted = self.suppression.lift(self.clock.now());
+        self.report_suppression();
         lifted
     }
 
     /// Begins to drain, irreversibly: from here on no snapshot, join or switch is delivered, placement pauses, and the
-    /// last snapshot stays readable; the local node is deregistered everywhere, within the budget (2 s by default).
+    /// last snapshot stays readable; changes and checks under way are broken off; the local node is deregistered
+    /// everywhere, within the budget (2 s by default).
     ///
     /// # Errors
-    /// [`ErrorCode::WouldBlock`] inside a callback of the hub; [`ErrorCode::Stopped`] if the service has stopped; why the
-    /// local node could not be deregistered in time, when it leaves by expiry. Draining has begun nevertheless.
+    /// [`ErrorCode::WouldBlock`] inside a callback of the hub; why the local node could not be deregistered in time, when
+    /// it leaves by expiry; [`ErrorCode::WaitTimedOut`] if a callback keeps the hub from getting to it within the budget.
+    /// Draining has begun nevertheless, and [`gate`](ProviderWatchHub::gate) says so. [`ErrorCode::Stopped`] if the hub's
+    /// thread has ended.
     pub fn drain(&self) -> Result<(), ProvisioningError> {
-        self.forbid_in_callback("draining")?;
-        self.leave()
+        let doing = "draining";
+        self.forbid_in_callback(doing)?;
+        let deadline = Instant::now() + self.leave_budget;
+        self.leave()?;
+        if self.await_drained(deadline.saturating_duration_since(Instant::now())) {
+            return Ok(());
+        }
+        let (code, detail) = match self.hub.mailbox.life().phase() {
+            Phase::Failed => (ErrorCode::Stopped, "the hub's thread has ended"),
+            _ => (ErrorCode::WaitTimedOut, "draining has begun, but a callback keeps the hub from telling it"),
+        };
+        Err(ProvisioningError::new(code, doing, detail))
     }
 
-    /// Drains, ends every stream and stops. Returns within 100 ms where streams are connected, after the budget of
-    /// deregistration; what is stuck in a connect ends by itself later. Dropping the service does the same.
+    /// Drains, ends every stream and stops: no callback begins when this has returned. Returns after the budget of
+    /// deregistration and 100 ms at the latest, whatever the hub or a stream does; what is stuck in a connect, or in a
+    /// callback, ends by itself later. Dropping the service does the same.
     pub fn shutdown(self) {
         drop(self);
     }
 
+    /// Begins to drain, and deregisters the local node.
     fn leave(&self) -> Result<(), ProvisioningError> {
         // The hub hears of it before the departure of the local node can reach it as a change.
         self.hub.mailbox.drain();
-        self.set().registrations.leave_all(self.leave_budget)
+        self.progress.tick();
+        self.cancel.cancel();
+        self.registrations.leave_all()
+    }
+
+    /// Waits until the hub has told that it drains, or until it has ended; whether it has told it.
+    fn await_drained(&self, timeout: Duration) -> bool {
+        let draining = PlacementGate::Paused(PauseReason::Draining);
+        self.progress.wait(timeout, || {
+            let state = self.hub.publication.load();
+            state.gate == draining || state.stopped
+        });
+        self.hub.publication.load().gate == draining
     }
 
     fn stop(&self) {
+        if let Err(error) = self.leave() {
+            _ = caught(|| log::warn!("{error}"));
+        }
         // Also when the service is dropped inside a callback, or while one hangs: whatever is not through in time is left
         // behind.
-        self.cancel.cancel();
-        if let Err(error) = self.leave() {
-            log::warn!("{error}");
+        let deadline = Instant::now() + STOP_PATIENCE;
+        let inside = self.hub.is_hub_thread();
+        if !inside {
+            self.await_drained(STOP_PATIENCE / 2);
         }
-        self.hub.mailbox.stop(STOP_PATIENCE);
-        _ = self.threads_ended.recv_timeout(STOP_PATIENCE);
-        let thread = self.hub_thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let left = || if inside { Duration::ZERO } else { deadline.saturating_duration_since(Instant::now()) };
+        self.hub.mailbox.stop(left());
+        self.progress.tick();
+        _ = self.threads_ended.recv_timeout(left());
+        let thread = lock(&self.hub_thread).take();
         if let Some(thread) = thread.filter(JoinHandle::is_finished) {
             // Its panic, if there was one, was reported by its own thread.
             _ = thread.join();
@@ -205,46 +265,80 @@ impl ClusterProvisioningService {
         change: impl FnOnce(&mut ProviderRegistry) -> Result<RegistryChange, ProvisioningError>,
     ) -> Result<(), ProvisioningError> {
         self.forbid_in_callback(doing)?;
-        if self.hub.gate() == PlacementGate::Paused(PauseReason::Draining) {
-            return Err(ProvisioningError::new(ErrorCode::Draining, doing, "the service is shutting down"));
+        self.forbid_while_draining(doing)?;
+        let mut changes = lock(&self.changes);
+        self.forbid_while_draining(doing)?;
+        let changed = change(&mut changes.registry);
+        self.entries.store(Arc::new(changes.registry.list().to_vec()));
+        self.hub.validation_failures.store(changes.registry.validation_failures(), Ordering::Relaxed);
+        self.report_suppression();
+        match changed {
+            Ok(change) => {
+                self.warn_of_disabled(&change.disabled);
+                self.put_in_force(&mut changes)
+            }
+            Err(error) => {
+                if error.code() == ErrorCode::Stopped {
+                    // Draining has broken it off.
+                    self.forbid_while_draining(doing)?;
+                }
+                self.warn(error.clone());
+                Err(error)
+            }
         }
-        let mut set = self.set();
-        let changed = change(&mut set.registry);
-        self.report_suppression(&mut set.registry);
-        if let Err(error) = changed {
-            self.hub.count_validation_failure();
-            self.warn(error.clone());
-            return Err(error);
-        }
-        self.put_in_force(&mut set)
     }
 
-    /// Hands the registry's set to the hub. Called with what is stored and in force there already: nothing can fail but
-    /// a hub that has stopped, or that a callback holds up for [`HUB_PATIENCE`].
-    fn put_in_force(&self, set: &mut ProviderSet) -> Result<(), ProvisioningError> {
-        let specs = set.assign_keys();
-        let providers: BTreeMap<_, _> = set.keys.iter().cloned().collect();
-        let (reply, outcome) = bounded(1);
-        let (former, _handed_back) = bounded(1);
-        let order = ProviderOrder { providers, specs, at: self.clock.now(), reply, former };
+    /// Hands the registry's set to the hub, and registers the local node accordingly. Called with what is stored and in
+    /// force in the registry already: nothing can fail but a hub that has stopped, or that a callback holds up for
+    /// [`HUB_PATIENCE`].
+    fn put_in_force(&self, changes: &mut Changes) -> Result<(), ProvisioningError> {
         let doing = "putting providers in force";
-        let refuse = |stopped: bool| match stopped {
-            true => ProvisioningError::new(ErrorCode::Stopped, doing, "the hub has stopped"),
-            false => {
-                let detail = "the set is stored, but a callback keeps the hub from putting it in force";
-                ProvisioningError::new(ErrorCode::WaitTimedOut, doing, detail)
-            }
-        };
-        self.hub.mailbox.order(order).map_err(|_| refuse(true))?;
-        outcome.recv_timeout(HUB_PATIENCE).map_err(|error| refuse(error == RecvTimeoutError::Disconnected))??;
-        if let Err(error) = set.registrations.follow(&set.keys, self.leave_budget) {
+        let enabled: Vec<_> = changes.registry.list().iter().filter(|entry| entry.is_enabled()).collect();
+        let providers =
+            enabled.iter().map(|entry| (entry.descriptor.id.clone(), Provider(Arc::clone(entry.provider()))));
+        let seats = changes.roster.assign(providers);
+        let specs = seats.iter().zip(&enabled).map(|(seat, entry)| spec(seat, entry)).collect();
+        let providers = seats.iter().map(|seat| (seat.key, Arc::clone(&seat.provider.0))).collect();
+        let candidates = seats.iter().map(|seat| Candidate {
+            id: RegistrationId { key: seat.key, edition: seat.edition },
+            name: seat.id.clone(),
+            provider: Arc::clone(&seat.provider.0),
+        });
+        let candidates = candidates.collect();
+        let ((reply, outcome), (former, handed_back)) = (bounded(1), bounded(1));
+        let order = ProviderOrder { providers, specs, at: self.clock.now(), reply, former };
+        let stopped = || ProvisioningError::new(ErrorCode::Stopped, doing, "the hub has stopped");
+        self.hub.mailbox.order(order).map_err(|_| stopped())?;
+        let mut late = false;
+        select! {
+            recv(outcome) -> outcome => outcome.map_err(|_| stopped())??,
+            recv(self.cancel.receiver()) -> _ => self.forbid_while_draining(doing)?,
+            // It is stored, and comes into force when the hub gets to it.
+            default(HUB_PATIENCE) => late = true,
+        }
+        // Letting go of providers is foreign code, and not the hub's business.
+        handed_back.try_iter().for_each(discard);
+        if let Err(error) = self.registrations.follow(candidates) {
             self.warn(error);
+        }
+        if late {
+            let detail = "the set is stored, but a callback keeps the hub from putting it in force";
+            return Err(ProvisioningError::new(ErrorCode::WaitTimedOut, doing, detail));
         }
         Ok(())
     }
 
-    fn report_suppression(&self, registry: &mut ProviderRegistry) {
-        for change in registry.take_suppression_changes(self.clock.now()) {
+    /// Warns of providers that are registered, but disabled.
+    fn warn_of_disabled(&self, entries: &[ProviderEntry]) {
+        for entry in entries {
+            if let Enablement::Disabled { reason } = &entry.status {
+                self.warn(reason.clone());
+            }
+        }
+    }
+
+    fn report_suppression(&self) {
+        for change in self.suppression.take_changes(self.clock.now()) {
             let doing = "watching over validation failures";
             self.warn(ProvisioningError::new(ErrorCode::EnablingSuppressed, doing, change.to_string()));
         }
@@ -262,39 +356,29 @@ impl ClusterProvisioningService {
         Err(ProvisioningError::new(ErrorCode::WouldBlock, doing, detail))
     }
 
-    fn set(&self) -> MutexGuard<'_, ProviderSet> {
-        self.set.lock().unwrap_or_else(PoisonError::into_inner)
+    fn forbid_while_draining(&self, doing: &'static str) -> Result<(), ProvisioningError> {
+        match self.hub.mailbox.life().phase() {
+            Phase::Running => Ok(()),
+            Phase::Failed => Err(ProvisioningError::new(ErrorCode::Stopped, doing, "the hub's thread has ended")),
+            _ => Err(ProvisioningError::new(ErrorCode::Draining, doing, "the service is shutting down")),
+        }
     }
 }
 
-impl ProviderSet {
-    /// Gives every enabled provider its key: the one that it has, or a new one. Those who are gone lose theirs.
-    fn assign_keys(&mut self) -> Vec<SlotSpec> {
-        let mut keys = Vec::new();
-        let mut specs = Vec::new();
-        for entry in self.registry.list().iter().filter(|entry| entry.is_enabled()) {
-            let provider = entry.provider();
-            let known = self.keys.iter().find(|(_, other)| Arc::ptr_eq(other, provider)).map(|(key, _)| *key);
-            let key = known.unwrap_or_else(|| {
-                self.next_key += 1;
-                self.next_key
-            });
-            keys.push((key, Arc::clone(provider)));
-            // A provider is foreign code: one that panics here promises nothing and registers nobody.
-            let asked = caught(|| (provider.refresh_interval(), provider.capabilities().register));
-            let (refresh_interval, registers) = asked.unwrap_or_default();
-            specs.push(SlotSpec {
-                key,
-                edition: 0,
-                id: entry.descriptor.id.clone(),
-                priority: entry.descriptor.priority,
-                refresh_interval,
-                registers,
-                reachable: entry.reachable,
-            });
-        }
-        self.keys = keys;
-        specs
+/// The provider as the hub is to run it.
+fn spec(seat: &Seat<Provider>, entry: &ProviderEntry) -> SlotSpec {
+    let provider = &seat.provider.0;
+    // A provider is foreign code: one that panics here promises nothing and registers nobody.
+    let asked = caught(|| (provider.refresh_interval(), provider.capabilities().register));
+    let (refresh_interval, registers) = asked.unwrap_or_default();
+    SlotSpec {
+        key: seat.key,
+        edition: seat.edition,
+        id: seat.id.clone(),
+        priority: entry.descriptor.priority,
+        refresh_interval,
+        registers,
+        reachable: entry.reachable,
     }
 }
 

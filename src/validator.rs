@@ -23,6 +23,7 @@ use crate::provider::{
     CancelToken, Capabilities, ClusterProvider, Credential, MAX_PRIORITY, ProviderDescriptor, ProviderEnvironment,
     ProviderFactory, ProviderId, ProviderKind,
 };
+use crate::topology::ClusterNode;
 use connectivity::with_id;
 
 /// How long the backends of all the providers of one submission together have for answering, unless set otherwise.
@@ -94,10 +95,36 @@ impl ProviderValidator {
     /// Those of [`check_fields`](Self::check_fields) and of the factory; [`ErrorCode::InvalidConfig`] if the factory
     /// makes a provider of another name.
     pub fn validate(&self, descriptor: &ProviderDescriptor) -> Result<ValidProvider, ProvisioningError> {
+        self.make(descriptor, |factory| factory.create(descriptor, &self.environment))
+    }
+
+    /// The same for a definition that takes the place of another one of its name and kind, whose provider is
+    /// `predecessor`: the new one may take over what that has learned.
+    ///
+    /// # Errors
+    /// Those of [`validate`](Self::validate).
+    pub fn validate_edit(
+        &self,
+        descriptor: &ProviderDescriptor,
+        predecessor: &dyn ClusterProvider,
+    ) -> Result<ValidProvider, ProvisioningError> {
+        self.make(descriptor, |factory| factory.replace(descriptor, &self.environment, predecessor))
+    }
+
+    /// The local node, in member mode.
+    pub(crate) fn local_node(&self) -> Option<&Arc<ClusterNode>> {
+        self.environment.local_node.as_ref()
+    }
+
+    fn make(
+        &self,
+        descriptor: &ProviderDescriptor,
+        make: impl FnOnce(&dyn ProviderFactory) -> Result<Arc<dyn ClusterProvider>, ProvisioningError>,
+    ) -> Result<ValidProvider, ProvisioningError> {
         self.check_fields(descriptor)?;
         let factory = self.factory(descriptor)?;
         let id = &descriptor.id;
-        let provider = ask(id, || factory.create(descriptor, &self.environment))?;
+        let provider = ask(id, || make(factory))?;
         let (made, capabilities) = ask(id, || Ok((provider.descriptor().id.clone(), provider.capabilities())))?;
         if made != *id {
             let reason = format!("the factory made a provider named {made}");
@@ -114,8 +141,20 @@ impl ProviderValidator {
         connectivity: Option<Duration>,
         cancel: &CancelToken,
     ) -> ValidationReport {
+        self.dry_run_among(descriptor, connectivity, cancel, |_| Ok(()))
+    }
+
+    /// The same, where the provider has to fit to others as well.
+    pub(crate) fn dry_run_among(
+        &self,
+        descriptor: &ProviderDescriptor,
+        connectivity: Option<Duration>,
+        cancel: &CancelToken,
+        fits: impl FnOnce(&ValidProvider) -> Result<(), ProvisioningError>,
+    ) -> ValidationReport {
         let id = descriptor.id.clone();
-        let valid = match self.validate(descriptor) {
+        let valid = self.validate(descriptor).and_then(|valid| fits(&valid).map(|()| valid));
+        let valid = match valid {
             Ok(valid) => valid,
             Err(error) => {
                 let fields = Err(error);

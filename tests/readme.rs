@@ -71,11 +71,13 @@ fn p5_5_every_reason_of_a_switch_or_pause_is_explained() {
         assert!(section("How failover decides").contains(&format!("`{reason}`")), "{reason}");
     }
     let unavailable = [ErrorCode::ProvisioningUnavailable, ErrorCode::DataStale, ErrorCode::NoSnapshot];
-    let reasons =
-        [PauseReason::Empty, PauseReason::Draining].into_iter().chain(unavailable.map(PauseReason::Unavailable));
+    let reasons = [PauseReason::Empty, PauseReason::NotRecalculated, PauseReason::Draining]
+        .into_iter()
+        .chain(unavailable.map(PauseReason::Unavailable));
     for reason in reasons {
         match reason {
-            PauseReason::Empty | PauseReason::Draining | PauseReason::Unavailable(_) => {}
+            PauseReason::Empty | PauseReason::NotRecalculated | PauseReason::Draining | PauseReason::Unavailable(_) => {
+            }
         }
         assert!(section("What the view is, and what it is not").contains(&format!("`{reason}`")), "{reason}");
     }

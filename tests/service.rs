@@ -218,23 +218,34 @@ fn p1_2_a_name_collision_is_an_error_and_the_existing_provider_serves_on() {
 }
 
 #[test]
-fn p5_2_repeated_failures_suppress_enabling_with_a_warning_until_lifted() {
+fn p5_2_more_failures_than_the_threshold_suppress_enabling_with_a_warning_until_lifted() {
     let fixture = Fixture::new(&[("a", 1)]);
     let mut events = fixture.hub().subscribe(1000);
     for _ in 0..5 {
-        fixture.service.register(descriptor("b", -1)).unwrap_err();
+        let refused = fixture.service.register(descriptor("b", -1)).unwrap_err();
+        assert_eq!(refused.code(), ErrorCode::InvalidValue);
     }
-    let error = fixture.service.register(descriptor("b", 1)).unwrap_err();
+    fixture.service.register(descriptor("b", 1)).expect("five are not more than five");
+    fixture.service.register(descriptor("c", -1)).unwrap_err();
+    let error = fixture.service.register(descriptor("c", 1)).unwrap_err();
     assert_eq!(error.code(), ErrorCode::EnablingSuppressed);
-    let mut warned = false;
-    wait_until(&mut events, fixture.hub(), |_| true);
-    while let Ok(event) = events.recv_timeout(Duration::from_millis(200)) {
-        warned |= matches!(&*event, ProvisioningEvent::Warning(warning)
-            if warning.error.code() == ErrorCode::EnablingSuppressed);
-    }
-    assert!(warned);
     assert!(fixture.service.lift_suppression());
-    fixture.service.register(descriptor("b", 1)).unwrap();
+    assert!(!fixture.service.lift_suppression());
+    fixture.service.register(descriptor("c", 1)).unwrap();
+    let mut told = Vec::new();
+    wait_until(&mut events, fixture.hub(), |hub| hub.providers().len() == 3);
+    while let Ok(event) = events.recv_timeout(Duration::from_millis(200)) {
+        if let ProvisioningEvent::Warning(warning) = &*event
+            && warning.error.code() == ErrorCode::EnablingSuppressed
+        {
+            told.push(warning.error.detail().to_owned());
+        }
+    }
+    let begun = "enabling providers is suppressed for 60s at least, after 6 refused definitions";
+    assert!(told.iter().any(|detail| detail == begun), "{told:?}");
+    assert_eq!(told.last().map(String::as_str), Some("enabling providers was allowed again"));
+    assert_eq!(told.len(), 3, "the refusal, the beginning and the end: {told:?}");
+    assert_eq!(fixture.hub().metrics().validation_failures, 6);
 }
 
 #[test]

@@ -164,10 +164,6 @@ impl ProviderWatchHub {
         Ticket { outcome, hub_thread: Arc::clone(&self.hub_thread) }
     }
 
-    pub(crate) fn count_validation_failure(&self) {
-        self.validation_failures.fetch_add(1, Ordering::Relaxed);
-    }
-
     pub(crate) fn is_hub_thread(&self) -> bool {
         self.hub_thread.get() == Some(&std::thread::current().id())
     }

@@ -50,11 +50,6 @@ pub(crate) struct Lane {
 }
 
 impl Lane {
-    /// Nothing waits: there may be something to take when a report was offered.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.queue.is_empty()
-    }
-
     /// The stream reports something.
     pub(crate) fn offer(&mut self, event: ProviderEvent, at: Timestamp) -> Offer {
         let last = matches!(event, ProviderEvent::Terminated(_));
@@ -333,7 +328,7 @@ mod tests {
         let end = ProviderEvent::Terminated(ProviderTermination::Ended);
         assert!(matches!(lane.offer(end, at(100)), Offer::Taken));
         assert_eq!(lane.take().len(), LENGTH + 1);
-        assert!(lane.is_empty() && matches!(lane.offer(failed(), at(101)), Offer::Taken));
+        assert!(lane.queue.is_empty() && matches!(lane.offer(failed(), at(101)), Offer::Taken));
     }
 
     #[test]

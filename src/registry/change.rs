@@ -9,13 +9,15 @@ use crate::validator::has_credentials;
 const MAX_SHOWN: usize = 200;
 
 /// What the one who runs the providers has to do so that the new set is in force. Concerns enabled providers only:
-/// disabled ones are never run. A provider whose definition changed is both removed and added.
+/// disabled ones are never run.
 #[derive(Clone, Debug, Default)]
 pub struct RegistryChange {
     /// To be stopped, before the added ones are started.
     pub removed: Vec<ProviderId>,
     /// To be started.
     pub added: Vec<ProviderEntry>,
+    /// Defined anew under their names: what runs them takes the place of what ran them before, without anybody noticing.
+    pub edited: Vec<ProviderEntry>,
     /// Whose priority alone changed, with the new priority: their streams go on. They are among the kept as well.
     pub reprioritised: Vec<(ProviderId, i64)>,
     /// To go on as they are, apart from a new priority.
@@ -41,6 +43,7 @@ impl RegistryChange {
                     }
                     change.kept.push(id.clone());
                 }
+                (true, None) if before.is_some_and(ProviderEntry::is_enabled) => change.edited.push(entry.clone()),
                 (true, None) => change.added.push(entry.clone()),
                 (false, Some(_)) => {}
                 (false, None) => change.disabled.push(entry.clone()),
@@ -48,7 +51,7 @@ impl RegistryChange {
         }
         change.order = new.iter().filter(|entry| entry.is_enabled()).map(|entry| entry.descriptor.id.clone()).collect();
         let ran = old.iter().filter(|entry| entry.is_enabled()).map(|entry| &entry.descriptor.id);
-        change.removed = ran.filter(|id| !change.kept.contains(id)).cloned().collect();
+        change.removed = ran.filter(|id| !change.order.contains(id)).cloned().collect();
         change
     }
 }

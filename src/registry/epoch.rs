@@ -27,22 +27,35 @@ pub(super) fn next(
     above: u64,
     doing: &'static str,
 ) -> Result<Epoch, ProvisioningError> {
-    let after =
+    after(&LAST, millis, stored, above, doing)
+}
+
+/// [`next`], with the memory of starts without a store.
+fn after(
+    memory: &AtomicU64,
+    millis: u64,
+    stored: Option<u64>,
+    above: u64,
+    doing: &'static str,
+) -> Result<Epoch, ProvisioningError> {
+    let exceed =
         |epoch: u64, code, detail| epoch.checked_add(1).ok_or_else(|| ProvisioningError::new(code, doing, detail));
-    let given = after(above, ErrorCode::InvalidValue, "the epoch to exceed is the last possible one");
+    let given = exceed(above, ErrorCode::InvalidValue, "the epoch to exceed is the last possible one");
     let given = given.map_err(|error| error.with_field("epoch_above"))?;
     let least = match stored {
-        Some(stored) => after(stored, ErrorCode::StoreCorrupt, "the stored epoch is the last possible one")?.max(given),
+        Some(stored) => {
+            exceed(stored, ErrorCode::StoreCorrupt, "the stored epoch is the last possible one")?.max(given)
+        }
         None => given,
     };
     let candidate = millis.max(least);
     if stored.is_some() {
         return Ok(Epoch { epoch: candidate, warning: None });
     }
-    let mut last = LAST.load(Ordering::Acquire);
+    let mut last = memory.load(Ordering::Acquire);
     loop {
         let epoch = candidate.max(last.saturating_add(1));
-        match LAST.compare_exchange(last, epoch, Ordering::AcqRel, Ordering::Acquire) {
+        match memory.compare_exchange(last, epoch, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => return Ok(Epoch { epoch, warning: behind(millis, last, doing) }),
             Err(other) => last = other,
         }
@@ -64,7 +77,7 @@ mod tests {
     use super::*;
 
     fn epoch(millis: u64, stored: Option<u64>, above: u64) -> u64 {
-        next(millis, stored, above, "testing").unwrap().epoch
+        after(&AtomicU64::new(0), millis, stored, above, "testing").unwrap().epoch
     }
 
     #[test]
@@ -80,17 +93,25 @@ mod tests {
 
     #[test]
     fn p1_5_without_a_store_it_rises_with_every_start_of_the_process_also_within_one_millisecond() {
-        // Far ahead of whatever other tests of the same process use.
-        let now = 40_000_000_000_000;
-        let mut last = 0;
-        for _ in 0..2000 {
-            let next = next(now, None, 0, "testing").unwrap();
-            assert!(next.epoch > last && next.epoch >= now && next.warning.is_none());
-            last = next.epoch;
+        let (memory, now) = (AtomicU64::new(0), 10_000_000);
+        assert_eq!(after(&memory, now, None, 0, "testing").unwrap().epoch, now, "the first is the time of the start");
+        for started in 1..2000 {
+            let next = after(&memory, now, None, 0, "testing").unwrap();
+            assert_eq!((next.epoch, next.warning.is_none()), (now + started, true));
         }
-        let set_back = next(now - 3_600_000, None, 0, "testing").unwrap();
-        assert!(set_back.epoch > last);
+        let set_back = after(&memory, now - 3_600_000, None, 0, "testing").unwrap();
+        assert_eq!(set_back.epoch, now + 2000);
         assert_eq!(set_back.warning.unwrap().code(), ErrorCode::ClockSetBack);
-        assert!(epoch(now, None, now + 50_000) > now + 50_000, "what the host remembers counts");
+        assert_eq!(
+            after(&memory, now, None, now + 50_000, "testing").unwrap().epoch,
+            now + 50_001,
+            "the host remembers"
+        );
+    }
+
+    #[test]
+    fn p1_5_every_start_of_one_process_shares_the_memory() {
+        let first = next(1, None, 0, "testing").unwrap().epoch;
+        assert!(next(1, None, 0, "testing").unwrap().epoch > first);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
@@ -13,9 +13,10 @@ use crossbeam_channel::bounded;
 
 use super::progress::Progress;
 use super::registration::Registrations;
-use super::{ClusterProvisioningService, ProviderSet};
+use super::roster::Roster;
+use super::{Changes, ClusterProvisioningService};
 use crate::bridge::{PartitionManagerBridge, PlacementSupervisorBridge, RemotingBridge};
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, SteadyClock, SystemClock};
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::event::{EventStream, ProvisioningEvent, Publisher};
 use crate::failover::FailoverPolicy;
@@ -29,6 +30,7 @@ use crate::provider::{
 use crate::registry::{ProviderRegistry, RegistrySettings};
 use crate::secret::{Secret, Secrets};
 use crate::store::{FileProviderStore, ProviderStore};
+use crate::sync::{Mutex, lock};
 use crate::topology::ClusterNode;
 use crate::validator::{ProviderValidator, SuppressionSettings};
 
@@ -205,7 +207,16 @@ impl ServiceBuilder {
         self
     }
 
-    /// When repeated validation failures suppress enabling. Default: 5 within 60 s.
+    /// The epoch of this start exceeds that one: the greatest that the host has kept of earlier starts, for example the
+    /// epoch of a stored [`Deduplicator`](crate::Deduplicator)'s watermark. Needed where there is no store and the clock
+    /// may be set back between two starts. Default 0.
+    #[must_use]
+    pub fn epoch_above(mut self, epoch: u64) -> Self {
+        self.registry.epoch_above = epoch;
+        self
+    }
+
+    /// When repeated validation failures suppress enabling. Default: more than 5 within 60 s.
     #[must_use]
     pub fn suppression(mut self, settings: SuppressionSettings) -> Self {
         self.registry.suppression = settings;
@@ -249,38 +260,37 @@ impl ServiceBuilder {
     pub fn start(self) -> Result<ClusterProvisioningService, ProvisioningError> {
         self.hub.failover.validate()?;
         self.check_durations()?;
-        let now = self.clock.now();
-        let cancel = CancelToken::new();
+        // The host's clock is its own code, and may be set.
+        let clock = SteadyClock::over(self.clock);
+        let (now, cancel) = (clock.now(), CancelToken::new());
         let store: Option<Box<dyn ProviderStore>> = match self.store {
             Store::None => None,
             Store::File(path) => Some(Box::new(FileProviderStore::open(path)?)),
             Store::Custom(store) => Some(store),
         };
         let environment = ProviderEnvironment {
-            clock: Arc::clone(&self.clock),
+            clock: Arc::clone(&clock),
             secrets: Secrets::new(self.secrets),
             local_node: self.member.clone().map(Arc::new),
             retry: RetryPolicy::new(self.hub.failover.backoff_initial, self.hub.failover.backoff_max),
         };
         let validator = ProviderValidator::new(self.factories, environment);
         let (registry, report) =
-            ProviderRegistry::start(validator, store, self.providers, self.registry, now, &cancel)?;
+            ProviderRegistry::start(validator.clone(), store, self.providers, self.registry, now, &cancel)?;
 
         let settings = HubSettings { seed: now.as_nanos() ^ u64::from(std::process::id()), ..self.hub };
         let mut core = HubCore::new(settings, registry.epoch(), now);
         let publication = Arc::new(ArcSwap::from_pointee(core.publish(ProvisioningMetrics::default())));
-        let publisher = self.publisher;
-        let mailbox = Mailbox::new();
+        let (publisher, mailbox, progress) = (self.publisher, Mailbox::new(), Arc::new(Progress::new()));
         let (alive, threads_ended) = bounded(0);
         let hub = ProviderWatchHub {
             publication: Arc::clone(&publication),
             mailbox: Arc::clone(&mailbox),
-            clock: Arc::clone(&self.clock),
+            clock: Arc::clone(&clock),
             hub_thread: Arc::new(OnceLock::new()),
             subscriptions: publisher.subscriptions(),
             validation_failures: Arc::new(AtomicU64::new(0)),
         };
-        let progress = Arc::new(Progress::new());
         let after_tick = {
             let progress = Arc::clone(&progress);
             Box::new(move || progress.tick())
@@ -289,12 +299,11 @@ impl ServiceBuilder {
             self.bridges,
             publisher,
             publication,
-            Arc::clone(&self.clock),
+            Arc::clone(&clock),
             Arc::clone(&mailbox),
             self.slow_bridge,
         );
-        let clock = Arc::clone(&self.clock);
-        let thread = HubThread { core, dispatcher, mailbox, clock, after_tick, alive };
+        let thread = HubThread { core, dispatcher, mailbox, clock: Arc::clone(&clock), after_tick, alive };
         let identity = Arc::clone(&hub.hub_thread);
         let spawned = thread::Builder::new().name("cluster-provisioning".into()).spawn(move || {
             // The first to set it.
@@ -303,32 +312,30 @@ impl ServiceBuilder {
         });
         let hub_thread =
             spawned.map_err(|error| ProvisioningError::new(ErrorCode::ThreadRefused, SETTING_UP, error.to_string()))?;
-        let registrations = Registrations::new(self.member.map(Arc::new), hub.clone(), Arc::clone(&self.clock));
+        let member = self.member.map(Arc::new);
         let service = ClusterProvisioningService {
+            registrations: Registrations::new(member, hub.clone(), Arc::clone(&clock), self.leave_budget),
             hub,
-            clock: self.clock,
-            set: Mutex::new(ProviderSet { registry, keys: Vec::new(), next_key: 0, registrations }),
+            clock,
+            entries: ArcSwap::from_pointee(registry.list().to_vec()),
+            validator,
+            connectivity_timeout: self.registry.connectivity_timeout,
+            suppression: registry.suppression().clone(),
+            changes: Mutex::new(Changes { registry, roster: Roster::new() }),
             threads_ended,
             hub_thread: Mutex::new(Some(hub_thread)),
             progress,
             leave_budget: self.leave_budget,
             cancel,
         };
-        {
-            let mut set = service.set();
-            service.put_in_force(&mut set)?;
-            set.registrations.wait_first(self.join_timeout)?;
-        }
+        service.put_in_force(&mut lock(&service.changes))?;
+        service.registrations.wait_first(self.join_timeout)?;
         for difference in &report.differences {
             let error = ProvisioningError::new(ErrorCode::InvalidConfig, SETTING_UP, difference.to_string());
             service.warn(error.with_provider(&difference.id));
         }
-        for entry in &report.change.disabled {
-            if let crate::registry::Enablement::Disabled { reason } = &entry.status {
-                service.warn(reason.clone());
-            }
-        }
-        for error in report.unreachable {
+        service.warn_of_disabled(&report.change.disabled);
+        for error in report.unreachable.into_iter().chain(report.epoch_warning) {
             service.warn(error);
         }
         Ok(service)
@@ -350,6 +357,7 @@ impl fmt::Debug for ServiceBuilder {
             .field("suppression", &self.registry.suppression)
             .field("join_timeout", &self.join_timeout)
             .field("leave_budget", &self.leave_budget)
+            .field("epoch_above", &self.registry.epoch_above)
             .finish_non_exhaustive()
     }
 }

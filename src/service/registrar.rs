@@ -279,6 +279,17 @@ impl Registrar {
         ending.map(|(id, _)| *id).collect()
     }
 
+    /// Those among them with which the node goes.
+    pub(crate) fn leaving(&self) -> Vec<RegistrationId> {
+        let leaving = self.entries.iter().filter(|(_, entry)| entry.farewell == Some(Farewell::Leave));
+        leaving.map(|(id, _)| *id).collect()
+    }
+
+    /// Whoever carries out its steps is gone.
+    pub(crate) fn forget(&mut self, id: RegistrationId) {
+        self.entries.remove(&id);
+    }
+
     /// Whether any registration has ever succeeded.
     pub(crate) fn has_joined(&self) -> bool {
         self.joined
@@ -317,7 +328,8 @@ impl Registrar {
     fn retire_former(&mut self, id: RegistrationId) {
         let Some(current) = self.entries.get(&id) else { return };
         let holds = current.state == State::Joined && current.farewell.is_none();
-        let former: Vec<_> = self.entries.range(..id).filter(|(other, _)| other.key == id.key).map(|(id, _)| *id).collect();
+        let former: Vec<_> =
+            self.entries.range(..id).filter(|(other, _)| other.key == id.key).map(|(id, _)| *id).collect();
         let surplus = former.len().saturating_sub(FORMER);
         let retired = if holds { former.len() } else { surplus };
         for id in former.into_iter().take(retired) {
@@ -530,7 +542,11 @@ mod tests {
         assert!(!registrar.is_to_end(only));
         registrar.drain();
         assert!(registrar.is_to_end(only));
-        assert_eq!(registrar.answered(only, error(ErrorCode::Stopped), at(10)), None, "that it was broken off is no news");
+        assert_eq!(
+            registrar.answered(only, error(ErrorCode::Stopped), at(10)),
+            None,
+            "that it was broken off is no news"
+        );
         assert_eq!(registrar.step(only, at(10)), Step::Leave);
         assert!(!registrar.is_to_end(only), "its farewell is not broken off");
         registrar.answered(only, error(ErrorCode::Timeout), at(20));

@@ -1,258 +1,330 @@
-//! Member mode: the local node's registrations, one thread for each provider that can register it.
+//! Member mode: the threads that keep the local node registered, one for each registration.
 //!
-//! Each is tried for ever, and repaired when it is lost; the pause between two tries is never above 2 s.
+//! What is to be done, and when, is the [`Registrar`]'s to decide. No lock is held while a backend is asked.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded, never, select};
 
-use crate::backoff::Jitter;
-use crate::clock::Clock;
+use super::registrar::{Notice, Outcome, Registrar, RegistrationId, Step, Wanted};
+use crate::clock::{Clock, Timestamp};
 use crate::error::{ErrorCode, ProvisioningError};
-use crate::failover::SlotKey;
 use crate::hub::{Input, ProviderWatchHub};
-use crate::panics::caught;
-use crate::provider::{CancelToken, ClusterProvider, ProviderId, Registration};
+use crate::panics::{caught, discard};
+use crate::provider::{CancelToken, ClusterProvider, ProviderId, Registration, RegistrationSite};
+use crate::sync::{Condvar, Mutex, deadline, lock, wait_until};
 use crate::topology::ClusterNode;
 
 const REGISTERING: &str = "registering the local node";
-/// The longest pause before a registration that failed or was lost is tried again.
-const PAUSE: Duration = Duration::from_secs(2);
-/// How many outcomes are kept for whoever waits for the first success; nobody reads them later.
-const OUTCOMES: usize = 64;
+const DEREGISTERING: &str = "deregistering the local node";
+/// How often a registration is looked after that panics when it is asked how often it wants to be.
+const UNASKED: Duration = Duration::from_secs(2);
 
-type Outcome = Result<(), ProvisioningError>;
+/// A registration that is to be made, and who makes it.
+pub(super) struct Candidate {
+    pub(super) id: RegistrationId,
+    pub(super) name: ProviderId,
+    pub(super) provider: Arc<dyn ClusterProvider>,
+}
 
 /// The registrations of the local node; none in client mode.
 pub(super) struct Registrations {
     node: Option<Arc<ClusterNode>>,
     hub: ProviderWatchHub,
     clock: Arc<dyn Clock>,
-    running: BTreeMap<SlotKey, Running>,
-    outcomes: (Sender<Outcome>, Receiver<Outcome>),
-    draining: bool,
+    /// How long a deregistration may take.
+    budget: Duration,
+    shared: Arc<Shared>,
 }
 
-struct Running {
-    id: ProviderId,
-    stop: CancelToken,
-    /// Whether another definition of the same provider registers the node from now on.
-    replaced: Arc<AtomicBool>,
-    /// Carries the outcome of the deregistration, and disconnects when the thread has ended.
-    left: Receiver<Outcome>,
+struct Shared {
+    board: Mutex<Board>,
+    /// Something on the board has changed.
+    changed: Condvar,
+}
+
+struct Board {
+    registrar: Registrar,
+    workers: BTreeMap<RegistrationId, Worker>,
+}
+
+/// How the thread of a registration is reached.
+#[derive(Clone)]
+struct Worker {
+    wake: Sender<()>,
+    cancel: CancelToken,
 }
 
 impl Registrations {
-    pub(super) fn new(node: Option<Arc<ClusterNode>>, hub: ProviderWatchHub, clock: Arc<dyn Clock>) -> Self {
-        Self { node, hub, clock, running: BTreeMap::new(), outcomes: bounded(OUTCOMES), draining: false }
+    pub(super) fn new(
+        node: Option<Arc<ClusterNode>>,
+        hub: ProviderWatchHub,
+        clock: Arc<dyn Clock>,
+        budget: Duration,
+    ) -> Self {
+        let registrar = Registrar::new(clock.now().as_nanos());
+        let board = Mutex::new(Board { registrar, workers: BTreeMap::new() });
+        Self { node, hub, clock, budget, shared: Arc::new(Shared { board, changed: Condvar::new() }) }
     }
 
-    /// Registers with those that are new, deregisters from those that are gone. Waits for the latter, within the budget.
-    pub(super) fn follow(&mut self, providers: &[(SlotKey, Arc<dyn ClusterProvider>)], budget: Duration) -> Outcome {
-        let Some(node) = self.node.clone().filter(|_| !self.draining) else { return Ok(()) };
-        let gone: Vec<SlotKey> =
-            self.running.keys().filter(|key| providers.iter().all(|(known, _)| known != *key)).copied().collect();
-        let gone: Vec<Running> = gone.into_iter().filter_map(|key| self.running.remove(&key)).collect();
+    /// Registers with those that are new, and deregisters from those that are gone. Waits for the latter, within the
+    /// budget; not for the definitions that were edited, which are retired when the new ones hold the node.
+    ///
+    /// # Errors
+    /// [`ErrorCode::ThreadRefused`]; why the node could not be deregistered.
+    pub(super) fn follow(&self, candidates: Vec<Candidate>) -> Result<(), ProvisioningError> {
+        let Some(node) = &self.node else { return Ok(()) };
+        let registers = |candidate: &Candidate| caught(|| candidate.provider.capabilities().register).unwrap_or(false);
+        let candidates: Vec<_> = candidates.into_iter().filter(registers).collect();
+        let wanted: Vec<_> =
+            candidates.iter().map(|candidate| Wanted { id: candidate.id, site: site(&*candidate.provider) }).collect();
+        let (new, gone) = {
+            let mut board = lock(&self.shared.board);
+            let before = board.registrar.ending();
+            let new = board.registrar.follow(&wanted, self.clock.now());
+            let gone: Vec<_> = board.registrar.leaving().into_iter().filter(|id| !before.contains(id)).collect();
+            (new, gone)
+        };
         let mut result = Ok(());
-        let registers =
-            |provider: &Arc<dyn ClusterProvider>| caught(|| provider.capabilities().register).unwrap_or(false);
-        for (key, provider) in providers.iter().filter(|(_, provider)| registers(provider)) {
-            if self.running.contains_key(key) {
-                continue;
-            }
-            match self.start(Arc::clone(provider), Arc::clone(&node), budget) {
-                Ok(running) => {
-                    for former in gone.iter().filter(|former| former.id == running.id) {
-                        former.replaced.store(true, Ordering::SeqCst);
-                    }
-                    self.running.insert(*key, running);
-                }
-                Err(error) => result = Err(error),
-            }
+        for candidate in candidates.into_iter().filter(|candidate| new.contains(&candidate.id)) {
+            result = self.start(candidate, Arc::clone(node)).and(result);
         }
-        result.and(leave(gone, budget))
+        self.shared.break_off();
+        result.and(self.wait_for(&gone))
     }
 
     /// Waits until the first registration has succeeded; in client mode there is nothing to wait for.
-    pub(super) fn wait_first(&self, timeout: Duration) -> Outcome {
+    ///
+    /// # Errors
+    /// [`ErrorCode::RegistrationFailed`], with why the last attempt failed.
+    pub(super) fn wait_first(&self, timeout: Duration) -> Result<(), ProvisioningError> {
         if self.node.is_none() {
             return Ok(());
         }
         let refuse = |detail: String| Err(ProvisioningError::new(ErrorCode::RegistrationFailed, REGISTERING, detail));
-        if self.running.is_empty() {
+        if lock(&self.shared.board).registrar.is_empty() {
             return refuse("none of the providers can register a node".into());
         }
-        let deadline = Instant::now() + timeout;
-        let mut last = None;
-        loop {
-            match self.outcomes.1.recv_deadline(deadline) {
-                Ok(Ok(())) => return Ok(()),
-                Ok(Err(error)) => last = Some(error),
-                Err(_) => {
-                    let why = last.map_or_else(|| "none has answered".to_owned(), |error| without_advice(&error));
-                    return refuse(format!("no provider accepted it within {timeout:?}: {why}"));
-                }
-            }
+        if self.shared.wait(timeout, |board| board.registrar.has_joined()) {
+            return Ok(());
         }
+        let board = lock(&self.shared.board);
+        let why = board.registrar.last_error().map_or_else(|| "none has answered".to_owned(), without_advice);
+        refuse(format!("no provider accepted it within {timeout:?}: {why}"))
     }
 
     /// Deregisters everywhere, within the budget, for good.
-    pub(super) fn leave_all(&mut self, budget: Duration) -> Outcome {
-        self.draining = true;
-        leave(std::mem::take(&mut self.running).into_values().collect(), budget)
+    ///
+    /// # Errors
+    /// Why the node could not be deregistered, or [`ErrorCode::Timeout`].
+    pub(super) fn leave_all(&self) -> Result<(), ProvisioningError> {
+        let all = {
+            let mut board = lock(&self.shared.board);
+            board.registrar.drain();
+            board.registrar.ending()
+        };
+        self.shared.break_off();
+        self.wait_for(&all)
     }
 
-    fn start(
-        &self,
-        provider: Arc<dyn ClusterProvider>,
-        node: Arc<ClusterNode>,
-        budget: Duration,
-    ) -> Result<Running, ProvisioningError> {
-        let stop = CancelToken::new();
-        let (sender, left) = bounded(1);
-        let replaced = Arc::new(AtomicBool::new(false));
-        let id = guarded(|| Ok(provider.descriptor().id.clone()))?;
+    /// Waits until these have ended, within the budget.
+    fn wait_for(&self, ids: &[RegistrationId]) -> Result<(), ProvisioningError> {
+        let in_time = self.shared.wait(self.budget, |board| board.registrar.have_ended(ids));
+        if let Some(error) = lock(&self.shared.board).registrar.take_left_behind(ids) {
+            return Err(error);
+        }
+        if in_time {
+            return Ok(());
+        }
+        let detail = format!("a provider did not answer within {:?}", self.budget);
+        Err(ProvisioningError::new(ErrorCode::Timeout, DEREGISTERING, detail))
+    }
+
+    /// Starts the thread of a registration.
+    fn start(&self, candidate: Candidate, node: Arc<ClusterNode>) -> Result<(), ProvisioningError> {
+        let Candidate { id, name, provider } = candidate;
+        let (wake, woken) = bounded(1);
+        let cancel = CancelToken::new();
+        lock(&self.shared.board).workers.insert(id, Worker { wake, cancel: cancel.clone() });
         let work = Work {
-            id: id.clone(),
+            id,
+            name: name.clone(),
             provider,
             node,
-            stop: stop.clone(),
-            replaced: Arc::clone(&replaced),
+            budget: self.budget,
+            woken,
+            cancel,
+            shared: Arc::clone(&self.shared),
             hub: self.hub.clone(),
-            outcomes: self.outcomes.0.clone(),
-            jitter: Jitter::new(self.clock.now().as_nanos()),
-            failing: false,
+            clock: Arc::clone(&self.clock),
+            registration: None,
+            early: never(),
         };
-        let thread = thread::Builder::new().name(format!("register-{id}"));
-        thread.spawn(move || _ = sender.send(work.run(budget))).map_err(|error| {
-            ProvisioningError::new(ErrorCode::ThreadRefused, REGISTERING, error.to_string()).with_provider(&id)
-        })?;
-        Ok(Running { id, stop, replaced, left })
+        let thread = thread::Builder::new().name(format!("register-{name}"));
+        let spawned = thread.spawn(move || work.run());
+        spawned.map(drop).map_err(|error| {
+            self.shared.forget(id);
+            ProvisioningError::new(ErrorCode::ThreadRefused, REGISTERING, error.to_string()).with_provider(&name)
+        })
     }
 }
 
-/// Lets all of them deregister at once and waits for them, within the budget.
-/// The error's words without what is advised: whoever repeats them gives an advice of their own.
-fn without_advice(error: &ProvisioningError) -> String {
-    let text = error.to_string();
-    text.strip_suffix(&format!("; {}", error.advice())).unwrap_or(&text).to_owned()
-}
+impl Shared {
+    /// Breaks off what is under way for those that are to end, and wakes them.
+    fn break_off(&self) {
+        let ending: Vec<Worker> = {
+            let board = lock(&self.board);
+            let ids = board.registrar.ending().into_iter().filter(|id| board.registrar.is_to_end(*id));
+            ids.filter_map(|id| board.workers.get(&id).cloned()).collect()
+        };
+        // Outside of the lock: a token's actions are foreign code.
+        for worker in ending {
+            worker.cancel.cancel();
+            // One message is enough.
+            _ = worker.wake.try_send(());
+        }
+    }
 
-fn leave(running: Vec<Running>, budget: Duration) -> Outcome {
-    let deadline = Instant::now() + budget;
-    for registration in &running {
-        registration.stop.cancel();
+    /// The thread of the registration has ended, or could not be started.
+    fn forget(&self, id: RegistrationId) {
+        {
+            let mut board = lock(&self.board);
+            board.workers.remove(&id);
+            board.registrar.forget(id);
+        }
+        self.changed.notify_all();
     }
-    let mut result = Ok(());
-    for registration in running {
-        let outcome = registration.left.recv_deadline(deadline).unwrap_or_else(|_| {
-            let detail = format!("the provider did not answer within {budget:?}");
-            Err(ProvisioningError::new(ErrorCode::Timeout, "deregistering the local node", detail))
-        });
-        result = result.and(outcome);
+
+    /// Waits until the board is as wanted; whether it was in time.
+    fn wait(&self, timeout: Duration, is_wanted: impl Fn(&Board) -> bool) -> bool {
+        let deadline = deadline(timeout);
+        let mut board = lock(&self.board);
+        while !is_wanted(&board) {
+            let in_time;
+            (board, in_time) = wait_until(&self.changed, board, deadline);
+            if !in_time {
+                return false;
+            }
+        }
+        true
     }
-    result
 }
 
 /// What the thread of one registration works with.
 struct Work {
-    id: ProviderId,
+    id: RegistrationId,
+    name: ProviderId,
     provider: Arc<dyn ClusterProvider>,
     node: Arc<ClusterNode>,
-    stop: CancelToken,
-    replaced: Arc<AtomicBool>,
+    budget: Duration,
+    woken: Receiver<()>,
+    cancel: CancelToken,
+    shared: Arc<Shared>,
     hub: ProviderWatchHub,
-    outcomes: Sender<Outcome>,
-    jitter: Jitter,
-    failing: bool,
+    clock: Arc<dyn Clock>,
+    registration: Option<Box<dyn Registration>>,
+    /// Where the provider asks for early renewals.
+    early: Receiver<()>,
 }
 
 impl Work {
-    /// Registers, keeps the registration alive, and deregisters when told to stop.
-    fn run(mut self, budget: Duration) -> Outcome {
-        let mut made: Option<Box<dyn Registration>> = None;
-        while !self.stop.is_cancelled() {
-            let joined = guarded(|| {
-                let registration = match made.take() {
-                    Some(registration) => registration,
-                    None => self.provider.registration(&self.node)?,
-                };
-                made.insert(registration).join(&self.stop)
-            });
-            self.report(joined.as_ref().err());
-            match (joined, &mut made) {
-                (Ok(()), Some(registration)) => self.keep_alive(&mut **registration),
-                _ => _ = self.stop.wait(self.jitter.scale(PAUSE, 0.5)),
-            }
+    fn run(mut self) {
+        // Providers are foreign code, and so is the logger: each is caught where it is called, and here once more.
+        if let Err(panic) = caught(|| self.live()) {
+            _ = caught(|| log::error!("{}: the thread of its registration has panicked: {panic}", self.name));
         }
-        let replaced = self.replaced.load(Ordering::SeqCst);
-        let Some(mut registration) = made else { return Ok(()) };
-        guarded(|| if replaced { registration.retire(budget) } else { registration.leave(budget) })
+        discard(self.registration.take());
+        discard(self.provider);
+        self.shared.forget(self.id);
     }
 
-    /// Until told to stop, or until the registration is lost.
-    fn keep_alive(&mut self, registration: &mut dyn Registration) {
-        let mut pause = interval(registration);
-        while !self.rest(registration, pause) {
-            let renewed = guarded(|| registration.renew(&self.stop));
-            if self.stop.is_cancelled() {
-                return;
-            }
-            self.report(renewed.as_ref().err());
-            pause = match renewed {
-                Ok(()) => interval(registration),
-                Err(error) if error.code() == ErrorCode::RegistrationFailed => return,
-                Err(_) => interval(registration).min(PAUSE),
+    /// Does what the registrar says until there is nothing left to do.
+    fn live(&mut self) {
+        loop {
+            let step = lock(&self.shared.board).registrar.step(self.id, self.clock.now());
+            let done = match step {
+                Step::End => return,
+                Step::Rest(until) => {
+                    self.rest(until);
+                    continue;
+                }
+                Step::Join => self.ask(|registration, work| registration.join(&work.cancel)),
+                Step::Renew => self.ask(|registration, work| registration.renew(&work.cancel)),
+                Step::Leave => self.ask(|registration, work| registration.leave(work.budget)),
+                Step::Retire => self.ask(|registration, work| registration.retire(work.budget)),
             };
+            let outcome = match done {
+                Ok(()) => Outcome::Done(self.interval()),
+                Err(error) => Outcome::Failed(error.with_provider(&self.name)),
+            };
+            let notice = lock(&self.shared.board).registrar.answered(self.id, outcome, self.clock.now());
+            self.shared.changed.notify_all();
+            // The former definitions' registrations, which this one may have made superfluous.
+            self.shared.break_off();
+            match notice {
+                Some(Notice::Failing(error)) => drop(self.hub.send(Input::Warn(error))),
+                Some(Notice::Recovered) => {
+                    _ = caught(|| log::info!("{}: the local node is registered again", self.name));
+                }
+                None => {}
+            }
         }
     }
 
-    /// Waits for the pause, or until the provider asks for an early renewal; whether told to stop.
-    fn rest(&self, registration: &dyn Registration, pause: Duration) -> bool {
-        let early = caught(|| registration.early_renewal()).unwrap_or_else(|_| never());
-        select! {
-            recv(self.stop.receiver()) -> _ => {}
-            // Nobody can ask any more: the pause remains.
-            recv(early) -> asked => if asked.is_err() { return self.stop.wait(pause) },
-            default(pause) => {}
-        }
-        self.stop.is_cancelled()
-    }
-
-    /// Tells the first failure and the recovery; and whoever waits for the first success.
-    fn report(&mut self, error: Option<&ProvisioningError>) {
-        if self.stop.is_cancelled() {
-            return;
-        }
-        let id = &self.id;
-        match error {
+    /// Asks something of the registration, which is made first if there is none yet.
+    fn ask(
+        &mut self,
+        question: impl FnOnce(&mut dyn Registration, &Work) -> Result<(), ProvisioningError>,
+    ) -> Result<(), ProvisioningError> {
+        let mut registration = match self.registration.take() {
+            Some(registration) => registration,
             None => {
-                if std::mem::take(&mut self.failing) {
-                    log::info!("{id}: the local node is registered again");
-                }
-                _ = self.outcomes.try_send(Ok(()));
+                let made = guarded(|| self.provider.registration(&self.node))?;
+                self.early = caught(|| made.early_renewal()).unwrap_or_else(|_| never());
+                made
             }
-            Some(error) => {
-                let error = error.clone().with_provider(id);
-                if !std::mem::replace(&mut self.failing, true) {
-                    drop(self.hub.send(Input::Warn(error.clone())));
-                }
-                _ = self.outcomes.try_send(Err(error));
-            }
+        };
+        let answer = guarded(|| question(&mut *registration, self));
+        self.registration = Some(registration);
+        answer
+    }
+
+    /// How long the registration wants to be left alone.
+    fn interval(&self) -> Duration {
+        let Some(registration) = &self.registration else { return UNASKED };
+        caught(|| registration.renew_interval()).unwrap_or(UNASKED)
+    }
+
+    /// Waits for the time, or until it is woken, or until the provider asks for an early renewal.
+    fn rest(&mut self, until: Timestamp) {
+        let pause = until.since(self.clock.now());
+        select! {
+            recv(self.woken) -> _ => {}
+            recv(self.early) -> asked => match asked {
+                Ok(()) => lock(&self.shared.board).registrar.asked(self.id, self.clock.now()),
+                // Nobody can ask any more.
+                Err(_) => self.early = never(),
+            },
+            default(pause) => {}
         }
     }
 }
 
-/// How long the registration wants to be left alone; one that panics when asked is looked after often.
-fn interval(registration: &dyn Registration) -> Duration {
-    caught(|| registration.renew_interval()).unwrap_or(PAUSE)
+/// Where the provider registers the node, if it can tell.
+fn site(provider: &dyn ClusterProvider) -> Option<RegistrationSite> {
+    caught(|| provider.registration_site()).unwrap_or_default()
 }
 
 /// A provider is foreign code: its panic is an error.
 fn guarded<T>(work: impl FnOnce() -> Result<T, ProvisioningError>) -> Result<T, ProvisioningError> {
     caught(work).unwrap_or_else(|panic| Err(ProvisioningError::new(ErrorCode::ProviderPanicked, REGISTERING, panic)))
+}
+
+/// The error's words without what is advised: whoever repeats them gives an advice of their own.
+fn without_advice(error: &ProvisioningError) -> String {
+    let text = error.to_string();
+    text.strip_suffix(&format!("; {}", error.advice())).unwrap_or(&text).to_owned()
 }
