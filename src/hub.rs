@@ -1,8 +1,9 @@
 //! The hub: one state machine that turns what the providers report into one ordered sequence of deliveries.
 //!
 //! [`HubCore`] decides, [`Dispatcher`] calls the bridges in order, and the hub's thread (in [`thread`]) feeds the one and
-//! runs the other with what waits in its [`mailbox`]. One input is one tick: decide, deliver to PlacementSupervisor, PartitionManager, Remoting and the
-//! subscribers, in that order, publish the state. Nothing of the next tick is seen by anyone before.
+//! runs the other, in [`rounds`], with what waits in its [`mailbox`]. One input is one tick: decide, deliver to
+//! PlacementSupervisor, PartitionManager, Remoting and the subscribers, in that order, publish the state. Nothing of the
+//! next tick is seen by anyone before.
 
 mod bell;
 mod blocks;
@@ -10,7 +11,7 @@ mod core;
 mod dispatch;
 mod gate;
 mod handle;
-mod lane;
+pub(crate) mod lane;
 pub(crate) mod lifecycle;
 mod loglines;
 mod loss;
@@ -19,6 +20,7 @@ mod outbox;
 mod published;
 mod record;
 mod remote;
+pub(crate) mod rounds;
 mod running;
 mod selection;
 mod slot;

@@ -176,6 +176,11 @@ impl Inbox {
         Self { mailbox, lanes: Vec::new() }
     }
 
+    /// How far the hub's life has come.
+    pub(crate) fn life(&self) -> &Lifecycle {
+        self.mailbox.life()
+    }
+
     /// Waits until something may have been sent, or until the time is over.
     pub(crate) fn wait(&self, timeout: Duration) {
         self.mailbox.bell.wait(timeout);

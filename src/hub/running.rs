@@ -9,6 +9,7 @@ use std::thread;
 
 use super::StreamCommand;
 use super::mailbox::{Inbox, Outlet, Providers};
+use super::rounds::StreamThreads;
 use crate::clock::Clock;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::failover::SlotKey;
@@ -29,34 +30,12 @@ impl RunningStreams {
         Self { providers: Providers::new(), running: BTreeMap::new(), clock, alive }
     }
 
-    /// The streams opened from here on are these providers'. The former ones are returned.
-    pub(super) fn replace(&mut self, providers: Providers) -> Providers {
-        std::mem::replace(&mut self.providers, providers)
-    }
-
-    /// The name of a provider, unless asking for it panics.
-    pub(super) fn id(&self, key: SlotKey) -> Option<ProviderId> {
-        let provider = self.providers.get(&key)?;
-        caught(|| provider.descriptor().id.clone()).ok()
-    }
-
-    /// Opens or ends a stream.
-    pub(super) fn obey(&mut self, command: StreamCommand, inbox: &mut Inbox) {
-        match command {
-            StreamCommand::Open { key, generation } => self.open(key, generation, inbox),
-            StreamCommand::Close { key, generation } => {
-                inbox.close(key, generation);
-                if self.running.get(&key).is_some_and(|(running, _)| *running == generation)
-                    && let Some((_, cancel)) = self.running.remove(&key)
-                {
-                    cancel.cancel();
-                }
-            }
-        }
-    }
-
     fn open(&mut self, key: SlotKey, generation: u64, inbox: &mut Inbox) {
-        let Some(provider) = self.providers.get(&key).cloned() else { return };
+        let Some(provider) = self.providers.get(&key).cloned() else {
+            // That its thread has ended is heard: no slot waits for a stream that never was.
+            drop(inbox.open(key, generation, Arc::clone(&self.clock)));
+            return;
+        };
         let name = self.id(key).map_or_else(|| "watch".to_owned(), |id| format!("watch-{id}"));
         let (cancel, alive) = (CancelToken::new(), self.alive.clone());
         let outlet = Arc::new(inbox.open(key, generation, Arc::clone(&self.clock)));
@@ -75,13 +54,46 @@ impl RunningStreams {
             }
         }
     }
+}
 
-    /// Tells every stream to end, and lets go of the providers.
-    pub(super) fn end_all(self) {
-        for (_, cancel) in self.running.into_values() {
+impl StreamThreads for RunningStreams {
+    fn replace(&mut self, providers: Providers) -> Providers {
+        // Also those whose threads have ended by themselves are forgotten.
+        self.running.retain(|key, (_, cancel)| {
+            let stays = providers.contains_key(key);
+            if !stays {
+                cancel.cancel();
+            }
+            stays
+        });
+        std::mem::replace(&mut self.providers, providers)
+    }
+
+    /// Unless asking for it panics.
+    fn id(&self, key: SlotKey) -> Option<ProviderId> {
+        let provider = self.providers.get(&key)?;
+        caught(|| provider.descriptor().id.clone()).ok()
+    }
+
+    fn obey(&mut self, command: StreamCommand, inbox: &mut Inbox) {
+        match command {
+            StreamCommand::Open { key, generation } => self.open(key, generation, inbox),
+            StreamCommand::Close { key, generation } => {
+                inbox.close(key, generation);
+                if self.running.get(&key).is_some_and(|(running, _)| *running == generation)
+                    && let Some((_, cancel)) = self.running.remove(&key)
+                {
+                    cancel.cancel();
+                }
+            }
+        }
+    }
+
+    fn end_all(&mut self) {
+        for (_, cancel) in std::mem::take(&mut self.running).into_values() {
             cancel.cancel();
         }
-        discard(self.providers);
+        discard(std::mem::take(&mut self.providers));
     }
 }
 
