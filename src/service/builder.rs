@@ -328,6 +328,7 @@ impl ServiceBuilder {
             leave_budget: self.leave_budget,
             cancel,
         };
+        service.registrations.start()?;
         service.put_in_force(&mut lock(&service.changes))?;
         service.registrations.wait_first(self.join_timeout)?;
         for difference in &report.differences {

@@ -1,13 +1,16 @@
 //! Member mode: what is to be done for each registration of the local node, as a state machine without threads, I/O or a
 //! clock.
 //!
-//! There is one registration for each provider that can register the node, and for each definition of it. What happened
-//! goes in with the time, the next [`Step`] comes out. Whoever carries the steps out may take as long as they take.
+//! There is one registration for each provider that can register the node, and for each definition of it. Each has a
+//! worker that carries its steps out: what happened goes in with the time, the next [`Step`] comes out, and the worker may
+//! take as long as it takes.
 //!
+//! - A worker that cannot be started is tried again, as a registration that fails is.//!
 //! - A registration is tried for ever, and repaired when it is lost; the pause between two tries is never above 2 s.
 //! - From the moment at which a request is sent until the backend has said that the node is gone, the node *may* be
 //!   registered, whatever became of the answer. What may be registered is deregistered when its provider is removed and
-//!   when the service drains.
+//!   when the service drains. A request that is under way then may still be answered for a moment before it is broken off:
+//!   one that is broken off could reach the backend after the deregistration.
 //! - When a provider is edited, the registration of its new definition is made first. The former one is kept alive until
 //!   the new one holds the node, and is retired then.
 //! - Registrations of one site are one entry of the backend's: only the last of them to go deregisters it.
@@ -15,7 +18,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::backoff::Jitter;
+use crate::backoff::{Backoff, Jitter};
 use crate::clock::Timestamp;
 use crate::error::{ErrorCategory, ErrorCode, ProvisioningError};
 use crate::failover::SlotKey;
@@ -27,6 +30,12 @@ const PAUSE: Duration = Duration::from_secs(2);
 const SHORTEST: Duration = Duration::from_millis(10);
 /// What the shortest pause doubles to while a registration keeps asking for none.
 const LONGEST_FORCED: Duration = Duration::from_secs(1);
+/// How long a request that is under way may still take when its registration is to end.
+const GRACE: Duration = Duration::from_millis(250);
+/// For how long a deregistration that fails is tried again while the service goes on, and the pauses between two tries. A
+/// provider may have been removed because its backend is gone for good.
+const FAREWELL: Duration = Duration::from_secs(300);
+const FAREWELL_PAUSES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
 /// How many failed deregistrations are kept for whoever asks.
 const LEFT_BEHIND: usize = 64;
 /// How many former definitions of one provider are kept alive: the oldest of more is retired at once.
@@ -60,7 +69,7 @@ pub(crate) enum Step {
     Leave,
     /// Deregister the node only where this registration is apart from the one that follows it.
     Retire,
-    /// Nothing until then.
+    /// Nothing until then, or until something has happened to another registration.
     Rest(Timestamp),
     /// Nothing any more.
     End,
@@ -81,6 +90,8 @@ pub(crate) enum Notice {
     Failing(ProvisioningError),
     /// It works again.
     Recovered,
+    /// The node could be deregistered after all.
+    Left,
 }
 
 /// What the backend knows of the node, by this registration.
@@ -114,11 +125,19 @@ enum Farewell {
 struct Entry {
     site: Option<RegistrationSite>,
     state: State,
-    /// When the next step is due.
+    /// There is a worker for it.
+    started: bool,
+    /// When the next step is due, or the next attempt to start the worker.
     due: Timestamp,
     /// The step under way, and what the state was before it.
     working: Option<(Step, State)>,
     farewell: Option<Farewell>,
+    /// When the next attempt to deregister the node is due, and when none is made any more.
+    leaves_at: Timestamp,
+    farewell_ends: Timestamp,
+    farewell_pauses: Backoff,
+    /// When what is under way is broken off, because the registration is to end.
+    broken_off_at: Option<Timestamp>,
     /// When the last step began.
     began: Timestamp,
     /// The shortest pause: longer while none, or an early renewal, is asked for again and again.
@@ -138,7 +157,7 @@ pub(crate) struct Registrar {
     joined: bool,
     /// Why the last attempt failed.
     last_error: Option<ProvisioningError>,
-    /// Why the node could not be deregistered, of registrations that have ended since they were asked for last.
+    /// Why the node could not be deregistered, of those that have not been asked for yet.
     left_behind: Vec<(RegistrationId, ProvisioningError)>,
 }
 
@@ -155,57 +174,96 @@ impl Registrar {
         }
     }
 
-    /// Exactly these registrations are wanted from here on. Those that are new are returned.
-    pub(crate) fn follow(&mut self, wanted: &[Wanted], now: Timestamp) -> Vec<RegistrationId> {
+    /// Exactly these registrations are wanted from here on.
+    pub(crate) fn follow(&mut self, wanted: &[Wanted], now: Timestamp) {
         if self.draining {
-            return Vec::new();
+            return;
         }
-        let mut new = Vec::new();
         for Wanted { id, site } in wanted {
-            self.entries.entry(*id).or_insert_with(|| {
-                new.push(*id);
-                Entry {
-                    site: site.clone(),
-                    state: State::Absent,
-                    due: now,
-                    working: None,
-                    farewell: None,
-                    began: Timestamp::default(),
-                    forced: SHORTEST,
-                    hurried: false,
-                    failing: false,
-                }
+            self.entries.entry(*id).or_insert_with(|| Entry {
+                site: site.clone(),
+                state: State::Absent,
+                started: false,
+                due: now,
+                working: None,
+                farewell: None,
+                leaves_at: now,
+                farewell_ends: now,
+                farewell_pauses: Backoff::new(FAREWELL_PAUSES.0, FAREWELL_PAUSES.1),
+                broken_off_at: None,
+                began: Timestamp::default(),
+                forced: SHORTEST,
+                hurried: false,
+                failing: false,
             });
         }
         let stays = |id: &RegistrationId| wanted.iter().any(|wanted| wanted.id == *id);
         let edited = |id: &RegistrationId| wanted.iter().any(|wanted| wanted.id.key == id.key);
         let gone: Vec<_> = self.entries.keys().filter(|id| !stays(id) && !edited(id)).copied().collect();
         for id in gone {
-            self.say_farewell(id, Farewell::Leave);
+            self.say_farewell(id, Farewell::Leave, now);
         }
         for id in wanted.iter().map(|wanted| wanted.id) {
-            self.retire_former(id);
+            self.retire_former(id, now);
         }
-        new
     }
 
     /// Everything that may be registered is deregistered, for good.
-    pub(crate) fn drain(&mut self) {
+    pub(crate) fn drain(&mut self, now: Timestamp) {
         self.draining = true;
         // Those that surely hold the node go last, so that of one site it is they who deregister it.
         let mut ids: Vec<_> = self.entries.iter().map(|(id, entry)| (entry.state == State::Joined, *id)).collect();
         ids.sort();
         for (_, id) in ids {
-            self.say_farewell(id, Farewell::Leave);
+            self.say_farewell(id, Farewell::Leave, now);
         }
+    }
+
+    /// The registrations whose workers are to be started now. Each is to be [started](Self::started).
+    pub(crate) fn to_start(&self, now: Timestamp) -> Vec<RegistrationId> {
+        let due = self.entries.iter().filter(|(_, entry)| !entry.started && entry.due <= now);
+        due.map(|(id, _)| *id).collect()
+    }
+
+    /// Whether the registration waits for its worker.
+    pub(crate) fn is_to_start(&self, id: RegistrationId) -> bool {
+        self.entries.get(&id).is_some_and(|entry| !entry.started)
+    }
+
+    /// The registration's worker has been started, or could not be. What is to be told of it.
+    pub(crate) fn started(
+        &mut self,
+        id: RegistrationId,
+        outcome: Result<(), ProvisioningError>,
+        now: Timestamp,
+    ) -> Option<Notice> {
+        let entry = self.entries.get_mut(&id)?;
+        let Err(error) = outcome else {
+            entry.started = true;
+            return None;
+        };
+        entry.due = now + self.jitter.scale(PAUSE, 0.5);
+        self.last_error = Some(error.clone());
+        (!std::mem::replace(&mut entry.failing, true)).then_some(Notice::Failing(error))
     }
 
     /// What to do for that registration now. A step that is handed out is under way until it is
     /// [answered](Self::answered).
     pub(crate) fn step(&mut self, id: RegistrationId, now: Timestamp) -> Step {
+        let Some(entry) = self.entries.get(&id) else { return Step::End };
+        debug_assert!(entry.started && entry.working.is_none(), "one step at a time, by the worker");
+        let others = || self.of_the_same_place(id);
+        let step = match entry.next(now) {
+            // The place is another's by now.
+            Step::Leave | Step::Retire if others().any(Entry::holds_on) => Step::End,
+            // What is under way there could undo it.
+            Step::Leave if others().any(|other| matches!(other.working, Some((Step::Join | Step::Renew, _)))) => {
+                Step::Rest(now + GRACE)
+            }
+            Step::Join | Step::Renew if others().any(Entry::is_letting_go) => Step::Rest(now + GRACE),
+            step => step,
+        };
         let Some(entry) = self.entries.get_mut(&id) else { return Step::End };
-        debug_assert!(entry.working.is_none(), "one step at a time");
-        let step = entry.next(now);
         match step {
             Step::Rest(_) => return step,
             Step::End => {
@@ -225,25 +283,33 @@ impl Registrar {
     pub(crate) fn answered(&mut self, id: RegistrationId, outcome: Outcome, now: Timestamp) -> Option<Notice> {
         let entry = self.entries.get_mut(&id)?;
         let (step, before) = entry.working.take()?;
-        let notice = match outcome {
-            Outcome::Done(interval) => {
-                match step {
-                    Step::Leave | Step::Retire => entry.state = State::Gone,
-                    _ => entry.joined(interval, now),
-                }
+        entry.broken_off_at = None;
+        let notice = match (step, outcome) {
+            (Step::Leave | Step::Retire, Outcome::Done(_)) => {
+                entry.state = State::Gone;
+                self.left_behind.retain(|(left, _)| *left != id);
+                std::mem::take(&mut entry.failing).then_some(Notice::Left)
+            }
+            (_, Outcome::Done(interval)) => {
+                entry.joined(interval, now);
                 std::mem::take(&mut entry.failing).then_some(Notice::Recovered)
             }
-            Outcome::Failed(error) => {
-                entry.failed((step, before), &error, &mut self.jitter, now);
+            (Step::Leave | Step::Retire, Outcome::Failed(error)) => {
+                let first = entry.could_not_leave(step, self.draining, &mut self.jitter, now);
                 if step == Step::Leave {
+                    self.left_behind.retain(|(left, _)| *left != id);
                     if self.left_behind.len() == LEFT_BEHIND {
                         self.left_behind.remove(0);
                     }
                     self.left_behind.push((id, error));
                     None
-                } else if step == Step::Retire {
-                    Some(Notice::Failing(error))
-                } else if entry.farewell.is_some() {
+                } else {
+                    first.then_some(Notice::Failing(error))
+                }
+            }
+            (_, Outcome::Failed(error)) => {
+                entry.failed((step, before), &error, &mut self.jitter, now);
+                if entry.farewell.is_some() {
                     // It was broken off.
                     None
                 } else {
@@ -254,7 +320,7 @@ impl Registrar {
         };
         if entry.state == State::Joined {
             self.joined = true;
-            self.retire_former(id);
+            self.retire_former(id, now);
         }
         notice
     }
@@ -267,10 +333,27 @@ impl Registrar {
         }
     }
 
-    /// Whether that registration is to end: whatever is under way for it may be broken off, unless that is its farewell.
-    pub(crate) fn is_to_end(&self, id: RegistrationId) -> bool {
-        let working = |entry: &Entry| matches!(entry.working, Some((Step::Leave | Step::Retire, _)));
-        self.entries.get(&id).is_none_or(|entry| entry.farewell.is_some() && !working(entry))
+    /// Those whose requests are to be broken off now.
+    pub(crate) fn to_break_off(&mut self, now: Timestamp) -> Vec<RegistrationId> {
+        let mut due = Vec::new();
+        for (id, entry) in &mut self.entries {
+            if entry.broken_off_at.is_some_and(|at| at <= now) {
+                entry.broken_off_at = None;
+                due.push(*id);
+            }
+        }
+        due
+    }
+
+    /// When the next worker is to be started or the next request to be broken off.
+    pub(crate) fn next_timeout(&self) -> Option<Timestamp> {
+        let start = |entry: &Entry| (!entry.started).then_some(entry.due);
+        self.entries.values().flat_map(|entry| [start(entry), entry.broken_off_at]).flatten().min()
+    }
+
+    /// Whether it drains, and nothing is left to be done.
+    pub(crate) fn is_over(&self) -> bool {
+        self.draining && self.entries.is_empty()
     }
 
     /// Those that are to end.
@@ -285,7 +368,7 @@ impl Registrar {
         leaving.map(|(id, _)| *id).collect()
     }
 
-    /// Whoever carries out its steps is gone.
+    /// Its worker is gone.
     pub(crate) fn forget(&mut self, id: RegistrationId) {
         self.entries.remove(&id);
     }
@@ -305,9 +388,10 @@ impl Registrar {
         self.last_error.as_ref()
     }
 
-    /// Whether none of these is left: all have been deregistered, or could not be.
-    pub(crate) fn have_ended(&self, ids: &[RegistrationId]) -> bool {
-        ids.iter().all(|id| !self.entries.contains_key(id))
+    /// Whether it is known of all of these what became of them: the node has been deregistered, or could not be.
+    pub(crate) fn are_through(&self, ids: &[RegistrationId]) -> bool {
+        let has_failed = |id: &RegistrationId| self.left_behind.iter().any(|(left, _)| left == id);
+        ids.iter().all(|id| !self.entries.contains_key(id) || (!self.draining && has_failed(id)))
     }
 
     /// Why these could not be deregistered, if they could not. Told once.
@@ -325,7 +409,7 @@ impl Registrar {
     }
 
     /// The definition's registration holds the node, or has a successor beyond count: the former ones are not needed.
-    fn retire_former(&mut self, id: RegistrationId) {
+    fn retire_former(&mut self, id: RegistrationId, now: Timestamp) {
         let Some(current) = self.entries.get(&id) else { return };
         let holds = current.state == State::Joined && current.farewell.is_none();
         let former: Vec<_> =
@@ -333,27 +417,37 @@ impl Registrar {
         let surplus = former.len().saturating_sub(FORMER);
         let retired = if holds { former.len() } else { surplus };
         for id in former.into_iter().take(retired) {
-            self.say_farewell(id, Farewell::Retire);
+            self.say_farewell(id, Farewell::Retire, now);
         }
     }
 
-    fn say_farewell(&mut self, id: RegistrationId, farewell: Farewell) {
+    /// The other registrations of the same place.
+    fn of_the_same_place(&self, id: RegistrationId) -> impl Iterator<Item = &Entry> {
+        let site = self.entries.get(&id).and_then(|entry| entry.site.as_ref());
+        let same = move |entry: &Entry| site.is_some() && entry.site.as_ref() == site;
+        self.entries.iter().filter(move |(other, entry)| **other != id && same(entry)).map(|(_, entry)| entry)
+    }
+
+    fn say_farewell(&mut self, id: RegistrationId, farewell: Farewell, now: Timestamp) {
         let Some(entry) = self.entries.get(&id) else { return };
-        let shares = |(other, candidate): (&RegistrationId, &Entry)| {
-            *other != id
-                && candidate.site.is_some()
-                && candidate.site == entry.site
-                && candidate.farewell.is_none()
-                && candidate.may_be_registered()
-        };
-        let farewell = if self.entries.iter().any(shares) { Farewell::Abandon } else { farewell };
+        if !entry.started {
+            self.entries.remove(&id);
+            return;
+        }
+        let farewell = if self.of_the_same_place(id).any(Entry::holds_on) { Farewell::Abandon } else { farewell };
         if let Some(entry) = self.entries.get_mut(&id) {
             match entry.farewell {
                 // Nothing is left that the node could be retired in favour of.
                 Some(Farewell::Retire) if farewell == Farewell::Leave => entry.farewell = Some(farewell),
                 Some(_) => {}
-                None => entry.farewell = Some(farewell),
+                None => {
+                    entry.farewell = Some(farewell);
+                    entry.farewell_ends = now + FAREWELL;
+                    entry.broken_off_at = entry.working.map(|_| now + GRACE);
+                }
             }
+            // Also where an earlier attempt has failed.
+            entry.leaves_at = now;
         }
     }
 }
@@ -363,6 +457,7 @@ impl Entry {
         match self.farewell {
             Some(_) if !self.may_be_registered() => return Step::End,
             Some(Farewell::Abandon) => return Step::End,
+            Some(_) if now < self.leaves_at => return Step::Rest(self.leaves_at),
             Some(Farewell::Leave) => return Step::Leave,
             Some(Farewell::Retire) => return Step::Retire,
             None => {}
@@ -377,6 +472,16 @@ impl Entry {
         }
     }
 
+    /// It may hold the node, and goes on doing so.
+    fn holds_on(&self) -> bool {
+        self.farewell.is_none() && self.may_be_registered()
+    }
+
+    /// A deregistration is under way.
+    fn is_letting_go(&self) -> bool {
+        matches!(self.working, Some((Step::Leave | Step::Retire, _)))
+    }
+
     fn may_be_registered(&self) -> bool {
         !matches!(self.state, State::Absent | State::Gone)
     }
@@ -388,6 +493,17 @@ impl Entry {
         let presses = std::mem::take(&mut self.hurried) || interval < SHORTEST;
         self.forced = if presses { (self.forced * 2).min(LONGEST_FORCED) } else { SHORTEST };
         self.due = now + interval.max(self.forced);
+    }
+
+    /// The node could not be deregistered. Whether that is news.
+    fn could_not_leave(&mut self, step: Step, draining: bool, jitter: &mut Jitter, now: Timestamp) -> bool {
+        if now >= self.farewell_ends || (draining && step == Step::Leave) {
+            self.state = State::Gone;
+        } else {
+            self.state = State::Doubtful { renews: false };
+            self.leaves_at = if draining { now } else { now + self.farewell_pauses.pause(jitter) };
+        }
+        !std::mem::replace(&mut self.failing, true)
     }
 
     fn failed(
@@ -414,9 +530,7 @@ impl Entry {
                 self.state = State::Doubtful { renews: true };
                 self.due = pause;
             }
-            // It was tried, and its budget is spent.
-            Step::Leave | Step::Retire => self.state = State::Gone,
-            Step::Rest(_) | Step::End => {}
+            Step::Leave | Step::Retire | Step::Rest(_) | Step::End => {}
         }
     }
 }
@@ -452,11 +566,21 @@ mod tests {
         Outcome::Done(Duration::from_secs(1))
     }
 
+    /// Exactly these are wanted, and the workers of the new ones are started.
+    fn follow(registrar: &mut Registrar, wanted: &[Wanted], now: Timestamp) -> Vec<RegistrationId> {
+        registrar.follow(wanted, now);
+        let new = registrar.to_start(now);
+        for id in &new {
+            assert_eq!(registrar.started(*id, Ok(()), now), None);
+        }
+        new
+    }
+
     /// One registration that has been asked for, at the time 0.
     fn one() -> (Registrar, RegistrationId) {
         let mut registrar = Registrar::new(7);
         let only = id(1, 1);
-        assert_eq!(registrar.follow(&[wanted(1, 1, None)], at(0)), [only]);
+        assert_eq!(follow(&mut registrar, &[wanted(1, 1, None)], at(0)), [only]);
         (registrar, only)
     }
 
@@ -520,7 +644,7 @@ mod tests {
                 assert_eq!(registrar.step(only, at(now)), *step);
                 registrar.answered(only, if *code == ErrorCode::Stopped { done() } else { error(*code) }, at(now));
             }
-            registrar.drain();
+            registrar.drain(at(now));
             registrar.step(only, at(now)) == Step::Leave
         };
         const FINE: ErrorCode = ErrorCode::Stopped;
@@ -536,32 +660,145 @@ mod tests {
     }
 
     #[test]
-    fn p3_5_what_is_under_way_when_it_is_to_end_is_broken_off_and_then_deregistered() {
+    fn p3_5_what_is_under_way_when_it_is_to_end_is_broken_off_after_a_moment_and_then_deregistered() {
         let (mut registrar, only) = one();
         assert_eq!(registrar.step(only, at(0)), Step::Join);
-        assert!(!registrar.is_to_end(only));
-        registrar.drain();
-        assert!(registrar.is_to_end(only));
-        assert_eq!(
-            registrar.answered(only, error(ErrorCode::Stopped), at(10)),
-            None,
-            "that it was broken off is no news"
-        );
-        assert_eq!(registrar.step(only, at(10)), Step::Leave);
-        assert!(!registrar.is_to_end(only), "its farewell is not broken off");
-        registrar.answered(only, error(ErrorCode::Timeout), at(20));
-        assert_eq!(registrar.step(only, at(20)), Step::End);
-        assert!(registrar.have_ended(&[only]) && registrar.is_empty());
+        assert_eq!((registrar.next_timeout(), registrar.to_break_off(at(5))), (None, vec![]));
+        registrar.drain(at(5));
+        assert_eq!(registrar.to_break_off(at(254)), []);
+        assert_eq!(registrar.next_timeout(), Some(at(255)));
+        assert_eq!(registrar.to_break_off(at(255)), [only]);
+        assert_eq!((registrar.next_timeout(), registrar.to_break_off(at(300))), (None, vec![]), "once");
+        let broken_off = registrar.answered(only, error(ErrorCode::Stopped), at(260));
+        assert_eq!(broken_off, None, "that it was broken off is no news");
+        assert_eq!(registrar.step(only, at(260)), Step::Leave);
+        assert_eq!((registrar.to_break_off(at(9_999)), registrar.are_through(&[only])), (vec![], false));
+        registrar.answered(only, error(ErrorCode::Timeout), at(270));
+        assert_eq!(registrar.step(only, at(270)), Step::End, "while draining there is one attempt");
+        assert!(registrar.are_through(&[only]) && registrar.is_over());
         assert_eq!(registrar.take_left_behind(&[only]).map(|error| error.code()), Some(ErrorCode::Timeout));
         assert_eq!(registrar.take_left_behind(&[only]), None);
-        assert!(registrar.follow(&[wanted(2, 1, None)], at(30)).is_empty(), "draining is for good");
+        assert!(follow(&mut registrar, &[wanted(2, 1, None)], at(280)).is_empty(), "draining is for good");
+    }
+
+    #[test]
+    fn p3_5_an_answer_that_comes_in_time_is_not_broken_off() {
+        let (mut registrar, only) = one();
+        registrar.step(only, at(0));
+        registrar.drain(at(5));
+        registrar.answered(only, done(), at(100));
+        assert_eq!((registrar.to_break_off(at(9_999)), registrar.step(only, at(100))), (vec![], Step::Leave));
+        assert_eq!(registrar.answered(only, done(), at(101)), None);
+        assert_eq!((registrar.step(only, at(101)), registrar.is_over()), (Step::End, true));
+    }
+
+    #[test]
+    fn p5_4_where_a_removed_provider_cannot_be_left_it_is_tried_again_for_five_minutes() {
+        let (mut registrar, only) = joined();
+        follow(&mut registrar, &[], at(500));
+        let (mut now, mut pauses) = (at(500), Vec::new());
+        loop {
+            assert_eq!(registrar.step(only, now), Step::Leave);
+            registrar.answered(only, error(ErrorCode::Timeout), now);
+            assert!(registrar.are_through(&[only]), "whoever waits is told of the first failure");
+            match registrar.step(only, now) {
+                Step::Rest(until) => {
+                    pauses.push(until.since(now).as_millis());
+                    now = until;
+                }
+                step => break assert_eq!(step, Step::End),
+            }
+        }
+        assert!(now >= at(300_500) && now < at(331_000), "{now:?}");
+        for (pause, most) in pauses.iter().zip([2_000, 4_000, 8_000, 16_000, 30_000, 30_000]) {
+            assert!((most / 2..=most).contains(pause), "{pauses:?}");
+        }
+
+        let (mut registrar, only) = joined();
+        follow(&mut registrar, &[], at(500));
+        registrar.step(only, at(500));
+        registrar.answered(only, error(ErrorCode::Timeout), at(500));
+        registrar.drain(at(600));
+        assert_eq!(registrar.step(only, at(600)), Step::Leave, "at once, for the last time");
+        assert_eq!(registrar.answered(only, done(), at(601)), Some(Notice::Left));
+        assert_eq!(registrar.take_left_behind(&[only]), None, "nothing is left behind after all");
+    }
+
+    #[test]
+    fn p3_5_draining_tries_again_what_could_not_be_retired() {
+        let (mut registrar, old) = joined();
+        let new = id(1, 2);
+        follow(&mut registrar, &[wanted(1, 2, None)], at(100));
+        registrar.step(new, at(100));
+        registrar.answered(new, done(), at(100));
+        assert_eq!(registrar.step(old, at(100)), Step::Retire);
+        registrar.drain(at(150));
+        assert!(registrar.answered(old, error(ErrorCode::Timeout), at(200)).is_some());
+        assert_eq!(registrar.step(old, at(200)), Step::Leave);
+    }
+
+    #[test]
+    fn p1_4_a_worker_that_cannot_be_started_is_tried_again_and_owes_the_backend_nothing() {
+        let mut registrar = Registrar::new(7);
+        let only = id(1, 1);
+        let refused = || ProvisioningError::new(ErrorCode::ThreadRefused, "testing", "too many");
+        registrar.follow(&[wanted(1, 1, None)], at(0));
+        assert_eq!((registrar.to_start(at(0)), registrar.next_timeout()), (vec![only], Some(at(0))));
+        assert!(registrar.started(only, Err(refused()), at(0)).is_some());
+        let next = registrar.next_timeout().unwrap();
+        assert!(next >= at(1000) && next <= at(2000) && registrar.to_start(at(999)).is_empty());
+        assert!(registrar.started(only, Err(refused()), next).is_none(), "told once");
+        assert_eq!(registrar.last_error().map(ProvisioningError::code), Some(ErrorCode::ThreadRefused));
+        let next = registrar.next_timeout().unwrap();
+        assert_eq!((registrar.to_start(next), registrar.started(only, Ok(()), next)), (vec![only], None));
+        assert_eq!((registrar.step(only, next), registrar.to_start(at(9_999))), (Step::Join, vec![]));
+        assert_eq!(registrar.answered(only, done(), next), Some(Notice::Recovered));
+
+        for drains in [false, true] {
+            let mut registrar = Registrar::new(7);
+            registrar.follow(&[wanted(1, 1, None)], at(0));
+            if drains {
+                registrar.drain(at(1))
+            } else {
+                registrar.follow(&[], at(1))
+            }
+            assert!(registrar.is_empty() && registrar.is_over() == drains);
+        }
+    }
+
+    #[test]
+    fn p5_4_what_comes_to_a_place_waits_for_what_leaves_it_and_the_other_way_round() {
+        let place = |key, edition| wanted(key, edition, Some("agent"));
+        // Removed, its deregistration hangs, and registered again.
+        let mut registrar = Registrar::new(7);
+        follow(&mut registrar, &[place(1, 1)], at(0));
+        registrar.step(id(1, 1), at(0));
+        registrar.answered(id(1, 1), done(), at(0));
+        follow(&mut registrar, &[], at(1));
+        assert_eq!(registrar.step(id(1, 1), at(1)), Step::Leave);
+        follow(&mut registrar, &[place(2, 2)], at(2));
+        assert_eq!(registrar.step(id(2, 2), at(2)), Step::Rest(at(252)), "it would be undone");
+        registrar.answered(id(1, 1), error(ErrorCode::Timeout), at(2000));
+        assert_eq!(registrar.step(id(2, 2), at(2000)), Step::Join);
+        assert_eq!(registrar.step(id(1, 1), at(9000)), Step::End, "the place is another's by now");
+
+        // A request that is under way for the place when all is left.
+        let mut registrar = Registrar::new(7);
+        follow(&mut registrar, &[place(1, 1), place(2, 2)], at(0));
+        registrar.step(id(1, 1), at(0));
+        registrar.answered(id(1, 1), done(), at(0));
+        registrar.step(id(2, 2), at(0));
+        registrar.drain(at(1));
+        assert_eq!(registrar.step(id(1, 1), at(1)), Step::Rest(at(251)));
+        registrar.answered(id(2, 2), error(ErrorCode::Stopped), at(251));
+        assert_eq!((registrar.step(id(2, 2), at(251)), registrar.step(id(1, 1), at(251))), (Step::End, Step::Leave));
     }
 
     #[test]
     fn p5_4_an_edited_definition_registers_before_the_former_one_is_retired() {
         let (mut registrar, old) = joined();
         let new = id(1, 2);
-        assert_eq!(registrar.follow(&[wanted(1, 2, None)], at(100)), [new]);
+        assert_eq!(follow(&mut registrar, &[wanted(1, 2, None)], at(100)), [new]);
         assert_eq!(registrar.step(new, at(100)), Step::Join);
         assert_eq!(registrar.step(old, at(1000)), Step::Renew, "it is kept alive");
         registrar.answered(old, done(), at(1000));
@@ -578,7 +815,7 @@ mod tests {
     fn p5_4_of_many_edits_that_never_took_effect_the_oldest_registrations_do_not_pile_up() {
         let (mut registrar, _) = joined();
         for edition in 2..20 {
-            registrar.follow(&[wanted(1, edition, None)], at(edition));
+            follow(&mut registrar, &[wanted(1, edition, None)], at(edition));
             assert_eq!(registrar.step(id(1, edition), at(edition)), Step::Join);
             registrar.answered(id(1, edition), error(ErrorCode::Timeout), at(edition));
         }
@@ -590,29 +827,29 @@ mod tests {
         let mut registrar = Registrar::new(7);
         let (first, second) = (id(1, 1), id(2, 1));
         let both = [wanted(1, 1, Some("agent")), wanted(2, 1, Some("agent"))];
-        registrar.follow(&both, at(0));
+        follow(&mut registrar, &both, at(0));
         for id in [first, second] {
             assert_eq!(registrar.step(id, at(0)), Step::Join);
             registrar.answered(id, done(), at(0));
         }
-        registrar.follow(&both[1..], at(1));
+        follow(&mut registrar, &both[1..], at(1));
         assert_eq!(registrar.step(first, at(1)), Step::End, "the other one stands");
-        registrar.follow(&both, at(2));
+        follow(&mut registrar, &both, at(2));
         assert_eq!(registrar.step(first, at(2)), Step::Join);
-        registrar.drain();
+        registrar.drain(at(2));
         registrar.answered(first, error(ErrorCode::Stopped), at(3));
         assert_eq!((registrar.step(first, at(3)), registrar.step(second, at(3))), (Step::End, Step::Leave));
 
         // The edited definition of one site takes the entry over.
         let mut registrar = Registrar::new(7);
-        registrar.follow(&both[..1], at(0));
+        follow(&mut registrar, &both[..1], at(0));
         registrar.step(first, at(0));
         registrar.answered(first, done(), at(0));
-        registrar.follow(&[wanted(1, 2, Some("agent"))], at(1));
+        follow(&mut registrar, &[wanted(1, 2, Some("agent"))], at(1));
         registrar.step(id(1, 2), at(1));
         registrar.answered(id(1, 2), done(), at(1));
         assert_eq!(registrar.step(first, at(1)), Step::End);
-        registrar.follow(&[wanted(3, 1, Some("other agent"))], at(2));
+        follow(&mut registrar, &[wanted(3, 1, Some("other agent"))], at(2));
         assert_eq!(registrar.step(id(1, 2), at(2)), Step::Leave);
     }
 

@@ -1,4 +1,5 @@
-//! Member mode: the threads that keep the local node registered, one for each registration.
+//! Member mode: the threads that keep the local node registered, one for each registration, and the keeper that starts
+//! them and breaks off what takes too long.
 //!
 //! What is to be done, and when, is the [`Registrar`]'s to decide. No lock is held while a backend is asked.
 
@@ -24,6 +25,7 @@ const DEREGISTERING: &str = "deregistering the local node";
 const UNASKED: Duration = Duration::from_secs(2);
 
 /// A registration that is to be made, and who makes it.
+#[derive(Clone)]
 pub(super) struct Candidate {
     pub(super) id: RegistrationId,
     pub(super) name: ProviderId,
@@ -32,15 +34,16 @@ pub(super) struct Candidate {
 
 /// The registrations of the local node; none in client mode.
 pub(super) struct Registrations {
-    node: Option<Arc<ClusterNode>>,
+    shared: Option<Arc<Shared>>,
+}
+
+/// What the keeper, the workers and those who wait share.
+struct Shared {
+    node: Arc<ClusterNode>,
     hub: ProviderWatchHub,
     clock: Arc<dyn Clock>,
     /// How long a deregistration may take.
     budget: Duration,
-    shared: Arc<Shared>,
-}
-
-struct Shared {
     board: Mutex<Board>,
     /// Something on the board has changed.
     changed: Condvar,
@@ -48,6 +51,8 @@ struct Shared {
 
 struct Board {
     registrar: Registrar,
+    /// Those whose workers have not been started yet.
+    candidates: BTreeMap<RegistrationId, Candidate>,
     workers: BTreeMap<RegistrationId, Worker>,
 }
 
@@ -59,41 +64,55 @@ struct Worker {
 }
 
 impl Registrations {
+    /// None yet. Without a node: client mode.
     pub(super) fn new(
         node: Option<Arc<ClusterNode>>,
         hub: ProviderWatchHub,
         clock: Arc<dyn Clock>,
         budget: Duration,
     ) -> Self {
-        let registrar = Registrar::new(clock.now().as_nanos());
-        let board = Mutex::new(Board { registrar, workers: BTreeMap::new() });
-        Self { node, hub, clock, budget, shared: Arc::new(Shared { board, changed: Condvar::new() }) }
+        let shared = node.map(|node| {
+            let registrar = Registrar::new(clock.now().as_nanos());
+            let board = Mutex::new(Board { registrar, candidates: BTreeMap::new(), workers: BTreeMap::new() });
+            Arc::new(Shared { node, hub, clock, budget, board, changed: Condvar::new() })
+        });
+        Self { shared }
+    }
+
+    /// Starts the keeper. It ends when everything has been left.
+    ///
+    /// # Errors
+    /// [`ErrorCode::ThreadRefused`].
+    pub(super) fn start(&self) -> Result<(), ProvisioningError> {
+        let Some(keeper) = self.shared.clone() else { return Ok(()) };
+        let spawned = thread::Builder::new().name("registrations".into()).spawn(move || keeper.keep());
+        spawned.map(drop).map_err(|error| refused(&error))
     }
 
     /// Registers with those that are new, and deregisters from those that are gone. Waits for the latter, within the
     /// budget; not for the definitions that were edited, which are retired when the new ones hold the node.
     ///
     /// # Errors
-    /// [`ErrorCode::ThreadRefused`]; why the node could not be deregistered.
+    /// Why the node could not be deregistered. It is tried again.
     pub(super) fn follow(&self, candidates: Vec<Candidate>) -> Result<(), ProvisioningError> {
-        let Some(node) = &self.node else { return Ok(()) };
+        let Some(shared) = &self.shared else { return Ok(()) };
         let registers = |candidate: &Candidate| caught(|| candidate.provider.capabilities().register).unwrap_or(false);
         let candidates: Vec<_> = candidates.into_iter().filter(registers).collect();
         let wanted: Vec<_> =
             candidates.iter().map(|candidate| Wanted { id: candidate.id, site: site(&*candidate.provider) }).collect();
-        let (new, gone) = {
-            let mut board = lock(&self.shared.board);
+        let (gone, superseded) = {
+            let mut board = lock(&shared.board);
             let before = board.registrar.ending();
-            let new = board.registrar.follow(&wanted, self.clock.now());
+            board.registrar.follow(&wanted, shared.clock.now());
             let gone: Vec<_> = board.registrar.leaving().into_iter().filter(|id| !before.contains(id)).collect();
-            (new, gone)
+            let waits = |candidate: &Candidate| board.registrar.is_to_start(candidate.id);
+            let candidates = candidates.into_iter().filter(waits).map(|candidate| (candidate.id, candidate)).collect();
+            (gone, std::mem::replace(&mut board.candidates, candidates))
         };
-        let mut result = Ok(());
-        for candidate in candidates.into_iter().filter(|candidate| new.contains(&candidate.id)) {
-            result = self.start(candidate, Arc::clone(node)).and(result);
-        }
-        self.shared.break_off();
-        result.and(self.wait_for(&gone))
+        // Outside of the lock: providers are among them.
+        discard(superseded);
+        shared.wake();
+        shared.wait_for(&gone)
     }
 
     /// Waits until the first registration has succeeded; in client mode there is nothing to wait for.
@@ -101,17 +120,15 @@ impl Registrations {
     /// # Errors
     /// [`ErrorCode::RegistrationFailed`], with why the last attempt failed.
     pub(super) fn wait_first(&self, timeout: Duration) -> Result<(), ProvisioningError> {
-        if self.node.is_none() {
-            return Ok(());
-        }
+        let Some(shared) = &self.shared else { return Ok(()) };
         let refuse = |detail: String| Err(ProvisioningError::new(ErrorCode::RegistrationFailed, REGISTERING, detail));
-        if lock(&self.shared.board).registrar.is_empty() {
+        if lock(&shared.board).registrar.is_empty() {
             return refuse("none of the providers can register a node".into());
         }
-        if self.shared.wait(timeout, |board| board.registrar.has_joined()) {
+        if shared.wait(timeout, |board| board.registrar.has_joined()) {
             return Ok(());
         }
-        let board = lock(&self.shared.board);
+        let board = lock(&shared.board);
         let why = board.registrar.last_error().map_or_else(|| "none has answered".to_owned(), without_advice);
         refuse(format!("no provider accepted it within {timeout:?}: {why}"))
     }
@@ -121,19 +138,93 @@ impl Registrations {
     /// # Errors
     /// Why the node could not be deregistered, or [`ErrorCode::Timeout`].
     pub(super) fn leave_all(&self) -> Result<(), ProvisioningError> {
-        let all = {
-            let mut board = lock(&self.shared.board);
-            board.registrar.drain();
-            board.registrar.ending()
+        let Some(shared) = &self.shared else { return Ok(()) };
+        let (all, superseded) = {
+            let mut board = lock(&shared.board);
+            board.registrar.drain(shared.clock.now());
+            (board.registrar.ending(), std::mem::take(&mut board.candidates))
         };
-        self.shared.break_off();
-        self.wait_for(&all)
+        discard(superseded);
+        shared.wake();
+        shared.wait_for(&all)
+    }
+}
+
+impl Shared {
+    /// Starts the workers, and breaks off what is to be, until the service drains and all have ended.
+    fn keep(self: &Arc<Self>) {
+        let mut board = lock(&self.board);
+        while !board.registrar.is_over() {
+            let now = self.clock.now();
+            let due: Vec<_> = board.registrar.to_start(now);
+            let due: Vec<Candidate> = due.iter().filter_map(|id| board.candidates.get(id).cloned()).collect();
+            let late = board.registrar.to_break_off(now);
+            let late: Vec<_> = late.iter().filter_map(|id| board.workers.get(id).cloned()).collect();
+            if due.is_empty() && late.is_empty() {
+                let pause = board.registrar.next_timeout().map(|at| at.since(now));
+                (board, _) = wait_until(&self.changed, board, pause.and_then(deadline));
+                continue;
+            }
+            drop(board);
+            // Outside of the lock: a token's actions are foreign code.
+            late.iter().for_each(|worker| worker.cancel.cancel());
+            due.into_iter().for_each(|candidate| self.start(candidate));
+            board = lock(&self.board);
+        }
     }
 
-    /// Waits until these have ended, within the budget.
+    /// Starts the thread of a registration.
+    fn start(self: &Arc<Self>, candidate: Candidate) {
+        let (id, name) = (candidate.id, candidate.name.clone());
+        let (wake, woken) = bounded(1);
+        let cancel = CancelToken::new();
+        lock(&self.board).workers.insert(id, Worker { wake, cancel: cancel.clone() });
+        let (start, started) = bounded::<()>(1);
+        let work = Work { candidate, woken, cancel, shared: Arc::clone(self), registration: None, early: never() };
+        let spawned = thread::Builder::new().name(format!("register-{name}")).spawn(move || {
+            // Not before the registrar knows.
+            _ = started.recv();
+            work.run();
+        });
+        let outcome = spawned.map(drop).map_err(|error| refused(&error).with_provider(&name));
+        let (notice, candidate) = {
+            let mut board = lock(&self.board);
+            let candidate = match outcome.is_ok() {
+                true => board.candidates.remove(&id),
+                false => {
+                    board.workers.remove(&id);
+                    None
+                }
+            };
+            (board.registrar.started(id, outcome, self.clock.now()), candidate)
+        };
+        drop(start);
+        discard(candidate);
+        self.tell(&name, notice);
+    }
+
+    fn tell(&self, name: &ProviderId, notice: Option<Notice>) {
+        match notice {
+            Some(Notice::Failing(error)) => drop(self.hub.send(Input::Warn(error))),
+            Some(Notice::Recovered) => _ = caught(|| log::info!("{name}: the local node is registered again")),
+            Some(Notice::Left) => _ = caught(|| log::info!("{name}: the local node is deregistered after all")),
+            None => {}
+        }
+    }
+
+    /// Something has happened to one of them, which may concern any other.
+    fn wake(&self) {
+        for worker in lock(&self.board).workers.values() {
+            // One message is enough.
+            _ = worker.wake.try_send(());
+        }
+        self.changed.notify_all();
+    }
+
+    /// Waits until it is known what became of these, within the budget.
     fn wait_for(&self, ids: &[RegistrationId]) -> Result<(), ProvisioningError> {
-        let in_time = self.shared.wait(self.budget, |board| board.registrar.have_ended(ids));
-        if let Some(error) = lock(&self.shared.board).registrar.take_left_behind(ids) {
+        let in_time = self.wait(self.budget, |board| board.registrar.are_through(ids));
+        if let Some(error) = lock(&self.board).registrar.take_left_behind(ids) {
             return Err(error);
         }
         if in_time {
@@ -143,59 +234,14 @@ impl Registrations {
         Err(ProvisioningError::new(ErrorCode::Timeout, DEREGISTERING, detail))
     }
 
-    /// Starts the thread of a registration.
-    fn start(&self, candidate: Candidate, node: Arc<ClusterNode>) -> Result<(), ProvisioningError> {
-        let Candidate { id, name, provider } = candidate;
-        let (wake, woken) = bounded(1);
-        let cancel = CancelToken::new();
-        lock(&self.shared.board).workers.insert(id, Worker { wake, cancel: cancel.clone() });
-        let work = Work {
-            id,
-            name: name.clone(),
-            provider,
-            node,
-            budget: self.budget,
-            woken,
-            cancel,
-            shared: Arc::clone(&self.shared),
-            hub: self.hub.clone(),
-            clock: Arc::clone(&self.clock),
-            registration: None,
-            early: never(),
-        };
-        let thread = thread::Builder::new().name(format!("register-{name}"));
-        let spawned = thread.spawn(move || work.run());
-        spawned.map(drop).map_err(|error| {
-            self.shared.forget(id);
-            ProvisioningError::new(ErrorCode::ThreadRefused, REGISTERING, error.to_string()).with_provider(&name)
-        })
-    }
-}
-
-impl Shared {
-    /// Breaks off what is under way for those that are to end, and wakes them.
-    fn break_off(&self) {
-        let ending: Vec<Worker> = {
-            let board = lock(&self.board);
-            let ids = board.registrar.ending().into_iter().filter(|id| board.registrar.is_to_end(*id));
-            ids.filter_map(|id| board.workers.get(&id).cloned()).collect()
-        };
-        // Outside of the lock: a token's actions are foreign code.
-        for worker in ending {
-            worker.cancel.cancel();
-            // One message is enough.
-            _ = worker.wake.try_send(());
-        }
-    }
-
-    /// The thread of the registration has ended, or could not be started.
+    /// The thread of the registration has ended.
     fn forget(&self, id: RegistrationId) {
         {
             let mut board = lock(&self.board);
             board.workers.remove(&id);
             board.registrar.forget(id);
         }
-        self.changed.notify_all();
+        self.wake();
     }
 
     /// Waits until the board is as wanted; whether it was in time.
@@ -215,16 +261,10 @@ impl Shared {
 
 /// What the thread of one registration works with.
 struct Work {
-    id: RegistrationId,
-    name: ProviderId,
-    provider: Arc<dyn ClusterProvider>,
-    node: Arc<ClusterNode>,
-    budget: Duration,
+    candidate: Candidate,
     woken: Receiver<()>,
     cancel: CancelToken,
     shared: Arc<Shared>,
-    hub: ProviderWatchHub,
-    clock: Arc<dyn Clock>,
     registration: Option<Box<dyn Registration>>,
     /// Where the provider asks for early renewals.
     early: Receiver<()>,
@@ -232,19 +272,23 @@ struct Work {
 
 impl Work {
     fn run(mut self) {
+        let id = self.candidate.id;
         // Providers are foreign code, and so is the logger: each is caught where it is called, and here once more.
         if let Err(panic) = caught(|| self.live()) {
-            _ = caught(|| log::error!("{}: the thread of its registration has panicked: {panic}", self.name));
+            let name = &self.candidate.name;
+            _ = caught(|| log::error!("{name}: the thread of its registration has panicked: {panic}"));
         }
         discard(self.registration.take());
-        discard(self.provider);
-        self.shared.forget(self.id);
+        discard(self.candidate);
+        self.shared.forget(id);
     }
 
     /// Does what the registrar says until there is nothing left to do.
     fn live(&mut self) {
+        let (id, name) = (self.candidate.id, self.candidate.name.clone());
+        let shared = Arc::clone(&self.shared);
         loop {
-            let step = lock(&self.shared.board).registrar.step(self.id, self.clock.now());
+            let step = lock(&shared.board).registrar.step(id, shared.clock.now());
             let done = match step {
                 Step::End => return,
                 Step::Rest(until) => {
@@ -253,24 +297,16 @@ impl Work {
                 }
                 Step::Join => self.ask(|registration, work| registration.join(&work.cancel)),
                 Step::Renew => self.ask(|registration, work| registration.renew(&work.cancel)),
-                Step::Leave => self.ask(|registration, work| registration.leave(work.budget)),
-                Step::Retire => self.ask(|registration, work| registration.retire(work.budget)),
+                Step::Leave => self.ask(|registration, work| registration.leave(work.shared.budget)),
+                Step::Retire => self.ask(|registration, work| registration.retire(work.shared.budget)),
             };
             let outcome = match done {
                 Ok(()) => Outcome::Done(self.interval()),
-                Err(error) => Outcome::Failed(error.with_provider(&self.name)),
+                Err(error) => Outcome::Failed(error.with_provider(&name)),
             };
-            let notice = lock(&self.shared.board).registrar.answered(self.id, outcome, self.clock.now());
-            self.shared.changed.notify_all();
-            // The former definitions' registrations, which this one may have made superfluous.
-            self.shared.break_off();
-            match notice {
-                Some(Notice::Failing(error)) => drop(self.hub.send(Input::Warn(error))),
-                Some(Notice::Recovered) => {
-                    _ = caught(|| log::info!("{}: the local node is registered again", self.name));
-                }
-                None => {}
-            }
+            let notice = lock(&shared.board).registrar.answered(id, outcome, shared.clock.now());
+            shared.tell(&name, notice);
+            shared.wake();
         }
     }
 
@@ -282,7 +318,7 @@ impl Work {
         let mut registration = match self.registration.take() {
             Some(registration) => registration,
             None => {
-                let made = guarded(|| self.provider.registration(&self.node))?;
+                let made = guarded(|| self.candidate.provider.registration(&self.shared.node))?;
                 self.early = caught(|| made.early_renewal()).unwrap_or_else(|_| never());
                 made
             }
@@ -298,19 +334,25 @@ impl Work {
         caught(|| registration.renew_interval()).unwrap_or(UNASKED)
     }
 
-    /// Waits for the time, or until it is woken, or until the provider asks for an early renewal.
+    /// Waits for the time, or until something has happened to another registration, or until the provider asks for an
+    /// early renewal.
     fn rest(&mut self, until: Timestamp) {
-        let pause = until.since(self.clock.now());
+        let pause = until.since(self.shared.clock.now());
         select! {
             recv(self.woken) -> _ => {}
             recv(self.early) -> asked => match asked {
-                Ok(()) => lock(&self.shared.board).registrar.asked(self.id, self.clock.now()),
+                Ok(()) => lock(&self.shared.board).registrar.asked(self.candidate.id, self.shared.clock.now()),
                 // Nobody can ask any more.
                 Err(_) => self.early = never(),
             },
             default(pause) => {}
         }
     }
+}
+
+/// The operating system refused a thread.
+fn refused(error: &std::io::Error) -> ProvisioningError {
+    ProvisioningError::new(ErrorCode::ThreadRefused, REGISTERING, error.to_string())
 }
 
 /// Where the provider registers the node, if it can tell.
