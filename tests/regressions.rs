@@ -87,3 +87,40 @@ fn p3_4_a_first_selection_by_a_pin_is_no_failover() {
     assert_eq!(changed, Some((None, SwitchReason::Initial)));
     assert_eq!(hub.metrics().failovers, 0);
 }
+
+#[test]
+fn p5_3_the_end_of_an_exclusion_brings_nobody_back_whom_the_provider_has_lost_meanwhile() {
+    let mut settings = HarnessSettings::default();
+    settings.failover.mass_loss_share = Some(0.4);
+    let mut hub = Harness::with(settings, [HarnessProvider::new("a", 1)]);
+    hub.show("a", members(&["n1", "n2"]));
+    hub.advance(SECOND);
+    hub.show("a", members(&["n2"]));
+    hub.advance(SECOND);
+    assert_eq!(hub.snapshot().unwrap().members, members(&["n1", "n2"]), "held back");
+    hub.block(&node("n1"), BlockSource::FailureDetector, "suspected", Some(5 * SECOND)).unwrap();
+    hub.advance(SECOND);
+    assert_eq!(hub.snapshot().unwrap().members, members(&["n2"]));
+    hub.show("a", members(&[]));
+    hub.advance(5 * SECOND);
+    assert!(hub.blocked().is_empty());
+    assert_eq!(hub.snapshot().unwrap().members, members(&["n2"]), "held back, and nobody invented");
+}
+
+#[test]
+fn p2_5_a_switch_from_a_provider_to_its_next_definition_is_reconfigured_also_under_a_pin() {
+    let provider = |id| HarnessProvider::new(id, 1);
+    let mut hub = Harness::with(HarnessSettings::default(), [provider("a")]);
+    hub.show("a", members(&["n1"]));
+    // Gone, and back under its name, before anybody else could be followed.
+    hub.reconfigure([provider("b")]);
+    hub.reconfigure([provider("a"), provider("b")]);
+    hub.pin(Some("a")).unwrap();
+    hub.take();
+    hub.show("a", members(&["n1"]));
+    let changed = hub.take().into_iter().find_map(|event| match event {
+        ProvisioningEvent::ProviderChanged(change) => Some((change.from.map(|id| id.to_string()), change.reason)),
+        _ => None,
+    });
+    assert_eq!(changed, Some((Some("a".to_owned()), SwitchReason::Reconfigured)));
+}

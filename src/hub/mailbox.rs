@@ -293,6 +293,14 @@ impl Outlet {
         self.mailbox.bell.ring();
         true
     }
+
+    /// Reports something if it is taken at once; absent if the hub no longer listens. For what plays threads.
+    #[cfg(any(test, feature = "testkit"))]
+    pub(crate) fn offer(&self, event: ProviderEvent) -> Option<Offer> {
+        let now = self.clock.now();
+        let mut state = lock(&self.lane.state);
+        (!state.closed).then(|| state.lane.offer(event, now))
+    }
 }
 
 impl Drop for Outlet {

@@ -11,8 +11,8 @@
 //!   registered, whatever became of the answer. What may be registered is deregistered when its provider is removed and
 //!   when the service drains. A request that is under way then may still be answered for a moment before it is broken off:
 //!   one that is broken off could reach the backend after the deregistration.
-//! - When a provider is edited, the registration of its new definition is made first. The former one is kept alive until
-//!   the new one holds the node, and is retired then.
+//! - When a provider is edited, the registration of its new definition is made first. The former one, if it holds the node,
+//!   is kept alive until the new one does, and is retired then. One that never came to hold it is not tried again.
 //! - Registrations of one site are one entry of the backend's: only the last of them to go deregisters it.
 
 use std::collections::BTreeMap;
@@ -131,6 +131,8 @@ struct Entry {
     due: Timestamp,
     /// The step under way, and what the state was before it.
     working: Option<(Step, State)>,
+    /// A newer definition is wanted in its place.
+    superseded: bool,
     farewell: Option<Farewell>,
     /// When the next attempt to deregister the node is due, and when none is made any more.
     leaves_at: Timestamp,
@@ -186,6 +188,7 @@ impl Registrar {
                 started: false,
                 due: now,
                 working: None,
+                superseded: false,
                 farewell: None,
                 leaves_at: now,
                 farewell_ends: now,
@@ -199,7 +202,13 @@ impl Registrar {
         }
         let stays = |id: &RegistrationId| wanted.iter().any(|wanted| wanted.id == *id);
         let edited = |id: &RegistrationId| wanted.iter().any(|wanted| wanted.id.key == id.key);
-        let gone: Vec<_> = self.entries.keys().filter(|id| !stays(id) && !edited(id)).copied().collect();
+        let mut gone = Vec::new();
+        for (id, entry) in self.entries.iter_mut().filter(|(id, _)| !stays(id)) {
+            entry.superseded = edited(id);
+            if !entry.superseded || !entry.may_be_registered() {
+                gone.push(*id);
+            }
+        }
         for id in gone {
             self.say_farewell(id, Farewell::Leave, now);
         }
@@ -257,7 +266,9 @@ impl Registrar {
             // The place is another's by now.
             Step::Leave | Step::Retire if others().any(Entry::holds_on) => Step::End,
             // What is under way there could undo it.
-            Step::Leave if others().any(|other| matches!(other.working, Some((Step::Join | Step::Renew, _)))) => {
+            Step::Leave | Step::Retire
+                if others().any(|other| matches!(other.working, Some((Step::Join | Step::Renew, _)))) =>
+            {
                 Step::Rest(now + GRACE)
             }
             Step::Join | Step::Renew if others().any(Entry::is_letting_go) => Step::Rest(now + GRACE),
@@ -333,8 +344,8 @@ impl Registrar {
         }
     }
 
-    /// Those whose requests are to be broken off now.
-    pub(crate) fn to_break_off(&mut self, now: Timestamp) -> Vec<RegistrationId> {
+    /// Those whose requests have taken too long and are to be broken off. Each is given once.
+    pub(crate) fn take_overdue(&mut self, now: Timestamp) -> Vec<RegistrationId> {
         let mut due = Vec::new();
         for (id, entry) in &mut self.entries {
             if entry.broken_off_at.is_some_and(|at| at <= now) {
@@ -402,12 +413,6 @@ impl Registrar {
         Some(error)
     }
 
-    /// Whether the backend may hold the node by that registration.
-    #[cfg(any(test, feature = "testkit"))]
-    pub(crate) fn may_be_registered(&self, id: RegistrationId) -> bool {
-        self.entries.get(&id).is_some_and(|entry| entry.may_be_registered())
-    }
-
     /// The definition's registration holds the node, or has a successor beyond count: the former ones are not needed.
     fn retire_former(&mut self, id: RegistrationId, now: Timestamp) {
         let Some(current) = self.entries.get(&id) else { return };
@@ -466,6 +471,7 @@ impl Entry {
             return Step::Rest(self.due);
         }
         match self.state {
+            State::Doubtful { renews: false } if self.superseded => Step::Rest(now + FAREWELL),
             State::Joined | State::Doubtful { renews: true } => Step::Renew,
             State::Absent | State::Doubtful { renews: false } | State::Lost => Step::Join,
             State::Gone => Step::End,
@@ -663,16 +669,16 @@ mod tests {
     fn p3_5_what_is_under_way_when_it_is_to_end_is_broken_off_after_a_moment_and_then_deregistered() {
         let (mut registrar, only) = one();
         assert_eq!(registrar.step(only, at(0)), Step::Join);
-        assert_eq!((registrar.next_timeout(), registrar.to_break_off(at(5))), (None, vec![]));
+        assert_eq!((registrar.next_timeout(), registrar.take_overdue(at(5))), (None, vec![]));
         registrar.drain(at(5));
-        assert_eq!(registrar.to_break_off(at(254)), []);
+        assert_eq!(registrar.take_overdue(at(254)), []);
         assert_eq!(registrar.next_timeout(), Some(at(255)));
-        assert_eq!(registrar.to_break_off(at(255)), [only]);
-        assert_eq!((registrar.next_timeout(), registrar.to_break_off(at(300))), (None, vec![]), "once");
+        assert_eq!(registrar.take_overdue(at(255)), [only]);
+        assert_eq!((registrar.next_timeout(), registrar.take_overdue(at(300))), (None, vec![]), "once");
         let broken_off = registrar.answered(only, error(ErrorCode::Stopped), at(260));
         assert_eq!(broken_off, None, "that it was broken off is no news");
         assert_eq!(registrar.step(only, at(260)), Step::Leave);
-        assert_eq!((registrar.to_break_off(at(9_999)), registrar.are_through(&[only])), (vec![], false));
+        assert_eq!((registrar.take_overdue(at(9_999)), registrar.are_through(&[only])), (vec![], false));
         registrar.answered(only, error(ErrorCode::Timeout), at(270));
         assert_eq!(registrar.step(only, at(270)), Step::End, "while draining there is one attempt");
         assert!(registrar.are_through(&[only]) && registrar.is_over());
@@ -687,7 +693,7 @@ mod tests {
         registrar.step(only, at(0));
         registrar.drain(at(5));
         registrar.answered(only, done(), at(100));
-        assert_eq!((registrar.to_break_off(at(9_999)), registrar.step(only, at(100))), (vec![], Step::Leave));
+        assert_eq!((registrar.take_overdue(at(9_999)), registrar.step(only, at(100))), (vec![], Step::Leave));
         assert_eq!(registrar.answered(only, done(), at(101)), None);
         assert_eq!((registrar.step(only, at(101)), registrar.is_over()), (Step::End, true));
     }
@@ -809,6 +815,32 @@ mod tests {
         assert_eq!(registrar.step(old, at(3000)), Step::Retire);
         registrar.answered(old, Outcome::Done(Duration::ZERO), at(3001));
         assert_eq!((registrar.step(old, at(3001)), registrar.step(new, at(3001))), (Step::End, Step::Rest(at(4000))));
+    }
+
+    #[test]
+    fn p5_4_an_outdated_definition_that_never_registered_the_node_is_not_tried_again() {
+        // Nothing was sent: no worker, or only a token that could not be read.
+        for starts in [false, true] {
+            let mut registrar = Registrar::new(7);
+            registrar.follow(&[wanted(1, 1, None)], at(0));
+            if starts {
+                registrar.started(id(1, 1), Ok(()), at(0));
+                registrar.step(id(1, 1), at(0));
+                registrar.answered(id(1, 1), error(ErrorCode::TokenUnreadable), at(0));
+            }
+            follow(&mut registrar, &[wanted(1, 2, None)], at(1));
+            assert_eq!(registrar.step(id(1, 1), at(5000)), Step::End);
+            assert_eq!(registrar.step(id(1, 2), at(5000)), Step::Join);
+        }
+        // The answer is missing: it may be registered, and is retired in time.
+        let (mut registrar, old) = one();
+        registrar.step(old, at(0));
+        registrar.answered(old, error(ErrorCode::Timeout), at(0));
+        follow(&mut registrar, &[wanted(1, 2, None)], at(1));
+        assert!(matches!(registrar.step(old, at(5000)), Step::Rest(_)));
+        registrar.step(id(1, 2), at(5000));
+        registrar.answered(id(1, 2), done(), at(5001));
+        assert_eq!(registrar.step(old, at(5001)), Step::Retire);
     }
 
     #[test]

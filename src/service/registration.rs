@@ -158,7 +158,7 @@ impl Shared {
             let now = self.clock.now();
             let due: Vec<_> = board.registrar.to_start(now);
             let due: Vec<Candidate> = due.iter().filter_map(|id| board.candidates.get(id).cloned()).collect();
-            let late = board.registrar.to_break_off(now);
+            let late = board.registrar.take_overdue(now);
             let late: Vec<_> = late.iter().filter_map(|id| board.workers.get(id).cloned()).collect();
             if due.is_empty() && late.is_empty() {
                 let pause = board.registrar.next_timeout().map(|at| at.since(now));

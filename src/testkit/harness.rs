@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use super::{FakeClock, Recorded, Recorder};
+use super::{FakeClock, Recorder};
 use crate::clock::{Clock, Timestamp};
 use crate::error::ProvisioningError;
 use crate::event::{EventStream, OwnershipChange, PlacementGate, ProvisioningEvent, Publisher};
@@ -14,7 +14,7 @@ use crate::failover::{FailoverPolicy, SlotKey};
 use crate::hub::mailbox::{Inbox, Mailbox, Message};
 use crate::hub::{
     Bridges, Decision, Dispatcher, HubCore, HubSettings, Input, ProviderStatus, ProviderWatchHub, Publication,
-    Published, RemoteNode, SlotSpec, StreamCommand,
+    RemoteNode, SlotSpec, StreamCommand, Tick,
 };
 use crate::metrics::ProvisioningMetrics;
 use crate::provider::{ProviderEvent, ProviderId, ProviderTermination};
@@ -88,22 +88,45 @@ pub struct Harness {
     abandoned: Vec<(SlotKey, u64)>,
     next_key: SlotKey,
     delivered: Vec<ProvisioningEvent>,
-    /// What each tick did, where that is asked for.
-    trace: Option<Vec<TracedTick>>,
 }
 
-/// One tick: what went in, and everything that came out of it.
-#[derive(Clone, Debug)]
-pub(crate) struct TracedTick {
-    pub(crate) at: Timestamp,
-    /// Absent where it was only time that passed.
-    pub(crate) input: Option<Input>,
-    /// Whether the input was accepted.
-    pub(crate) accepted: bool,
-    pub(crate) events: Vec<ProvisioningEvent>,
-    pub(crate) calls: Vec<Recorded>,
-    pub(crate) streams: Vec<StreamCommand>,
-    pub(crate) state: Arc<Published>,
+/// A hub that nobody drives yet, with a recorder for its bridges and a clock that stands still.
+pub(super) struct SetUp {
+    pub(super) core: HubCore,
+    pub(super) dispatcher: Dispatcher,
+    pub(super) publication: Publication,
+    pub(super) clock: Arc<FakeClock>,
+    pub(super) recorder: Arc<Recorder>,
+    pub(super) mailbox: Arc<Mailbox>,
+    pub(super) hub: ProviderWatchHub,
+}
+
+impl SetUp {
+    pub(super) fn new(settings: HarnessSettings) -> Self {
+        let (clock, recorder) = (FakeClock::new(), Recorder::new());
+        let HarnessSettings { failover, coalesce, local_node, seed, slow_bridge } = settings;
+        let settings = HubSettings { failover, coalesce, local_node, seed, ..HubSettings::default() };
+        let mut core = HubCore::new(settings, clock.now().as_millis(), clock.now());
+        let state = core.publish(ProvisioningMetrics::default());
+        let publication: Publication = Arc::new(ArcSwap::from_pointee(state));
+        let bridges = Bridges {
+            placement_supervisor: Some(recorder.clone()),
+            partition_manager: Some(recorder.clone()),
+            remoting: Some(recorder.clone()),
+        };
+        let (publisher, mailbox) = (Publisher::new(), Mailbox::new());
+        let hub = ProviderWatchHub {
+            publication: Arc::clone(&publication),
+            mailbox: Arc::clone(&mailbox),
+            clock: clock.clone(),
+            hub_thread: Arc::new(OnceLock::new()),
+            subscriptions: publisher.subscriptions(),
+            validation_failures: Arc::default(),
+        };
+        let (shown, inbox) = (Arc::clone(&publication), Arc::clone(&mailbox));
+        let dispatcher = Dispatcher::new(bridges, publisher, shown, clock.clone(), inbox, slow_bridge);
+        Self { core, dispatcher, publication, clock, recorder, mailbox, hub }
+    }
 }
 
 impl Harness {
@@ -121,31 +144,9 @@ impl Harness {
     /// # Panics
     /// If a name is no valid [`ProviderId`].
     pub fn with(settings: HarnessSettings, providers: impl IntoIterator<Item = HarnessProvider>) -> Self {
-        let clock = FakeClock::new();
-        let recorder = Recorder::new();
-        let HarnessSettings { failover, coalesce, local_node, seed, slow_bridge } = settings;
-        let settings = HubSettings { failover, coalesce, local_node, seed, ..HubSettings::default() };
-        let mut core = HubCore::new(settings, clock.now().as_millis(), clock.now());
-        let state = core.publish(ProvisioningMetrics::default());
-        let publication: Publication = Arc::new(ArcSwap::from_pointee(state));
-        let bridges = Bridges {
-            placement_supervisor: Some(recorder.clone()),
-            partition_manager: Some(recorder.clone()),
-            remoting: Some(recorder.clone()),
-        };
-        let publisher = Publisher::new();
-        let mailbox = Mailbox::new();
-        let inbox = Inbox::new(Arc::clone(&mailbox));
-        let hub = ProviderWatchHub {
-            publication: Arc::clone(&publication),
-            mailbox: Arc::clone(&mailbox),
-            clock: clock.clone(),
-            hub_thread: Arc::new(OnceLock::from(std::thread::current().id())),
-            subscriptions: publisher.subscriptions(),
-            validation_failures: Arc::default(),
-        };
-        let dispatcher =
-            Dispatcher::new(bridges, publisher, Arc::clone(&publication), clock.clone(), mailbox, slow_bridge);
+        let SetUp { core, dispatcher, publication, clock, recorder, mailbox, hub } = SetUp::new(settings);
+        _ = hub.hub_thread.set(std::thread::current().id());
+        let inbox = Inbox::new(mailbox);
         let mut harness = Self {
             core,
             dispatcher,
@@ -162,7 +163,6 @@ impl Harness {
             abandoned: Vec::new(),
             next_key: 0,
             delivered: Vec::new(),
-            trace: None,
         };
         harness.reconfigure(providers);
         harness
@@ -264,7 +264,7 @@ impl Harness {
         while self.core.next_timeout() <= end {
             self.clock.advance_to(self.core.next_timeout());
             let tick = self.core.handle_timers(self.clock.now());
-            _ = self.carry_out(tick, None, None);
+            _ = self.carry_out(tick, None);
         }
         self.clock.advance_to(end);
     }
@@ -273,7 +273,7 @@ impl Harness {
     pub fn stand_still(&mut self, duration: Duration) {
         self.clock.advance(duration);
         let tick = self.core.handle_timers(self.clock.now());
-        _ = self.carry_out(tick, None, None);
+        _ = self.carry_out(tick, None);
     }
 
     /// Remoting quarantines a node.
@@ -437,28 +437,11 @@ impl Harness {
         }
     }
 
-    /// From here on each tick is kept for [`take_trace`](Self::take_trace), instead of its deliveries for
-    /// [`take`](Self::take) and its calls in the recorder.
-    pub(crate) fn start_trace(&mut self) {
-        self.trace = Some(Vec::new());
-    }
-
-    /// The ticks since the last call of this.
-    pub(crate) fn take_trace(&mut self) -> Vec<TracedTick> {
-        self.trace.as_mut().map(std::mem::take).unwrap_or_default()
-    }
-
-    /// The provider's key and the generation of its open stream, if it has one.
-    pub(crate) fn stream(&self, provider: &str) -> Option<(SlotKey, u64)> {
-        let (key, _) = self.slots.get(provider)?;
-        self.streams.get(key).map(|generation| (*key, *generation))
-    }
-
     /// One tick with that input.
     ///
     /// # Errors
     /// As the hub's own.
-    pub(crate) fn input(&mut self, input: Input) -> Result<(), ProvisioningError> {
+    fn input(&mut self, input: Input) -> Result<(), ProvisioningError> {
         let outcome = self.tick(input, self.clock.now());
         loop {
             let (messages, _) = self.inbox.take(self.clock.now());
@@ -477,30 +460,13 @@ impl Harness {
     }
 
     fn tick(&mut self, input: Input, at: Timestamp) -> Result<(), ProvisioningError> {
-        let copy = self.trace.is_some().then(|| input.clone());
         let tick = self.core.handle(input, at);
-        self.carry_out(tick, Some(at), copy)
+        self.carry_out(tick, Some(at))
     }
 
-    fn carry_out(
-        &mut self,
-        mut tick: crate::hub::Tick,
-        stamp: Option<Timestamp>,
-        input: Option<Input>,
-    ) -> Result<(), ProvisioningError> {
+    fn carry_out(&mut self, mut tick: Tick, stamp: Option<Timestamp>) -> Result<(), ProvisioningError> {
         self.dispatcher.carry_out(&mut self.core, &mut tick, stamp);
-        match &mut self.trace {
-            Some(trace) => trace.push(TracedTick {
-                at: self.clock.now(),
-                input,
-                accepted: tick.reply.is_ok(),
-                events: tick.events,
-                calls: self.recorder.take(),
-                streams: tick.streams.clone(),
-                state: self.publication.load_full(),
-            }),
-            None => self.delivered.append(&mut tick.events),
-        }
+        self.delivered.append(&mut tick.events);
         for command in tick.streams {
             match command {
                 StreamCommand::Open { key, generation } => {

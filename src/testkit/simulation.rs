@@ -12,12 +12,17 @@
 //! assert!(summary.failures.is_empty(), "{summary}");
 //! ```
 
+mod action;
 mod checkers;
 mod dice;
+mod judge;
 mod model;
 #[cfg(test)]
 mod planted;
+mod registrations;
 mod run;
+mod shell;
+mod streams;
 mod transitions;
 mod world;
 
@@ -221,7 +226,9 @@ mod tests {
         for checker in checkers::all() {
             assert!(planted.contains(&checker.name()), "{} is not shown to report anything", checker.name());
         }
-        assert!(planted.contains(&checkers::LIVENESS));
+        for checker in [checkers::LIVENESS, checkers::LANES, checkers::ORDERS, checkers::REGISTRATION] {
+            assert!(planted.contains(&checker), "{checker} is not shown to report anything");
+        }
     }
 
     #[test]

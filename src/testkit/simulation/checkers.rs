@@ -1,19 +1,26 @@
-//! What must hold whatever happens. Each checker is fed with every tick: its input by way of the model, its deliveries,
-//! the calls of the bridges, the orders to the streams and the state that it left behind.
+//! What must hold whatever happens. Each checker of ticks is fed with every tick: its input by way of the model, its
+//! deliveries, the calls of the bridges, the orders to the streams and the state that it left behind. Those of what lies
+//! between the hub and everyone else, the lanes, the orders and the registrations, are fed with what happens there.
 
 mod content;
 mod failover;
 mod gate;
 mod health;
+mod lanes;
 mod liveness;
 mod order;
+mod orders;
+mod registration;
 mod remote;
 
 use super::model::Model;
-use crate::testkit::harness::TracedTick;
+use super::shell::TracedTick;
 
 pub(super) use content::blocked_set_differs;
+pub(super) use lanes::{LANES, Lanes};
 pub(super) use liveness::{LIVENESS, check_liveness};
+pub(super) use orders::{ORDERS, Orders};
+pub(super) use registration::{REGISTRATION, Registration};
 
 /// Something that must hold in every tick.
 pub(super) trait Checker {

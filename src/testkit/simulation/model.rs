@@ -13,7 +13,7 @@ use crate::event::{PauseReason, PlacementGate, ProvisioningEvent, RemoteTopology
 use crate::failover::{FailoverPolicy, SlotKey, StandbyMode};
 use crate::hub::{Input, SlotSpec, StreamCommand};
 use crate::provider::{MemberChange, ProviderEvent, ProviderHealth, ProviderId};
-use crate::testkit::harness::TracedTick;
+use crate::testkit::simulation::shell::TracedTick;
 use crate::testkit::{BridgeKind, HarnessSettings};
 use crate::topology::{BlockSource, ClusterNode, Members, NodeId, ProviderSnapshot};
 
@@ -582,10 +582,10 @@ impl Model {
 
 /// Whether PlacementSupervisor panicked with the tick's last snapshot; absent if there was none.
 fn recalculation(tick: &TracedTick) -> Option<bool> {
-    let given = tick.calls.iter().filter(|call| {
+    let mut given = tick.calls.iter().filter(|call| {
         call.bridge == BridgeKind::PlacementSupervisor && matches!(call.event, ProvisioningEvent::Snapshot(_))
     });
-    given.last().map(|call| call.panicked)
+    given.next_back().map(|call| call.panicked)
 }
 
 impl Block {

@@ -3,10 +3,14 @@
 use std::sync::Arc;
 
 use super::model::Model;
+use super::registrations::{Place, RegistrationAct};
+use super::shell::{Outcomes, TracedTick};
+use super::streams::StreamAct;
+use crate::clock::Timestamp;
 use crate::event::*;
 use crate::hub::{Published, StreamCommand};
 use crate::provider::ProviderHealth;
-use crate::testkit::harness::TracedTick;
+use crate::service::registrar::Step;
 use crate::testkit::{BridgeKind, Recorded, node};
 use crate::topology::{BlockedNodes, Members, Position, ProviderSnapshot, TopologyDiff};
 
@@ -77,6 +81,21 @@ planted_bugs! {
     EndUntold: "end signals";
     EndWithWrongHash: "end signals";
     NodeForgotten: "liveness";
+    ReportLost: "lanes";
+    ErrorLost: "lanes";
+    TwoStreams: "lanes";
+    CommandUnanswered: "orders";
+    CommandsRefused: "orders";
+    GateOpenWhileDraining: "orders";
+    CallbackAfterStop: "orders";
+    EndUnheard: "orders";
+    LeaveLost: "registration";
+    LeavesThoughWanted: "registration";
+    RetiresTooSoon: "registration";
+    JoinsWhileLeaving: "registration";
+    AsksWithoutEnd: "registration";
+    RegistrationMissing: "registration";
+    RegistrationLeftBehind: "registration";
 }
 
 impl PlantedBug {
@@ -120,19 +139,15 @@ impl PlantedBug {
                 snapshot.members.insert(Arc::new(node("ghost")));
                 snapshot.hash = snapshot.members.hash();
             }),
-            SnapshotLost => {
-                if model.delivered.is_some() && model.gate != PlacementGate::Open {
-                    edit_state(tick, |state| state.snapshot = None);
-                }
+            SnapshotLost if model.delivered.is_some() && model.gate != PlacementGate::Open => {
+                edit_state(tick, |state| state.snapshot = None);
             }
-            SnapshotEmptied => {
-                if model.slots.iter().all(|slot| slot.health == ProviderHealth::Unreachable) {
-                    edit_state(tick, |state| {
-                        if let Some(snapshot) = &mut state.snapshot {
-                            Arc::make_mut(snapshot).members = Members::new();
-                        }
-                    });
-                }
+            SnapshotEmptied if model.slots.iter().all(|slot| slot.health == ProviderHealth::Unreachable) => {
+                edit_state(tick, |state| {
+                    if let Some(snapshot) = &mut state.snapshot {
+                        Arc::make_mut(snapshot).members = Members::new();
+                    }
+                });
             }
             SnapshotAgain | SnapshotWhileDraining => {
                 let occasion = match self {
@@ -239,10 +254,8 @@ impl PlantedBug {
                     relabel(tick, SwitchReason::ManualOverride, SwitchReason::StreamEnded);
                 }
             }
-            SwitchMissed => {
-                if model.followed.is_some() {
-                    tick.events.retain(|event| !matches!(event, ProvisioningEvent::ProviderChanged(_)));
-                }
+            SwitchMissed if model.followed.is_some() => {
+                tick.events.retain(|event| !matches!(event, ProvisioningEvent::ProviderChanged(_)));
             }
             SilenceOverlooked => edit_state(tick, |state| {
                 for status in &mut state.providers {
@@ -272,8 +285,92 @@ impl PlantedBug {
                     }
                 }
             }
-            NodeForgotten => {}
+            _ => {}
         }
+    }
+
+    /// Spoils what the streams' threads did, if it gives the occasion.
+    pub(super) fn spoil_streams(self, acts: &mut Vec<StreamAct>) {
+        use crate::provider::{ProviderEvent, ProviderTermination};
+        for act in acts.iter_mut() {
+            match (self, act) {
+                (PlantedBug::ReportLost, StreamAct::Taken { event: ProviderEvent::Snapshot { members, .. }, .. }) => {
+                    members.insert(Arc::new(node("ghost")));
+                }
+                (PlantedBug::ErrorLost, StreamAct::Taken { event: event @ ProviderEvent::Heartbeat { .. }, .. }) => {
+                    let reason = crate::ProvisioningError::new(crate::ErrorCode::Timeout, "testing", "planted");
+                    *event = ProviderEvent::Terminated(ProviderTermination::Errored { reason });
+                }
+                _ => {}
+            }
+        }
+        if self == PlantedBug::TwoStreams {
+            let opened = acts.iter().find_map(|act| match act {
+                StreamAct::Opened { key, generation, refused } => {
+                    Some(StreamAct::Opened { key: *key, generation: generation + 1, refused: *refused })
+                }
+                _ => None,
+            });
+            acts.extend(opened);
+        }
+    }
+
+    /// Spoils what became of commands, and the gate as the host reads it.
+    pub(super) fn spoil_orders(self, outcomes: &mut Outcomes, gate: &mut PlacementGate) {
+        match self {
+            PlantedBug::CommandUnanswered => outcomes.answered = 0,
+            PlantedBug::CommandsRefused => outcomes.refused += outcomes.given / 2,
+            PlantedBug::GateOpenWhileDraining => *gate = PlacementGate::Open,
+            _ => {}
+        }
+    }
+
+    /// Spoils what happened to registrations.
+    pub(super) fn spoil_registrations(self, acts: &mut Vec<(Timestamp, RegistrationAct)>) {
+        use RegistrationAct::{Answered, Asked, Executed};
+        let leaves = |step: Step| matches!(step, Step::Leave | Step::Retire);
+        match self {
+            PlantedBug::LeaveLost => acts.retain(|(_, act)| match act {
+                Asked { step, .. } | Executed { step, .. } | Answered { step, .. } => !leaves(*step),
+                _ => true,
+            }),
+            PlantedBug::LeavesThoughWanted | PlantedBug::RetiresTooSoon => {
+                for (_, act) in acts {
+                    if let Asked { step: step @ Step::Renew, .. } = act {
+                        let leaves = self == PlantedBug::LeavesThoughWanted;
+                        *step = if leaves { Step::Leave } else { Step::Retire };
+                    }
+                }
+            }
+            PlantedBug::JoinsWhileLeaving => {
+                // As if the one that leaves were told to come back meanwhile.
+                let asked = acts.iter().find_map(|(at, act)| match act {
+                    Asked { id, step: Step::Leave } => Some((*at, Asked { id: *id, step: Step::Join })),
+                    _ => None,
+                });
+                acts.extend(asked);
+            }
+            PlantedBug::AsksWithoutEnd => {
+                let asked = acts.iter().find(|(_, act)| matches!(act, Asked { step: Step::Join, .. })).cloned();
+                acts.extend(asked.iter().flat_map(|act| std::iter::repeat_n(act.clone(), 100)));
+            }
+            _ => {}
+        }
+    }
+
+    /// Spoils what the backends hold at the end of a run.
+    pub(super) fn spoil_held(self, held: &mut Vec<Place>) {
+        match self {
+            PlantedBug::RegistrationMissing => held.clear(),
+            PlantedBug::RegistrationLeftBehind => held.push(Place { backend: 9, agent: 9 }),
+            _ => {}
+        }
+    }
+
+    /// Spoils whether everyone was told that the hub has stopped, and how many callbacks came after that.
+    pub(super) fn spoil_stop(self, told: &mut bool, calls: &mut usize) {
+        *told &= self != PlantedBug::EndUnheard;
+        *calls += usize::from(self == PlantedBug::CallbackAfterStop);
     }
 
     /// Spoils the state at the end of a run.

@@ -1,26 +1,26 @@
-//! One run: what happens, in which order, and who looks at it.
+//! One run: what happens, in which order.
 
-use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::checkers::{self, Checker, LIVENESS};
+use super::action::Action;
 use super::dice::Dice;
-use super::model::Model;
-use super::transitions::Counter;
-use super::world::{Actor, Mood, Truth};
+use super::judge::{Judge, Objections};
+use super::registrations::Registrations;
+use super::shell::Shell;
+use super::transitions::Transition;
+use super::world::{Actor, Local, Mood, Truth};
 use super::{Failure, Report, Simulation, placement};
-use crate::event::OwnershipChange;
+use crate::clock::Timestamp;
 use crate::failover::{FailoverPolicy, StandbyMode};
 use crate::hub::Input;
-use crate::provider::{ProviderEvent, ProviderTermination};
-use crate::testkit::harness::TracedTick;
-use crate::testkit::{BridgeKind, Harness, HarnessProvider, HarnessSettings};
-use crate::topology::{BlockSource, NodeId};
+use crate::hub::lifecycle::Phase;
+use crate::testkit::{BridgeKind, HarnessSettings};
+use crate::topology::{Members, NodeId};
 
-/// How many ticks a failure tells of.
-const KEPT_TICKS: usize = 25;
 /// How many providers there are at the most.
-const PROVIDERS: usize = 4;
+pub(super) const PROVIDERS: usize = 4;
 /// How long everything has to come right after the last fault.
 const QUIET: Duration = Duration::from_secs(180);
 
@@ -28,6 +28,8 @@ const QUIET: Duration = Duration::from_secs(180);
 struct Plan {
     steps: u64,
     drain_at: Option<u64>,
+    /// The run ends with an order to stop.
+    stops: bool,
     /// Out of a thousand steps.
     truth: u64,
     fault: u64,
@@ -36,111 +38,79 @@ struct Plan {
     actions: Vec<Action>,
     /// Out of a thousand steps that are a few milliseconds long.
     hurry: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Action {
-    Quarantine,
-    Reconnect,
-    Exclude,
-    Operator,
-    Pin,
-    Ownership,
-    Reload,
-    Panic,
-    Standstill,
-    Stuck,
-    StaleEvent,
-    Duplicate,
-    End,
-    Blackout,
-    LongAbsence,
-    Edit,
-}
-
-impl Action {
-    const ALL: [Action; 16] = [
-        Action::Quarantine,
-        Action::Reconnect,
-        Action::Exclude,
-        Action::Operator,
-        Action::Pin,
-        Action::Ownership,
-        Action::Reload,
-        Action::Panic,
-        Action::Standstill,
-        Action::Stuck,
-        Action::StaleEvent,
-        Action::Duplicate,
-        Action::End,
-        Action::Blackout,
-        Action::LongAbsence,
-        Action::Edit,
-    ];
+    /// Out of a thousand steps after which the hub does not get to what was sent.
+    lateness: u64,
 }
 
 /// A run under way.
 pub(super) struct Run {
     simulation: Simulation,
-    dice: Dice,
+    pub(super) dice: Dice,
     plan: Plan,
-    truth: Truth,
-    actors: Vec<Actor>,
-    local: Option<NodeId>,
-    harness: Harness,
-    stuck: bool,
-    model: Model,
-    checkers: Vec<Box<dyn Checker>>,
-    counter: Counter,
-    last: VecDeque<TracedTick>,
+    pub(super) truth: Truth,
+    pub(super) actors: Vec<Actor>,
+    pub(super) local: Local,
+    pub(super) shell: Shell,
+    /// In member mode, where the service registers the local node.
+    pub(super) registrations: Option<Registrations>,
+    /// Until when the hub is inside a callback.
+    pub(super) busy_until: Timestamp,
+    /// The actors are not in force as they are.
+    is_changed: bool,
+    /// How long the next callback takes, in milliseconds.
+    pub(super) slow_callback: Arc<AtomicU64>,
+    pub(super) judge: Judge,
     step: u64,
-    ticks: u64,
-    deliveries: u64,
 }
 
 impl Run {
     pub(super) fn new(simulation: Simulation) -> Self {
         let mut dice = Dice::new(simulation.seed);
-        let settings = settings(&mut dice);
-        let local = settings.local_node.clone();
-        let mut harness = Harness::with(settings.clone(), []);
-        harness.start_trace();
-        harness.recorder().place(placement);
-        let now = harness.now();
+        let (settings, member) = settings(&mut dice);
+        let local = Local { id: settings.local_node.clone(), ..Local::default() };
+        let shell = Shell::new(settings.clone());
+        shell.recorder().place(placement);
+        let now = shell.now();
         let truth = Truth::new(&mut dice, now);
-        let actors = (0..2 + dice.index(PROVIDERS - 1)).map(|n| Actor::new(&format!("p{n}"), &mut dice, now)).collect();
+        let actors = (0..2 + dice.index(PROVIDERS - 1)).map(|n| Actor::new(n, &mut dice, now)).collect();
+        let slow_callback = Arc::new(AtomicU64::new(0));
+        let (slow, clock) = (Arc::clone(&slow_callback), Arc::clone(shell.clock()));
+        shell.recorder().on_call(move |_| clock.advance(Duration::from_millis(slow.swap(0, Ordering::Relaxed))));
         Self {
             plan: plan(&mut dice),
+            registrations: member.then(|| Registrations::new(dice.below(u64::MAX), now)),
+            judge: Judge::new(
+                settings,
+                now,
+                #[cfg(test)]
+                simulation.planted,
+            ),
             simulation,
             dice,
             truth,
             actors,
             local,
-            stuck: false,
-            model: Model::new(settings, now),
-            harness,
-            checkers: checkers::all(),
-            counter: Counter::default(),
-            last: VecDeque::new(),
+            shell,
+            busy_until: now,
+            is_changed: false,
+            slow_callback,
             step: 0,
-            ticks: 0,
-            deliveries: 0,
         }
     }
 
     pub(super) fn run(mut self) -> Report {
-        let failure = self.live().err();
+        let failure = self.live().err().map(|objections| self.failure(objections));
         Report {
             seed: self.simulation.seed,
             steps: self.step,
-            ticks: self.ticks,
-            deliveries: self.deliveries,
-            transitions: self.counter.counts,
+            ticks: self.judge.ticks(),
+            deliveries: self.judge.deliveries(),
+            transitions: self.judge.into_counts(),
             failure,
         }
     }
 
-    fn live(&mut self) -> Result<(), Failure> {
+    fn live(&mut self) -> Result<(), Objections> {
         self.reload();
         self.observe()?;
         while self.step < self.plan.steps {
@@ -152,7 +122,7 @@ impl Run {
             };
             self.pass(pause)?;
             if self.dice.chance(self.plan.truth) {
-                self.truth.happen(&mut self.dice, self.harness.now());
+                self.truth.happen(&mut self.dice, self.shell.now());
             }
             if self.dice.chance(self.plan.fault) {
                 self.fall_ill();
@@ -164,99 +134,183 @@ impl Run {
                 self.observe()?;
             }
             if self.plan.drain_at == Some(self.step) {
-                self.harness.drain();
+                self.drain();
                 self.observe()?;
             }
         }
-        self.come_right()
+        if self.plan.stops { self.stop() } else { self.come_right() }
     }
 
-    /// Lets time pass, and lets the providers that have something to say say it.
-    fn pass(&mut self, pause: Duration) -> Result<(), Failure> {
-        self.harness.advance(pause);
-        self.observe()?;
-        for index in 0..self.actors.len() {
-            let actor = &mut self.actors[index];
-            let Some((_, generation)) = self.harness.stream(&actor.spec.id) else { continue };
-            let now = self.harness.now();
-            let event = actor.report(generation, &self.truth, self.local.as_ref(), &mut self.dice, now);
-            if let Some(event) = event {
-                self.harness.event(&self.actors[index].spec.id, event);
-                self.observe()?;
+    /// Lets time pass, and lets whoever has something to say say it.
+    pub(super) fn pass(&mut self, pause: Duration) -> Result<(), Objections> {
+        let end = self.shell.now() + pause;
+        if !self.is_busy() {
+            while self.shell.next_timeout() <= end {
+                let next = self.shell.next_timeout();
+                self.shell.clock().advance_to(next);
+                self.shell.round();
+                self.observe_through()?;
             }
         }
-        Ok(())
+        self.shell.clock().advance_to(end);
+        if let Some(streams) = self.shell.streams() {
+            streams.go_on();
+        }
+        if self.is_changed {
+            self.reload();
+        }
+        for index in 0..self.actors.len() {
+            self.report(index);
+            self.observe()?;
+        }
+        self.observe()
+    }
+
+    /// Whether the hub is inside a callback.
+    fn is_busy(&self) -> bool {
+        self.busy_until > self.shell.now()
+    }
+
+    /// The provider says what it has to say, if its thread can. Whether it said anything.
+    pub(super) fn report(&mut self, index: usize) -> bool {
+        let now = self.shell.now();
+        let actor = &mut self.actors[index];
+        let Some(key) = self.shell.key(&actor.spec.id) else { return false };
+        let Some(streams) = self.shell.streams() else { return false };
+        let Some(generation) = streams.running(key).filter(|_| !streams.is_waiting(key)) else { return false };
+        let event = actor.report(generation, &self.truth, &self.local, &mut self.dice, now);
+        event.is_some_and(|event| streams.report(key, event))
     }
 
     /// The faults are over, and after some time everything must be as it should be.
-    fn come_right(&mut self) -> Result<(), Failure> {
-        let now = self.harness.now();
-        self.set_stuck(false);
-        self.harness.release_stuck();
+    fn come_right(&mut self) -> Result<(), Objections> {
+        let now = self.shell.now();
+        self.busy_until = now;
+        self.plan.lateness = 0;
+        self.slow_callback.store(0, Ordering::Relaxed);
+        if let Some(streams) = self.shell.streams() {
+            streams.refuse(0);
+            streams.set_lag(Some(Duration::ZERO));
+            streams.release();
+        }
         for actor in &mut self.actors {
             actor.until = now;
         }
+        if let Some(registrations) = &mut self.registrations {
+            registrations.recover();
+        }
         for bridge in [BridgeKind::PlacementSupervisor, BridgeKind::PartitionManager, BridgeKind::Remoting] {
-            self.harness.recorder().panic_next(bridge, 0);
+            self.shell.recorder().panic_next(bridge, 0);
         }
         self.observe()?;
-        while self.harness.now().since(now) < QUIET {
+        while self.shell.now().since(now) < QUIET {
             self.step += 1;
             let pause = self.dice.millis(300, 1_200);
             self.pass(pause)?;
         }
-        let Some(state) = self.last.back().map(|tick| tick.state.clone()) else { return Ok(()) };
-        #[cfg(test)]
-        let state = self.simulation.planted.map_or(state.clone(), |bug| bug.spoil_end(&state));
-        let outcome = checkers::check_liveness(&self.model, &state, &self.truth.members);
-        outcome.map_err(|objection| self.failure(vec![(LIVENESS, objection)]))
+        self.judge.look_at_the_end(&self.shell, &self.visible_truth())?;
+        match &self.registrations {
+            Some(registrations) => self.judge.look_at_the_end_of(registrations),
+            None => Ok(()),
+        }
     }
 
-    /// Judges the ticks since the last call.
-    fn observe(&mut self) -> Result<(), Failure> {
-        #[cfg_attr(not(test), allow(unused_mut))]
-        for mut tick in self.harness.take_trace() {
-            self.model.begin(&tick);
-            #[cfg(test)]
-            if let Some(bug) = &self.simulation.planted {
-                bug.spoil(&self.model, &mut tick);
-            }
-            let model = &self.model;
-            let objections: Vec<_> = self
-                .checkers
-                .iter_mut()
-                .filter_map(|checker| Some((checker.name(), checker.check(model, &tick).err()?)))
-                .collect();
-            self.counter.count(&self.model, &tick, self.stuck);
-            self.model.end(&tick);
-            self.ticks += 1;
-            self.deliveries += tick.events.len() as u64;
-            if self.last.len() == KEPT_TICKS {
-                self.last.pop_front();
-            }
-            self.last.push_back(tick);
-            if !objections.is_empty() {
-                return Err(self.failure(objections));
-            }
+    /// The members that every provider has to show.
+    fn visible_truth(&self) -> Members {
+        let mut truth = self.truth.members.clone();
+        if self.registrations.is_some() && self.actors.iter().any(|actor| actor.spec.registers) {
+            truth.insert(Local::node());
         }
-        Ok(())
+        truth
     }
 
-    fn failure(&self, objections: Vec<(&'static str, String)>) -> Failure {
-        let mut last = vec![format!("settings: {:?}", self.model.settings)];
-        for tick in &self.last {
-            last.push(format!("{:?} {:?} accepted: {}", tick.at, tick.input, tick.accepted));
-            last.extend(tick.events.iter().map(|event| format!("    {event:?}")));
-            last.extend(tick.streams.iter().map(|command| format!("    {command:?}")));
+    /// The service is told to stop, whatever waits.
+    fn stop(&mut self) -> Result<(), Objections> {
+        self.drain();
+        self.observe()?;
+        for _ in 0..self.dice.below(4) {
+            let pause = self.dice.millis(0, 500);
+            self.pass(pause)?;
         }
-        Failure { seed: self.simulation.seed, step: self.step, objections, last }
+        if self.dice.chance(500) {
+            self.act(Action::Busy);
+        }
+        self.act(Action::Commands);
+        self.shell.stop();
+        self.judge.stopped();
+        self.judge.count(if self.is_busy() { Transition::StopWhileBusy } else { Transition::Stop });
+        self.observe()?;
+        self.busy_until = self.shell.now();
+        for index in 0..self.actors.len() {
+            self.report(index);
+        }
+        self.shell.round();
+        self.shell.send(Input::Unpin);
+        self.observe_through()?;
+        self.judge.look_at_the_stop(&mut self.shell)
+    }
+
+    pub(super) fn drain(&mut self) {
+        if self.shell.phase() > Phase::Running {
+            return;
+        }
+        if self.is_busy() {
+            self.judge.count(Transition::DrainWhileBusy);
+        }
+        self.shell.drain();
+        self.judge.drained();
+        if let Some(registrations) = &mut self.registrations {
+            registrations.advance_to(self.shell.now());
+            registrations.drain();
+        }
+    }
+
+    /// The hub takes what waits, unless it is inside a callback or does not get to it yet; then everyone judges.
+    pub(super) fn observe(&mut self) -> Result<(), Objections> {
+        if self.is_busy() || self.dice.chance(self.plan.lateness) {
+            return self.judge(false);
+        }
+        self.shell.round();
+        self.observe_through()
+    }
+
+    /// Everyone judges what happened; the hub has taken what waited.
+    fn observe_through(&mut self) -> Result<(), Objections> {
+        self.judge(true)
+    }
+
+    fn judge(&mut self, through: bool) -> Result<(), Objections> {
+        self.judge.look(&mut self.shell, through)?;
+        let wanted = self.shell.take_registrations();
+        let Some(registrations) = &mut self.registrations else { return Ok(()) };
+        registrations.advance_to(self.shell.now());
+        if let Some(wanted) = wanted {
+            registrations.follow(wanted);
+            registrations.advance_to(self.shell.now());
+        }
+        self.local.shown = (0..PROVIDERS).filter(|backend| registrations.is_shown(*backend)).collect();
+        self.judge.look_at(registrations)
+    }
+
+    fn failure(&self, objections: Objections) -> Failure {
+        Failure { seed: self.simulation.seed, step: self.step, objections, last: self.judge.account() }
     }
 
     fn fall_ill(&mut self) {
-        let now = self.harness.now();
-        let Some(mood) = self.dice.pick(&self.plan.moods).copied() else { return };
-        let index = self.victim();
+        let now = self.shell.now();
         let lasting = self.dice.millis(500, 45_000);
+        let index = self.victim();
+        if self.dice.chance(300)
+            && let Some(registrations) = &mut self.registrations
+        {
+            let backend = self.actors[index].place.backend;
+            match self.dice.chance(200) {
+                true => registrations.forget(backend),
+                false => registrations.fall_ill(backend, lasting),
+            }
+            return;
+        }
+        let Some(mood) = self.dice.pick(&self.plan.moods).copied() else { return };
         let actor = &mut self.actors[index];
         actor.mood = mood;
         actor.until = now + lasting;
@@ -264,8 +318,8 @@ impl Run {
     }
 
     /// Half of the time the provider followed, else any.
-    fn victim(&mut self) -> usize {
-        let active = self.harness.active();
+    pub(super) fn victim(&mut self) -> usize {
+        let active = self.active();
         let followed = self.actors.iter().position(|actor| Some(&actor.spec.id) == active.as_ref());
         match followed {
             Some(index) if self.dice.chance(500) => index,
@@ -273,173 +327,20 @@ impl Run {
         }
     }
 
-    fn act(&mut self, action: Action) {
-        match action {
-            Action::Quarantine => {
-                let node = self.some_node();
-                _ = self.harness.quarantine(&node, "lost");
-            }
-            Action::Reconnect => {
-                let blocked = self.blocked();
-                if let Some(node) = self.dice.pick(&blocked) {
-                    _ = self.harness.reconnected(node);
-                }
-            }
-            Action::Exclude => {
-                let node = self.some_node();
-                let lasting = self.dice.millis(1_000, 40_000);
-                _ = self.harness.block(&node, BlockSource::FailureDetector, "suspected", Some(lasting));
-            }
-            Action::Operator => {
-                let node = self.some_node();
-                if self.dice.chance(600) || self.harness.lift(&node, BlockSource::Operator).is_err() {
-                    let lasting = self.dice.chance(200).then_some(Duration::from_secs(20));
-                    _ = self.harness.block(&node, BlockSource::Operator, "maintenance", lasting);
-                }
-            }
-            Action::Pin => {
-                let index = self.dice.index(self.actors.len());
-                let pinned = self.actors[index].spec.id.clone();
-                let pin = self.dice.chance(600).then_some(pinned.as_str());
-                _ = self.harness.pin(pin);
-            }
-            Action::Ownership => {
-                let node = self.some_node();
-                self.harness.publish_ownership(vec![OwnershipChange::assign("k", node)]);
-            }
-            Action::Reload => self.change_providers(),
-            Action::Panic => {
-                let bridges = [BridgeKind::PlacementSupervisor, BridgeKind::PartitionManager, BridgeKind::Remoting];
-                let calls = 1 + self.dice.index(3);
-                if let Some(bridge) = self.dice.pick(&bridges) {
-                    self.harness.recorder().panic_next(*bridge, calls);
-                }
-            }
-            Action::Standstill => {
-                let lasting = self.dice.millis(4_000, 60_000);
-                self.harness.stand_still(lasting);
-            }
-            Action::Stuck => {
-                let stuck = !self.stuck;
-                self.set_stuck(stuck);
-                if !stuck {
-                    self.harness.release_stuck();
-                }
-            }
-            Action::StaleEvent => {
-                let index = self.victim();
-                let Some((key, generation)) = self.harness.stream(&self.actors[index].spec.id) else { return };
-                let event = match self.dice.below(3) {
-                    0 => ProviderEvent::Terminated(ProviderTermination::Ended),
-                    1 => ProviderEvent::Heartbeat { current: true },
-                    _ => ProviderEvent::Changes { changes: Vec::new(), revision: crate::Revision::NONE },
-                };
-                // One of an earlier stream, or of a provider that is gone.
-                let key = if self.dice.chance(300) { key + 1000 } else { key };
-                _ = self.harness.input(Input::Event { key, generation: generation - 1, event });
-            }
-            Action::Duplicate => {
-                let again = self.last.iter().rev().find_map(|tick| match &tick.input {
-                    Some(input @ Input::Event { event: ProviderEvent::Snapshot { .. }, .. }) => Some(input.clone()),
-                    Some(input @ Input::StreamClosed { .. }) => Some(input.clone()),
-                    _ => None,
-                });
-                if let Some(again) = again {
-                    _ = self.harness.input(again);
-                }
-            }
-            Action::End => {
-                let index = self.victim();
-                let name = &self.actors[index].spec.id;
-                // Half of the time it has just shown something that has to wait.
-                for _ in 0..if self.dice.chance(500) { 2 } else { 0 } {
-                    self.truth.happen(&mut self.dice, self.harness.now());
-                    self.harness.show(name, self.truth.members.clone());
-                }
-                self.harness.end(name);
-            }
-            Action::Blackout => {
-                let (now, mood) = (self.harness.now(), if self.dice.chance(500) { Mood::Down } else { Mood::Silent });
-                let until = now + self.dice.millis(20_000, 120_000);
-                for actor in &mut self.actors {
-                    actor.mood = mood;
-                    actor.until = until;
-                }
-            }
-            Action::Edit => {
-                let index = self.victim();
-                let spec = &mut self.actors[index].spec;
-                spec.edition += 1;
-                spec.reachable = self.dice.chance(500);
-                spec.refresh_interval = self.dice.chance(400).then(|| self.dice.millis(5_000, 10_000));
-                // Now and then another provider changes with it.
-                if self.dice.chance(300) {
-                    let index = self.dice.index(self.actors.len());
-                    self.actors[index].spec.edition += 1;
-                }
-                self.reload();
-            }
-            Action::LongAbsence => {
-                if self.dice.chance(100) {
-                    self.harness.stand_still(Duration::from_secs(25 * 60 * 60));
-                }
-            }
-        }
+    /// The name of the provider followed.
+    pub(super) fn active(&self) -> Option<String> {
+        self.shell.state().providers.iter().find(|status| status.active).map(|status| status.id.to_string())
     }
 
-    fn set_stuck(&mut self, stuck: bool) {
-        self.stuck = stuck;
-        self.harness.set_stuck(stuck);
-    }
-
-    /// A member, a node that is blocked, or now and then one that nobody knows.
-    fn some_node(&mut self) -> NodeId {
-        let blocked = self.blocked();
-        let known = match self.dice.below(10) {
-            0 => None,
-            1..3 => self.dice.pick(&blocked).cloned(),
-            _ => self.truth.any(&mut self.dice),
-        };
-        known.unwrap_or_else(|| NodeId::new(format!("n{}", self.dice.below(14))).expect("a valid id"))
-    }
-
-    fn blocked(&self) -> Vec<NodeId> {
-        self.harness.blocked().iter().map(|entry| entry.node.clone()).collect()
-    }
-
-    fn change_providers(&mut self) {
-        let now = self.harness.now();
-        match self.dice.below(4) {
-            0 => {
-                let index = self.dice.index(self.actors.len());
-                self.actors[index].spec.priority = self.dice.below(4) as i64 * 10;
-            }
-            1 if self.actors.len() > 1 => {
-                let index = self.victim();
-                self.actors.remove(index);
-            }
-            2 if self.actors.len() > 1 => {
-                let active = self.harness.active();
-                self.actors.retain(|actor| Some(&actor.spec.id) != active.as_ref());
-            }
-            _ if self.actors.len() < PROVIDERS => {
-                let name = (0..).map(|n| format!("p{n}")).find(|name| self.actors.iter().all(|a| a.spec.id != *name));
-                let actor = Actor::new(&name.unwrap_or_default(), &mut self.dice, now);
-                let index = self.dice.index(self.actors.len() + 1);
-                self.actors.insert(index, actor);
-            }
-            _ => {}
-        }
-        self.reload();
-    }
-
-    fn reload(&mut self) {
-        let specs: Vec<HarnessProvider> = self.actors.iter().map(|actor| actor.spec.clone()).collect();
-        self.harness.reconfigure(specs);
+    /// Brings the actors into force; later, if another change is under way.
+    pub(super) fn reload(&mut self) {
+        let specs: Vec<_> = self.actors.iter().map(|actor| (actor.spec.clone(), actor.place)).collect();
+        self.is_changed = !self.shell.reconfigure(&specs);
     }
 }
 
-fn settings(dice: &mut Dice) -> HarnessSettings {
+/// The settings, and whether the service registers the local node.
+fn settings(dice: &mut Dice) -> (HarnessSettings, bool) {
     let mut failover = FailoverPolicy::default();
     if dice.chance(300) {
         failover.standby = StandbyMode::Cold;
@@ -454,23 +355,33 @@ fn settings(dice: &mut Dice) -> HarnessSettings {
         failover.max_errors = 1 + dice.below(4) as u32;
     }
     let coalesce = if dice.chance(250) { Duration::ZERO } else { Duration::from_millis(100) };
-    let local_node = dice.chance(300).then(|| NodeId::new("n0").expect("a valid id"));
-    HarnessSettings { failover, coalesce, local_node, seed: dice.below(u64::MAX), ..HarnessSettings::default() }
+    // A node that the service registers, or one that comes and goes by itself.
+    let local = match dice.below(10) {
+        0..4 => Some("me"),
+        4..6 => Some("n0"),
+        _ => None,
+    };
+    let local_node = local.map(|id| NodeId::new(id).expect("a valid id"));
+    let seed = dice.below(u64::MAX);
+    let settings = HarnessSettings { failover, coalesce, local_node, seed, ..HarnessSettings::default() };
+    (settings, local == Some("me"))
 }
 
 fn plan(dice: &mut Dice) -> Plan {
     let steps = 150 + dice.below(350);
     let drain_at = dice.chance(200).then(|| steps / 2 + dice.below(steps / 2));
     let moods = Mood::FAULTS.iter().copied().filter(|_| dice.chance(600)).collect();
-    let actions = Action::ALL.into_iter().filter(|_| dice.chance(600)).collect();
+    let actions = Action::ALL.iter().copied().filter(|_| dice.chance(600)).collect();
     Plan {
         steps,
         drain_at,
+        stops: dice.chance(100),
         truth: 20 + dice.below(300),
         fault: 10 + dice.below(80),
         action: 20 + dice.below(200),
         moods,
         actions,
         hurry: dice.below(600),
+        lateness: if dice.chance(500) { dice.below(500) } else { 0 },
     }
 }

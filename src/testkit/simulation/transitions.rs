@@ -4,12 +4,15 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use super::model::{BlockEnd, Model};
+use super::registrations::RegistrationAct;
+use super::shell::{Outcomes, TracedTick};
+use super::streams::StreamAct;
 use crate::error::ErrorCode;
 use crate::event::{PauseReason, PlacementGate, ProvisioningEvent, RemoteTopologyChange, SwitchReason};
 use crate::failover::SlotKey;
 use crate::hub::{Input, StreamCommand};
 use crate::provider::{ProviderEvent, ProviderHealth};
-use crate::testkit::harness::TracedTick;
+use crate::service::registrar::{RegistrationId, Step};
 use crate::topology::{BlockSource, NodeId};
 
 macro_rules! transitions {
@@ -126,6 +129,60 @@ transitions! {
     LeaseInTick = "lease with a snapshot";
     /// Leases were published in a tick of their own.
     LeaseAlone = "lease ordered alone";
+    /// A provider was defined anew.
+    Edit = "provider defined anew";
+    /// The provider followed was defined anew.
+    EditActive = "the active defined anew";
+    /// The provider followed was removed, and nobody could be followed for the silence timeout.
+    Unwatched = "unwatched";
+    /// The gate waited before it opened again.
+    GateFlap = "gate opens later: flapping";
+    /// PlacementSupervisor panicked with the topology, and the gate closed.
+    NotRecalculated = "not recalculated";
+    /// PlacementSupervisor was given the topology again.
+    Recalculated = "recalculated after a panic";
+    /// The hub was inside a callback while others went on.
+    Busy = "hub busy";
+    /// A report waited because its lane was full.
+    LaneFull = "lane full";
+    /// Reports were folded into one.
+    LaneFolded = "reports folded";
+    /// A stream flooded and was made to wait.
+    Flood = "stream floods";
+    /// A stream's thread could not be started.
+    ThreadRefused = "thread refused";
+    /// A stream's thread ended without a word.
+    ThreadDied = "thread ended without a word";
+    /// A command was refused because too many waited.
+    CommandRefused = "command refused: inbox full";
+    /// Draining was ordered while the hub was inside a callback.
+    DrainWhileBusy = "drain ordered while busy";
+    /// The hub was told to stop.
+    Stop = "stop";
+    /// The hub was told to stop while it was inside a callback.
+    StopWhileBusy = "stop ordered while busy";
+    /// A command was told that the hub has stopped.
+    CommandStopped = "command not carried out: stopped";
+    /// The local node was registered.
+    Joined = "registration: joined";
+    /// A registration failed.
+    JoinFailed = "registration: join failed";
+    /// A registration was lost, and made again.
+    JoinedAgain = "registration: lost";
+    /// A renewal failed.
+    RenewalFailed = "registration: renewal failed";
+    /// The node was deregistered because its provider was removed, or while draining.
+    Left = "registration: left";
+    /// A deregistration failed.
+    LeaveFailed = "registration: leave failed";
+    /// A former definition's registration was retired.
+    Retired = "registration: retired";
+    /// A request was broken off.
+    BrokenOff = "registration: broken off";
+    /// A registration ended without a request, because another one holds its place or nothing was sent.
+    EndedQuietly = "registration: ended quietly";
+    /// A registration's worker could not be started.
+    WorkerRefused = "registration: worker refused";
 }
 
 /// How often each transition happened.
@@ -178,6 +235,11 @@ pub(super) struct Counter {
     coalesced: u64,
     deduplicated: u64,
     refused: u64,
+    /// What the streams have said, and how much of it the hub has heard.
+    said: u64,
+    heard: u64,
+    /// The registrations that have been left.
+    left: BTreeSet<RegistrationId>,
 }
 
 impl Counter {
@@ -187,6 +249,7 @@ impl Counter {
         self.count_deliveries(model, tick);
         self.count_streams(model, tick, stuck);
         self.count_joins(model, tick);
+        self.count_waits(model, tick);
         for (_, source, end) in &model.ended_blocks {
             let transition = match end {
                 BlockEnd::Returned => Transition::UnblockByReturn,
@@ -208,7 +271,57 @@ impl Counter {
         }
     }
 
+    /// Looks at what a stream's thread did.
+    pub(super) fn count_stream(&mut self, act: &StreamAct) {
+        match act {
+            StreamAct::Full => self.counts.add(Transition::LaneFull, 1),
+            StreamAct::Early => self.counts.add(Transition::Flood, 1),
+            StreamAct::Opened { refused: true, .. } => self.counts.add(Transition::ThreadRefused, 1),
+            StreamAct::Taken { .. } => self.said += 1,
+            // What waits in the lane goes with it.
+            StreamAct::Closed { .. } => self.said = self.heard,
+            StreamAct::Opened { .. } | StreamAct::Ended { .. } => {}
+        }
+    }
+
+    /// The hub has taken all that waited.
+    pub(super) fn count_folded(&mut self) {
+        self.counts.add(Transition::LaneFolded, self.said.saturating_sub(self.heard));
+        (self.said, self.heard) = (0, 0);
+    }
+
+    /// Looks at what became of commands.
+    pub(super) fn count_commands(&mut self, outcomes: Outcomes) {
+        self.counts.add(Transition::CommandRefused, outcomes.refused as u64);
+        self.counts.add(Transition::CommandStopped, outcomes.stopped as u64);
+    }
+
+    /// Looks at what happened to a registration.
+    pub(super) fn count_registration(&mut self, act: &RegistrationAct) {
+        use RegistrationAct::*;
+        let transition = match act {
+            WorkerRefused => Transition::WorkerRefused,
+            BrokenOff => Transition::BrokenOff,
+            Answered { step: Step::Join, error: None, .. } => Transition::Joined,
+            Answered { step: Step::Join, error: Some(_), .. } => Transition::JoinFailed,
+            Answered { step: Step::Renew, error: Some(ErrorCode::RegistrationFailed), .. } => Transition::JoinedAgain,
+            Answered { step: Step::Renew, error: Some(_), .. } => Transition::RenewalFailed,
+            Answered { id, step: Step::Leave | Step::Retire, error } => {
+                self.left.insert(*id);
+                match (error, act) {
+                    (Some(_), _) => Transition::LeaveFailed,
+                    (None, Answered { step: Step::Retire, .. }) => Transition::Retired,
+                    (None, _) => Transition::Left,
+                }
+            }
+            Ended { id } if !self.left.remove(id) => Transition::EndedQuietly,
+            _ => return,
+        };
+        self.counts.add(transition, 1);
+    }
+
     fn count_input(&mut self, model: &Model, tick: &TracedTick) {
+        self.heard += u64::from(matches!(tick.input, Some(Input::Event { .. })));
         if model.stood_still {
             self.counts.add(Transition::Standstill, 1);
         }
@@ -219,9 +332,16 @@ impl Counter {
             Some(Input::Event { event: ProviderEvent::Doubtful { .. }, .. }) if !model.stale_event => {
                 self.counts.add(Transition::Doubtful, 1);
             }
+            Some(Input::StreamClosed { .. }) if model.terminated.is_some() => {
+                self.counts.add(Transition::ThreadDied, 1);
+            }
             Some(Input::Drain) => self.counts.add(Transition::Drain, 1),
             Some(Input::PublishOwnership(_)) => self.counts.add(Transition::LeaseAlone, 1),
             Some(Input::Reconfigure(_)) => {
+                self.counts.add(Transition::Edit, model.redefined.len() as u64);
+                if model.redefined.iter().any(|(key, _)| Some(*key) == model.followed) {
+                    self.counts.add(Transition::EditActive, 1);
+                }
                 if model.removed.iter().any(|slot| Some(&slot.id) == model.last_followed.as_ref()) {
                     self.counts.add(Transition::ReloadRemovesActive, 1);
                 }
@@ -304,11 +424,15 @@ impl Counter {
             Paused(Unavailable(ErrorCode::ProvisioningUnavailable)) => self.counts.add(Transition::Unavailable, 1),
             Paused(Unavailable(ErrorCode::DataStale)) => self.counts.add(Transition::Stale, 1),
             Paused(Empty) => self.counts.add(Transition::Empty, 1),
+            Paused(PauseReason::NotRecalculated) => self.counts.add(Transition::NotRecalculated, 1),
             _ => {}
         }
         match (from, to) {
             (Paused(Unavailable(ErrorCode::ProvisioningUnavailable)), PlacementGate::Open | Paused(Empty)) => {
                 self.counts.add(Transition::Recovery, 1);
+            }
+            (Paused(PauseReason::NotRecalculated), PlacementGate::Open) => {
+                self.counts.add(Transition::Recalculated, 1);
             }
             (Paused(Empty), PlacementGate::Open) => self.counts.add(Transition::Refilled, 1),
             _ => {}
@@ -337,6 +461,16 @@ impl Counter {
                     self.counts.add(transition, 1);
                 }
             }
+        }
+    }
+
+    fn count_waits(&mut self, model: &Model, tick: &TracedTick) {
+        if model.flaps() && !tick.state.gate.is_open() && !model.gate.is_open() {
+            self.counts.add(Transition::GateFlap, 1);
+        }
+        let closed = PlacementGate::Paused(PauseReason::Unavailable(ErrorCode::ProvisioningUnavailable));
+        if model.is_unwatched() && model.gate != closed && tick.state.gate == closed {
+            self.counts.add(Transition::Unwatched, 1);
         }
     }
 

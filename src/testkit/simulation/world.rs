@@ -1,10 +1,11 @@
 //! The simulated cluster as it truly is, and the providers that watch it: each with its own delay, and its own faults.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::dice::Dice;
+use super::registrations::Place;
 use crate::clock::Timestamp;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::provider::{MemberChange, ProviderEvent, ProviderTermination};
@@ -95,6 +96,22 @@ fn node(id: &str, incarnation: u64, mark: u64) -> Arc<ClusterNode> {
     Arc::new(builder.metadata("mark", mark.to_string()).build().expect("a valid node"))
 }
 
+/// The local node.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Local {
+    /// In member mode.
+    pub(super) id: Option<NodeId>,
+    /// The backends that hold it, where it is registered by the service.
+    pub(super) shown: BTreeSet<usize>,
+}
+
+impl Local {
+    /// The node that the service registers.
+    pub(super) fn node() -> Arc<ClusterNode> {
+        node("me", 1, 0)
+    }
+}
+
 /// What is wrong with a provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mood {
@@ -136,6 +153,8 @@ pub(super) struct Actor {
     pub(super) mood: Mood,
     pub(super) until: Timestamp,
     pub(super) next_report: Timestamp,
+    /// Where it registers the local node.
+    pub(super) place: Place,
     /// How far it lags behind the truth.
     delay: Duration,
     /// It tells of changes one by one.
@@ -145,8 +164,10 @@ pub(super) struct Actor {
 }
 
 impl Actor {
-    pub(super) fn new(name: &str, dice: &mut Dice, now: Timestamp) -> Self {
-        let mut spec = HarnessProvider::new(name, dice.below(4) as i64 * 10);
+    /// `number`: that of its name.
+    pub(super) fn new(number: usize, dice: &mut Dice, now: Timestamp) -> Self {
+        let name = format!("p{number}");
+        let mut spec = HarnessProvider::new(&name, dice.below(4) as i64 * 10);
         spec.refresh_interval = dice.chance(400).then(|| dice.millis(5_000, 10_000));
         spec.registers = dice.chance(500);
         spec.reachable = dice.chance(300);
@@ -155,6 +176,8 @@ impl Actor {
             mood: Mood::Well,
             until: now,
             next_report: now,
+            // Now and then two providers are one agent's.
+            place: Place { backend: if dice.chance(150) { 0 } else { number }, agent: 0 },
             delay: if dice.chance(300) { Duration::ZERO } else { dice.millis(0, 3_000) },
             incremental: dice.chance(500),
             told: None,
@@ -166,7 +189,7 @@ impl Actor {
         &mut self,
         generation: u64,
         truth: &Truth,
-        local: Option<&NodeId>,
+        local: &Local,
         dice: &mut Dice,
         now: Timestamp,
     ) -> Option<ProviderEvent> {
@@ -223,8 +246,20 @@ impl Actor {
         })
     }
 
-    fn view(&self, truth: &Truth, local: Option<&NodeId>, now: Timestamp) -> Members {
+    /// It has told that in its present stream.
+    pub(super) fn note(&mut self, members: Members) {
+        if let Some((_, told)) = &mut self.told {
+            *told = members;
+        }
+    }
+
+    fn view(&self, truth: &Truth, local: &Local, now: Timestamp) -> Members {
         let mut view = truth.seen(now, self.delay);
+        // Who does not register the node sees it wherever it is registered.
+        let shown = local.shown.contains(&self.place.backend);
+        if shown || (!self.spec.registers && !local.shown.is_empty()) {
+            view.insert(Local::node());
+        }
         match self.mood {
             Mood::Empty => Members::new(),
             Mood::Partial => {
@@ -235,7 +270,7 @@ impl Actor {
                 view
             }
             Mood::WithoutLocal => {
-                if let Some(local) = local {
+                if let Some(local) = &local.id {
                     view.remove(local);
                 }
                 view

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Checker, Model, ensure};
 use crate::event::{PauseReason, PlacementGate, ProvisioningEvent, SnapshotDelivery};
-use crate::testkit::harness::TracedTick;
+use crate::testkit::simulation::shell::TracedTick;
 use crate::topology::{BlockedNodes, Members, ProviderSnapshot, TopologyDiff};
 
 /// The snapshots of a tick, each with the one before it and whether it comes with a switch.

@@ -4,7 +4,7 @@ use super::content::lacks;
 use super::{Checker, Model, ensure};
 use crate::event::{ProviderChanged, ProvisioningEvent, RemoteTopologyChange, SwitchReason};
 use crate::provider::ProviderHealth;
-use crate::testkit::harness::TracedTick;
+use crate::testkit::simulation::shell::TracedTick;
 use crate::topology::Members;
 
 use super::super::model::ModelSlot;

@@ -7,7 +7,7 @@ use crate::event::ProvisioningEvent;
 use crate::failover::SlotKey;
 use crate::hub::StreamCommand;
 use crate::provider::{ProviderHealth, ProviderId};
-use crate::testkit::harness::TracedTick;
+use crate::testkit::simulation::shell::TracedTick;
 
 use super::super::model::Stream;
 

@@ -6,7 +6,7 @@ use crate::bridge::Deduplicator;
 use crate::error::ErrorCode;
 use crate::event::{OwnershipChange, ProvisioningEvent, SwitchReason};
 use crate::hub::Input;
-use crate::testkit::harness::TracedTick;
+use crate::testkit::simulation::shell::TracedTick;
 use crate::testkit::{BridgeKind, Recorded};
 use crate::topology::Position;
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{Checker, Model, ensure};
 use crate::event::{ProvisioningEvent, RemoteTopologyChange};
 use crate::provider::ProviderHealth;
-use crate::testkit::harness::TracedTick;
+use crate::testkit::simulation::shell::TracedTick;
 use crate::topology::{ClusterNode, Members, NodeId};
 
 /// Joins and leaves add up to a part of the members delivered, and to all of them while the provider followed is healthy.
