@@ -17,6 +17,7 @@ mod checkers;
 mod dice;
 mod judge;
 mod model;
+mod plan;
 #[cfg(test)]
 mod planted;
 mod registrations;

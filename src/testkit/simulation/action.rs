@@ -1,9 +1,10 @@
-//! What somebody does, or what befalls the process, between what time brings about.
+//! The actions of a run carried out.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::run::{PROVIDERS, Run};
+use super::plan::{Action, PROVIDERS};
+use super::run::Run;
 use super::transitions::Transition;
 use super::world::{Actor, Mood};
 use crate::event::OwnershipChange;
@@ -12,48 +13,6 @@ use crate::hub::lifecycle::Phase;
 use crate::provider::{ProviderEvent, ProviderId, ProviderTermination};
 use crate::testkit::BridgeKind;
 use crate::topology::{BlockSource, NodeId, Revision};
-
-macro_rules! actions {
-    ($($name:ident)*) => {
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub(super) enum Action {
-            $($name,)*
-        }
-
-        impl Action {
-            pub(super) const ALL: &'static [Action] = &[$(Action::$name,)*];
-        }
-    };
-}
-
-actions! {
-    Quarantine
-    Reconnect
-    Exclude
-    Operator
-    Pin
-    Ownership
-    Reload
-    Edit
-    Panic
-    Standstill
-    Stuck
-    StaleEvent
-    Duplicate
-    End
-    Blackout
-    LongAbsence
-    Busy
-    SlowCallback
-    Hurry
-    Flood
-    Commands
-    RefuseThreads
-    ThreadDies
-    StreamPanics
-    RefuseWorkers
-    EarlyRenewal
-}
 
 impl Run {
     pub(super) fn act(&mut self, action: Action) {

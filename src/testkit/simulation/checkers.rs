@@ -16,7 +16,6 @@ mod remote;
 use super::model::Model;
 use super::shell::TracedTick;
 
-pub(super) use content::blocked_set_differs;
 pub(super) use lanes::{LANES, Lanes};
 pub(super) use liveness::{LIVENESS, check_liveness};
 pub(super) use orders::{ORDERS, Orders};

@@ -350,7 +350,7 @@ impl Model {
                     }
                     let urgent = self.delivered.as_ref().is_some_and(|before| {
                         before.is_empty() != delivery.snapshot.is_empty()
-                            || super::checkers::blocked_set_differs(before, &delivery.snapshot)
+                            || blocked_set_differs(before, &delivery.snapshot)
                     });
                     let first = self.delivered.is_none() && !delivery.snapshot.blocked.is_empty();
                     if urgent || first {
@@ -586,6 +586,14 @@ fn recalculation(tick: &TracedTick) -> Option<bool> {
         call.bridge == BridgeKind::PlacementSupervisor && matches!(call.event, ProvisioningEvent::Snapshot(_))
     });
     given.next_back().map(|call| call.panicked)
+}
+
+/// Whether the block lists of two snapshots hold other entries, renewed ones aside.
+pub(super) fn blocked_set_differs(a: &ProviderSnapshot, b: &ProviderSnapshot) -> bool {
+    let key = |snapshot: &ProviderSnapshot| -> Vec<_> {
+        snapshot.blocked.iter().map(|entry| (entry.node.clone(), entry.source)).collect()
+    };
+    key(a) != key(b)
 }
 
 impl Block {

@@ -4,43 +4,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::action::Action;
 use super::dice::Dice;
 use super::judge::{Judge, Objections};
+use super::plan::{self, Action, PROVIDERS, Plan};
 use super::registrations::Registrations;
 use super::shell::Shell;
 use super::transitions::Transition;
-use super::world::{Actor, Local, Mood, Truth};
+use super::world::{Actor, Local, Truth};
 use super::{Failure, Report, Simulation, placement};
 use crate::clock::Timestamp;
-use crate::failover::{FailoverPolicy, StandbyMode};
 use crate::hub::Input;
 use crate::hub::lifecycle::Phase;
-use crate::testkit::{BridgeKind, HarnessSettings};
-use crate::topology::{Members, NodeId};
+use crate::testkit::BridgeKind;
+use crate::topology::Members;
 
-/// How many providers there are at the most.
-pub(super) const PROVIDERS: usize = 4;
 /// How long everything has to come right after the last fault.
 const QUIET: Duration = Duration::from_secs(180);
-
-/// How often what happens in a run: each run leaves some of it out, so that rare combinations come about.
-struct Plan {
-    steps: u64,
-    drain_at: Option<u64>,
-    /// The run ends with an order to stop.
-    stops: bool,
-    /// Out of a thousand steps.
-    truth: u64,
-    fault: u64,
-    action: u64,
-    moods: Vec<Mood>,
-    actions: Vec<Action>,
-    /// Out of a thousand steps that are a few milliseconds long.
-    hurry: u64,
-    /// Out of a thousand steps after which the hub does not get to what was sent.
-    lateness: u64,
-}
 
 /// A run under way.
 pub(super) struct Run {
@@ -66,7 +45,7 @@ pub(super) struct Run {
 impl Run {
     pub(super) fn new(simulation: Simulation) -> Self {
         let mut dice = Dice::new(simulation.seed);
-        let (settings, member) = settings(&mut dice);
+        let (settings, member) = plan::settings(&mut dice);
         let local = Local { id: settings.local_node.clone(), ..Local::default() };
         let shell = Shell::new(settings.clone());
         shell.recorder().place(placement);
@@ -77,7 +56,7 @@ impl Run {
         let (slow, clock) = (Arc::clone(&slow_callback), Arc::clone(shell.clock()));
         shell.recorder().on_call(move |_| clock.advance(Duration::from_millis(slow.swap(0, Ordering::Relaxed))));
         Self {
-            plan: plan(&mut dice),
+            plan: plan::plan(&mut dice),
             registrations: member.then(|| Registrations::new(dice.below(u64::MAX), now)),
             judge: Judge::new(
                 settings,
@@ -336,52 +315,5 @@ impl Run {
     pub(super) fn reload(&mut self) {
         let specs: Vec<_> = self.actors.iter().map(|actor| (actor.spec.clone(), actor.place)).collect();
         self.is_changed = !self.shell.reconfigure(&specs);
-    }
-}
-
-/// The settings, and whether the service registers the local node.
-fn settings(dice: &mut Dice) -> (HarnessSettings, bool) {
-    let mut failover = FailoverPolicy::default();
-    if dice.chance(300) {
-        failover.standby = StandbyMode::Cold;
-    }
-    if dice.chance(300) {
-        failover.mass_loss_share = Some(0.3 + 0.1 * dice.below(4) as f64);
-    }
-    if dice.chance(300) {
-        failover.max_stale = Some(dice.millis(5_000, 40_000));
-    }
-    if dice.chance(200) {
-        failover.max_errors = 1 + dice.below(4) as u32;
-    }
-    let coalesce = if dice.chance(250) { Duration::ZERO } else { Duration::from_millis(100) };
-    // A node that the service registers, or one that comes and goes by itself.
-    let local = match dice.below(10) {
-        0..4 => Some("me"),
-        4..6 => Some("n0"),
-        _ => None,
-    };
-    let local_node = local.map(|id| NodeId::new(id).expect("a valid id"));
-    let seed = dice.below(u64::MAX);
-    let settings = HarnessSettings { failover, coalesce, local_node, seed, ..HarnessSettings::default() };
-    (settings, local == Some("me"))
-}
-
-fn plan(dice: &mut Dice) -> Plan {
-    let steps = 150 + dice.below(350);
-    let drain_at = dice.chance(200).then(|| steps / 2 + dice.below(steps / 2));
-    let moods = Mood::FAULTS.iter().copied().filter(|_| dice.chance(600)).collect();
-    let actions = Action::ALL.iter().copied().filter(|_| dice.chance(600)).collect();
-    Plan {
-        steps,
-        drain_at,
-        stops: dice.chance(100),
-        truth: 20 + dice.below(300),
-        fault: 10 + dice.below(80),
-        action: 20 + dice.below(200),
-        moods,
-        actions,
-        hurry: dice.below(600),
-        lateness: if dice.chance(500) { dice.below(500) } else { 0 },
     }
 }

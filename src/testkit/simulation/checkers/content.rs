@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::super::model::blocked_set_differs;
 use super::{Checker, Model, ensure};
 use crate::event::{PauseReason, PlacementGate, ProvisioningEvent, SnapshotDelivery};
 use crate::testkit::simulation::shell::TracedTick;
@@ -23,14 +24,6 @@ fn snapshots<'a>(
         let with_switch = std::mem::take(&mut switched);
         Some((previous.replace(&delivery.snapshot), delivery, with_switch))
     })
-}
-
-/// Whether the block lists of two snapshots hold other entries, renewed ones aside.
-pub(in super::super) fn blocked_set_differs(a: &ProviderSnapshot, b: &ProviderSnapshot) -> bool {
-    let key = |snapshot: &ProviderSnapshot| -> Vec<_> {
-        snapshot.blocked.iter().map(|entry| (entry.node.clone(), entry.source)).collect()
-    };
-    key(a) != key(b)
 }
 
 /// Whether `set` lacks more than this share of `present`, as ids.
