@@ -107,7 +107,9 @@ impl Checker for LastKnownGood {
             && !before.members.is_empty()
             && after.members.is_empty()
         {
-            let followed = model.followed_after(tick);
+            // What one that is removed showed last goes out before it is gone.
+            let removed = model.removed.iter().find(|slot| slot.id == after.provider_id);
+            let followed = removed.or(model.followed_after(tick));
             let confirmed = followed.is_some_and(|slot| slot.has_snapshot && model.visible(&slot.shown).is_empty());
             let confirmed = confirmed || model.visible(&before.members).is_empty();
             ensure!(confirmed, "the topology became empty without a confirmed answer");

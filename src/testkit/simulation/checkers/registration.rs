@@ -43,6 +43,8 @@ struct Known {
 pub(in super::super) struct Registration {
     known: BTreeMap<RegistrationId, Known>,
     wanted: BTreeSet<RegistrationId>,
+    /// Those that are no longer wanted and were never asked for anything: whether they had workers is not known.
+    never_asked: BTreeSet<RegistrationId>,
     draining: bool,
 }
 
@@ -105,8 +107,9 @@ impl Registration {
         for (_, known) in self.known.iter_mut().filter(|(id, _)| !wanted.contains(id)) {
             known.unwanted_since = known.unwanted_since.or(Some(at));
         }
-        let never_asked = |id: &RegistrationId, known: &Known| !wanted.contains(id) && known.asked.is_empty();
-        self.known.retain(|id, known| !never_asked(id, known));
+        let never_asked = |(id, known): &(&RegistrationId, &Known)| !wanted.contains(id) && known.asked.is_empty();
+        self.never_asked.extend(self.known.iter().filter(never_asked).map(|(id, _)| *id));
+        self.known.retain(|id, _| !self.never_asked.contains(id));
     }
 
     /// Whether a definition of that provider is wanted.
@@ -175,8 +178,9 @@ impl Registration {
 
     /// A deregistration has been carried out.
     fn check_left(&mut self, id: RegistrationId) -> Result<(), String> {
+        // It may be a former one, too, which is kept alive until the one that is wanted holds the node.
         let newer = |(other, known): (&RegistrationId, &Known)| {
-            other.key == id.key && self.wanted.contains(other) && (known.joined || known.sent)
+            other.key == id.key && other.edition > id.edition && known.sent && !known.left
         };
         let seen = self.known.iter().any(newer);
         ensure!(!self.is_key_wanted(id) || seen, "{id:?} left before another definition has registered the node");
@@ -189,7 +193,10 @@ impl Registration {
     fn check_end(&mut self, id: RegistrationId, at: Timestamp) -> Result<(), String> {
         ensure!(!self.wanted.contains(&id), "{id:?} has ended although it is wanted");
         let holds = self.others_of_place(id).any(|(_, known)| known.sent && !known.left);
-        let Some(known) = self.known.remove(&id) else { return Err(format!("{id:?} has ended twice")) };
+        let Some(known) = self.known.remove(&id) else {
+            ensure!(self.never_asked.remove(&id), "{id:?} has ended twice");
+            return Ok(());
+        };
         let long_enough = known.unwanted_since.is_some_and(|since| at.since(since) >= FAREWELL);
         let excused = holds || (known.failed && (self.draining || long_enough));
         ensure!(!known.sent || known.left || excused, "{id:?} has ended, and may be registered still");
