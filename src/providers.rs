@@ -1,6 +1,8 @@
 //! The providers that come with this library.
 
 #[cfg(feature = "_http")]
+mod budget;
+#[cfg(feature = "_http")]
 mod connection;
 #[cfg(feature = "consul")]
 pub(crate) mod consul;

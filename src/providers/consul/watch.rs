@@ -102,6 +102,14 @@ pub(super) struct Memory {
     pub(super) lineage: Lineage,
 }
 
+impl Memory {
+    /// The same to a watch through another agent. If it is one of another cluster its index counts something else, so that
+    /// it is the lineage that shows whether the history goes on.
+    pub(super) fn of_another_agent(self) -> Self {
+        Self { index: 0, ..self }
+    }
+}
+
 /// What happened.
 #[derive(Debug)]
 pub(super) enum Input {

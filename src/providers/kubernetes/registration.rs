@@ -25,6 +25,7 @@ use crate::clock::Clock;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::http::Method;
 use crate::provider::{CancelToken, ProviderId, Registration, RetryPolicy};
+use crate::providers::budget::Budget;
 use crate::providers::presence::{Presence, Sighting, Standing};
 
 const REGISTERING: &str = "registering the local node";
@@ -247,11 +248,11 @@ impl Registration for KubernetesRegistration {
 
     fn leave(&mut self, budget: Duration) -> Result<(), ProvisioningError> {
         self.presence.set_standing(Standing::Left);
-        let started = self.clock.now();
+        let budget = Budget::of(budget);
         // The connection may have died since it was used last: what fails at once is tried again on a new one.
-        match self.withdraw(budget) {
+        match self.withdraw(budget.left()) {
             Err(error) if error.code() == ErrorCode::BackendUnavailable => {
-                let left = budget.saturating_sub(self.clock.now().since(started));
+                let left = budget.left();
                 if left < SHORTEST { Err(error) } else { self.withdraw(left) }
             }
             other => other,
