@@ -115,7 +115,6 @@ impl Client {
     }
 
     /// Whether anything of the last request may have reached the backend. While it is under way this is not known yet.
-    #[cfg(feature = "consul")]
     pub(crate) fn was_sent(&self) -> bool {
         self.stamp.was_sent()
     }

@@ -29,7 +29,6 @@ impl Stamp {
     }
 
     /// Whether anything of the request may have been sent.
-    #[cfg(feature = "consul")]
     pub(super) fn was_sent(&self) -> bool {
         self.sent.load(Ordering::SeqCst)
     }

@@ -62,6 +62,7 @@ impl Agent {
         token: Option<&Secret>,
         cancel: &CancelToken,
     ) -> Result<Answer, ProvisioningError> {
+        self.was_sent = false;
         let breaking = self.client.clone();
         let guard = cancel.on_cancel(move || breaking.shutdown());
         let joint = if call.path.contains('?') { '&' } else { '?' };
