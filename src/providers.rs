@@ -11,6 +11,7 @@ mod in_memory;
 pub(crate) mod kubernetes;
 #[cfg(feature = "_http")]
 mod presence;
+mod rival;
 #[cfg(feature = "_http")]
 mod source;
 #[cfg(feature = "_http")]
