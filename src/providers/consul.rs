@@ -11,7 +11,7 @@ mod access;
 mod agent;
 mod config;
 mod connection;
-pub(in crate::providers) mod environment;
+mod environment;
 mod lineage;
 pub(crate) mod mark;
 mod query;
