@@ -353,7 +353,13 @@ impl ConsulRegistration {
     ) -> Result<(Answer, Option<Secret>), ProvisioningError> {
         let token = self.agent.credential()?;
         let call = Call { method: Method::GET, path, body: None, answer_timeout: budget.left(), doing };
-        let answer = self.agent.call(&call, token.as_ref(), &CancelToken::new())?;
-        Ok((answer, token))
+        match self.agent.call(&call, token.as_ref(), &CancelToken::new()) {
+            // The connection may have died since the last heartbeat.
+            Err(error) if error.code() == ErrorCode::BackendUnavailable && budget.left() >= SHORTEST => {
+                let call = Call { answer_timeout: budget.left(), ..call };
+                Ok((self.agent.call(&call, token.as_ref(), &CancelToken::new())?, token))
+            }
+            answer => Ok((answer?, token)),
+        }
     }
 }
