@@ -351,6 +351,23 @@ fn consul_point_19_whoever_is_succeeded_repairs_nothing_any_more() {
     assert_eq!(registered_within_a_second(&mut former), 0);
 }
 
+#[test]
+fn consul_point_19_the_site_of_a_registration_is_its_agent_and_tenancy_and_the_service_there() {
+    let site = |definition: &ProviderDescriptor| provider_of(definition, Some(node())).registration_site().unwrap();
+    let at = |url: &str| definition(url, "orders");
+    let first = site(&at("http://10.0.0.1:8500"));
+    assert_eq!((first.place(), first.entry()), ("consul http://10.0.0.1:8500", "orders"));
+    let same = at("http://10.0.0.1").parameter("wait", "5m").parameter("datacenter", "dc2").priority(7);
+    assert_eq!(site(&same), first, "what is asked there, and how, is no part of it");
+    let renamed = site(&definition("http://10.0.0.1:8500", "sales"));
+    assert!(renamed.place() == first.place() && renamed != first);
+    let spaced = at("http://10.0.0.1:8500").parameter("namespace", "team").parameter("partition", "p");
+    assert_eq!(site(&spaced).place(), "consul http://10.0.0.1:8500 ns=team&partition=p");
+    #[cfg(unix)]
+    assert_ne!(site(&at("unix:///run/a.sock")).place(), site(&at("unix:///run/b.sock")).place());
+    assert_eq!(provider_of(&at("http://10.0.0.1:8500"), None).registration_site(), None, "a client registers nobody");
+}
+
 /// A watcher's agent: restarts empty when told, at a lower index.
 fn restarting(lost: &Arc<AtomicBool>) -> Fake {
     let lost = Arc::clone(lost);

@@ -285,6 +285,20 @@ fn kubernetes_a_successor_on_another_pod_lets_the_former_ones_labels_be_removed(
 }
 
 #[test]
+fn kubernetes_the_site_of_a_registration_is_the_pod_and_the_cluster_there() {
+    let definition = descriptor("https://10.0.0.1:6443").parameter("pod", "orders-0");
+    let site =
+        |definition: &ProviderDescriptor| provider_of(definition, secrets(), Some(node())).registration_site().unwrap();
+    let first = site(&definition);
+    assert_eq!((first.place(), first.entry()), ("kubernetes https://10.0.0.1:6443 shop/orders-0", "orders"));
+    assert_eq!(site(&definition.clone().parameter("page-size", "7")), first);
+    let renamed = site(&definition.clone().parameter("cluster", "sales"));
+    assert!(renamed.place() == first.place() && renamed.entry() == "sales");
+    assert_ne!(site(&definition.clone().parameter("namespace", "other")).place(), first.place());
+    assert_eq!(provider_of(&definition, secrets(), None).registration_site(), None, "a client registers nobody");
+}
+
+#[test]
 fn kubernetes_without_word_of_a_successors_pod_nothing_is_removed() {
     let server = Server::start();
     let mut former = join(&*provider_of(&server.definition(), secrets(), Some(node())), &node()).unwrap();

@@ -213,7 +213,7 @@ impl ConsulProvider {
         self.succeeds = Some(Arc::clone(&former.succeeded));
         if former.config.query == self.config.query {
             former.inherit();
-            let same_agent = former.config.target.base() == self.config.target.base();
+            let same_agent = former.config.target.place() == self.config.target.place();
             self.heritage = Some(Heritage { memory: Arc::clone(&former.memory), same_agent });
         }
     }
@@ -321,7 +321,7 @@ impl ClusterProvider for ConsulProvider {
     fn registration_site(&self) -> Option<RegistrationSite> {
         self.definition.as_ref()?;
         let scope = self.config.query.agent_scope();
-        let place = format!("consul {} {scope}", self.config.target.base());
+        let place = format!("consul {} {scope}", self.config.target.place());
         Some(RegistrationSite::new(place.trim_end(), self.config.query.service()))
     }
 }

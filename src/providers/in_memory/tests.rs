@@ -273,6 +273,7 @@ fn p1_4_refused_connections_fail_everything_that_connects() {
     assert_eq!((two.check_connectivity(&cancel), open.next()), (Ok(()), "all[\"a\"]".into()));
     cluster.faults(&provider_id("one")).accept_connections();
     assert!(one.check_connectivity(&cancel).is_ok() && registration.renew(&cancel).is_ok());
+    assert_eq!(one.registration_site(), None, "registrations do not get into each other's way");
 }
 
 #[test]
