@@ -114,6 +114,11 @@ impl Client {
         self.agent.shutdown();
     }
 
+    /// Whether anything of the last request may have reached the backend. While it is under way this is not known yet.
+    pub(crate) fn was_sent(&self) -> bool {
+        self.stamp.was_sent()
+    }
+
     /// Sends the request and reads the whole answer. Blocks; ends soon after the client is shut down, or after its connect
     /// timeout if it is connecting.
     ///
@@ -137,8 +142,8 @@ impl Client {
         if request.length.is_stream() {
             head = head.header(ACCEPT_ENCODING, "identity");
         }
+        self.stamp.begin();
         self.read_certificates(request.doing)?;
-        self.stamp.clear();
         let login = self.target.authorization().map(|login| (AUTHORIZATION.as_str(), login));
         for (name, secret) in request.credential.into_iter().chain(login) {
             head = head.header(HeaderName::from_static(name), self.stand_in(request.doing, name, secret)?);

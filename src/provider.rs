@@ -150,7 +150,8 @@ pub trait ProviderFactory: Send + Sync {
     ) -> Result<Arc<dyn ClusterProvider>, ProvisioningError>;
 
     /// Makes the provider of an edited definition, in place of [`create`](Self::create). It may take over what the
-    /// predecessor has learned, which goes on meanwhile, and for good if the change is refused in the end.
+    /// predecessor has learned, which goes on meanwhile, and for good if the change is refused in the end. The predecessor
+    /// may be of any type: it is one of this factory's only if the kind is the same, too.
     ///
     /// # Errors
     /// As for [`create`](Self::create), which it calls unless overridden.

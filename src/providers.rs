@@ -1,6 +1,8 @@
 //! The providers that come with this library.
 
 #[cfg(feature = "_http")]
+mod budget;
+#[cfg(feature = "_http")]
 mod connection;
 #[cfg(feature = "consul")]
 pub(crate) mod consul;
@@ -9,6 +11,7 @@ mod in_memory;
 pub(crate) mod kubernetes;
 #[cfg(feature = "_http")]
 mod presence;
+mod rival;
 #[cfg(feature = "_http")]
 mod source;
 #[cfg(feature = "_http")]

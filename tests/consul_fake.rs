@@ -164,6 +164,29 @@ fn consul_point_7_server_errors_keep_the_set_and_recover() {
 }
 
 #[test]
+fn consul_point_7_and_p2_5_the_hosts_policy_paces_the_attempts_after_errors() {
+    use cluster_provisioning::{ClusterProvisioningService, FailoverPolicy};
+    let answered = AtomicUsize::new(0);
+    let fake = Fake::start(move |request, stream| {
+        // The connectivity check and the first watch are answered, and nothing after them.
+        let first = request.index().is_none() && !request.is_probe() && answered.fetch_add(1, Ordering::SeqCst) < 4;
+        first && list(stream, 10, &format!("[{}]", entry("a")))
+    });
+    let mut policy = FailoverPolicy::default();
+    (policy.backoff_initial, policy.backoff_max) = (Duration::from_millis(20), Duration::from_millis(100));
+    let builder = ClusterProvisioningService::builder().provider(descriptor(&fake.url())).failover(policy);
+    let service = builder.start().unwrap();
+    service.wait_ready(SOON).unwrap();
+    let begun = Instant::now();
+    // By the defaults the sixth comes after 15 s at the least.
+    while fake.requests().iter().filter(|request| request.is_probe()).count() < 6 {
+        assert!(begun.elapsed() < SOON, "{:?}", fake.requests().len());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    service.shutdown();
+}
+
+#[test]
 fn consul_point_8_a_server_that_lost_its_state_and_grew_past_our_index_loses_nobody_who_registers_again() {
     let created =
         |id: &str, index: u64| entry(id).replacen("\"Port\":1", &format!("\"Port\":1,\"CreateIndex\":{index}"), 1);

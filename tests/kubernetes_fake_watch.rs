@@ -49,6 +49,21 @@ fn refused(code: &str, headers: &str, stream: &mut TcpStream) -> bool {
 }
 
 #[test]
+fn kubernetes_point_6_and_p2_5_the_hosts_policy_paces_the_attempts_after_failures() {
+    use cluster_provisioning::{ClusterProvisioningService, FailoverPolicy, Secret};
+    // The connectivity check and the first list are answered, and no watch is.
+    let fake = server(|_| list_of("1", "", &["a"]), |_, stream| refused("503 Unavailable", "", stream));
+    let mut policy = FailoverPolicy::default();
+    (policy.backoff_initial, policy.backoff_max) = (millis(20), millis(100));
+    let builder = ClusterProvisioningService::builder().secret("kubernetes", Secret::new(api::TOKEN));
+    let service = builder.provider(descriptor(&fake.url())).failover(policy).start().unwrap();
+    service.wait_ready(SOON).unwrap();
+    // By the defaults the sixth comes after 24 s at the least.
+    eventually("six watches", || fake.requests().iter().filter(|request| is_watch(request)).count() >= 6);
+    service.shutdown();
+}
+
+#[test]
 fn kubernetes_point_11_nothing_is_asked_before_the_time_that_the_server_wants() {
     let good = |stream: &mut TcpStream| json(stream, "200 OK", &list_of("1", "", &["a"]));
     // The first pause without it is 1.6 s at the longest.

@@ -14,11 +14,11 @@ use std::time::{Duration, Instant};
 
 use child::{in_child, is_child};
 use cluster_provisioning::{
-    CancelToken, ClusterNode, ClusterProvisioningService, KubernetesFactory, ProviderEvent, ProviderSnapshot,
-    ProvisioningEvent, Secret, Secrets,
+    CancelToken, ClusterNode, ClusterProvisioningService, KubernetesFactory, ProviderEvent, ProviderFactory,
+    ProviderSnapshot, ProvisioningEvent, Secret, Secrets,
 };
 use kubernetes::Kubernetes;
-use pods::{Watching, join, provider, provider_of};
+use pods::{Watching, environment, join, provider, provider_of};
 use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -334,4 +334,55 @@ fn p4_1_whole_services_join_repair_what_somebody_removes_and_leave_on_draining()
     println!("shut down after {:?}", begun.elapsed());
     shows(&client, &[]);
     assert_eq!(server.pod("pod-a")["metadata"]["labels"], Value::Null);
+}
+
+#[test]
+fn kubernetes_edits_of_a_members_definition_are_seen_by_nobody_and_leave_nothing_behind() {
+    let Some(server) = Kubernetes::start() else { return };
+    server.allow("client", "", "pods", &["list", "watch"]);
+    server.allow("member", "", "pods", &["list", "watch", "patch"]);
+    for name in ["pod-1", "pod-2"] {
+        server.run_pod(name, "10.1.0.1", &json!({"labels": {"app": "orders"}}));
+    }
+    server.run_member("orders", "n2", "10.1.0.2");
+    let node = ClusterNode::builder("n1", "10.1.0.1", 7001).incarnation(7).kind("user").build().unwrap();
+    let environment = environment(Kubernetes::secrets(), Some(node.clone()));
+    let definition = |pod: &str| server.descriptor("orders", "member").parameter("pod", pod);
+    let mut by_name = definition("pod-1");
+    by_name.endpoints = vec![server.url().replace("127.0.0.1", "localhost")];
+    let by_name = by_name.parameter("tls-server-name", "127.0.0.1");
+    let mut provider = KubernetesFactory.create(&definition("pod-1"), &environment).unwrap();
+    let mut registration = join(&*provider, &node).unwrap();
+    let witness = Watching::start(&pods::provider(&server.descriptor("orders", "client"), Kubernetes::secrets()));
+    witness.expect_members(&["n1", "n2"], SOON);
+    let cluster_of = |pod: &str| server.pod(pod)["metadata"]["labels"]["cluster.proto.actor/cluster"].clone();
+    for (pod, edited) in [
+        ("pod-1", definition("pod-1").parameter("page-size", "100")),
+        ("pod-1", by_name),
+        ("pod-2", definition("pod-2")),
+        ("pod-1", definition("pod-1")),
+    ] {
+        let new = KubernetesFactory.replace(&edited, &environment, &*provider).unwrap();
+        new.check_connectivity(&CancelToken::new()).unwrap();
+        let successor = join(&*new, &node).unwrap();
+        let begun = Instant::now();
+        registration.retire(Duration::from_secs(2)).unwrap();
+        println!("{:?} on {pod}: retired in {:?}", edited.endpoints, begun.elapsed());
+        for other in ["pod-1", "pod-2"] {
+            assert_eq!(cluster_of(other) == json!("orders"), other == pod, "{other}");
+        }
+        // A change that everybody sees, after all that there is to see of the edit.
+        let mark = format!("m-{}", witness.told().changes);
+        server.run_member("orders", &mark, "10.1.0.3");
+        witness.expect_members(&[&mark, "n1", "n2"], SOON);
+        witness.assert_kept(&[&mark, "n1", "n2"], &[]);
+        server.delete_pod(&mark);
+        witness.expect_departure(&mark, SOON);
+        (provider, registration) = (new, successor);
+    }
+    registration.leave(Duration::from_secs(2)).unwrap();
+    witness.expect_members(&["n2"], SOON);
+    for pod in ["pod-1", "pod-2"] {
+        assert_eq!(server.pod(pod)["metadata"]["labels"], json!({"app": "orders"}));
+    }
 }

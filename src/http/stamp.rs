@@ -1,9 +1,11 @@
-//! Puts the credentials into a request at the last moment, below everything that logs.
+//! Puts the credentials into a request at the last moment, below everything that logs, and notes whether anything of it
+//! went out.
 //!
 //! The HTTP client prints whole request heads at trace level. So it is given asterisks in place of each credential, and
 //! the transport replaces them in the bytes that go out.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport};
@@ -14,23 +16,37 @@ use crate::secret::Secret;
 /// The credentials of the request under way, by the headers that carry them. Shared by an agent's connections, of which
 /// one is in use at a time.
 #[derive(Clone, Default)]
-pub(super) struct Stamp(Arc<Mutex<Vec<(&'static str, Secret)>>>);
+pub(super) struct Stamp {
+    pending: Arc<Mutex<Vec<(&'static str, Secret)>>>,
+    sent: Arc<AtomicBool>,
+}
 
 impl Stamp {
+    /// A request begins, of which nothing has been sent.
+    pub(super) fn begin(&self) {
+        self.clear();
+        self.sent.store(false, Ordering::SeqCst);
+    }
+
+    /// Whether anything of the request may have been sent.
+    pub(super) fn was_sent(&self) -> bool {
+        self.sent.load(Ordering::SeqCst)
+    }
+
     /// Readies the credential for that header of the next request, and returns what stands for it until then.
     pub(super) fn set(&self, header: &'static str, secret: &Secret) -> String {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((header, secret.clone()));
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner).push((header, secret.clone()));
         placeholder(secret)
     }
 
     /// Forgets credentials that were not sent.
     pub(super) fn clear(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// Replaces the placeholder of each header in what is sent, once.
     fn apply(&self, bytes: &mut [u8]) {
-        let mut pending = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
         pending.retain(|(header, secret)| {
             let value = Zeroizing::new(format!("\r\n{header}: {}\r\n", secret.expose()).into_bytes());
             let pattern = format!("\r\n{header}: {}\r\n", placeholder(secret)).into_bytes();
@@ -78,6 +94,7 @@ impl<T: Transport> Transport for Stamped<T> {
         if let Some(bytes) = self.inner.buffers().output().get_mut(..amount) {
             self.stamp.apply(bytes);
         }
+        self.stamp.sent.store(true, Ordering::SeqCst);
         self.inner.transmit_output(amount, timeout)
     }
 

@@ -129,6 +129,15 @@ impl Target {
         }
     }
 
+    /// Where it is: what tells one from the other, with the path of a unix socket.
+    #[cfg(any(test, feature = "consul"))]
+    pub(crate) fn place(&self) -> String {
+        match &self.address {
+            Address::Host { .. } => self.base(),
+            Address::Socket(path) => format!("unix://{path}"),
+        }
+    }
+
     /// What secures the connection; `None` without TLS.
     pub(super) fn tls(&self) -> Option<&Arc<Tls>> {
         self.tls.as_ref()

@@ -47,8 +47,9 @@ pub trait Registration: Send {
 
     /// Makes way for the registration of an edited definition of the same provider, which holds the node by now: removes
     /// what this one registered only where that is apart from what the other one did, so that nobody sees the node leave.
-    /// Must return within `budget`. Default: [`leave`](Self::leave), which is right where a registration removes nothing
-    /// but its own.
+    /// Called in place of [`leave`](Self::leave) where the other one's provider is of the same kind, and was made by
+    /// [`ProviderFactory::replace`](super::ProviderFactory::replace) from this one's. Must return within `budget`. Default:
+    /// [`leave`](Self::leave), which is right where a registration removes nothing but its own.
     ///
     /// # Errors
     /// What this one registered may still be there, until the backend expires it.

@@ -11,7 +11,7 @@ mod access;
 mod agent;
 mod config;
 mod connection;
-pub(in crate::providers) mod environment;
+mod environment;
 mod lineage;
 pub(crate) mod mark;
 mod query;
@@ -20,7 +20,9 @@ mod stream;
 mod watch;
 pub(crate) mod wire;
 
-use std::sync::Arc;
+use std::any::Any;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::{after, select};
@@ -144,18 +146,23 @@ impl ProviderFactory for ConsulFactory {
         descriptor: &ProviderDescriptor,
         environment: &ProviderEnvironment,
     ) -> Result<Arc<dyn ClusterProvider>, ProvisioningError> {
-        let config = Arc::new(Config::read(descriptor)?);
-        let local = environment.local_node.as_deref();
-        let define = |node| Definition::new(node, config.query.service(), config.ttl, config.deregister_after);
-        let definition = local.map(define).transpose().map_err(|error| error.with_provider(&descriptor.id))?;
-        Ok(Arc::new(ConsulProvider {
-            presence: Arc::new(Presence::new(environment.local_node.clone())),
-            definition,
-            config,
-            descriptor: descriptor.clone(),
-            environment: environment.clone(),
-            memory: SharedMemory::default(),
-        }))
+        Ok(Arc::new(ConsulProvider::new(descriptor, environment)?))
+    }
+
+    /// What the watch of the former definition knows is known to the new one, if it watches the same members: an agent
+    /// that lost its state just then is not believed more than before.
+    fn replace(
+        &self,
+        descriptor: &ProviderDescriptor,
+        environment: &ProviderEnvironment,
+        predecessor: &dyn ClusterProvider,
+    ) -> Result<Arc<dyn ClusterProvider>, ProvisioningError> {
+        let mut provider = ConsulProvider::new(descriptor, environment)?;
+        let predecessor: &dyn Any = predecessor;
+        if let Some(former) = predecessor.downcast_ref::<ConsulProvider>() {
+            provider.follow(former);
+        }
+        Ok(Arc::new(provider))
     }
 }
 
@@ -165,12 +172,62 @@ struct ConsulProvider {
     config: Arc<Config>,
     environment: ProviderEnvironment,
     memory: SharedMemory,
+    /// Whose memory is taken over by the first stream.
+    heritage: Option<Heritage>,
     presence: Arc<Presence>,
     /// In member mode, as what the local node is registered.
     definition: Option<Definition>,
+    /// Whether the registration of an edited definition holds the node; and the same of the one that this one replaces.
+    succeeded: Arc<AtomicBool>,
+    succeeds: Option<Arc<AtomicBool>>,
+}
+
+/// What the watch of the former definition knows.
+struct Heritage {
+    memory: SharedMemory,
+    /// Whether it is known from the same agent.
+    same_agent: bool,
 }
 
 impl ConsulProvider {
+    fn new(descriptor: &ProviderDescriptor, environment: &ProviderEnvironment) -> Result<Self, ProvisioningError> {
+        let config = Arc::new(Config::read(descriptor)?);
+        let local = environment.local_node.as_deref();
+        let define = |node| Definition::new(node, config.query.service(), config.ttl, config.deregister_after);
+        let definition = local.map(define).transpose().map_err(|error| error.with_provider(&descriptor.id))?;
+        Ok(Self {
+            presence: Arc::new(Presence::new(environment.local_node.clone())),
+            definition,
+            config,
+            descriptor: descriptor.clone(),
+            environment: environment.clone(),
+            memory: SharedMemory::default(),
+            heritage: None,
+            succeeded: Arc::default(),
+            succeeds: None,
+        })
+    }
+
+    /// Becomes the successor of a provider that is still in force.
+    fn follow(&mut self, former: &ConsulProvider) {
+        self.succeeds = Some(Arc::clone(&former.succeeded));
+        if former.config.query == self.config.query {
+            former.inherit();
+            let same_agent = former.config.target.place() == self.config.target.place();
+            self.heritage = Some(Heritage { memory: Arc::clone(&former.memory), same_agent });
+        }
+    }
+
+    /// Takes over what the former definition's watch knows, as long as nothing is known here.
+    fn inherit(&self) {
+        let Some(Heritage { memory, same_agent }) = &self.heritage else { return };
+        let known = memory.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        if memory.members.is_none() {
+            *memory = if *same_agent { known } else { known.of_another_agent() };
+        }
+    }
+
     fn credential(&self) -> CredentialReader {
         CredentialReader::new(self.config.credential.clone(), self.environment.secrets.clone())
     }
@@ -227,6 +284,7 @@ impl ClusterProvider for ConsulProvider {
     }
 
     fn watch(&self, cancel: &CancelToken) -> Result<Box<dyn ProviderStream>, ProvisioningError> {
+        self.inherit();
         let parts = Parts {
             id: self.descriptor.id.clone(),
             config: Arc::clone(&self.config),
@@ -254,6 +312,8 @@ impl ClusterProvider for ConsulProvider {
             definition: definition.clone(),
             presence: Arc::clone(&self.presence),
             retry: self.environment.retry,
+            succeeded: Arc::clone(&self.succeeded),
+            succeeds: self.succeeds.clone(),
         })))
     }
 
@@ -261,7 +321,7 @@ impl ClusterProvider for ConsulProvider {
     fn registration_site(&self) -> Option<RegistrationSite> {
         self.definition.as_ref()?;
         let scope = self.config.query.agent_scope();
-        let place = format!("consul {} {scope}", self.config.target.base());
+        let place = format!("consul {} {scope}", self.config.target.place());
         Some(RegistrationSite::new(place.trim_end(), self.config.query.service()))
     }
 }

@@ -25,6 +25,10 @@ use state::State;
 
 /// A cluster that processes' threads share. Clones are the same cluster.
 ///
+/// What is registered by calls of the cluster is the caller's own: it replaces what was there, and no provider's
+/// registration removes it. A service may join under the same id at the same place, and holds the node beside the caller;
+/// where the caller registers a later life, or the same one elsewhere, the service is told `node-id-taken`.
+///
 /// Registrations expire by the clock given. Streams that are being read notice an expiry when it is due, and any call
 /// of the cluster does; where the clock is a fake one that moves unseen, [`expire`](Self::expire) makes it noticed.
 ///
@@ -51,7 +55,8 @@ impl InMemoryCluster {
         Self { shared: Arc::new(Shared { clock, state: Mutex::new(State::default()) }) }
     }
 
-    /// Registers the node for good, or replaces the one of the same id. Whether that changed the members.
+    /// Registers the node for good, or replaces the one of the same id, whoever registered that. Whether that changed the
+    /// members.
     pub fn register(&self, node: impl Into<Arc<ClusterNode>>) -> bool {
         let node = node.into();
         self.lock_expired().register([(node, None)]) > 0
@@ -76,7 +81,7 @@ impl InMemoryCluster {
         self.lock_expired().renew(id)
     }
 
-    /// Removes the node. Whether it was a member.
+    /// Removes the node, whoever registered it. Whether it was a member.
     pub fn leave(&self, id: &NodeId) -> bool {
         self.lock_expired().leave([id.clone()]) > 0
     }

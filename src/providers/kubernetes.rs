@@ -25,6 +25,7 @@ mod watch;
 pub(crate) mod watch;
 pub(crate) mod wire;
 
+use std::any::Any;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -159,20 +160,23 @@ impl ProviderFactory for KubernetesFactory {
         descriptor: &ProviderDescriptor,
         environment: &ProviderEnvironment,
     ) -> Result<Arc<dyn ClusterProvider>, ProvisioningError> {
-        let config = Arc::new(Config::read(descriptor)?);
-        let member = match environment.local_node.as_deref() {
-            Some(node) => Member::new(node, &config, descriptor)?,
-            None => None,
-        };
-        // A provider that does not register the local node does not wait for it either.
-        let local = environment.local_node.clone().filter(|_| member.is_some());
-        Ok(Arc::new(KubernetesProvider {
-            presence: Arc::new(Presence::new(local)),
-            member,
-            config,
-            descriptor: descriptor.clone(),
-            environment: environment.clone(),
-        }))
+        Ok(Arc::new(KubernetesProvider::new(descriptor, environment)?))
+    }
+
+    /// The former definition's registration is told which pod the new one has marked: there it removes nothing.
+    fn replace(
+        &self,
+        descriptor: &ProviderDescriptor,
+        environment: &ProviderEnvironment,
+        predecessor: &dyn ClusterProvider,
+    ) -> Result<Arc<dyn ClusterProvider>, ProvisioningError> {
+        let mut provider = KubernetesProvider::new(descriptor, environment)?;
+        let predecessor: &dyn Any = predecessor;
+        let former = predecessor.downcast_ref::<KubernetesProvider>().and_then(|former| former.member.as_ref());
+        if let (Some(member), Some(former)) = (&mut provider.member, former) {
+            member.succeeds = Some(Arc::clone(&former.succeeded));
+        }
+        Ok(Arc::new(provider))
     }
 }
 
@@ -181,6 +185,9 @@ struct Member {
     pod: String,
     marks: Marks,
     uid: Arc<OnceLock<String>>,
+    /// Which pod the registration of an edited definition has marked; and the same of the one that this one replaces.
+    succeeded: Arc<OnceLock<String>>,
+    succeeds: Option<Arc<OnceLock<String>>>,
 }
 
 impl Member {
@@ -196,7 +203,7 @@ impl Member {
             let reason = "which pod the process runs in is not known: neither POD_NAME nor HOSTNAME is a pod's name";
             return Err(descriptor.refuse(ErrorCode::MissingField, "pod", reason));
         };
-        Ok(Some(Self { pod, marks, uid: Arc::default() }))
+        Ok(Some(Self { pod, marks, uid: Arc::default(), succeeded: Arc::default(), succeeds: None }))
     }
 }
 
@@ -211,6 +218,23 @@ struct KubernetesProvider {
 }
 
 impl KubernetesProvider {
+    fn new(descriptor: &ProviderDescriptor, environment: &ProviderEnvironment) -> Result<Self, ProvisioningError> {
+        let config = Arc::new(Config::read(descriptor)?);
+        let member = match environment.local_node.as_deref() {
+            Some(node) => Member::new(node, &config, descriptor)?,
+            None => None,
+        };
+        // A provider that does not register the local node does not wait for it either.
+        let local = environment.local_node.clone().filter(|_| member.is_some());
+        Ok(Self {
+            presence: Arc::new(Presence::new(local)),
+            member,
+            config,
+            descriptor: descriptor.clone(),
+            environment: environment.clone(),
+        })
+    }
+
     fn login(&self) -> Login {
         Login::new(&self.config, &self.environment)
     }
@@ -287,6 +311,8 @@ impl ClusterProvider for KubernetesProvider {
             presence: Arc::clone(&self.presence),
             retry: self.environment.retry,
             uid: Arc::clone(&member.uid),
+            succeeded: Arc::clone(&member.succeeded),
+            succeeds: member.succeeds.clone(),
         })))
     }
 

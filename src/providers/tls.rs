@@ -154,12 +154,20 @@ mod tests {
     use super::*;
     use crate::provider::{ProviderDescriptor, ProviderKind};
 
+    const VARIABLES: Variables = Variables {
+        ca_file: "ENV_CA_FILE",
+        ca_path: "ENV_CA_PATH",
+        client: ("ENV_CERT", "ENV_KEY"),
+        server_name: "ENV_NAME",
+        verify: "ENV_VERIFY",
+    };
+
     fn settings(parameters: &[(&str, &str)], variables: &[(&str, &str)]) -> Result<TlsSettings, ProvisioningError> {
         let mut descriptor = ProviderDescriptor::new("consul-a", ProviderKind::consul()).unwrap();
         descriptor.parameters = parameters.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
         let lookup =
             |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
-        read(&Source::new(&descriptor, &lookup)?, Some(&crate::providers::consul::environment::TLS))
+        read(&Source::new(&descriptor, &lookup)?, Some(&VARIABLES))
     }
 
     const ON: (&str, &str) = ("environment", "on");
@@ -197,11 +205,11 @@ mod tests {
     #[test]
     fn consul_point_17_the_environment_fills_in_what_the_definition_leaves_open_and_no_more() {
         let variables = [
-            ("CONSUL_CACERT", "env-ca.pem"),
-            ("CONSUL_CAPATH", "/env-ca"),
-            ("CONSUL_CLIENT_CERT", "env-cert.pem"),
-            ("CONSUL_CLIENT_KEY", "env-key.pem"),
-            ("CONSUL_TLS_SERVER_NAME", "env.example:8501"),
+            ("ENV_CA_FILE", "env-ca.pem"),
+            ("ENV_CA_PATH", "/env-ca"),
+            ("ENV_CERT", "env-cert.pem"),
+            ("ENV_KEY", "env-key.pem"),
+            ("ENV_NAME", "env.example:8501"),
         ];
         let all = settings(&[ON], &variables).unwrap();
         assert_eq!((all.ca_file, all.ca_path), (Some("env-ca.pem".into()), None));
@@ -215,12 +223,12 @@ mod tests {
         let half = settings(&[ON, ("client-cert", "c")], &variables).unwrap_err();
         assert_eq!((half.code(), half.field()), (ErrorCode::MissingField, Some("client-key")));
         let half = settings(&[ON], &variables[2..3]).unwrap_err();
-        assert_eq!((half.code(), half.field()), (ErrorCode::MissingField, Some("CONSUL_CLIENT_KEY")));
+        assert_eq!((half.code(), half.field()), (ErrorCode::MissingField, Some("ENV_KEY")));
     }
 
     #[test]
     fn consul_point_17_the_environment_cannot_turn_off_a_check_that_the_definition_asks_for() {
-        let off = [("CONSUL_HTTP_SSL_VERIFY", "false"), ("CONSUL_CACERT", "env-ca.pem")];
+        let off = [("ENV_VERIFY", "false"), ("ENV_CA_FILE", "env-ca.pem")];
         let by_environment = settings(&[ON], &off).unwrap();
         assert!(by_environment.unchecked && by_environment.ca_file.is_none());
         assert!(!settings(&[ON, ("tls-verify", "on")], &off).unwrap().unchecked);
@@ -232,16 +240,16 @@ mod tests {
         let off = settings(&[("tls-verify", "off")], &[]).unwrap();
         assert!(off.unchecked && off.ca_file.is_none() && off.ca_path.is_none());
         // The authorities of the environment are no contradiction: they are of no use then.
-        let off = settings(&[ON, ("tls-verify", "off")], &[("CONSUL_CACERT", "env-ca.pem")]).unwrap();
+        let off = settings(&[ON, ("tls-verify", "off")], &[("ENV_CA_FILE", "env-ca.pem")]).unwrap();
         assert!(off.unchecked && off.ca_file.is_none());
     }
 
     #[test]
     fn consul_point_17_only_a_port_is_taken_off_a_server_name_and_only_off_the_environments() {
-        let named = |value| settings(&[ON], &[("CONSUL_TLS_SERVER_NAME", value)]).map(|read| read.server_name.unwrap());
+        let named = |value| settings(&[ON], &[("ENV_NAME", value)]).map(|read| read.server_name.unwrap());
         assert_eq!(named("env.example:8501").unwrap(), "env.example");
         assert_eq!(named("fe80::1").unwrap(), "fe80::1");
-        assert_eq!(named("env.example:https").unwrap_err().field(), Some("CONSUL_TLS_SERVER_NAME"));
+        assert_eq!(named("env.example:https").unwrap_err().field(), Some("ENV_NAME"));
         let own = settings(&[("tls-server-name", "own.example:8501")], &[]).unwrap_err();
         assert_eq!((own.code(), own.field()), (ErrorCode::InvalidValue, Some("tls-server-name")));
     }

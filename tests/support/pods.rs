@@ -20,20 +20,24 @@ pub fn provider(descriptor: &ProviderDescriptor, secrets: Secrets) -> Arc<dyn Cl
     provider_of(descriptor, secrets, None)
 }
 
+/// What a provider is made with, in member mode if there is a local node.
+pub fn environment(secrets: Secrets, local_node: Option<ClusterNode>) -> ProviderEnvironment {
+    ProviderEnvironment {
+        clock: SystemClock::shared(),
+        secrets,
+        local_node: local_node.map(Arc::new),
+        retry: RetryPolicy::default(),
+    }
+}
+
 /// In member mode if there is a local node.
 pub fn provider_of(
     descriptor: &ProviderDescriptor,
     secrets: Secrets,
     local_node: Option<ClusterNode>,
 ) -> Arc<dyn ClusterProvider> {
-    let environment = ProviderEnvironment {
-        clock: SystemClock::shared(),
-        secrets,
-        local_node: local_node.map(Arc::new),
-        retry: RetryPolicy::default(),
-    };
     KubernetesFactory.validate(descriptor).unwrap();
-    KubernetesFactory.create(descriptor, &environment).unwrap()
+    KubernetesFactory.create(descriptor, &environment(secrets, local_node)).unwrap()
 }
 
 /// Registers the node through the provider.
@@ -158,6 +162,12 @@ impl Watching {
     pub fn expect_return(&self, id: &str, within: Duration) {
         let is_back = |_: &ProviderEvent| (self.left.borrow().contains(id) && self.has(id)).then_some(());
         self.expect(&format!("return of {id}"), within, is_back);
+        self.left.borrow_mut().remove(id);
+    }
+
+    /// Waits until the member was reported to be gone, and forgets that it was there.
+    pub fn expect_departure(&self, id: &str, within: Duration) {
+        self.expect(&format!("departure of {id}"), within, |_| self.left.borrow().contains(id).then_some(()));
         self.left.borrow_mut().remove(id);
     }
 

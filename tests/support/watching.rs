@@ -17,17 +17,20 @@ pub fn provider(descriptor: &ProviderDescriptor) -> Arc<dyn ClusterProvider> {
     provider_of(descriptor, None)
 }
 
-/// A provider for the service of `local_node`, in member mode if there is one.
-pub fn provider_of(descriptor: &ProviderDescriptor, local_node: Option<ClusterNode>) -> Arc<dyn ClusterProvider> {
-    let secrets = Secrets::new([("consul".to_owned(), Secret::new(TOKEN))]);
-    let environment = ProviderEnvironment {
+/// What a provider for the service of `local_node` is made with, in member mode if there is one.
+pub fn environment(local_node: Option<ClusterNode>) -> ProviderEnvironment {
+    ProviderEnvironment {
         clock: SystemClock::shared(),
-        secrets,
+        secrets: Secrets::new([("consul".to_owned(), Secret::new(TOKEN))]),
         local_node: local_node.map(Arc::new),
         retry: RetryPolicy::default(),
-    };
+    }
+}
+
+/// A provider for the service of `local_node`, in member mode if there is one.
+pub fn provider_of(descriptor: &ProviderDescriptor, local_node: Option<ClusterNode>) -> Arc<dyn ClusterProvider> {
     ConsulFactory.validate(descriptor).unwrap();
-    ConsulFactory.create(descriptor, &environment).unwrap()
+    ConsulFactory.create(descriptor, &environment(local_node)).unwrap()
 }
 
 /// Registers the node through the provider.

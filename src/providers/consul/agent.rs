@@ -18,6 +18,7 @@ pub(super) struct Agent {
     config: Arc<Config>,
     credential: CredentialReader,
     client: Client,
+    was_sent: bool,
 }
 
 /// What is asked of the agent.
@@ -34,7 +35,12 @@ impl Agent {
     /// Nothing is connected before the first call.
     pub(super) fn new(config: &Arc<Config>, credential: CredentialReader) -> Self {
         let client = Client::new(&config.target, config.connect_timeout);
-        Self { config: Arc::clone(config), credential, client }
+        Self { config: Arc::clone(config), credential, client, was_sent: false }
+    }
+
+    /// Whether anything of the last call may have reached the agent.
+    pub(super) fn was_sent(&self) -> bool {
+        self.was_sent
     }
 
     /// The credential as it is now, to be handed to [`call`](Self::call).
@@ -56,6 +62,7 @@ impl Agent {
         token: Option<&Secret>,
         cancel: &CancelToken,
     ) -> Result<Answer, ProvisioningError> {
+        self.was_sent = false;
         let breaking = self.client.clone();
         let guard = cancel.on_cancel(move || breaking.shutdown());
         let joint = if call.path.contains('?') { '&' } else { '?' };
@@ -75,6 +82,7 @@ impl Agent {
             doing: call.doing,
         });
         drop(guard);
+        self.was_sent = self.client.was_sent();
         if cancel.is_cancelled() {
             self.client = Client::new(&self.config.target, self.config.connect_timeout);
         }

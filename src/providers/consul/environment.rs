@@ -28,7 +28,7 @@ const TOKEN_FILE: &str = "CONSUL_HTTP_TOKEN_FILE";
 const AUTH: &str = "CONSUL_HTTP_AUTH";
 const SSL: &str = "CONSUL_HTTP_SSL";
 /// What the environment says of TLS. (The official client checks nothing if it cannot read whether it shall.)
-pub(in crate::providers) const TLS: Variables = Variables {
+pub(super) const TLS: Variables = Variables {
     ca_file: "CONSUL_CACERT",
     ca_path: "CONSUL_CAPATH",
     client: ("CONSUL_CLIENT_CERT", "CONSUL_CLIENT_KEY"),
@@ -96,6 +96,7 @@ mod tests {
     use super::*;
     use crate::error::ErrorCode;
     use crate::provider::{ProviderDescriptor, ProviderKind};
+    use crate::providers::tls;
 
     fn descriptor() -> ProviderDescriptor {
         let descriptor = ProviderDescriptor::new("consul-a", ProviderKind::consul()).unwrap();
@@ -144,6 +145,23 @@ mod tests {
         // The official client takes this for "do not check".
         let verify = TLS.verify;
         assert_eq!(with(&[(verify, "yes")], |source| source.truth(verify).unwrap_err()).field(), Some(verify));
+    }
+
+    #[test]
+    fn consul_point_17_what_the_official_client_takes_for_tls_is_taken_under_its_names() {
+        let variables = [
+            ("CONSUL_CACERT", "ca.pem"),
+            ("CONSUL_CLIENT_CERT", "cert.pem"),
+            ("CONSUL_CLIENT_KEY", "key.pem"),
+            ("CONSUL_TLS_SERVER_NAME", "consul.example:8501"),
+        ];
+        let read = |variables: &[(&str, &str)]| with(variables, |source| tls::read(source, Some(&TLS)).unwrap());
+        let settings = read(&variables);
+        assert_eq!(settings.ca_file, Some("ca.pem".into()));
+        assert_eq!(settings.client, Some(("cert.pem".into(), "key.pem".into())));
+        assert_eq!(settings.server_name.as_deref(), Some("consul.example"));
+        assert_eq!(read(&[("CONSUL_CAPATH", "/ca")]).ca_path, Some("/ca".into()));
+        assert!(read(&[("CONSUL_HTTP_SSL_VERIFY", "false")]).unchecked);
     }
 
     #[cfg(unix)]

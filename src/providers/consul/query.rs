@@ -23,8 +23,8 @@ pub(super) struct Place {
     pub(super) partition: Option<String>,
 }
 
-/// The health query of one service.
-#[derive(Clone, Debug)]
+/// The health query of one service. Equal ones are of the same instances, whichever agent of a cluster is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Query {
     service: String,
     tenancy: String,

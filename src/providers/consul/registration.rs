@@ -1,12 +1,16 @@
 //! The registration of the local node: carries out what [`Heartbeat`] and [`Repair`] decide, on the thread and the
-//! connection that the registration has for itself.
+//! connection that the registration has for itself, and in the end deregisters whatever may stand at the agent, or what
+//! [`succession`] leaves of it.
 
 mod definition;
 mod heartbeat;
 mod repair;
+mod succession;
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
@@ -14,20 +18,29 @@ use crossbeam_channel::Receiver;
 pub(super) use self::definition::Definition;
 use self::heartbeat::Heartbeat;
 use self::repair::{Loss, Repair, Step};
+use self::succession::Seal;
 use super::agent::{Agent, Call, refusal};
 use super::config::Config;
 use crate::clock::{Clock, Timestamp};
 use crate::error::{ErrorCode, ProvisioningError};
-use crate::http::{CredentialReader, Method};
+use crate::http::{Answer, CredentialReader, Method};
 use crate::provider::{CancelToken, ProviderId, Registration, RetryPolicy};
+use crate::providers::budget::Budget;
 use crate::providers::presence::{Presence, Sighting, Standing};
 use crate::secret::Secret;
 
 const REGISTERING: &str = "registering the local node";
 const RENEWING: &str = "renewing the registration of the local node";
 const LEAVING: &str = "deregistering the local node";
+const RETIRING: &str = "making way for the local node's new registration";
 /// The shortest pause between two rounds.
 const SHORTEST: Duration = Duration::from_millis(10);
+/// How soon after a deregistration the agent is asked whether that was all, where a registration was never answered: a
+/// moment, in which it gets to what it had received before.
+const SETTLING: Duration = Duration::from_millis(100);
+/// The first pause between two looks for the successor; doubles to the longest.
+const FIRST_LOOK: Duration = Duration::from_millis(50);
+const LONGEST_LOOK: Duration = Duration::from_millis(400);
 
 /// What a registration needs.
 pub(super) struct Parts {
@@ -38,6 +51,8 @@ pub(super) struct Parts {
     pub(super) definition: Definition,
     pub(super) presence: Arc<Presence>,
     pub(super) retry: RetryPolicy,
+    pub(super) succeeded: Arc<AtomicBool>,
+    pub(super) succeeds: Option<Arc<AtomicBool>>,
 }
 
 /// The local node's registration with one agent.
@@ -47,6 +62,9 @@ pub(super) struct ConsulRegistration {
     agent: Agent,
     clock: Arc<dyn Clock>,
     definition: Definition,
+    /// What is registered, and the seal that is on it.
+    document: Vec<u8>,
+    seal: Seal,
     presence: Arc<Presence>,
     heartbeat: Heartbeat,
     repair: Repair,
@@ -54,13 +72,23 @@ pub(super) struct ConsulRegistration {
     taken: bool,
     /// The token under which the node is registered, with which the agent writes the catalog.
     token: Option<Secret>,
+    /// Whether the agent may hold something of this registration's.
+    may_stand: bool,
+    /// Whether the last registration was never answered, so that the agent may get to it later.
+    unanswered: bool,
+    /// Whether that of an edited definition holds the node: it is the one to repair it from then on.
+    succeeded: Arc<AtomicBool>,
+    /// The same of the one that this one succeeds.
+    succeeds: Option<Arc<AtomicBool>>,
 }
 
 impl ConsulRegistration {
     /// Nothing is sent before it is joined.
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { id, config, credential, clock, definition, presence, retry } = parts;
+        let Parts { id, config, credential, clock, definition, presence, retry, succeeded, succeeds } = parts;
         let now = clock.now();
+        // The keys of the hash are drawn anew each time.
+        let seal = Seal::new(RandomState::new().hash_one((now, std::process::id())));
         Self {
             id,
             agent: Agent::new(&config, credential),
@@ -68,10 +96,16 @@ impl ConsulRegistration {
             repair: Repair::new(retry, now),
             config,
             clock,
+            document: definition.document(&seal),
+            seal,
             definition,
             presence,
             taken: false,
             token: None,
+            may_stand: false,
+            unanswered: false,
+            succeeded,
+            succeeds,
         }
     }
 
@@ -103,7 +137,9 @@ impl ConsulRegistration {
     }
 
     fn register_if_due(&mut self, token: Option<&Secret>, cancel: &CancelToken) -> Result<(), ProvisioningError> {
-        let Some(step) = self.repair.step(self.clock.now()) else { return Ok(()) };
+        let Some(step) = self.repair.step(self.clock.now()).filter(|_| !self.succeeded.load(Ordering::SeqCst)) else {
+            return Ok(());
+        };
         if step == Step::Replace {
             log::info!("the watch keeps not showing the local node: deregistering it before it is registered again");
             self.deregister(self.config.answer_timeout, cancel)?;
@@ -116,6 +152,9 @@ impl ConsulRegistration {
                 self.heartbeat.hurry(now);
                 self.token = token.cloned();
                 self.presence.set_standing(Standing::Registered);
+                if let Some(former) = &self.succeeds {
+                    former.store(true, Ordering::SeqCst);
+                }
             }
             Err(_) => self.repair.failed(now, self.heartbeat.interval()),
         }
@@ -126,11 +165,18 @@ impl ConsulRegistration {
         let call = Call {
             method: Method::PUT,
             path: "/v1/agent/service/register",
-            body: Some(self.definition.document()),
+            body: Some(&self.document),
             answer_timeout: self.config.answer_timeout,
             doing: REGISTERING,
         };
-        let answer = self.agent.call(&call, token, cancel)?;
+        let answer = self.agent.call(&call, token, cancel);
+        self.unanswered = answer.is_err() && self.agent.was_sent();
+        self.may_stand |= match &answer {
+            // Refused before anything was done.
+            Ok(answer) => !matches!(answer.status, 400 | 401 | 403),
+            Err(_) => self.unanswered,
+        };
+        let answer = answer?;
         match answer.status {
             200 => Ok(()),
             _ => Err(refusal(&answer, token, ErrorCode::RegistrationFailed, REGISTERING)),
@@ -205,7 +251,9 @@ impl Registration for ConsulRegistration {
     }
 
     fn renew_interval(&self) -> Duration {
-        let due = self.repair.due().map_or(self.heartbeat.due(), |due| due.min(self.heartbeat.due()));
+        // Whoever is succeeded repairs nothing, and keeps the heart beating until it is told to retire.
+        let repair = self.repair.due().filter(|_| !self.succeeded.load(Ordering::SeqCst));
+        let due = repair.map_or(self.heartbeat.due(), |due| due.min(self.heartbeat.due()));
         due.since(self.clock.now()).max(SHORTEST)
     }
 
@@ -219,15 +267,99 @@ impl Registration for ConsulRegistration {
 
     fn leave(&mut self, budget: Duration) -> Result<(), ProvisioningError> {
         self.presence.set_standing(Standing::Left);
-        let started = self.clock.now();
-        // The connection may have died since the last heartbeat: one that fails at once is tried again on a new one.
-        let attempt = self.deregister(budget, &CancelToken::new());
-        match attempt {
+        let budget = Budget::of(budget);
+        if self.may_stand { self.remove(budget) } else { Ok(()) }
+    }
+
+    fn retire(&mut self, budget: Duration) -> Result<(), ProvisioningError> {
+        self.presence.set_standing(Standing::Left);
+        let budget = Budget::of(budget);
+        if !self.may_stand {
+            return Ok(());
+        }
+        let Some(host) = self.host(budget, RETIRING)? else { return Ok(()) };
+        let mut pause = FIRST_LOOK;
+        loop {
+            let looked = self.is_elsewhere(&host, budget);
+            if matches!(looked, Ok(true)) {
+                return self.remove(budget);
+            }
+            if budget.left() <= pause {
+                let why = looked.err().map(|error| format!(" ({error})")).unwrap_or_default();
+                log::info!(
+                    "{}: Consul does not show the local node on another host than {host}{why}: its former registration \
+                     there is left to expire",
+                    self.id
+                );
+                return Ok(());
+            }
+            thread::sleep(pause);
+            pause = (pause * 2).min(LONGEST_LOOK);
+        }
+    }
+}
+
+impl ConsulRegistration {
+    /// Deregisters, and makes sure of it where a registration may be carried out late.
+    fn remove(&mut self, budget: Budget) -> Result<(), ProvisioningError> {
+        self.deregister_by(budget)?;
+        if self.unanswered {
+            thread::sleep(SETTLING.min(budget.left()));
+            if self.host(budget, LEAVING)?.is_some() {
+                self.deregister_by(budget)?;
+            }
+        }
+        (self.may_stand, self.unanswered) = (false, false);
+        Ok(())
+    }
+
+    /// Deregisters. The connection may have died since the last heartbeat: what fails at once is tried again on a new one.
+    fn deregister_by(&mut self, budget: Budget) -> Result<(), ProvisioningError> {
+        match self.deregister(budget.left(), &CancelToken::new()) {
             Err(error) if error.code() == ErrorCode::BackendUnavailable => {
-                let left = budget.saturating_sub(self.clock.now().since(started));
+                let left = budget.left();
                 if left < SHORTEST { Err(error) } else { self.deregister(left, &CancelToken::new()) }
             }
             other => other,
+        }
+    }
+
+    /// The host on which the agent holds what is under our seal; `None` if it holds something else, or nothing.
+    fn host(&mut self, budget: Budget, doing: &'static str) -> Result<Option<String>, ProvisioningError> {
+        let path = self.definition.subject().agent_path();
+        let (answer, token) = self.ask(&path, budget, doing)?;
+        match answer.status {
+            200 | 429 | 503 => self.definition.subject().host(&answer.body, &self.seal, doing),
+            404 => Ok(None),
+            _ => Err(refusal(&answer, token.as_ref(), ErrorCode::BackendUnavailable, doing)),
+        }
+    }
+
+    /// Whether the catalog shows the successor on another host.
+    fn is_elsewhere(&mut self, host: &str, budget: Budget) -> Result<bool, ProvisioningError> {
+        let path = self.definition.subject().catalog_path(self.definition.service());
+        let (answer, token) = self.ask(&path, budget, RETIRING)?;
+        match answer.status {
+            200 => self.definition.subject().is_elsewhere(&answer.body, &self.seal, host, RETIRING),
+            _ => Err(refusal(&answer, token.as_ref(), ErrorCode::BackendUnavailable, RETIRING)),
+        }
+    }
+
+    fn ask(
+        &mut self,
+        path: &str,
+        budget: Budget,
+        doing: &'static str,
+    ) -> Result<(Answer, Option<Secret>), ProvisioningError> {
+        let token = self.agent.credential()?;
+        let call = Call { method: Method::GET, path, body: None, answer_timeout: budget.left(), doing };
+        match self.agent.call(&call, token.as_ref(), &CancelToken::new()) {
+            // The connection may have died since the last heartbeat.
+            Err(error) if error.code() == ErrorCode::BackendUnavailable && budget.left() >= SHORTEST => {
+                let call = Call { answer_timeout: budget.left(), ..call };
+                Ok((self.agent.call(&call, token.as_ref(), &CancelToken::new())?, token))
+            }
+            answer => Ok((answer?, token)),
         }
     }
 }

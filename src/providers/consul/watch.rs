@@ -102,6 +102,14 @@ pub(super) struct Memory {
     pub(super) lineage: Lineage,
 }
 
+impl Memory {
+    /// The same to a watch through another agent. If it is one of another cluster its index counts something else, so that
+    /// it is the lineage that shows whether the history goes on.
+    pub(super) fn of_another_agent(self) -> Self {
+        Self { index: 0, ..self }
+    }
+}
+
 /// What happened.
 #[derive(Debug)]
 pub(super) enum Input {
@@ -292,8 +300,8 @@ impl Machine {
     pub(super) fn handle(&mut self, now: Timestamp, standing: Standing, input: Input) {
         self.standing = standing;
         if now.since(std::mem::replace(&mut self.last_call, now)) >= STANDSTILL {
-            self.interrupted();
-            self.life.stood_still(self.number);
+            self.interrupted(now);
+            self.life.stood_still(now, self.number);
         }
         match input {
             Input::Watch(number, result) => {
@@ -343,7 +351,7 @@ impl Machine {
             // Without news the whole set comes at the end of it, to be compared.
             Doubt::None if !self.life.is_known() => {
                 let members = self.believed.as_ref().map_or(0, Members::len);
-                self.jitter.scale(life::span(members).min(self.settings.wait), 0.0).max(SHORTEST_WAIT)
+                self.jitter.scale(self.life.span(members).min(self.settings.wait), 0.0).max(SHORTEST_WAIT)
             }
             _ => self.calm(self.settings.wait),
         };
@@ -360,7 +368,7 @@ impl Machine {
     }
 
     fn failed(&mut self, now: Timestamp, error: ProvisioningError) {
-        self.interrupted();
+        self.interrupted(now);
         self.ask = None;
         self.watch = Watch::BackingOff(now + self.backoff.pause(&mut self.jitter));
         self.report(now, ProviderEvent::Degraded { error });
@@ -483,7 +491,7 @@ impl Machine {
         self.unsettled = false;
         self.reason = None;
         self.behind_grace = probe::BEHIND_GRACE;
-        self.life.compared(self.number);
+        self.life.compared(now, self.number);
         if self.life.is_known() {
             self.continuity = Continuity::Seen;
         }
@@ -519,9 +527,9 @@ impl Machine {
     }
 
     /// Nothing has been seen for a while: what is held may have changed, and the server may have lost its state.
-    fn interrupted(&mut self) {
+    fn interrupted(&mut self, now: Timestamp) {
         self.outage.trouble();
-        self.life.interrupted(self.number);
+        self.life.interrupted(now, self.number);
         self.doubt_continuity();
         if let Doubt::Holding { until, .. } = &mut self.doubt {
             *until = None;

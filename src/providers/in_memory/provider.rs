@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, select};
 
+use super::state::Holder;
 use super::{InMemoryCluster, Shared};
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::provider::{
@@ -109,11 +110,14 @@ impl ClusterProvider for InMemoryProvider {
     }
 
     fn registration(&self, node: &ClusterNode) -> Result<Box<dyn Registration>, ProvisioningError> {
+        let holder = self.shared.lock().admit();
         Ok(Box::new(InMemoryRegistration {
             shared: Arc::clone(&self.shared),
             provider: self.descriptor.id.clone(),
+            holder,
             node: Arc::new(node.clone()),
             ttl: self.ttl,
+            held: false,
         }))
     }
 }
@@ -188,22 +192,31 @@ impl Drop for InMemoryStream {
     }
 }
 
-/// The local node's registration through one provider.
+/// The local node's registration through one provider. It removes no other's when it leaves, so that it may do so to make
+/// way for one.
 struct InMemoryRegistration {
     shared: Arc<Shared>,
     provider: ProviderId,
+    holder: Holder,
     node: Arc<ClusterNode>,
     ttl: Duration,
+    /// Whether it has held the node, and has not let go of it since.
+    held: bool,
 }
 
 impl InMemoryRegistration {
-    /// Registers the node, or renews its registration: after it the node is a member as given, whatever was before.
+    /// Registers the node, or renews its registration.
     fn assert(&mut self) -> Result<(), ProvisioningError> {
         let mut state = self.shared.lock_expired();
         if let Some(error) = state.view(&self.provider).and_then(|view| view.refused.clone()) {
             return Err(error);
         }
-        state.register([(Arc::clone(&self.node), Some(self.ttl))]);
+        state.hold(self.holder, &self.node, self.ttl).map_err(|shown| {
+            let detail = format!("the cluster has another process under the local node's id: {shown:?}");
+            ProvisioningError::new(ErrorCode::NodeIdTaken, "registering the local node", detail)
+                .with_provider(&self.provider)
+        })?;
+        self.held = true;
         Ok(())
     }
 }
@@ -222,10 +235,14 @@ impl Registration for InMemoryRegistration {
     }
 
     fn leave(&mut self, _budget: Duration) -> Result<(), ProvisioningError> {
+        if !self.held {
+            return Ok(());
+        }
         if let Some(error) = refusal(&self.shared, &self.provider) {
             return Err(error);
         }
-        self.shared.lock_expired().leave_as(&self.node);
+        self.shared.lock_expired().let_go(self.holder, self.node.id());
+        self.held = false;
         Ok(())
     }
 }

@@ -1,4 +1,9 @@
-//! The cluster's state behind its lock: who is registered until when, and what each provider shows of it to whom.
+//! The cluster's state behind its lock: who is registered by whom until when, and what each provider shows of it to whom.
+//!
+//! A member is one for as long as somebody holds it: a registration, which has a number, or whoever called the cluster
+//! itself. Registrations of one node in one life hold it together, and the last one that leaves removes it; what is shown
+//! is what the one that was made last says. A later life takes the id from the former one's holders; an earlier life, and
+//! the same one elsewhere, is refused. A call of the cluster itself does what it says, whoever holds the node.
 //!
 //! Nothing here waits, reads a clock or calls anyone: time comes in with [`State::expire`], and events go out by
 //! `try_send` into the streams' queues.
@@ -12,6 +17,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use crate::clock::Timestamp;
 use crate::error::ProvisioningError;
 use crate::provider::{MemberChange, ProviderEvent, ProviderId, ProviderTermination};
+use crate::providers::rival::is_rival;
 use crate::topology::{ClusterNode, Members, NodeId, Revision};
 
 /// How many events may wait in a stream before its reader gets a fresh snapshot in their place.
@@ -19,12 +25,21 @@ pub(super) const QUEUE: usize = 256;
 /// How many errors survive in a queue whose changes are replaced by a snapshot: the latest.
 const KEPT_ERRORS: usize = 16;
 
+/// Who holds a member: the number of a registration.
+pub(super) type Holder = u64;
+
+/// Whoever calls the cluster itself. Registrations count from the next.
+const CALLER: Holder = 0;
+
 #[derive(Default)]
 pub(super) struct State {
     members: Members,
-    leases: HashMap<NodeId, Lease>,
+    /// By whom each member is held: few, mostly one. Without a lease it is for good.
+    holds: HashMap<NodeId, Vec<(Holder, Option<Lease>)>>,
     /// When each lease ends, the next first.
-    ends: BTreeSet<(Timestamp, NodeId)>,
+    ends: BTreeSet<(Timestamp, NodeId, Holder)>,
+    /// How many registrations were made.
+    holders: Holder,
     /// The latest time heard of.
     now: Timestamp,
     /// Counts the changes.
@@ -33,6 +48,7 @@ pub(super) struct State {
     streams_opened: u64,
 }
 
+#[derive(Clone, Copy)]
 struct Lease {
     ttl: Duration,
     end: Timestamp,
@@ -61,25 +77,63 @@ impl State {
         &self.members
     }
 
+    /// The number of a registration that is made now.
+    pub(super) fn admit(&mut self) -> Holder {
+        self.holders += 1;
+        self.holders
+    }
+
+    /// The registration holds the node, or goes on holding it, from now on for its time to live.
+    ///
+    /// # Errors
+    /// Another process that is registered under the node's id.
+    pub(super) fn hold(
+        &mut self,
+        holder: Holder,
+        node: &Arc<ClusterNode>,
+        ttl: Duration,
+    ) -> Result<(), Arc<ClusterNode>> {
+        let id = node.id();
+        if let Some(shown) = self.members.get(id) {
+            if is_rival(shown, node) {
+                return Err(Arc::clone(shown));
+            }
+            if shown.incarnation() < node.incarnation() {
+                self.release_all(id);
+            }
+        }
+        self.take(id, holder, Some(ttl));
+        if self.holds.get(id).into_iter().flatten().all(|(other, _)| *other <= holder) {
+            let changes = self.show(Arc::clone(node)).into_iter().collect();
+            self.publish(changes);
+        }
+        Ok(())
+    }
+
+    /// The registration no longer holds the node.
+    pub(super) fn let_go(&mut self, holder: Holder, id: &NodeId) {
+        if self.release(id, holder) {
+            self.leave([id.clone()]);
+        }
+    }
+
     /// Registers the nodes, each with its time to live, as one change. How many of them changed the members.
     pub(super) fn register(&mut self, nodes: impl IntoIterator<Item = (Arc<ClusterNode>, Option<Duration>)>) -> usize {
         let mut changes = Vec::new();
         for (node, ttl) in nodes {
-            self.release(node.id());
-            if let Some(ttl) = ttl {
-                self.lease(node.id(), ttl);
-            }
-            if self.members.get(node.id()) != Some(&node) {
-                self.members.insert(Arc::clone(&node));
-                changes.push(MemberChange::Upsert(node));
-            }
+            self.release_all(node.id());
+            self.take(node.id(), CALLER, ttl);
+            changes.extend(self.show(node));
         }
         self.publish(changes)
     }
 
+    /// Starts each time to live of the node anew. Whether it is a member.
     pub(super) fn renew(&mut self, id: &NodeId) -> bool {
-        if let Some(lease) = self.release(id) {
-            self.lease(id, lease.ttl);
+        let holds = self.holds.get(id).into_iter().flatten();
+        let leased: Vec<_> = holds.filter_map(|(holder, lease)| Some((*holder, lease.as_ref()?.ttl))).collect();
+        for (holder, ttl) in leased {
+            self.take(id, holder, Some(ttl));
         }
         self.members.contains(id)
     }
@@ -87,7 +141,7 @@ impl State {
     pub(super) fn leave(&mut self, ids: impl IntoIterator<Item = NodeId>) -> usize {
         let mut changes = Vec::new();
         for id in ids {
-            self.release(&id);
+            self.release_all(&id);
             if self.members.remove(&id).is_some() {
                 changes.push(MemberChange::Remove(id));
             }
@@ -95,46 +149,80 @@ impl State {
         self.publish(changes)
     }
 
-    /// Removes the node if it is still the one given, not another that registered under its id later.
-    pub(super) fn leave_as(&mut self, node: &ClusterNode) {
-        if self.members.get(node.id()).is_some_and(|present| **present == *node) {
-            self.leave([node.id().clone()]);
-        }
-    }
-
     pub(super) fn leave_all(&mut self) -> usize {
         let ids: Vec<NodeId> = self.members.iter().map(|node| node.id().clone()).collect();
         self.leave(ids)
     }
 
-    /// Removes those whose lease has ended.
+    /// Removes those of whom every lease has ended.
     pub(super) fn expire(&mut self, now: Timestamp) -> usize {
         // Threads read the clock before they take the lock, and so may come in another order.
         self.now = self.now.max(now);
         let mut gone = Vec::new();
-        while self.ends.first().is_some_and(|(end, _)| *end <= self.now) {
-            let Some((_, id)) = self.ends.pop_first() else { break };
-            self.leases.remove(&id);
-            gone.push(id);
+        while self.ends.first().is_some_and(|(end, ..)| *end <= self.now) {
+            let Some((_, id, holder)) = self.ends.pop_first() else { break };
+            if self.release(&id, holder) {
+                gone.push(id);
+            }
         }
         if gone.is_empty() { 0 } else { self.leave(gone) }
     }
 
     /// When the next lease ends.
     pub(super) fn next_end(&self) -> Option<Timestamp> {
-        self.ends.first().map(|(end, _)| *end)
+        self.ends.first().map(|(end, ..)| *end)
     }
 
-    fn lease(&mut self, id: &NodeId, ttl: Duration) {
-        let end = self.now + ttl;
-        self.ends.insert((end, id.clone()));
-        self.leases.insert(id.clone(), Lease { ttl, end });
+    /// Somebody holds the node, for that long or for good.
+    fn take(&mut self, id: &NodeId, holder: Holder, ttl: Option<Duration>) {
+        let lease = ttl.map(|ttl| Lease { ttl, end: self.now + ttl });
+        if let Some(lease) = &lease {
+            self.ends.insert((lease.end, id.clone(), holder));
+        }
+        let holds = self.holds.entry(id.clone()).or_default();
+        let former = match holds.iter_mut().find(|(other, _)| *other == holder) {
+            Some((_, known)) => std::mem::replace(known, lease),
+            None => {
+                holds.push((holder, lease));
+                None
+            }
+        };
+        if let Some(former) = former.filter(|former| lease.is_none_or(|lease| lease.end != former.end)) {
+            self.ends.remove(&(former.end, id.clone(), holder));
+        }
     }
 
-    fn release(&mut self, id: &NodeId) -> Option<Lease> {
-        let (id, lease) = self.leases.remove_entry(id)?;
-        self.ends.remove(&(lease.end, id));
-        Some(lease)
+    /// Somebody no longer holds the node, if they did; whether nobody does by that.
+    fn release(&mut self, id: &NodeId, holder: Holder) -> bool {
+        let Some(holds) = self.holds.get_mut(id) else { return false };
+        let Some(place) = holds.iter().position(|(other, _)| *other == holder) else { return false };
+        let (_, lease) = holds.swap_remove(place);
+        let is_free = holds.is_empty();
+        if let Some(lease) = lease {
+            self.ends.remove(&(lease.end, id.clone(), holder));
+        }
+        if is_free {
+            self.holds.remove(id);
+        }
+        is_free
+    }
+
+    /// Nobody holds the node.
+    fn release_all(&mut self, id: &NodeId) {
+        for (holder, lease) in self.holds.remove(id).into_iter().flatten() {
+            if let Some(lease) = lease {
+                self.ends.remove(&(lease.end, id.clone(), holder));
+            }
+        }
+    }
+
+    /// Makes the node a member as it is; the change, if it is one.
+    fn show(&mut self, node: Arc<ClusterNode>) -> Option<MemberChange> {
+        if self.members.get(node.id()) == Some(&node) {
+            return None;
+        }
+        self.members.insert(Arc::clone(&node));
+        Some(MemberChange::Upsert(node))
     }
 
     /// Tells every stream what changed. How many changes there were.

@@ -273,6 +273,7 @@ fn p1_4_refused_connections_fail_everything_that_connects() {
     assert_eq!((two.check_connectivity(&cancel), open.next()), (Ok(()), "all[\"a\"]".into()));
     cluster.faults(&provider_id("one")).accept_connections();
     assert!(one.check_connectivity(&cancel).is_ok() && registration.renew(&cancel).is_ok());
+    assert_eq!(one.registration_site(), None, "registrations do not get into each other's way");
 }
 
 #[test]
@@ -351,6 +352,145 @@ fn leaving_does_not_remove_a_later_life_of_the_node() {
     cluster.register(restarted.clone());
     old.leave(TTL).unwrap();
     assert_eq!(cluster.members(), [restarted].into_iter().collect());
+}
+
+/// A life of the node `a` at that port.
+fn life(incarnation: u64, port: u16) -> ClusterNode {
+    ClusterNode::builder("a", "10.0.0.1", port).incarnation(incarnation).build().unwrap()
+}
+
+/// A registration of that node which has been made.
+fn joined(cluster: &InMemoryCluster, node: &ClusterNode) -> Box<dyn Registration> {
+    join(&provider(cluster, "one"), node).unwrap()
+}
+
+#[test]
+fn nobody_sees_a_node_leave_whose_registration_makes_way_for_another() {
+    let (clock, cluster) = cluster();
+    let mut watch = Watch::of(&cluster, "one");
+    assert_eq!(watch.next(), "all[]");
+    let (mut old, mut new) = (joined(&cluster, &node("a")), joined(&cluster, &node("a")));
+    assert_eq!(watch.next(), "+a");
+    // The former one may have been renewed once more meanwhile.
+    old.renew(&CancelToken::new()).unwrap();
+    old.retire(TTL).unwrap();
+    old.leave(TTL).unwrap();
+    clock.advance(TTL);
+    new.renew(&CancelToken::new()).unwrap();
+    assert_eq!((watch.next(), cluster.members().len()), ("alive true".into(), 1));
+    new.leave(TTL).unwrap();
+    assert_eq!(watch.news(), "-a");
+    // In the other order, as a program does whose providers share a cluster: the last to leave removes it.
+    let (mut first, mut second) = (joined(&cluster, &node("a")), joined(&cluster, &node("a")));
+    second.leave(TTL).unwrap();
+    assert_eq!((watch.next(), cluster.members().len()), ("+a".into(), 1));
+    first.leave(TTL).unwrap();
+    assert_eq!(watch.news(), "-a");
+}
+
+#[test]
+fn of_registrations_in_one_life_the_latest_says_what_is_shown_and_each_expires_by_itself() {
+    let (clock, cluster) = cluster();
+    let mut watch = Watch::of(&cluster, "one");
+    assert_eq!(watch.next(), "all[]");
+    let with = |zone: &str| ClusterNode::builder("a", "10.0.0.1", 8080).metadata("zone", zone).build().unwrap();
+    let short = InMemoryProvider::new(descriptor("one").parameter("ttl", "5s"), &cluster).unwrap();
+    let mut first = joined(&cluster, &with("1"));
+    let mut second = join(&short, &with("2")).unwrap();
+    assert_eq!((watch.next(), watch.next()), ("+a".into(), "+a".into()));
+    first.renew(&CancelToken::new()).unwrap();
+    assert_eq!(cluster.members(), [with("2")].into_iter().collect(), "what is older does not win by being renewed");
+    clock.advance(Duration::from_secs(5));
+    assert_eq!((cluster.expire(), cluster.members().len()), (0, 1), "the first one still holds it");
+    assert_eq!(watch.next(), "alive true");
+    first.renew(&CancelToken::new()).unwrap();
+    assert_eq!(cluster.members(), [with("1")].into_iter().collect());
+    clock.advance(Duration::from_secs(15));
+    assert_eq!((cluster.expire(), cluster.members().len()), (1, 0));
+    second.leave(TTL).unwrap();
+    first.leave(TTL).unwrap();
+}
+
+#[test]
+fn node_id_taken_by_a_later_life_or_the_same_one_elsewhere_and_not_by_an_earlier_one() {
+    let (_, cluster) = cluster();
+    let cancel = CancelToken::new();
+    let taken = |result: Result<(), ProvisioningError>| {
+        let error = result.unwrap_err();
+        assert_eq!(error.provider().map(ProviderId::as_str), Some("one"));
+        error.code() == ErrorCode::NodeIdTaken
+    };
+    let attempt = |node: &ClusterNode| join(&provider(&cluster, "one"), node).map(drop);
+    let mut seventh = joined(&cluster, &life(7, 8080));
+    assert!(taken(attempt(&life(7, 8081))) && taken(attempt(&life(6, 8080))));
+    assert!(seventh.renew(&cancel).is_ok(), "it is not disturbed");
+    // A restart replaces what was there before, which then finds its id taken, and removes nothing.
+    let mut eighth = joined(&cluster, &life(8, 8081));
+    assert_eq!(cluster.members(), [life(8, 8081)].into_iter().collect());
+    assert!(taken(seventh.renew(&cancel)) && taken(seventh.join(&cancel)));
+    eighth.leave(TTL).unwrap();
+    assert!(cluster.members().is_empty(), "nobody else held it any more");
+    assert!(seventh.join(&cancel).is_ok(), "the id is free");
+    eighth.join(&cancel).unwrap();
+    seventh.leave(TTL).unwrap();
+    assert_eq!(cluster.members(), [life(8, 8081)].into_iter().collect());
+}
+
+#[test]
+fn what_a_program_registers_itself_is_its_own_whoever_joins_there() {
+    let (clock, cluster) = cluster();
+    let cancel = CancelToken::new();
+    // For good: a registration beside it changes nothing, and neither does its departure.
+    cluster.register(node("a"));
+    let mut registration = joined(&cluster, &node("a"));
+    registration.leave(TTL).unwrap();
+    assert_eq!(cluster.members().len(), 1);
+    // For a time: the registration holds it beyond that.
+    cluster.register_with_ttl(node("a"), TTL);
+    registration.join(&cancel).unwrap();
+    clock.advance(TTL);
+    assert_eq!((cluster.expire(), cluster.members().len()), (0, 1));
+    registration.leave(TTL).unwrap();
+    assert!(cluster.members().is_empty());
+    // Removed by the program: the registration finds that out, and repairs it.
+    registration.join(&cancel).unwrap();
+    assert!(cluster.leave(&id("a")));
+    registration.renew(&cancel).unwrap();
+    assert_eq!(cluster.members().len(), 1);
+    // Another life, by the program: it stays.
+    cluster.register(life(2, 8080));
+    assert_eq!(registration.renew(&cancel).unwrap_err().code(), ErrorCode::NodeIdTaken);
+    registration.leave(TTL).unwrap();
+    assert_eq!(cluster.members(), [life(2, 8080)].into_iter().collect());
+    assert!(cluster.renew(&id("a")) && cluster.leave(&id("a")));
+}
+
+#[test]
+fn what_was_never_registered_is_left_also_where_connections_are_refused() {
+    let (_, cluster) = cluster();
+    let one = provider(&cluster, "one");
+    cluster.faults(&provider_id("one")).refuse_connections(error("down"));
+    let mut registration = one.registration(&node("a")).unwrap();
+    assert!(registration.join(&CancelToken::new()).is_err());
+    registration.leave(TTL).unwrap();
+    cluster.faults(&provider_id("one")).accept_connections();
+    registration.join(&CancelToken::new()).unwrap();
+    registration.leave(TTL).unwrap();
+    cluster.faults(&provider_id("one")).refuse_connections(error("down"));
+    registration.leave(TTL).unwrap();
+}
+
+#[test]
+fn a_registration_that_is_made_again_lives_for_a_whole_time_to_live() {
+    let (clock, cluster) = cluster();
+    let mut registration = joined(&cluster, &node("a"));
+    clock.advance(Duration::from_secs(10));
+    registration.leave(TTL).unwrap();
+    registration.join(&CancelToken::new()).unwrap();
+    clock.advance(Duration::from_secs(14));
+    assert_eq!((cluster.expire(), cluster.members().len()), (0, 1));
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(cluster.expire(), 1);
 }
 
 #[test]

@@ -20,6 +20,7 @@ pub(super) struct Agent {
     config: Arc<Config>,
     login: Login,
     client: Client,
+    was_sent: bool,
 }
 
 /// What is asked.
@@ -47,7 +48,12 @@ impl Agent {
     /// Nothing is connected before the first call.
     pub(super) fn new(config: &Arc<Config>, login: Login) -> Self {
         let client = Client::new(&config.target, config.connect_timeout);
-        Self { config: Arc::clone(config), login, client }
+        Self { config: Arc::clone(config), login, client, was_sent: false }
+    }
+
+    /// Whether anything of the last call may have reached the server.
+    pub(super) fn was_sent(&self) -> bool {
+        self.was_sent
     }
 
     /// Sends the call and reads the whole answer, whatever its status. A cancellation breaks it off; the next call
@@ -56,6 +62,7 @@ impl Agent {
     /// # Errors
     /// Those of [`Client::exchange`], and of reading the credential.
     pub(super) fn call(&mut self, call: &Call<'_>, cancel: &CancelToken) -> Result<Outcome, ProvisioningError> {
+        self.was_sent = false;
         let token = self.login.read(cancel)?;
         let bearer = token.as_ref().map(bearer);
         let breaking = self.client.clone();
@@ -71,6 +78,7 @@ impl Agent {
             doing: call.doing,
         });
         drop(guard);
+        self.was_sent = self.client.was_sent();
         if cancel.is_cancelled() {
             self.client = Client::new(&self.config.target, self.config.connect_timeout);
         }

@@ -27,7 +27,7 @@ const POD_NAMES: [&str; 2] = ["POD_NAME", "HOSTNAME"];
 /// Where it may be told its namespace.
 const POD_NAMESPACE: &str = "POD_NAMESPACE";
 /// The ports of URLs without one.
-pub(super) const PORTS: (u16, u16) = (80, 443);
+const PORTS: (u16, u16) = (80, 443);
 /// Every parameter of the kind.
 const PARAMETERS: &[&str] = &[
     "answer-timeout",

@@ -2,10 +2,11 @@
 //!
 //! Which cluster and which user are meant is decided when the provider is made. From then on the files are looked at
 //! before each request: the user's credentials and the cluster's authority are followed, another server is not. `merge`
-//! says which files are read, `document` and `node` what they say, `exec` what plugins are told and answer, `renewal`
+//! says which files are read, `document`, `entry` and `node` what they say, `exec` what plugins are told and answer, `renewal`
 //! when they are run, `process` how. No error, log or `Debug` repeats what a file or a plugin says but names.
 
 mod document;
+mod entry;
 mod exec;
 mod merge;
 mod node;
@@ -55,6 +56,8 @@ pub(super) struct Kubeconfig {
     files: Files,
     cluster: String,
     user: String,
+    /// Those that a server's URL without one means.
+    ports: (u16, u16),
     place: Place,
     /// What secures connections; shared with the target.
     held: Held,
@@ -129,7 +132,8 @@ pub(super) fn check(source: &Source<'_>) -> Result<Option<PathBuf>, Provisioning
     tls::path(source, source.parameter("kubeconfig")?)
 }
 
-/// Takes server and credentials from the kubeconfig that the definition or the environment names.
+/// Takes server and credentials from the kubeconfig that the definition or the environment names. `ports` are those that
+/// an http and an https URL without one mean.
 ///
 /// # Errors
 /// A code of the validation category, with the field and the reason.
@@ -206,6 +210,7 @@ pub(super) fn open(source: &Source<'_>, lookup: Lookup<'_>, ports: (u16, u16)) -
         files,
         cluster: context.cluster,
         user: context.user,
+        ports,
         place,
         held,
         state: Mutex::new(state),
@@ -262,7 +267,7 @@ impl Kubeconfig {
     fn find(&self) -> Result<Found, String> {
         let found = Found::read(&self.files.read()?, &self.cluster, &self.user)?;
         let Cluster { server, server_name, unchecked, .. } = &found.cluster;
-        let server = Target::parse_with_path(server, super::config::PORTS.0, super::config::PORTS.1);
+        let server = Target::parse_with_path(server, self.ports.0, self.ports.1);
         let server = server.map(|target| target.base()).unwrap_or_default();
         let place = Place { server, server_name: server_name.clone(), unchecked: *unchecked };
         match place == self.place {

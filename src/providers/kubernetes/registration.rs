@@ -3,6 +3,11 @@
 //!
 //! The pod is looked at by a patch without content, which changes nothing and is answered with the pod: so no right is
 //! needed but the one to patch.
+//!
+//! In the end everything goes that may be there of the node: what was patched, also where the answer was lost; and where
+//! nothing was, but the server may have been asked, what the pod is found to carry of the node, as an earlier life left it.
+//! The registration of a definition that was edited sets the same labels on the same pod, under whatever URL of the
+//! server. So the former one removes nothing when it makes way, unless its successor has told it the uid of another pod.
 
 pub(super) mod marks;
 mod upkeep;
@@ -10,6 +15,7 @@ mod upkeep;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
+use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
@@ -25,6 +31,7 @@ use crate::clock::Clock;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::http::Method;
 use crate::provider::{CancelToken, ProviderId, Registration, RetryPolicy};
+use crate::providers::budget::Budget;
 use crate::providers::presence::{Presence, Sighting, Standing};
 
 const REGISTERING: &str = "registering the local node";
@@ -35,6 +42,9 @@ const MERGE_PATCH: &str = "application/merge-patch+json";
 const LOOK: &str = "{}";
 /// The shortest pause between two rounds.
 const SHORTEST: Duration = Duration::from_millis(10);
+/// How soon after the labels were removed the pod is looked at again, where a patch was never answered: a moment, in which
+/// the server gets to what it had received before.
+const SETTLING: Duration = Duration::from_millis(100);
 
 /// What a registration needs.
 pub(super) struct Parts {
@@ -47,6 +57,8 @@ pub(super) struct Parts {
     pub(super) presence: Arc<Presence>,
     pub(super) retry: RetryPolicy,
     pub(super) uid: Arc<OnceLock<String>>,
+    pub(super) succeeded: Arc<OnceLock<String>>,
+    pub(super) succeeds: Option<Arc<OnceLock<String>>>,
 }
 
 /// Where the pod is.
@@ -72,12 +84,22 @@ pub(super) struct KubernetesRegistration {
     uid: Arc<OnceLock<String>>,
     /// Whether another process is registered under the node's id.
     taken: bool,
+    /// Whether the server may have taken notice of a look or a patch.
+    asked: bool,
+    /// Whether the pod may carry what was patched.
+    patched: bool,
+    /// Whether the last patch was never answered, so that the server may get to it later.
+    unanswered: bool,
+    /// The pod that the registration of an edited definition has marked: it is the one to repair that from then on.
+    succeeded: Arc<OnceLock<String>>,
+    /// The same of the one that this one succeeds.
+    succeeds: Option<Arc<OnceLock<String>>>,
 }
 
 impl KubernetesRegistration {
     /// Nothing is read or sent before it is joined.
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { id, config, login, clock, pod, marks, presence, retry, uid } = parts;
+        let Parts { id, config, login, clock, pod, marks, presence, retry, uid, succeeded, succeeds } = parts;
         let now = clock.now();
         Self {
             id,
@@ -91,6 +113,11 @@ impl KubernetesRegistration {
             presence,
             uid,
             taken: false,
+            asked: false,
+            patched: false,
+            unanswered: false,
+            succeeded,
+            succeeds,
         }
     }
 
@@ -104,13 +131,20 @@ impl KubernetesRegistration {
             }
             None => {}
         }
-        if self.upkeep.due() <= self.clock.now() {
+        if self.succeeded.get().is_some() {
+            // What it would take for damage may be its successor's doing.
+            self.upkeep.looked(self.clock.now(), false);
+        } else if self.upkeep.due() <= self.clock.now() {
             let done = self.assert(cancel);
             let now = self.clock.now();
             match done {
                 Ok(repaired) => {
                     self.upkeep.looked(now, repaired);
                     self.presence.set_standing(Standing::Registered);
+                    if let (Some(former), Some(uid)) = (&self.succeeds, self.uid.get()) {
+                        // One successor is enough.
+                        _ = former.set(uid.clone());
+                    }
                 }
                 Err(error) => {
                     self.upkeep.failed(now);
@@ -165,7 +199,18 @@ impl KubernetesRegistration {
         doing: &'static str,
         cancel: &CancelToken,
     ) -> Result<Pod, ProvisioningError> {
-        let answer = self.send(patch, answer_timeout, doing, cancel)?;
+        let answer = self.send(patch, answer_timeout, doing, cancel);
+        let may_have_worked = match &answer {
+            // Refused before anything was done.
+            Ok(answer) => !matches!(answer.status, 400 | 401 | 403 | 404 | 409 | 422),
+            Err(_) => self.agent.was_sent(),
+        };
+        self.asked |= may_have_worked;
+        if patch != LOOK {
+            self.patched |= may_have_worked;
+            self.unanswered = answer.is_err() && may_have_worked;
+        }
+        let answer = answer?;
         match answer.status {
             200 => Pod::read(&answer.body, doing),
             403 => {
@@ -212,17 +257,61 @@ impl KubernetesRegistration {
         Ok(place)
     }
 
-    /// Takes away what the pod carries of ours.
-    fn withdraw(&mut self, answer_timeout: Duration) -> Result<(), ProvisioningError> {
-        let Some(uid) = self.uid.get().cloned() else { return Ok(()) };
-        // What was set is known, so that one request is enough.
-        let pod = Pod { uid, going: false, addresses: Vec::new(), marks: self.marks.clone() };
+    /// Takes away whatever the pod may carry of ours.
+    fn remove(&mut self, budget: Budget) -> Result<(), ProvisioningError> {
+        let settles = self.unanswered;
+        let known = self.uid.get().filter(|_| self.patched).cloned();
+        match known {
+            // What was set is known, so that one request is enough.
+            Some(uid) => {
+                let pod = Pod { uid, going: false, addresses: Vec::new(), marks: self.marks.clone() };
+                self.withdraw(&pod, budget)?;
+            }
+            None => self.withdraw_found(budget)?,
+        }
+        if settles {
+            thread::sleep(SETTLING.min(budget.left()));
+            self.withdraw_found(budget)?;
+        }
+        (self.asked, self.patched, self.unanswered) = (false, false, false);
+        Ok(())
+    }
+
+    /// Looks at the pod, and takes away what it carries of the node.
+    fn withdraw_found(&mut self, budget: Budget) -> Result<(), ProvisioningError> {
+        let answer = self.send(LOOK, budget.left(), LEAVING, &CancelToken::new())?;
+        let pod = match answer.status {
+            200 => Pod::read(&answer.body, LEAVING)?,
+            404 => return Ok(()),
+            _ => return Err(answer.refusal(ErrorCode::BackendUnavailable, LEAVING)),
+        };
+        let is_another = |uid: &OnceLock<String>| uid.get().is_some_and(|uid| *uid != pod.uid);
+        let is_ours = !is_another(&self.uid) && pod.carries(&self.marks) && self.check_address(&pod).is_ok();
+        if is_ours && self.succeeded.get() != Some(&pod.uid) { self.withdraw(&pod, budget) } else { Ok(()) }
+    }
+
+    /// Takes away what that pod carries under our prefix.
+    fn withdraw(&mut self, pod: &Pod, budget: Budget) -> Result<(), ProvisioningError> {
         let Some(patch) = pod.patch(&Marks::default()) else { return Ok(()) };
-        let answer = self.send(&patch, answer_timeout, LEAVING, &CancelToken::new())?;
+        let answer = self.send(&patch, budget.left(), LEAVING, &CancelToken::new())?;
         match answer.status {
             // A pod that is gone, or another by now, carries nothing of ours.
             200 | 404 | 409 | 422 => Ok(()),
             _ => Err(answer.refusal(ErrorCode::BackendUnavailable, LEAVING)),
+        }
+    }
+
+    /// Removes; the connection may have died since it was used last: what fails at once is tried again on a new one.
+    fn remove_twice(&mut self, budget: Budget) -> Result<(), ProvisioningError> {
+        match self.remove(budget) {
+            Err(error) if error.code() == ErrorCode::BackendUnavailable => {
+                if budget.left() < SHORTEST {
+                    Err(error)
+                } else {
+                    self.remove(budget)
+                }
+            }
+            other => other,
         }
     }
 }
@@ -247,14 +336,12 @@ impl Registration for KubernetesRegistration {
 
     fn leave(&mut self, budget: Duration) -> Result<(), ProvisioningError> {
         self.presence.set_standing(Standing::Left);
-        let started = self.clock.now();
-        // The connection may have died since it was used last: what fails at once is tried again on a new one.
-        match self.withdraw(budget) {
-            Err(error) if error.code() == ErrorCode::BackendUnavailable => {
-                let left = budget.saturating_sub(self.clock.now().since(started));
-                if left < SHORTEST { Err(error) } else { self.withdraw(left) }
-            }
-            other => other,
-        }
+        if self.asked { self.remove_twice(Budget::of(budget)) } else { Ok(()) }
+    }
+
+    fn retire(&mut self, budget: Duration) -> Result<(), ProvisioningError> {
+        self.presence.set_standing(Standing::Left);
+        let is_elsewhere = self.succeeded.get().is_some_and(|uid| self.uid.get() != Some(uid));
+        if self.asked && is_elsewhere { self.remove_twice(Budget::of(budget)) } else { Ok(()) }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! `ID` is the node's id, `Name` the service, `Tags` the kinds; `Meta` holds `id`, `incarnation` unless it is 0, and the
 //! node's metadata. One TTL check, `service:<ID>`, passes from the start, so that registering again does not make the
-//! node flap. The limits are Consul's own (`agent/structs`: 64 pairs of metadata, keys of 128 letters, digits, `-` and
+//! node flap; its notes are the registration's [seal](super::succession). The limits are Consul's own (`agent/structs`: 64 pairs of metadata, keys of 128 letters, digits, `-` and
 //! `_`, values of 512 bytes, the prefix `consul-` reserved; any-addresses refused).
 
 use std::net::IpAddr;
@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::super::query::NOBODYS_TAG;
+use super::succession::{Seal, Subject};
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::http::encode;
 use crate::topology::ClusterNode;
@@ -28,8 +29,9 @@ const INCARNATION: &str = "incarnation";
 /// A node that Consul can carry, ready to be registered.
 #[derive(Clone, Debug)]
 pub(in super::super) struct Definition {
-    id: String,
-    document: Vec<u8>,
+    subject: Subject,
+    service: String,
+    document: Value,
 }
 
 impl Definition {
@@ -62,7 +64,8 @@ impl Definition {
             let detail = "Consul carries 64 pairs at most, the id and the incarnation among them";
             return Err(invalid("metadata", detail));
         }
-        let id = node.id().as_str();
+        let subject = Subject::of(node);
+        let id = &subject.id;
         let document = json!({
             "ID": id,
             "Name": service,
@@ -71,29 +74,43 @@ impl Definition {
             "Port": node.port(),
             "Meta": Value::Object(meta),
             "Check": {
-                "CheckID": format!("service:{id}"),
+                "CheckID": subject.check(),
                 "Name": format!("TTL of {id}"),
                 "TTL": format!("{}ms", ttl.as_millis()),
                 "Status": "passing",
                 "DeregisterCriticalServiceAfter": format!("{}s", deregister_after.as_secs()),
             },
         });
-        Ok(Self { id: id.to_owned(), document: document.to_string().into_bytes() })
+        Ok(Self { subject, service: service.to_owned(), document })
     }
 
-    /// The body of the registration.
-    pub(super) fn document(&self) -> &[u8] {
-        &self.document
+    /// The body of the registration with that seal.
+    pub(super) fn document(&self, seal: &Seal) -> Vec<u8> {
+        let mut document = self.document.clone();
+        if let Some(Value::Object(check)) = document.get_mut("Check") {
+            check.insert("Notes".to_owned(), Value::String(seal.to_string()));
+        }
+        document.to_string().into_bytes()
+    }
+
+    /// Whom it registers.
+    pub(super) fn subject(&self) -> &Subject {
+        &self.subject
+    }
+
+    /// In which service.
+    pub(super) fn service(&self) -> &str {
+        &self.service
     }
 
     /// Where the check is told to pass.
     pub(super) fn pass_path(&self) -> String {
-        format!("/v1/agent/check/pass/{}", encode(&format!("service:{}", self.id)))
+        format!("/v1/agent/check/pass/{}", encode(&self.subject.check()))
     }
 
     /// Where the service is deregistered.
     pub(super) fn deregister_path(&self) -> String {
-        format!("/v1/agent/service/deregister/{}", encode(&self.id))
+        format!("/v1/agent/service/deregister/{}", encode(&self.subject.id))
     }
 }
 
@@ -160,16 +177,19 @@ mod tests {
 
     #[test]
     fn consul_point_18_the_document_follows_the_conventions_of_protoactor_go() {
-        let plain: Value = serde_json::from_slice(define(node().kind("user")).unwrap().document()).unwrap();
+        let document = |node| {
+            let document = define(node).unwrap().document(&Seal::new(255));
+            serde_json::from_slice::<Value>(&document).unwrap()
+        };
+        let plain = document(node().kind("user"));
         let expected = json!({
             "ID": "node-1", "Name": "orders", "Tags": ["user"], "Address": "10.0.0.1", "Port": 8090,
             "Meta": {"id": "node-1"},
             "Check": {"CheckID": "service:node-1", "Name": "TTL of node-1", "TTL": "3000ms", "Status": "passing",
-                "DeregisterCriticalServiceAfter": "60s"},
+                "Notes": "cluster-provisioning registration 00000000000000ff", "DeregisterCriticalServiceAfter": "60s"},
         });
         assert_eq!(plain, expected);
-        let rich = define(node().incarnation(7).metadata("zone", "eu-1")).unwrap();
-        let rich: Value = serde_json::from_slice(rich.document()).unwrap();
+        let rich = document(node().incarnation(7).metadata("zone", "eu-1"));
         assert_eq!(rich["Meta"], json!({"id": "node-1", "incarnation": "7", "zone": "eu-1"}));
     }
 

@@ -10,21 +10,31 @@
 //!
 //! A trouble strikes all watchers at the same moment, where it is a change of leader. So the watch that brings the whole
 //! answer goes on from our index and waits: news come at once, as always, and without any the answer comes after a short
-//! while, which everyone draws for themselves. Nothing but the claim of freshness waits for it.
+//! while, which everyone draws for themselves. Nothing but the claim of freshness waits for it. Where one trouble follows
+//! the other, that while becomes longer: a server that is overburdened is not asked for everything all the time.
 
 use std::time::Duration;
+
+use crate::clock::Timestamp;
 
 /// Within how long, for each member, all watchers ask for the whole set again. There are about as many watchers as
 /// members; so this is what each of them is granted for its answer.
 const PER_MEMBER: Duration = Duration::from_millis(10);
 /// The longest of these spans: a third of how long a provider may be degraded before another is followed.
 const LONGEST: Duration = Duration::from_secs(5);
+/// A trouble that comes sooner after the last one was over doubles the span.
+const CALM: Duration = Duration::from_secs(60);
+/// How often it is doubled at the most.
+const DOUBLINGS: u32 = 3;
 
 /// What is known of the server's present life.
 #[derive(Debug, Default)]
 pub(super) struct Life {
     /// The last watch that was sent before the last trouble, until the answer of a later one was compared.
     doubted: Option<u64>,
+    /// When the last trouble was over, and how many there were in a row since.
+    settled: Option<Timestamp>,
+    in_a_row: u32,
     /// The watch that was under way while the process stood still.
     overtaken: Option<u64>,
     /// Whether the last answer was asked for again because it was overtaken.
@@ -35,13 +45,17 @@ pub(super) struct Life {
 
 impl Life {
     /// There was trouble; the last watch that was sent is that one.
-    pub(super) fn interrupted(&mut self, sent: u64) {
+    pub(super) fn interrupted(&mut self, now: Timestamp, sent: u64) {
+        if self.doubted.is_none() {
+            let soon = self.settled.is_some_and(|settled| now.since(settled) < CALM);
+            self.in_a_row = if soon { DOUBLINGS.min(self.in_a_row + 1) } else { 0 };
+        }
         self.doubted = Some(sent);
     }
 
     /// The process stood still; the last watch that was sent is that one.
-    pub(super) fn stood_still(&mut self, sent: u64) {
-        self.interrupted(sent);
+    pub(super) fn stood_still(&mut self, now: Timestamp, sent: u64) {
+        self.interrupted(now, sent);
         self.overtaken = Some(sent);
     }
 
@@ -64,9 +78,9 @@ impl Life {
     }
 
     /// The answer to that watch was compared with what is believed, and is believed now.
-    pub(super) fn compared(&mut self, watch: u64) {
-        if self.proves(watch) {
-            self.doubted = None;
+    pub(super) fn compared(&mut self, now: Timestamp, watch: u64) {
+        if self.proves(watch) && self.doubted.take().is_some() {
+            self.settled = Some(now);
         }
     }
 
@@ -79,47 +93,68 @@ impl Life {
     pub(super) fn is_known(&self) -> bool {
         self.doubted.is_none()
     }
-}
 
-/// Within how long the watchers of so many members ask for all of them again.
-pub(super) fn span(members: usize) -> Duration {
-    PER_MEMBER.saturating_mul(u32::try_from(members).unwrap_or(u32::MAX)).min(LONGEST)
+    /// Within how long the watchers of so many members ask for all of them again.
+    pub(super) fn span(&self, members: usize) -> Duration {
+        PER_MEMBER.saturating_mul(u32::try_from(members).unwrap_or(u32::MAX)).min(LONGEST) * (1 << self.in_a_row)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_millis(1_000_000 + seconds * 1000)
+    }
+
     #[test]
     fn consul_point_7_only_an_answer_that_was_asked_for_after_the_trouble_proves_the_present_life() {
         let mut life = Life::default();
         assert!(life.is_known());
-        life.interrupted(7);
+        life.interrupted(at(0), 7);
         assert!(!life.is_known() && !life.proves(7) && life.proves(8));
-        life.compared(7);
+        life.compared(at(0), 7);
         assert!(!life.is_known());
-        life.interrupted(8);
-        life.compared(8);
+        life.interrupted(at(0), 8);
+        life.compared(at(0), 8);
         assert!(!life.is_known(), "there was trouble again");
-        life.compared(9);
+        life.compared(at(0), 9);
         assert!(life.is_known() && life.proves(1));
     }
 
     #[test]
     fn consul_an_answer_from_before_a_standstill_is_asked_for_again_but_not_twice_in_a_row() {
         let mut life = Life::default();
-        life.interrupted(1);
+        life.interrupted(at(0), 1);
         assert!(!life.answered(1), "an error is no standstill");
-        life.stood_still(2);
+        life.stood_still(at(0), 2);
         assert!(life.answered(2) && !life.proves(2));
-        life.stood_still(3);
+        life.stood_still(at(0), 3);
         assert!(!life.answered(3) && !life.proves(3), "it is taken, and proves nothing");
-        life.stood_still(4);
+        life.stood_still(at(0), 4);
         assert!(life.answered(4) && !life.answered(5) && life.proves(5));
     }
 
     #[test]
     fn consul_point_7_the_more_there_are_the_longer_they_take_to_come_back_up_to_a_limit() {
-        assert_eq!([0, 3, 100, 1000, usize::MAX].map(|members| span(members).as_millis()), [0, 30, 1000, 5000, 5000]);
+        let life = Life::default();
+        let spans = [0, 3, 100, 1000, usize::MAX].map(|members| life.span(members).as_millis());
+        assert_eq!(spans, [0, 30, 1000, 5000, 5000]);
+    }
+
+    #[test]
+    fn consul_point_7_troubles_that_follow_one_another_ask_for_everything_ever_more_rarely() {
+        let (mut life, mut spans) = (Life::default(), Vec::new());
+        for trouble in 0..6 {
+            // Several errors are one trouble, until an answer was compared.
+            life.interrupted(at(10 * trouble), trouble);
+            life.interrupted(at(10 * trouble), trouble);
+            spans.push(life.span(100).as_secs());
+            life.compared(at(10 * trouble), trouble + 1);
+        }
+        assert_eq!(spans, [1, 2, 4, 8, 8, 8]);
+        life.interrupted(at(50 + 60), 9);
+        assert_eq!(life.span(100).as_secs(), 1, "after a calm minute it begins anew");
     }
 }

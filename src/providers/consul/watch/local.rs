@@ -2,20 +2,16 @@
 
 use super::{Machine, Output, Sighting, Standing};
 use crate::clock::Timestamp;
-use crate::topology::{ClusterNode, Members};
+use crate::providers::rival::is_rival;
+use crate::topology::Members;
 
 impl Machine {
-    /// Looks for the registered local node. Another process has taken its id if that is registered in a later life, or in
-    /// the same one elsewhere; an earlier life is what was there before.
+    /// Looks for the registered local node.
     pub(super) fn sight(&mut self, now: Timestamp, members: &Members) {
         let (Some(local), Standing::Registered) = (&self.local, self.standing) else { return };
-        let place = |node: &ClusterNode| (node.port(), node.address().trim_matches(['[', ']']).to_owned());
         let sighting = match members.get(local.id()) {
             None => Sighting::Absent,
-            Some(shown) if shown.incarnation() > local.incarnation() => Sighting::Taken,
-            Some(shown) if shown.incarnation() == local.incarnation() && place(shown) != place(local) => {
-                Sighting::Taken
-            }
+            Some(shown) if is_rival(shown, local) => Sighting::Taken,
             Some(_) => Sighting::Present,
         };
         let before = std::mem::replace(&mut self.sighted, sighting);

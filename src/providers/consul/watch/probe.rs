@@ -98,7 +98,7 @@ impl Machine {
             (Err(error), Watch::Recovering) => self.failed(now, error),
             (Ok(mark), _) => self.judge_probe(now, mark, sent, asked_leader),
             (Err(error), _) => {
-                self.interrupted();
+                self.interrupted(now);
                 self.report(now, ProviderEvent::Degraded { error });
             }
         }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::document::Entry;
+use super::entry::Entry;
 use super::node::Node;
 use crate::clock::Timestamp;
 use crate::http::Pem;

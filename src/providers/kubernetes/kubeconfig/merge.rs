@@ -5,7 +5,8 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use super::document::{Context, Document, Entry, Kind, shown};
+use super::document::{Context, Document, Kind, shown};
+use super::entry::Entry;
 use super::node::{MAX_FILE, Node};
 use crate::http::{Seen, read_file};
 

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::Found;
-use super::document::{Document, Entry, Kind};
+use super::document::{Document, Kind};
+use super::entry::Entry;
 use super::exec::{Answer, Spec};
 use super::merge::Merged;
 use super::node::Node;

@@ -115,6 +115,19 @@ impl Pod {
         }
     }
 
+    /// Whether it carries the node of these marks in their cluster, in the same life of it or an earlier one.
+    pub(super) fn carries(&self, marks: &Marks) -> bool {
+        let is_same = |name: &str| {
+            let key = format!("{PREFIX}{name}");
+            marks.labels.contains_key(&key) && self.marks.labels.get(&key) == marks.labels.get(&key)
+        };
+        let life = |marks: &Marks| {
+            let incarnation = marks.annotations.get(&format!("{PREFIX}incarnation"));
+            incarnation.and_then(|text| text.parse::<u64>().ok()).unwrap_or(0)
+        };
+        is_same("cluster") && is_same("member-id") && life(&self.marks) <= life(marks)
+    }
+
     /// The patch after which the pod carries exactly `wanted` under our prefix; `None` if it does already.
     pub(super) fn patch(&self, wanted: &Marks) -> Option<String> {
         let labels = difference(&self.marks.labels, &wanted.labels);
@@ -197,6 +210,21 @@ mod tests {
         let large = "x".repeat(60_000);
         let node = (0..4).fold(node("a"), |node, n| node.metadata(format!("k{n}"), large.clone()));
         assert_eq!(refused(node), (ErrorCode::InvalidNode, "metadata".to_owned()));
+    }
+
+    #[test]
+    fn a_pod_carries_the_node_also_in_an_earlier_life_but_not_in_a_later_one_or_another_cluster() {
+        let ours = marks(&[("cluster", "orders"), ("member-id", "n1"), ("port", "7001")], &[("incarnation", "7")]);
+        let with = |cluster: &str, id: &str, incarnation: Option<&str>| {
+            let own: Vec<_> = incarnation.map(|incarnation| ("incarnation", incarnation)).into_iter().collect();
+            let marks = marks(&[("cluster", cluster), ("member-id", id)], &own);
+            Pod { uid: "u1".to_owned(), going: false, addresses: Vec::new(), marks }.carries(&ours)
+        };
+        assert!(with("orders", "n1", Some("7")) && with("orders", "n1", Some("6")) && with("orders", "n1", None));
+        assert!(
+            !with("orders", "n1", Some("8")) && !with("orders", "n2", Some("7")) && !with("sales", "n1", Some("7"))
+        );
+        assert!(!pod(&json!({"uid": "u1"})).carries(&ours));
     }
 
     #[test]

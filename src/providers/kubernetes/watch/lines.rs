@@ -1,12 +1,12 @@
 //! What the lines of a watch do: each is folded into the members at once, and what they changed together is told when no
 //! more are at hand.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use super::{ClusterNode, Line, Machine, Output, Phase, Sighting, Standing};
+use super::{Line, Machine, Output, Phase, Sighting, Standing};
 use crate::clock::Timestamp;
 use crate::provider::{MemberChange, ProviderEvent};
+use crate::providers::rival::is_rival;
 use crate::topology::{Members, Revision};
 
 /// Lines that never cease are told that often nevertheless.
@@ -96,7 +96,7 @@ impl Machine {
         let (Some(local), Standing::Registered) = (&self.local, self.standing) else { return };
         let sighting = match members.get(local.id()) {
             None => Sighting::Absent,
-            Some(shown) if is_another(shown, local) => Sighting::Taken,
+            Some(shown) if is_rival(shown, local) => Sighting::Taken,
             Some(_) => Sighting::Present,
         };
         let before = std::mem::replace(&mut self.sighted, sighting);
@@ -104,10 +104,4 @@ impl Machine {
             self.outputs.push_back(Output::Sighted(sighting));
         }
     }
-}
-
-fn is_another(shown: &Arc<ClusterNode>, local: &Arc<ClusterNode>) -> bool {
-    let place = |node: &ClusterNode| (node.port(), node.address().trim_matches(['[', ']']).to_owned());
-    let (life, ours) = (shown.incarnation(), local.incarnation());
-    life > ours || (life == ours && place(shown) != place(local))
 }

@@ -127,6 +127,25 @@ fn consul_point_8_a_probe_that_fails_and_a_new_stream_are_an_outage_too() {
 }
 
 #[test]
+fn consul_point_8_through_another_agent_the_lineage_decides_and_not_the_index() {
+    let mut sim = Sim::new();
+    sim.answer_of(100, BEFORE);
+    let memory = sim.machine.memory();
+    let next = |index, entries: &[(&str, u64)]| {
+        let mut next = Sim::with(settings(), memory.clone().of_another_agent());
+        next.answer_of(index, entries);
+        next.told()
+    };
+    assert_eq!(next(50, &BEFORE[..1]), [snapshot(&["a"])], "the same history: b has left");
+    assert_eq!(next(50, &[("b", 41)]), ["doubtful index-rollback"], "another one: a may be about to register");
+    assert_eq!(next(50, &[("a", 40), ("b", 41)]), [snapshot(&["a", "b"])], "nobody is missing");
+    assert_eq!(next(1, &[]), ["doubtful index-rollback"]);
+    let mut same = Sim::with(settings(), memory);
+    same.answer_of(50, &BEFORE[..1]);
+    assert_eq!(same.told(), ["doubtful index-rollback"], "of the same agent the index does");
+}
+
+#[test]
 fn consul_point_8_a_backup_that_is_restored_loses_nobody_although_the_index_goes_on() {
     let mut sim = Sim::new();
     sim.answer_of(100, BEFORE);
