@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::provider::ProviderId;
+use crate::id::ProviderId;
 
 macro_rules! error_codes {
     ($($(#[$doc:meta])* $name:ident = $code:literal, $category:ident, $advice:literal;)*) => {

@@ -13,7 +13,9 @@ pub use stream::{EventStream, NoEvent, Publisher, Subscriptions};
 
 use crate::clock::Timestamp;
 use crate::error::{ErrorCode, ProvisioningError};
-use crate::provider::{ProviderHealth, ProviderId, ProviderTermination};
+use crate::health::ProviderHealth;
+use crate::id::ProviderId;
+use crate::provider::ProviderTermination;
 use crate::topology::{ClusterNode, NodeId, Position, ProviderSnapshot, TopologyDiff};
 
 /// One delivery of the hub.

@@ -45,7 +45,8 @@ use crate::clock::Timestamp;
 use crate::error::ProvisioningError;
 use crate::event::{OwnershipChange, ProvisioningEvent};
 use crate::failover::{FailoverPolicy, SlotKey};
-use crate::provider::{ProviderEvent, ProviderId};
+use crate::id::ProviderId;
+use crate::provider::ProviderEvent;
 use crate::topology::{BlockSource, Members, NodeId};
 
 /// What the hub's rules can be set to.

@@ -8,9 +8,11 @@ mod clock;
 mod error;
 mod event;
 mod failover;
+mod health;
 #[cfg(feature = "_http")]
 mod http;
 mod hub;
+mod id;
 #[cfg(feature = "_http")]
 mod json;
 mod metrics;
@@ -36,12 +38,14 @@ pub use event::{
     SnapshotDelivery, StreamEnded, Subscriptions, SwitchReason, Warning,
 };
 pub use failover::{FailoverPolicy, StandbyMode};
+pub use health::ProviderHealth;
 pub use hub::{Decision, ProviderStatus, ProviderWatchHub, RemoteHealth, RemoteNode, Ticket};
+pub use id::{ProviderId, ProviderKind};
 pub use metrics::{BridgeMetrics, Histogram, ProvisioningMetrics};
 pub use provider::{
     CancelGuard, CancelToken, Capabilities, ClusterProvider, Credential, MemberChange, ProviderDescriptor,
-    ProviderEnvironment, ProviderEvent, ProviderFactory, ProviderHealth, ProviderId, ProviderKind, ProviderStream,
-    ProviderTermination, Registration, RegistrationSite, RetryPolicy, SIGN_OF_LIFE,
+    ProviderEnvironment, ProviderEvent, ProviderFactory, ProviderStream, ProviderTermination, Registration,
+    RegistrationSite, RetryPolicy, SIGN_OF_LIFE,
 };
 #[cfg(feature = "consul")]
 pub use providers::ConsulFactory;

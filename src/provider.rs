@@ -13,6 +13,7 @@
 mod cancel;
 mod descriptor;
 mod event;
+mod name;
 mod registration;
 mod retry;
 
@@ -23,13 +24,14 @@ use std::time::Duration;
 
 pub use cancel::{CancelGuard, CancelToken};
 pub(crate) use descriptor::MAX_PRIORITY;
-pub use descriptor::{Credential, ProviderDescriptor, ProviderId, ProviderKind};
-pub use event::{MemberChange, ProviderEvent, ProviderHealth, ProviderTermination};
+pub use descriptor::{Credential, ProviderDescriptor};
+pub use event::{MemberChange, ProviderEvent, ProviderTermination};
 pub use registration::{Registration, RegistrationSite};
 pub use retry::RetryPolicy;
 
 use crate::clock::Clock;
 use crate::error::{ErrorCode, ProvisioningError};
+use crate::id::ProviderKind;
 use crate::secret::Secrets;
 use crate::topology::ClusterNode;
 

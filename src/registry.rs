@@ -21,8 +21,9 @@ pub use change::RegistryChange;
 
 use crate::clock::Timestamp;
 use crate::error::{ErrorCategory, ErrorCode, ProvisioningError};
+use crate::id::ProviderId;
 use crate::panics::caught;
-use crate::provider::{CancelToken, ClusterProvider, ProviderDescriptor, ProviderId};
+use crate::provider::{CancelToken, ClusterProvider, ProviderDescriptor};
 use crate::store::{MAX_PROVIDERS, ProviderStore, StoredSet};
 use crate::validator::{
     CONNECTIVITY_TIMEOUT, ProviderValidator, SharedSuppression, SuppressionChange, SuppressionSettings, ValidProvider,
@@ -540,7 +541,7 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::provider::ProviderKind;
+    use crate::id::ProviderKind;
     use crate::validator::testing::{Backends, definition, validator};
 
     /// A store in memory that can be made to fail.

@@ -245,7 +245,7 @@ fn io_error(doing: &'static str, path: &Path, error: &io::Error) -> Provisioning
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::provider::ProviderKind;
+    use crate::id::ProviderKind;
     use tempfile::TempDir;
 
     fn set(epoch: u64, ids: &[&str]) -> StoredSet {

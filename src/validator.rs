@@ -18,10 +18,11 @@ pub(crate) use suppression::SharedSuppression;
 pub use suppression::{Suppression, SuppressionChange, SuppressionSettings};
 
 use crate::error::{ErrorCode, ProvisioningError};
+use crate::id::{ProviderId, ProviderKind};
 use crate::panics::caught;
 use crate::provider::{
     CancelToken, Capabilities, ClusterProvider, Credential, MAX_PRIORITY, ProviderDescriptor, ProviderEnvironment,
-    ProviderFactory, ProviderId, ProviderKind,
+    ProviderFactory,
 };
 use crate::topology::ClusterNode;
 use connectivity::with_id;

@@ -9,7 +9,7 @@ use super::{FailoverPolicy, HealthTracker};
 use crate::clock::Timestamp;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::event::SwitchReason;
-use crate::provider::ProviderHealth;
+use crate::health::ProviderHealth;
 
 /// Names one provider in force, for as long as it is; never given to another.
 pub(crate) type SlotKey = u64;
@@ -250,7 +250,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::provider::ProviderId;
+    use crate::id::ProviderId;
 
     struct Fixture {
         controller: FailoverController,

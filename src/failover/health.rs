@@ -9,7 +9,8 @@ use std::time::Duration;
 use super::FailoverPolicy;
 use crate::clock::Timestamp;
 use crate::error::{ErrorCode, ProvisioningError};
-use crate::provider::{ProviderHealth, ProviderId};
+use crate::health::ProviderHealth;
+use crate::id::ProviderId;
 
 /// What is known of one provider's stream, and the health that follows from it.
 #[derive(Clone, Debug)]

@@ -130,7 +130,7 @@ impl Target {
     }
 
     /// Where it is: what tells one from the other, with the path of a unix socket.
-    #[cfg(any(test, feature = "consul"))]
+    #[cfg(feature = "consul")]
     pub(crate) fn place(&self) -> String {
         match &self.address {
             Address::Host { .. } => self.base(),

@@ -24,8 +24,10 @@ use crate::clock::Timestamp;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::event::*;
 use crate::failover::{Choice, SlotKey, StandbyMode};
+use crate::health::ProviderHealth;
+use crate::id::ProviderId;
 use crate::metrics::ProvisioningMetrics;
-use crate::provider::{ProviderEvent, ProviderHealth, ProviderId, ProviderTermination};
+use crate::provider::{ProviderEvent, ProviderTermination};
 use crate::topology::{BlockSource, BlockedNode, NodeId, Position};
 
 /// The hub looks at the time at least this often, so that a standstill of the process shows as a gap.

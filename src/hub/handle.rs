@@ -12,8 +12,8 @@ use super::{Decision, Input, ProviderStatus, Publication, RemoteNode};
 use crate::clock::Clock;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::event::{EventStream, OwnershipChange, PlacementGate, ProvisioningEvent, StreamEnded, Subscriptions};
+use crate::id::ProviderId;
 use crate::metrics::ProvisioningMetrics;
-use crate::provider::ProviderId;
 use crate::topology::{BlockSource, BlockedNodes, NodeId, Position, ProviderSnapshot};
 
 /// The handle by which the host reads the topology and orders things, from any thread and from inside callbacks. Cheap

@@ -4,7 +4,7 @@ use super::turn::Turn;
 use crate::clock::Timestamp;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::failover::FailoverPolicy;
-use crate::provider::ProviderId;
+use crate::id::ProviderId;
 use crate::topology::{Members, TopologyDiff};
 
 /// Whether `set` lacks more than this share of `present`.

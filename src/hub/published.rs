@@ -9,8 +9,9 @@ use super::Decision;
 use crate::clock::Timestamp;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::event::{PauseReason, PlacementGate, StreamEnded};
+use crate::health::ProviderHealth;
+use crate::id::ProviderId;
 use crate::metrics::ProvisioningMetrics;
-use crate::provider::{ProviderHealth, ProviderId};
 use crate::topology::{BlockSource, BlockedNodes, Members, NodeId, Position, ProviderSnapshot};
 
 /// How a provider in force does.

@@ -10,8 +10,8 @@ use super::turn::{Delivered, Turn};
 use crate::clock::Timestamp;
 use crate::error::ProvisioningError;
 use crate::event::{ProvisioningEvent, RemoteTopologyChange, RemoteTopologyEvent, RemotingWarning};
+use crate::id::ProviderId;
 use crate::metrics::ProvisioningMetrics;
-use crate::provider::ProviderId;
 use crate::topology::{ClusterNode, Members, NodeId, TopologyDiff};
 
 /// How many departed nodes are remembered, for those who ask after their health.

@@ -16,8 +16,8 @@ use super::{Dispatcher, HubCore, Input, StreamCommand, Tick};
 use crate::clock::{Clock, Timestamp};
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::failover::SlotKey;
+use crate::id::ProviderId;
 use crate::panics::discard;
-use crate::provider::ProviderId;
 
 /// What runs the streams.
 pub(crate) trait StreamThreads {

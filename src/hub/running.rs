@@ -13,8 +13,9 @@ use super::rounds::StreamThreads;
 use crate::clock::Clock;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::failover::SlotKey;
+use crate::id::ProviderId;
 use crate::panics::{caught, discard};
-use crate::provider::{CancelToken, ClusterProvider, ProviderEvent, ProviderId, ProviderTermination};
+use crate::provider::{CancelToken, ClusterProvider, ProviderEvent, ProviderTermination};
 
 /// The streams' threads.
 pub(super) struct RunningStreams {

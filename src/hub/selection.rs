@@ -11,8 +11,8 @@ use crate::clock::Timestamp;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::event::{ProviderChanged, ProvisioningEvent, SwitchReason};
 use crate::failover::{Candidate, Choice, FailoverController, FailoverPolicy, Guard, SlotKey};
+use crate::id::ProviderId;
 use crate::metrics::ProvisioningMetrics;
-use crate::provider::ProviderId;
 use crate::topology::{Members, NodeId};
 
 /// Who is followed.

@@ -10,7 +10,9 @@ use crate::clock::Timestamp;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::event::StreamEnded;
 use crate::failover::{Candidate, FailoverPolicy, HealthTracker, SlotKey};
-use crate::provider::{MemberChange, ProviderEvent, ProviderHealth, ProviderId, ProviderTermination};
+use crate::health::ProviderHealth;
+use crate::id::ProviderId;
+use crate::provider::{MemberChange, ProviderEvent, ProviderTermination};
 use crate::topology::{ClusterNode, Members, NodeId, Revision, TopologyDiff};
 
 /// A provider to be in force.

@@ -12,8 +12,10 @@ use crate::clock::Timestamp;
 use crate::error::ProvisioningError;
 use crate::event::{HealthChanged, ProvisioningEvent, StreamEnded};
 use crate::failover::{Candidate, FailoverPolicy, SlotKey};
+use crate::health::ProviderHealth;
+use crate::id::ProviderId;
 use crate::metrics::ProvisioningMetrics;
-use crate::provider::{ProviderEvent, ProviderHealth, ProviderId, ProviderTermination};
+use crate::provider::{ProviderEvent, ProviderTermination};
 use crate::topology::{Members, NodeId};
 
 /// The providers in force.

@@ -1,114 +1,17 @@
 //! What a provider is made from, in the form in which it is configured and stored.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use crate::error::{ErrorCode, ProvisioningError};
+use crate::id::{ProviderId, ProviderKind};
 
 /// The greatest priority.
 pub(crate) const MAX_PRIORITY: i64 = 1000;
 /// The longest duration that a parameter may name.
 const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
-
-macro_rules! name_type {
-    ($(#[$doc:meta])* $name:ident, $what:literal) => {
-        $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(Arc<str>);
-
-        impl $name {
-            /// A name of 1 to 64 letters, digits, `-`, `_` and `.` (ASCII), beginning with a letter or digit.
-            ///
-            /// # Errors
-            /// [`ErrorCode::MissingField`] if it is empty, [`ErrorCode::InvalidValue`] if it is otherwise malformed.
-            pub fn new(name: impl AsRef<str>) -> Result<Self, ProvisioningError> {
-                let name = name.as_ref();
-                check_name($what, name)?;
-                Ok(Self(name.into()))
-            }
-
-            /// The name as text.
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(&self.0)
-            }
-        }
-
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-
-        impl Serialize for $name {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.serialize_str(&self.0)
-            }
-        }
-
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let name = String::deserialize(deserializer)?;
-                Self::new(name).map_err(serde::de::Error::custom)
-            }
-        }
-    };
-}
-
-name_type! {
-    /// The name of a registered provider, unique in the service.
-    ProviderId, "id"
-}
-
-name_type! {
-    /// The kind of a provider, which decides the factory that makes it: `in-memory`, `consul`, `kubernetes`, or one of the host's own.
-    ProviderKind, "kind"
-}
-
-impl ProviderKind {
-    /// A shared cluster in this process's memory.
-    pub fn in_memory() -> Self {
-        Self("in-memory".into())
-    }
-
-    /// A service of a Consul agent.
-    pub fn consul() -> Self {
-        Self("consul".into())
-    }
-
-    /// Pods or a service of a Kubernetes API server.
-    pub fn kubernetes() -> Self {
-        Self("kubernetes".into())
-    }
-}
-
-fn check_name(field: &'static str, name: &str) -> Result<(), ProvisioningError> {
-    let refuse = |code, reason| Err(ProvisioningError::new(code, "reading a provider name", reason).with_field(field));
-    let mut chars = name.chars();
-    match chars.next() {
-        None => return refuse(ErrorCode::MissingField, "it is empty"),
-        Some(first) if !first.is_ascii_alphanumeric() => {
-            return refuse(ErrorCode::InvalidValue, "it does not begin with a letter or digit");
-        }
-        Some(_) => {}
-    }
-    if !chars.all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')) {
-        return refuse(ErrorCode::InvalidValue, "only letters, digits, `-`, `_` and `.` are allowed");
-    }
-    if name.len() > 64 {
-        return refuse(ErrorCode::InvalidValue, "it is longer than 64 characters");
-    }
-    Ok(())
-}
 
 /// Where a provider's credential comes from. It names a source and never holds the credential itself.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]

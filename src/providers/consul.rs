@@ -36,8 +36,9 @@ use self::registration::{ConsulRegistration, Definition};
 use self::stream::{ConsulStream, Parts, SharedMemory};
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::http::CredentialReader;
+use crate::id::ProviderKind;
 use crate::provider::{
-    CancelToken, Capabilities, ClusterProvider, ProviderDescriptor, ProviderEnvironment, ProviderFactory, ProviderKind,
+    CancelToken, Capabilities, ClusterProvider, ProviderDescriptor, ProviderEnvironment, ProviderFactory,
     ProviderStream, Registration, RegistrationSite,
 };
 use crate::providers::presence::Presence;

@@ -19,7 +19,7 @@ pub use faults::InMemoryFaults;
 pub use provider::{InMemoryFactory, InMemoryProvider};
 
 use crate::clock::Clock;
-use crate::provider::ProviderId;
+use crate::id::ProviderId;
 use crate::topology::{ClusterNode, Members, NodeId};
 use state::State;
 

@@ -38,8 +38,9 @@ use self::registration::KubernetesRegistration;
 use self::registration::marks::Marks;
 use self::stream::{KubernetesStream, Parts};
 use crate::error::{ErrorCode, ProvisioningError};
+use crate::id::ProviderKind;
 use crate::provider::{
-    CancelToken, Capabilities, ClusterProvider, ProviderDescriptor, ProviderEnvironment, ProviderFactory, ProviderKind,
+    CancelToken, Capabilities, ClusterProvider, ProviderDescriptor, ProviderEnvironment, ProviderFactory,
     ProviderStream, Registration, RegistrationSite,
 };
 use crate::providers::presence::Presence;

@@ -152,7 +152,8 @@ mod tests {
     use std::ffi::OsString;
 
     use super::*;
-    use crate::provider::{ProviderDescriptor, ProviderKind};
+    use crate::id::ProviderKind;
+    use crate::provider::ProviderDescriptor;
 
     const VARIABLES: Variables = Variables {
         ca_file: "ENV_CA_FILE",

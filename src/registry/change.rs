@@ -1,6 +1,7 @@
 //! How two definitions and two sets of providers differ. Pure.
 
-use crate::provider::{Credential, ProviderDescriptor, ProviderId};
+use crate::id::ProviderId;
+use crate::provider::{Credential, ProviderDescriptor};
 
 use super::ProviderEntry;
 use crate::validator::has_credentials;

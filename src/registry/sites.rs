@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::error::{ErrorCode, ProvisioningError};
+use crate::id::ProviderId;
 use crate::panics::caught;
-use crate::provider::{ClusterProvider, ProviderId, RegistrationSite};
+use crate::provider::{ClusterProvider, RegistrationSite};
 use crate::validator::ProviderValidator;
 
 /// Refuses a set in which two enabled providers would overwrite each other's registration. In client mode nothing is

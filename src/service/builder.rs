@@ -23,10 +23,9 @@ use crate::failover::FailoverPolicy;
 use crate::hub::mailbox::Mailbox;
 use crate::hub::thread::HubThread;
 use crate::hub::{Bridges, Dispatcher, HubCore, HubSettings, ProviderWatchHub};
+use crate::id::ProviderKind;
 use crate::metrics::ProvisioningMetrics;
-use crate::provider::{
-    CancelToken, ProviderDescriptor, ProviderEnvironment, ProviderFactory, ProviderKind, RetryPolicy,
-};
+use crate::provider::{CancelToken, ProviderDescriptor, ProviderEnvironment, ProviderFactory, RetryPolicy};
 use crate::registry::{ProviderRegistry, RegistrySettings};
 use crate::secret::{Secret, Secrets};
 use crate::store::{FileProviderStore, ProviderStore};

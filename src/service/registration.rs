@@ -14,8 +14,9 @@ use super::registrar::{Notice, Outcome, Registrar, RegistrationId, Step, Wanted}
 use crate::clock::{Clock, Timestamp};
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::hub::{Input, ProviderWatchHub};
+use crate::id::ProviderId;
 use crate::panics::{caught, discard};
-use crate::provider::{CancelToken, ClusterProvider, ProviderId, Registration, RegistrationSite};
+use crate::provider::{CancelToken, ClusterProvider, Registration, RegistrationSite};
 use crate::sync::{Condvar, Mutex, deadline, lock, wait_until};
 use crate::topology::ClusterNode;
 

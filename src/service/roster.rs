@@ -4,7 +4,7 @@
 //! in force. Another definition is another edition.
 
 use crate::failover::SlotKey;
-use crate::provider::ProviderId;
+use crate::id::ProviderId;
 
 /// A provider in force.
 #[derive(Clone, Debug)]

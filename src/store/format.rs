@@ -196,7 +196,8 @@ fn bounded(reason: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::provider::{Credential, ProviderKind};
+    use crate::id::ProviderKind;
+    use crate::provider::Credential;
     use proptest::prelude::*;
 
     fn example() -> StoredSet {

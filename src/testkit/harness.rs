@@ -16,8 +16,9 @@ use crate::hub::{
     Bridges, Decision, Dispatcher, HubCore, HubSettings, Input, ProviderStatus, ProviderWatchHub, Publication,
     RemoteNode, SlotSpec, StreamCommand, Tick,
 };
+use crate::id::ProviderId;
 use crate::metrics::ProvisioningMetrics;
-use crate::provider::{ProviderEvent, ProviderId, ProviderTermination};
+use crate::provider::{ProviderEvent, ProviderTermination};
 use crate::topology::{BlockSource, BlockedNodes, ClusterNode, Members, NodeId, Position, ProviderSnapshot, Revision};
 
 /// How a harness's hub is set up. The defaults are the service's.

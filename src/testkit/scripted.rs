@@ -7,9 +7,10 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, select, unbounded};
 
 use crate::error::ProvisioningError;
+use crate::id::ProviderKind;
 use crate::provider::{
     CancelToken, Capabilities, ClusterProvider, ProviderDescriptor, ProviderEnvironment, ProviderEvent,
-    ProviderFactory, ProviderKind, ProviderStream, ProviderTermination,
+    ProviderFactory, ProviderStream, ProviderTermination,
 };
 use crate::topology::{Members, Revision};
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::{BlockedNodes, Members, NodeId};
 use crate::clock::Timestamp;
-use crate::provider::{ProviderHealth, ProviderId};
+use crate::health::ProviderHealth;
+use crate::id::ProviderId;
 
 /// The place of a delivery in the order of all deliveries: first the epoch, which rises from one start of the service
 /// to the next, then the number within it, which rises by one with every delivery of any kind. A consumer that keeps the

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{at, bounded, select};
 
 use crate::error::{ErrorCode, ProvisioningError};
+use crate::id::ProviderId;
 use crate::panics::caught;
-use crate::provider::{CancelToken, ClusterProvider, ProviderId};
+use crate::provider::{CancelToken, ClusterProvider};
 
 const CHECKING: &str = "checking a provider's connectivity";
 

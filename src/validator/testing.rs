@@ -9,9 +9,10 @@ use crossbeam_channel::{Receiver, Sender};
 use super::ProviderValidator;
 use crate::clock::SystemClock;
 use crate::error::{ErrorCode, ProvisioningError};
+use crate::id::{ProviderId, ProviderKind};
 use crate::provider::{
-    CancelToken, Capabilities, ClusterProvider, ProviderDescriptor, ProviderEnvironment, ProviderFactory, ProviderId,
-    ProviderKind, ProviderStream,
+    CancelToken, Capabilities, ClusterProvider, ProviderDescriptor, ProviderEnvironment, ProviderFactory,
+    ProviderStream,
 };
 use crate::secret::{Secret, Secrets};
 

@@ -210,7 +210,7 @@ fn consistency(descriptor: &ProviderDescriptor) -> Result<Consistency, Provision
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::provider::ProviderKind;
+    use crate::id::ProviderKind;
 
     fn descriptor() -> ProviderDescriptor {
         ProviderDescriptor::new("consul-a", ProviderKind::consul())

@@ -95,7 +95,8 @@ mod tests {
 
     use super::*;
     use crate::error::ErrorCode;
-    use crate::provider::{ProviderDescriptor, ProviderKind};
+    use crate::id::ProviderKind;
+    use crate::provider::ProviderDescriptor;
     use crate::providers::tls;
 
     fn descriptor() -> ProviderDescriptor {

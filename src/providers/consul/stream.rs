@@ -14,7 +14,8 @@ use super::watch::{Input, Machine, Memory, Output, Settings};
 use crate::clock::Clock;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::http::CredentialReader;
-use crate::provider::{CancelToken, ProviderEvent, ProviderId, ProviderStream, ProviderTermination, RetryPolicy};
+use crate::id::ProviderId;
+use crate::provider::{CancelToken, ProviderEvent, ProviderStream, ProviderTermination, RetryPolicy};
 use crate::providers::presence::Presence;
 
 /// The longest single wait, so that a clock that jumps (a suspended machine) is noticed.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::Shared;
 use crate::error::ProvisioningError;
-use crate::provider::{ProviderEvent, ProviderId, ProviderTermination};
+use crate::id::ProviderId;
+use crate::provider::{ProviderEvent, ProviderTermination};
 use crate::topology::NodeId;
 
 /// What can be made to go wrong for one provider of an [`InMemoryCluster`](super::InMemoryCluster). Faults concern that

@@ -10,9 +10,10 @@ use crossbeam_channel::{Receiver, select};
 use super::state::Holder;
 use super::{InMemoryCluster, Shared};
 use crate::error::{ErrorCode, ProvisioningError};
+use crate::id::{ProviderId, ProviderKind};
 use crate::provider::{
     CancelToken, Capabilities, ClusterProvider, Credential, ProviderDescriptor, ProviderEnvironment, ProviderEvent,
-    ProviderFactory, ProviderId, ProviderKind, ProviderStream, ProviderTermination, Registration, SIGN_OF_LIFE,
+    ProviderFactory, ProviderStream, ProviderTermination, Registration, SIGN_OF_LIFE,
 };
 use crate::topology::ClusterNode;
 

@@ -16,7 +16,8 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use crate::clock::Timestamp;
 use crate::error::ProvisioningError;
-use crate::provider::{MemberChange, ProviderEvent, ProviderId, ProviderTermination};
+use crate::id::ProviderId;
+use crate::provider::{MemberChange, ProviderEvent, ProviderTermination};
 use crate::providers::rival::is_rival;
 use crate::topology::{ClusterNode, Members, NodeId, Revision};
 

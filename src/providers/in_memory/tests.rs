@@ -4,6 +4,7 @@ use std::thread;
 use super::*;
 use crate::clock::{SystemClock, Timestamp};
 use crate::error::{ErrorCode, ProvisioningError};
+use crate::id::ProviderKind;
 use crate::provider::*;
 use crate::secret::Secrets;
 use crate::topology::Revision;

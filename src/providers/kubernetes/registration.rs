@@ -30,7 +30,8 @@ use super::query::PODS;
 use crate::clock::Clock;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::http::Method;
-use crate::provider::{CancelToken, ProviderId, Registration, RetryPolicy};
+use crate::id::ProviderId;
+use crate::provider::{CancelToken, Registration, RetryPolicy};
 use crate::providers::budget::Budget;
 use crate::providers::presence::{Presence, Sighting, Standing};
 

@@ -10,7 +10,8 @@ use super::world::{Actor, Mood};
 use crate::event::OwnershipChange;
 use crate::hub::Input;
 use crate::hub::lifecycle::Phase;
-use crate::provider::{ProviderEvent, ProviderId, ProviderTermination};
+use crate::id::ProviderId;
+use crate::provider::{ProviderEvent, ProviderTermination};
 use crate::testkit::BridgeKind;
 use crate::topology::{BlockSource, NodeId, Revision};
 

@@ -19,7 +19,7 @@ use crate::hub::lifecycle::Phase;
 use crate::hub::mailbox::{Mailbox, ProviderOrder, Providers};
 use crate::hub::rounds::{Rounds, TickObserver};
 use crate::hub::{Input, ProviderWatchHub, Publication, Published, SlotSpec, StreamCommand, Tick, Ticket};
-use crate::provider::ProviderId;
+use crate::id::ProviderId;
 use crate::service::registrar::RegistrationId;
 use crate::service::roster::{Roster, Seat};
 use crate::testkit::harness::SetUp;

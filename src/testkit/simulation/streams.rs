@@ -10,7 +10,8 @@ use crate::hub::StreamCommand;
 use crate::hub::lane::{FLOOD, Offer};
 use crate::hub::mailbox::{Inbox, Outlet, Providers};
 use crate::hub::rounds::StreamThreads;
-use crate::provider::{ProviderEvent, ProviderId, ProviderTermination};
+use crate::id::ProviderId;
+use crate::provider::{ProviderEvent, ProviderTermination};
 
 /// What happens between a stream's thread and the hub.
 #[derive(Clone, Debug)]

@@ -10,8 +10,9 @@ use super::streams::StreamAct;
 use crate::error::ErrorCode;
 use crate::event::{PauseReason, PlacementGate, ProvisioningEvent, RemoteTopologyChange, SwitchReason};
 use crate::failover::SlotKey;
+use crate::health::ProviderHealth;
 use crate::hub::{Input, StreamCommand};
-use crate::provider::{ProviderEvent, ProviderHealth};
+use crate::provider::ProviderEvent;
 use crate::service::registrar::{RegistrationId, Step};
 use crate::topology::{BlockSource, NodeId};
 

@@ -1,7 +1,7 @@
 //! What a definition says, with what a pod is told.
 
 use super::*;
-use crate::provider::ProviderKind;
+use crate::id::ProviderKind;
 
 fn bare() -> ProviderDescriptor {
     ProviderDescriptor::new("k8s", ProviderKind::kubernetes()).unwrap().parameter("cluster", "orders")

@@ -4,7 +4,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use super::*;
-use crate::provider::{ProviderDescriptor, ProviderKind};
+use crate::id::ProviderKind;
+use crate::provider::ProviderDescriptor;
 use crate::testkit::FakeClock;
 
 const PORTS: (u16, u16) = (80, 443);

@@ -3,7 +3,7 @@
 use super::content::lacks;
 use super::{Checker, Model, ensure};
 use crate::event::{ProviderChanged, ProvisioningEvent, RemoteTopologyChange, SwitchReason};
-use crate::provider::ProviderHealth;
+use crate::health::ProviderHealth;
 use crate::testkit::simulation::shell::TracedTick;
 use crate::topology::Members;
 

@@ -3,7 +3,7 @@
 use super::{Checker, Model, ensure};
 use crate::error::ErrorCode;
 use crate::event::{PauseReason, PlacementGate, ProvisioningEvent};
-use crate::provider::ProviderHealth;
+use crate::health::ProviderHealth;
 use crate::testkit::simulation::shell::TracedTick;
 
 /// The gate is what the published state implies.

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use super::{Checker, Model, ensure};
 use crate::event::ProvisioningEvent;
 use crate::failover::SlotKey;
+use crate::health::ProviderHealth;
 use crate::hub::StreamCommand;
-use crate::provider::{ProviderHealth, ProviderId};
+use crate::id::ProviderId;
 use crate::testkit::simulation::shell::TracedTick;
 
 use super::super::model::Stream;

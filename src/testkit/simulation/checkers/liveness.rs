@@ -3,8 +3,8 @@
 use super::super::model::{Model, Stream};
 use super::ensure;
 use crate::event::{PauseReason, PlacementGate};
+use crate::health::ProviderHealth;
 use crate::hub::Published;
-use crate::provider::ProviderHealth;
 use crate::topology::Members;
 
 /// The name by which a failure is reported.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{Checker, Model, ensure};
 use crate::event::{ProvisioningEvent, RemoteTopologyChange};
-use crate::provider::ProviderHealth;
+use crate::health::ProviderHealth;
 use crate::testkit::simulation::shell::TracedTick;
 use crate::topology::{ClusterNode, Members, NodeId};
 
