@@ -300,9 +300,10 @@ impl ClusterProvisioningService {
         let seats = changes.roster.assign(providers);
         let specs = seats.iter().zip(&enabled).map(|(seat, entry)| spec(seat, entry)).collect();
         let providers = seats.iter().map(|seat| (seat.key, Arc::clone(&seat.provider.0))).collect();
-        let candidates = seats.iter().map(|seat| Candidate {
+        let candidates = seats.iter().zip(&enabled).map(|(seat, entry)| Candidate {
             id: RegistrationId { key: seat.key, edition: seat.edition },
             name: seat.id.clone(),
+            kind: entry.descriptor.kind.clone(),
             provider: Arc::clone(&seat.provider.0),
         });
         let candidates = candidates.collect();

@@ -22,6 +22,7 @@ use crate::backoff::{Backoff, Jitter};
 use crate::clock::Timestamp;
 use crate::error::{ErrorCategory, ErrorCode, ProvisioningError};
 use crate::failover::SlotKey;
+use crate::id::ProviderKind;
 use crate::provider::RegistrationSite;
 
 /// The longest pause before a registration that failed or was lost is tried again; drawn from its upper half.
@@ -54,6 +55,8 @@ pub(crate) struct RegistrationId {
 #[derive(Clone, Debug)]
 pub(crate) struct Wanted {
     pub(crate) id: RegistrationId,
+    /// Of which kind its provider is.
+    pub(crate) kind: ProviderKind,
     /// Where the node is registered and as what, if the provider can tell.
     pub(crate) site: Option<RegistrationSite>,
 }
@@ -67,7 +70,7 @@ pub(crate) enum Step {
     Renew,
     /// Deregister the node.
     Leave,
-    /// Deregister the node only where this registration is apart from the one that follows it.
+    /// Deregister the node only where this registration is apart from the one of the same kind that follows it.
     Retire,
     /// Nothing until then, or until something has happened to another registration.
     Rest(Timestamp),
@@ -123,6 +126,7 @@ enum Farewell {
 
 #[derive(Debug)]
 struct Entry {
+    kind: ProviderKind,
     site: Option<RegistrationSite>,
     state: State,
     /// There is a worker for it.
@@ -181,8 +185,9 @@ impl Registrar {
         if self.draining {
             return;
         }
-        for Wanted { id, site } in wanted {
+        for Wanted { id, kind, site } in wanted {
             self.entries.entry(*id).or_insert_with(|| Entry {
+                kind: kind.clone(),
                 site: site.clone(),
                 state: State::Absent,
                 started: false,
@@ -417,12 +422,14 @@ impl Registrar {
     fn retire_former(&mut self, id: RegistrationId, now: Timestamp) {
         let Some(current) = self.entries.get(&id) else { return };
         let holds = current.state == State::Joined && current.farewell.is_none();
-        let former: Vec<_> =
-            self.entries.range(..id).filter(|(other, _)| other.key == id.key).map(|(id, _)| *id).collect();
+        // Those of another kind know nothing of each other.
+        let farewell = |entry: &Entry| if entry.kind == current.kind { Farewell::Retire } else { Farewell::Leave };
+        let former = self.entries.range(..id).filter(|(other, _)| other.key == id.key);
+        let former: Vec<_> = former.map(|(id, entry)| (*id, farewell(entry))).collect();
         let surplus = former.len().saturating_sub(FORMER);
         let retired = if holds { former.len() } else { surplus };
-        for id in former.into_iter().take(retired) {
-            self.say_farewell(id, Farewell::Retire, now);
+        for (id, farewell) in former.into_iter().take(retired) {
+            self.say_farewell(id, farewell, now);
         }
     }
 
@@ -561,7 +568,7 @@ mod tests {
 
     fn wanted(key: SlotKey, edition: u64, site: Option<&str>) -> Wanted {
         let site = site.map(|place| RegistrationSite::new(place, "orders"));
-        Wanted { id: id(key, edition), site }
+        Wanted { id: id(key, edition), kind: ProviderKind::consul(), site }
     }
 
     fn error(code: ErrorCode) -> Outcome {
@@ -815,6 +822,16 @@ mod tests {
         assert_eq!(registrar.step(old, at(3000)), Step::Retire);
         registrar.answered(old, Outcome::Done(Duration::ZERO), at(3001));
         assert_eq!((registrar.step(old, at(3001)), registrar.step(new, at(3001))), (Step::End, Step::Rest(at(4000))));
+    }
+
+    #[test]
+    fn p5_4_where_the_edited_definition_is_of_another_kind_the_former_one_leaves() {
+        let (mut registrar, old) = joined();
+        let new = Wanted { kind: ProviderKind::kubernetes(), ..wanted(1, 2, None) };
+        follow(&mut registrar, &[new], at(100));
+        registrar.step(id(1, 2), at(100));
+        registrar.answered(id(1, 2), done(), at(100));
+        assert_eq!(registrar.step(old, at(100)), Step::Leave);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::registrar::{Notice, Outcome, Registrar, RegistrationId, Step, Wanted}
 use crate::clock::{Clock, Timestamp};
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::hub::{Input, ProviderWatchHub};
-use crate::id::ProviderId;
+use crate::id::{ProviderId, ProviderKind};
 use crate::panics::{caught, discard};
 use crate::provider::{CancelToken, ClusterProvider, Registration, RegistrationSite};
 use crate::sync::{Condvar, Mutex, deadline, lock, wait_until};
@@ -30,6 +30,7 @@ const UNASKED: Duration = Duration::from_secs(2);
 pub(super) struct Candidate {
     pub(super) id: RegistrationId,
     pub(super) name: ProviderId,
+    pub(super) kind: ProviderKind,
     pub(super) provider: Arc<dyn ClusterProvider>,
 }
 
@@ -99,8 +100,12 @@ impl Registrations {
         let Some(shared) = &self.shared else { return Ok(()) };
         let registers = |candidate: &Candidate| caught(|| candidate.provider.capabilities().register).unwrap_or(false);
         let candidates: Vec<_> = candidates.into_iter().filter(registers).collect();
-        let wanted: Vec<_> =
-            candidates.iter().map(|candidate| Wanted { id: candidate.id, site: site(&*candidate.provider) }).collect();
+        let wanted = |candidate: &Candidate| Wanted {
+            id: candidate.id,
+            kind: candidate.kind.clone(),
+            site: site(&*candidate.provider),
+        };
+        let wanted: Vec<_> = candidates.iter().map(wanted).collect();
         let (gone, superseded) = {
             let mut board = lock(&shared.board);
             let before = board.registrar.ending();

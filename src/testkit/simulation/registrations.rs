@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::dice::Dice;
 use crate::clock::Timestamp;
 use crate::error::{ErrorCode, ProvisioningError};
+use crate::id::ProviderKind;
 use crate::provider::RegistrationSite;
 use crate::service::registrar::{Outcome, Registrar, RegistrationId, Step, Wanted};
 
@@ -27,6 +28,15 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// Whether providers of the two places are of one kind: agents come in pairs.
+    pub(super) fn is_same_kind(self, other: Place) -> bool {
+        self.kind() == other.kind()
+    }
+
+    fn kind(self) -> ProviderKind {
+        if (self.agent / 2).is_multiple_of(2) { ProviderKind::consul() } else { ProviderKind::kubernetes() }
+    }
+
     fn site(self) -> RegistrationSite {
         RegistrationSite::new(format!("backend {} agent {}", self.backend, self.agent), "me")
     }
@@ -138,7 +148,9 @@ impl Registrations {
 
     /// Exactly these are wanted from here on.
     pub(super) fn follow(&mut self, wanted: Vec<(RegistrationId, Place)>) {
-        let named: Vec<_> = wanted.iter().map(|(id, place)| Wanted { id: *id, site: Some(place.site()) }).collect();
+        let named =
+            |(id, place): &(RegistrationId, Place)| Wanted { id: *id, kind: place.kind(), site: Some(place.site()) };
+        let named: Vec<_> = wanted.iter().map(named).collect();
         self.places.extend(wanted.iter().copied());
         self.act(RegistrationAct::Wanted(wanted));
         self.registrar.follow(&named, self.now);

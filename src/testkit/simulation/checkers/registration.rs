@@ -117,6 +117,16 @@ impl Registration {
         self.wanted.iter().any(|wanted| wanted.key == id.key)
     }
 
+    /// Whether each of those is of the same kind that were defined later and may hold the node. They may be former ones, too,
+    /// which are kept alive until the one that is wanted holds it.
+    fn successors(&self, id: RegistrationId) -> impl Iterator<Item = bool> {
+        let place = self.known.get(&id).map(|known| known.place);
+        let later = self.known.iter().filter(move |(other, known)| {
+            other.key == id.key && other.edition > id.edition && known.sent && !known.left
+        });
+        later.map(move |(_, known)| place.is_some_and(|place| place.is_same_kind(known.place)))
+    }
+
     fn others_of_place(&self, id: RegistrationId) -> impl Iterator<Item = (&RegistrationId, &Known)> {
         let place = self.known.get(&id).map(|known| known.place);
         self.known.iter().filter(move |(other, known)| **other != id && Some(known.place) == place)
@@ -131,16 +141,16 @@ impl Registration {
                 ensure!(!leaves, "{id:?} is asked to {step:?} while its place is being left");
             }
             Step::Leave => {
-                ensure!(!wanted && !key_wanted, "{id:?} is asked to leave although its provider is wanted");
+                // One of another kind may have taken its place.
+                let succeeded = self.successors(id).any(|same_kind| !same_kind);
+                ensure!(!wanted && (!key_wanted || succeeded), "{id:?} is asked to leave although it is wanted");
                 let holder = self.others_of_place(id).find(|(other, known)| self.wanted.contains(other) && known.sent);
                 ensure!(holder.is_none(), "{id:?} is asked to leave a place that another holds: {holder:?}");
             }
             Step::Retire => {
                 ensure!(!wanted, "{id:?} is asked to retire although it is wanted");
-                let newer = |(other, known): (&RegistrationId, &Known)| {
-                    other.key == id.key && other.edition > id.edition && (known.sent || self.draining)
-                };
-                ensure!(self.known.iter().any(newer) || !key_wanted, "{id:?} is asked to retire in favour of nobody");
+                let succeeded = self.successors(id).any(|same_kind| same_kind);
+                ensure!(succeeded || !key_wanted, "{id:?} is asked to retire in favour of nobody");
             }
             Step::Rest(_) | Step::End => {}
         }
@@ -178,11 +188,7 @@ impl Registration {
 
     /// A deregistration has been carried out.
     fn check_left(&mut self, id: RegistrationId) -> Result<(), String> {
-        // It may be a former one, too, which is kept alive until the one that is wanted holds the node.
-        let newer = |(other, known): (&RegistrationId, &Known)| {
-            other.key == id.key && other.edition > id.edition && known.sent && !known.left
-        };
-        let seen = self.known.iter().any(newer);
+        let seen = self.successors(id).next().is_some();
         ensure!(!self.is_key_wanted(id) || seen, "{id:?} left before another definition has registered the node");
         if let Some(known) = self.known.get_mut(&id) {
             (known.joined, known.left) = (false, true);
