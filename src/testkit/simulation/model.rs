@@ -376,9 +376,14 @@ impl Model {
                 _ => {}
             }
         }
-        // Who came or went was taken out by a failure detector anyway.
+        // Who came or went was taken out by a failure detector anyway, and that is known to everyone.
+        let is_told = |delivered: &ProviderSnapshot| {
+            let told = delivered.blocked.iter().map(|entry| (&entry.node, entry.source));
+            told.eq(self.blocks.keys().map(|(node, source)| (node, *source)))
+        };
         if let (Some(slot), Some(delivered)) = (self.slot(self.followed), &self.delivered)
             && self.visible(&slot.shown) == delivered.members
+            && is_told(delivered)
             && !self.draining
         {
             self.accepted = slot.shown.clone();
