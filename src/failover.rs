@@ -32,7 +32,8 @@ pub struct FailoverPolicy {
     /// This many errors in a row make a provider Unreachable. Default 3.
     pub max_errors: u32,
     /// The first pause before a terminated stream is opened again; each further one is twice as long, and each is
-    /// multiplied by a random factor between 0.5 and 1. Default 2 s.
+    /// multiplied by a random factor between 0.5 and 1. The providers that come along pace what they ask again by it
+    /// too. Default 2 s.
     pub backoff_initial: Duration,
     /// The longest such pause. Default 30 s.
     pub backoff_max: Duration,

@@ -299,7 +299,7 @@ impl ClusterProvisioningService {
             enabled.iter().map(|entry| (entry.descriptor.id.clone(), Provider(Arc::clone(entry.provider()))));
         let seats = changes.roster.assign(providers);
         let specs = seats.iter().zip(&enabled).map(|(seat, entry)| spec(seat, entry)).collect();
-        let providers = seats.iter().map(|seat| (seat.key, Arc::clone(&seat.provider.0))).collect();
+        let providers = seats.iter().map(|seat| (seat.key, (seat.id.clone(), Arc::clone(&seat.provider.0)))).collect();
         let candidates = seats.iter().zip(&enabled).map(|(seat, entry)| Candidate {
             id: RegistrationId { key: seat.key, edition: seat.edition },
             name: seat.id.clone(),

@@ -13,7 +13,7 @@ use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use api::{SOON, TOKEN, begin, chunk, descriptor, event, is_list, is_watch, json, list_with, pod};
+use api::{SOON, TOKEN, begin, chunk, descriptor, event, is_list, is_watch, json, list_with, merge, pod};
 use cluster_provisioning::{ClusterNode, ClusterProvisioningService, Secret};
 use fake::{Fake, Request, send};
 use serde_json::{Value, json};
@@ -92,20 +92,6 @@ fn changes(shop: &Mutex<Shop>, stream: &mut TcpStream) -> bool {
         open = chunk(stream, &if is_news { event("MODIFIED", &own) + &other } else { other });
     }
     false
-}
-
-/// A merge patch, as RFC 7396 has it.
-fn merge(target: &mut Value, patch: &Value) {
-    let Some(patch) = patch.as_object() else { return *target = patch.clone() };
-    if !target.is_object() {
-        *target = json!({});
-    }
-    for (key, value) in patch {
-        match value {
-            Value::Null => drop(target.as_object_mut().unwrap().remove(key)),
-            value => merge(&mut target[key], value),
-        }
-    }
 }
 
 fn service(fake: &Fake, require_ready: &str) -> ClusterProvisioningService {

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use api::{PROMPT, descriptor, json, pod, secrets};
+use api::{PROMPT, descriptor, json, merge, pod, secrets};
 use cluster_provisioning::{
     CancelToken, ClusterNode, ClusterProvider, ErrorCode, KubernetesFactory, ProviderDescriptor, ProviderFactory,
     Registration,
@@ -119,20 +119,6 @@ fn patched(pods: &Pods, request: &Request) -> Option<Value> {
     }
     merge(pod, &patch);
     Some(pod.clone())
-}
-
-/// A merge patch, as RFC 7396 has it.
-fn merge(target: &mut Value, patch: &Value) {
-    let Some(patch) = patch.as_object() else { return *target = patch.clone() };
-    if !target.is_object() {
-        *target = value!({});
-    }
-    for (key, value) in patch {
-        match value {
-            Value::Null => drop(target.as_object_mut().unwrap().remove(key)),
-            value => merge(&mut target[key], value),
-        }
-    }
 }
 
 /// Loses the answer to the patch of that number, from 0, after it was carried out.

@@ -109,6 +109,11 @@ impl HubCore {
         concluded
     }
 
+    /// The name of a provider in force.
+    pub(crate) fn provider(&self, key: SlotKey) -> Option<&ProviderId> {
+        self.parts.slots.get(key).map(Slot::id)
+    }
+
     /// When time alone brings something about.
     pub(crate) fn next_timeout(&self) -> Timestamp {
         self.timers.next().unwrap_or(self.now + HOUSEKEEPING)

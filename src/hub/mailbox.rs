@@ -19,6 +19,7 @@ use super::slot::SlotSpec;
 use crate::clock::{Clock, Timestamp};
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::failover::SlotKey;
+use crate::id::ProviderId;
 use crate::provider::{ClusterProvider, ProviderEvent};
 use crate::sync::{Condvar, Mutex, deadline, lock, wait_until};
 
@@ -28,8 +29,8 @@ const COMMANDS: usize = 4096;
 /// Where the outcome of a command goes.
 pub(crate) type Reply = Sender<Result<(), ProvisioningError>>;
 
-/// The providers by key: what runs the streams.
-pub(crate) type Providers = BTreeMap<SlotKey, Arc<dyn ClusterProvider>>;
+/// The providers by key, with their names: what runs the streams.
+pub(crate) type Providers = BTreeMap<SlotKey, (ProviderId, Arc<dyn ClusterProvider>)>;
 
 /// Another set of providers to be in force.
 pub(crate) struct ProviderOrder {

@@ -15,17 +15,12 @@ use super::mailbox::{Inbox, Mailbox, Message, ProviderOrder, Providers};
 use super::{Dispatcher, HubCore, Input, StreamCommand, Tick};
 use crate::clock::{Clock, Timestamp};
 use crate::error::{ErrorCode, ProvisioningError};
-use crate::failover::SlotKey;
-use crate::id::ProviderId;
 use crate::panics::discard;
 
 /// What runs the streams.
 pub(crate) trait StreamThreads {
     /// The streams opened from here on are these providers'. The former ones are returned.
     fn replace(&mut self, providers: Providers) -> Providers;
-
-    /// The name of a provider, if it can be asked.
-    fn id(&self, key: SlotKey) -> Option<ProviderId>;
 
     /// Opens or ends a stream.
     fn obey(&mut self, command: StreamCommand, inbox: &mut Inbox);
@@ -86,7 +81,10 @@ impl<S: StreamThreads, O: TickObserver> Rounds<S, O> {
         for (key, reports) in floods {
             let detail = format!("it reported {reports} times within a second, and is made to wait");
             let error = ProvisioningError::new(ErrorCode::StreamFloods, "watching the topology", detail);
-            let error = self.streams.id(key).map_or(error.clone(), |id| error.with_provider(&id));
+            let error = match self.core.provider(key) {
+                Some(id) => error.with_provider(id),
+                None => error,
+            };
             _ = self.input(Input::Warn(error), round);
         }
         if self.core.next_timeout() <= round {

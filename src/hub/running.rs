@@ -1,7 +1,6 @@
 //! The threads that run the streams: one for each open stream.
 //!
-//! All of a provider's code runs on its own threads but for what is asked here, on the hub's: its name, and its cancel
-//! actions. A panic of either is caught.
+//! All of a provider's code runs on threads of its own, but for the actions of its cancel token, which run on the hub's.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +12,6 @@ use super::rounds::StreamThreads;
 use crate::clock::Clock;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::failover::SlotKey;
-use crate::id::ProviderId;
 use crate::panics::{caught, discard};
 use crate::provider::{CancelToken, ClusterProvider, ProviderEvent, ProviderTermination};
 
@@ -32,12 +30,11 @@ impl RunningStreams {
     }
 
     fn open(&mut self, key: SlotKey, generation: u64, inbox: &mut Inbox) {
-        let Some(provider) = self.providers.get(&key).cloned() else {
+        let Some((id, provider)) = self.providers.get(&key).cloned() else {
             // That its thread has ended is heard: no slot waits for a stream that never was.
             drop(inbox.open(key, generation, Arc::clone(&self.clock)));
             return;
         };
-        let name = self.id(key).map_or_else(|| "watch".to_owned(), |id| format!("watch-{id}"));
         let (cancel, alive) = (CancelToken::new(), self.alive.clone());
         let outlet = Arc::new(inbox.open(key, generation, Arc::clone(&self.clock)));
         let (theirs, token) = (Arc::clone(&outlet), cancel.clone());
@@ -47,7 +44,7 @@ impl RunningStreams {
             drop(theirs);
             drop(alive);
         };
-        match thread::Builder::new().name(name).spawn(work) {
+        match thread::Builder::new().name(format!("watch-{id}")).spawn(work) {
             Ok(_) => _ = self.running.insert(key, (generation, cancel)),
             Err(error) => {
                 let reason = ProvisioningError::new(ErrorCode::ThreadRefused, "opening a stream", error.to_string());
@@ -68,12 +65,6 @@ impl StreamThreads for RunningStreams {
             stays
         });
         std::mem::replace(&mut self.providers, providers)
-    }
-
-    /// Unless asking for it panics.
-    fn id(&self, key: SlotKey) -> Option<ProviderId> {
-        let provider = self.providers.get(&key)?;
-        caught(|| provider.descriptor().id.clone()).ok()
     }
 
     fn obey(&mut self, command: StreamCommand, inbox: &mut Inbox) {

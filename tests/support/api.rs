@@ -8,6 +8,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use cluster_provisioning::{Credential, KubernetesFactory, ProviderDescriptor, Secret, Secrets};
+use serde_json::{Map, Value};
 
 use crate::fake::{Fake, Request, hold, send};
 use crate::pods::{Watching, provider};
@@ -33,6 +34,20 @@ pub fn descriptor(url: &str) -> ProviderDescriptor {
 
 pub fn watch(descriptor: &ProviderDescriptor) -> Watching {
     Watching::start(&provider(descriptor, secrets()))
+}
+
+/// A merge patch, as RFC 7396 has it.
+pub fn merge(target: &mut Value, patch: &Value) {
+    let Some(patch) = patch.as_object() else { return *target = patch.clone() };
+    if !target.is_object() {
+        *target = Value::Object(Map::new());
+    }
+    for (key, value) in patch {
+        match value {
+            Value::Null => drop(target.as_object_mut().unwrap().remove(key)),
+            value => merge(&mut target[key], value),
+        }
+    }
 }
 
 /// A pod that is a member.

@@ -10,7 +10,6 @@ use crate::hub::StreamCommand;
 use crate::hub::lane::{FLOOD, Offer};
 use crate::hub::mailbox::{Inbox, Outlet, Providers};
 use crate::hub::rounds::StreamThreads;
-use crate::id::ProviderId;
 use crate::provider::{ProviderEvent, ProviderTermination};
 
 /// What happens between a stream's thread and the hub.
@@ -185,10 +184,6 @@ impl Thread {
 impl StreamThreads for Streams {
     fn replace(&mut self, providers: Providers) -> Providers {
         providers
-    }
-
-    fn id(&self, _: SlotKey) -> Option<ProviderId> {
-        None
     }
 
     fn obey(&mut self, command: StreamCommand, inbox: &mut Inbox) {
