@@ -22,6 +22,8 @@ pub enum Call {
     Validate,
     Create,
     Descriptor,
+    Capabilities,
+    RefreshInterval,
     Connect,
     Open,
     Next,
@@ -137,10 +139,12 @@ impl ClusterProvider for RoleProvider {
     }
 
     fn capabilities(&self) -> Capabilities {
+        self.role.act(Call::Capabilities);
         Capabilities { watch: true, register: true }
     }
 
     fn refresh_interval(&self) -> Option<Duration> {
+        self.role.act(Call::RefreshInterval);
         None
     }
 
