@@ -55,6 +55,7 @@ struct Part {
     refuses: Option<ProvisioningError>,
     refresh_interval: Option<Duration>,
     blind: bool,
+    site: Option<RegistrationSite>,
     /// The time that the last `leave` was given.
     leave_budget: Option<Duration>,
 }
@@ -91,6 +92,11 @@ impl Role {
     /// How often its data is refreshed, as it promises.
     pub fn promise(&self, refresh_interval: Duration) {
         self.state().refresh_interval = Some(refresh_interval);
+    }
+
+    /// Where it registers the local node, and as what.
+    pub fn register_at(&self, site: RegistrationSite) {
+        self.state().site = Some(site);
     }
 
     /// It cannot watch.
@@ -197,6 +203,10 @@ impl ClusterProvider for RoleProvider {
 
     fn registration(&self, _: &ClusterNode) -> Result<Box<dyn Registration>, ProvisioningError> {
         Ok(Box::new(RoleRegistration(Arc::clone(&self.role))))
+    }
+
+    fn registration_site(&self) -> Option<RegistrationSite> {
+        self.role.state().site.clone()
     }
 }
 
