@@ -22,7 +22,7 @@ pub use change::RegistryChange;
 use crate::clock::Timestamp;
 use crate::error::{ErrorCategory, ErrorCode, ProvisioningError};
 use crate::id::ProviderId;
-use crate::panics::caught;
+use crate::panics::{Foreign, caught};
 use crate::provider::{CancelToken, ClusterProvider, ProviderDescriptor};
 use crate::store::{MAX_PROVIDERS, ProviderStore, StoredSet};
 use crate::validator::{
@@ -48,7 +48,7 @@ pub struct ProviderEntry {
     /// Whether its backend answered when it was last asked, at the start or at registration. False also if it was not
     /// asked because the provider is disabled. How it is now is the provider's health.
     pub reachable: bool,
-    provider: Arc<dyn ClusterProvider>,
+    provider: Foreign<Arc<dyn ClusterProvider>>,
 }
 
 /// Whether a registered provider may be run.
@@ -147,7 +147,7 @@ impl fmt::Display for DefinitionDifference {
 /// The registered providers, in the order of their registration. See the module's description for how they change.
 pub struct ProviderRegistry {
     validator: ProviderValidator,
-    store: Option<Box<dyn ProviderStore>>,
+    store: Option<Foreign<Box<dyn ProviderStore>>>,
     connectivity_timeout: Duration,
     suppression: SharedSuppression,
     epoch: u64,
@@ -177,7 +177,7 @@ impl ProviderRegistry {
     ) -> Result<(ProviderRegistry, RestoreReport), ProvisioningError> {
         let mut registry = Self {
             validator,
-            store,
+            store: store.map(Foreign::new),
             connectivity_timeout: settings.connectivity_timeout,
             suppression: SharedSuppression::new(settings.suppression),
             epoch: 0,
@@ -407,7 +407,7 @@ impl ProviderRegistry {
         former: Option<&ProviderEntry>,
     ) -> Result<ProviderEntry, ProvisioningError> {
         let valid = match former {
-            Some(former) => self.validator.validate_edit(descriptor, &*former.provider)?,
+            Some(former) => self.validator.validate_edit(descriptor, &**former.provider)?,
             None => self.validator.validate(descriptor)?,
         };
         let status = match valid.shortfall {
@@ -450,7 +450,7 @@ pub(crate) fn judge(
 ) -> ValidationReport {
     let fits = |valid: &ValidProvider| {
         let others = enabled(entries).filter(|(id, _)| **id != descriptor.id);
-        let this = valid.shortfall.is_none().then_some((&descriptor.id, &valid.provider));
+        let this = valid.shortfall.is_none().then_some((&descriptor.id, valid.provider()));
         sites::check(validator, others.chain(this), VALIDATING)
     };
     let report = validator.dry_run_among(descriptor, connectivity, cancel, fits);
@@ -459,7 +459,7 @@ pub(crate) fn judge(
 
 /// The enabled providers, with their names.
 fn enabled(entries: &[ProviderEntry]) -> impl Iterator<Item = (&ProviderId, &Arc<dyn ClusterProvider>)> {
-    entries.iter().filter(|entry| entry.is_enabled()).map(|entry| (&entry.descriptor.id, &entry.provider))
+    entries.iter().filter(|entry| entry.is_enabled()).map(|entry| (&entry.descriptor.id, entry.provider()))
 }
 
 /// Whether the name is free, or belongs to the same definition.
@@ -497,12 +497,12 @@ fn of_stored(error: &ProvisioningError) -> ProvisioningError {
 
 /// Uses the store, if there is one. A store may be the host's own: its panic is an error.
 fn with_store<T>(
-    store: &mut Option<Box<dyn ProviderStore>>,
+    store: &mut Option<Foreign<Box<dyn ProviderStore>>>,
     doing: &'static str,
     work: impl FnOnce(&mut dyn ProviderStore) -> Result<T, ProvisioningError>,
 ) -> Result<Option<T>, ProvisioningError> {
     let Some(store) = store else { return Ok(None) };
-    let outcome = caught(|| work(store.as_mut())).unwrap_or_else(|panic| {
+    let outcome = caught(|| work(&mut ***store)).unwrap_or_else(|panic| {
         Err(ProvisioningError::new(ErrorCode::StoreIo, doing, format!("the store panicked: {panic}")))
     });
     outcome.map(Some)

@@ -18,6 +18,7 @@ use crate::hub::{
 };
 use crate::id::ProviderId;
 use crate::metrics::ProvisioningMetrics;
+use crate::panics::Foreign;
 use crate::provider::{ProviderEvent, ProviderTermination};
 use crate::topology::{BlockSource, BlockedNodes, ClusterNode, Members, NodeId, Position, ProviderSnapshot, Revision};
 
@@ -111,9 +112,9 @@ impl SetUp {
         let state = core.publish(ProvisioningMetrics::default());
         let publication: Publication = Arc::new(ArcSwap::from_pointee(state));
         let bridges = Bridges {
-            placement_supervisor: Some(recorder.clone()),
-            partition_manager: Some(recorder.clone()),
-            remoting: Some(recorder.clone()),
+            placement_supervisor: Some(Foreign::new(recorder.clone())),
+            partition_manager: Some(Foreign::new(recorder.clone())),
+            remoting: Some(Foreign::new(recorder.clone())),
         };
         let (publisher, mailbox) = (Publisher::new(), Mailbox::new());
         let hub = ProviderWatchHub {

@@ -22,6 +22,8 @@ pub enum Call {
     Validate,
     Create,
     Descriptor,
+    Capabilities,
+    RefreshInterval,
     Connect,
     Open,
     Next,
@@ -180,10 +182,12 @@ impl ClusterProvider for RoleProvider {
     }
 
     fn capabilities(&self) -> Capabilities {
+        self.role.act(Call::Capabilities);
         Capabilities { watch: !self.role.state().blind, register: true }
     }
 
     fn refresh_interval(&self) -> Option<Duration> {
+        self.role.act(Call::RefreshInterval);
         self.role.state().refresh_interval
     }
 
