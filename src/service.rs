@@ -43,8 +43,8 @@ use crate::sync::{Mutex, lock};
 use crate::validator::{ProviderValidator, SharedSuppression, ValidationReport};
 
 /// How long a shutdown waits for the hub's thread and for the streams' threads, all in all, before it leaves them to end
-/// by themselves.
-const STOP_PATIENCE: Duration = Duration::from_millis(100);
+/// by themselves. Less than the 100 ms that are promised: waking up takes time, too.
+const STOP_PATIENCE: Duration = Duration::from_millis(90);
 
 /// How long a change of the set waits for the hub: far longer than any callback should take.
 const HUB_PATIENCE: Duration = Duration::from_secs(30);
