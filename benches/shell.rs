@@ -118,16 +118,18 @@ fn beside_a_flood() {
     }
 }
 
+type Read = fn(&ClusterProvisioningService);
+
 fn reads() {
     let running = Running::with(&["a"], |builder| builder.connectivity_timeout(PATIENCE));
     running.ready("a", &["n1"]);
-    let reads: [(&str, fn(&ClusterProvisioningService)); 4] = [
+    let reads: [(&str, Read); 4] = [
         ("registered()", |service| drop(std::hint::black_box(service.registered()))),
         ("gate()", |service| _ = std::hint::black_box(service.hub().gate())),
         ("latest_snapshot()", |service| _ = std::hint::black_box(service.hub().latest_snapshot())),
         ("providers()", |service| drop(std::hint::black_box(service.hub().providers()))),
     ];
-    let measure = |read: fn(&ClusterProvisioningService)| {
+    let measure = |read: Read| {
         let mut samples = Samples::default();
         (0..100_000).for_each(|_| samples.push(time(|| read(&running.service)).0));
         samples
