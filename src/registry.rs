@@ -10,6 +10,7 @@
 
 mod change;
 mod epoch;
+mod seeding;
 mod sites;
 
 use std::collections::BTreeSet;
@@ -46,19 +47,26 @@ pub struct ProviderEntry {
     /// Whether it is enabled, or why not.
     pub status: Enablement,
     /// Whether its backend answered when it was last asked, at the start or at registration. False also if it was not
-    /// asked because the provider is disabled. How it is now is the provider's health.
+    /// asked because the provider is disabled, and as long as it is pending. How it is now is the provider's health.
     pub reachable: bool,
     provider: Arc<dyn ClusterProvider>,
 }
 
 /// Whether a registered provider may be run.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Enablement {
     /// It may.
     Enabled,
     /// It may not.
     Disabled {
         /// Why.
+        reason: ProvisioningError,
+    },
+    /// Not yet: it was given at the start, and its backend has not answered since. It is neither accepted nor stored, and
+    /// asked again until it answers.
+    Pending {
+        /// What came of asking it last.
         reason: ProvisioningError,
     },
 }
@@ -73,6 +81,11 @@ impl ProviderEntry {
     pub fn is_enabled(&self) -> bool {
         self.status == Enablement::Enabled
     }
+
+    /// Whether its backend has to answer before it is accepted.
+    pub fn is_pending(&self) -> bool {
+        matches!(self.status, Enablement::Pending { .. })
+    }
 }
 
 impl fmt::Display for ProviderEntry {
@@ -82,6 +95,7 @@ impl fmt::Display for ProviderEntry {
             Enablement::Enabled if self.reachable => f.write_str("enabled"),
             Enablement::Enabled => f.write_str("enabled, but not reachable when last asked"),
             Enablement::Disabled { reason } => write!(f, "disabled: {reason}"),
+            Enablement::Pending { reason } => write!(f, "pending: {reason}"),
         }
     }
 }
@@ -101,6 +115,8 @@ impl fmt::Debug for ProviderEntry {
 pub struct RegistrySettings {
     /// How long all backends together have for answering, at a start and at each submission. Default 5 s.
     pub connectivity_timeout: Duration,
+    /// Whether a start fails unless every given provider is accepted, rather than any one. Default false.
+    pub require_all: bool,
     /// When enabling is suppressed.
     pub suppression: SuppressionSettings,
     /// The epoch of the start exceeds this one, which the host has kept of an earlier start. Default 0.
@@ -110,7 +126,7 @@ pub struct RegistrySettings {
 impl Default for RegistrySettings {
     fn default() -> Self {
         let suppression = SuppressionSettings::default();
-        Self { connectivity_timeout: CONNECTIVITY_TIMEOUT, suppression, epoch_above: 0 }
+        Self { connectivity_timeout: CONNECTIVITY_TIMEOUT, require_all: false, suppression, epoch_above: 0 }
     }
 }
 
@@ -159,14 +175,17 @@ impl ProviderRegistry {
     ///
     /// The epoch comes first: the start time in milliseconds, or the stored epoch + 1 if that is greater, is saved before
     /// anything else is done. A stored set wins over the given one; its backends are asked, all at once, but need not
-    /// answer. Given definitions that seed an empty store are accepted only if they all are acceptable and the backend of
-    /// each enabled one answers. Without a store nothing outlives the process, and the epoch is the start time, or one
-    /// more than the last one of this process.
+    /// answer. Given definitions that seed an empty store must all be right; of those that are, each is accepted whose
+    /// backend answers. The others are *pending*: registered under their names, but neither accepted nor stored, to be
+    /// asked again with [`ask_pending`](Self::ask_pending), also after a restart. The start needs one that is accepted, and
+    /// asks again for as long as the connectivity timeout allows until there is one. Without a store nothing outlives the
+    /// process, and the epoch is the start time, or one more than the last one of this process.
     ///
     /// # Errors
     /// Those of the store; [`ErrorCode::DuplicateName`] if two given definitions share a name;
-    /// [`ErrorCode::NoProviders`] if there is no definition at all; else what is wrong with the first definition that
-    /// cannot be accepted. The stored definitions stay as they are.
+    /// [`ErrorCode::NoProviders`] if there is no definition at all; what is wrong with the first definition that is not
+    /// right, or that its backend refuses; else, if none is accepted (with [`RegistrySettings::require_all`]: if any is
+    /// not), what came of asking. The stored definitions stay as they are.
     pub fn start(
         validator: ProviderValidator,
         store: Option<Box<dyn ProviderStore>>,
@@ -183,34 +202,50 @@ impl ProviderRegistry {
             epoch: 0,
             entries: Vec::new(),
         };
-        let (stored, epoch_warning) = registry.take_epoch(settings.epoch_above, now)?;
+        let (StoredSet { descriptors: stored, pending, .. }, epoch_warning) =
+            registry.take_epoch(settings.epoch_above, now)?;
         check_names(&given, STARTING)?;
+        check_names(&stored, STARTING)?;
         let restored = !stored.is_empty();
-        let differences = if restored { compare(&stored, &given) } else { Vec::new() };
-        let definitions = if restored { stored } else { given };
-        if definitions.is_empty() {
+        let is_seed = |given: &ProviderDescriptor| !restored || pending.contains(&given.id);
+        let (seeds, others): (Vec<_>, Vec<_>) = given.into_iter().partition(is_seed);
+        let differences = compare(&stored, &others);
+        let made = |definitions: &[ProviderDescriptor]| {
+            definitions.iter().map(|definition| registry.make(definition, None)).collect::<Result<Vec<_>, _>>()
+        };
+        let mut entries = made(&stored).map_err(|error| of_stored(&error))?;
+        let unknown = |seed: &ProviderDescriptor| stored.iter().all(|stored| stored.id != seed.id);
+        let seeds: Vec<_> = seeds.into_iter().filter(unknown).collect();
+        let mut seeds = made(&seeds)?;
+        if entries.is_empty() && seeds.is_empty() {
             return Err(ProvisioningError::new(ErrorCode::NoProviders, STARTING, "neither stored nor given ones"));
         }
-        check_names(&definitions, STARTING)?;
-        let made = definitions.iter().map(|definition| registry.make(definition, None));
-        let made = made.collect::<Result<Vec<_>, _>>();
-        let mut entries = made.map_err(|error| if restored { of_stored(&error) } else { error })?;
-        sites::check(&registry.validator, enabled(&entries), STARTING)?;
-        let unreachable = registry.connect(&mut entries, cancel);
-        if let Some(error) = unreachable.first().filter(|_| !restored) {
-            return Err(error.clone());
+        sites::check(&registry.validator, enabled(entries.iter().chain(&seeds)), STARTING)?;
+        if !restored {
+            seeding::admit(&mut seeds, settings.connectivity_timeout, settings.require_all, cancel)?;
+        }
+        let stored = entries.len();
+        entries.append(&mut seeds);
+        let mut unreachable = Vec::new();
+        if restored {
+            for (index, reason) in connect(&mut entries, |_| true, settings.connectivity_timeout, cancel) {
+                match index < stored {
+                    true => unreachable.push(reason),
+                    false => entries[index].status = Enablement::Pending { reason },
+                }
+            }
         }
         let change = registry.commit(entries)?;
         Ok((registry, RestoreReport { change, restored, differences, unreachable, epoch_warning }))
     }
 
-    /// Adds a provider at the end of the order. A definition identical to that of a registered one changes nothing.
-    /// One that lacks a required capability is accepted as disabled.
+    /// Adds a provider at the end of the order. A definition identical to that of a registered one changes nothing; that
+    /// of a pending one is asked at once. One that lacks a required capability is accepted as disabled.
     ///
     /// # Errors
     /// [`ErrorCode::DuplicateName`] if a different definition has the name: the existing one stays. What the validator
-    /// or the backend says; each of these counts as a validation failure. [`ErrorCode::EnablingSuppressed`] if there
-    /// were too many. Those of the store. The set in force is unchanged.
+    /// or the backend says; each of these counts as a validation failure, but for a backend that does not answer.
+    /// [`ErrorCode::EnablingSuppressed`] if there were too many. Those of the store. The set in force is unchanged.
     pub fn register(
         &mut self,
         descriptor: ProviderDescriptor,
@@ -218,8 +253,11 @@ impl ProviderRegistry {
         cancel: &CancelToken,
     ) -> Result<RegistryChange, ProvisioningError> {
         let prepared = check_name(&self.entries, &descriptor).and_then(|()| {
-            let known = self.entries.iter().any(|entry| entry.descriptor.id == descriptor.id);
-            let added = if known { None } else { Some(descriptor) };
+            let known = self.get(&descriptor.id);
+            if let Some(pending) = known.filter(|entry| entry.is_pending()).cloned() {
+                return self.prepare_pending(pending, now, cancel);
+            }
+            let added = known.is_none().then_some(descriptor);
             let definitions = self.entries.iter().map(|entry| entry.descriptor.clone()).chain(added).collect();
             self.prepare(definitions, REGISTERING, now, cancel)
         });
@@ -233,18 +271,20 @@ impl ProviderRegistry {
     /// those of the store. The set in force is unchanged.
     pub fn remove(&mut self, id: &ProviderId) -> Result<RegistryChange, ProvisioningError> {
         let entries: Vec<_> = self.entries.iter().filter(|entry| entry.descriptor.id != *id).cloned().collect();
+        let accepted = |entries: &[ProviderEntry]| entries.iter().filter(|entry| !entry.is_pending()).count();
         let refuse = |code, reason: &'static str| Err(ProvisioningError::new(code, REMOVING, reason).with_provider(id));
         if entries.len() == self.entries.len() {
             return refuse(ErrorCode::UnknownProvider, "it is not registered");
         }
-        if entries.is_empty() {
-            return refuse(ErrorCode::NoProviders, "it is the last one");
+        if accepted(&entries) == 0 {
+            return refuse(ErrorCode::NoProviders, "it is the last one that was accepted");
         }
         self.commit(entries)
     }
 
     /// Replaces the whole set. Providers whose definitions are unchanged go on, and so do those of which only the
-    /// priority changed; their backends are not asked. The order becomes that of the new set.
+    /// priority changed; their backends are not asked, and pending ones stay pending. The order becomes that of the new
+    /// set.
     ///
     /// # Errors
     /// [`ErrorCode::NoProviders`] if the new set is empty, [`ErrorCode::DuplicateName`] if it names a provider twice,
@@ -257,6 +297,50 @@ impl ProviderRegistry {
     ) -> Result<RegistryChange, ProvisioningError> {
         let prepared = self.prepare(definitions, RELOADING, now, cancel);
         self.settle(prepared, now)
+    }
+
+    /// Asks the backends of the pending providers again, all at once, and accepts those that answer. What came of asking
+    /// the others is in their status. Blocks for the connectivity timeout at most.
+    ///
+    /// # Errors
+    /// Those of the store; all stay pending.
+    pub fn ask_pending(&mut self, now: Timestamp, cancel: &CancelToken) -> Result<RegistryChange, ProvisioningError> {
+        let pending = self.pending();
+        let answers = check_connectivity(&pending, self.connectivity_timeout, cancel);
+        self.accept(pending.into_iter().zip(answers), now)
+    }
+
+    /// The pending providers.
+    pub(crate) fn pending(&self) -> Vec<Arc<dyn ClusterProvider>> {
+        self.entries.iter().filter(|entry| entry.is_pending()).map(|entry| Arc::clone(&entry.provider)).collect()
+    }
+
+    /// Accepts those of the pending providers whose backends have answered, unless enabling is suppressed.
+    ///
+    /// # Errors
+    /// Those of the store; all stay pending.
+    pub(crate) fn accept(
+        &mut self,
+        answers: impl IntoIterator<Item = (Arc<dyn ClusterProvider>, Result<(), ProvisioningError>)>,
+        now: Timestamp,
+    ) -> Result<RegistryChange, ProvisioningError> {
+        self.suppression.advance(now);
+        let suppressed = self.suppression.is_active();
+        let mut entries = self.entries.clone();
+        for (provider, answer) in answers {
+            let asked = |entry: &&mut ProviderEntry| entry.is_pending() && Arc::ptr_eq(&entry.provider, &provider);
+            let Some(entry) = entries.iter_mut().find(asked) else { continue };
+            match answer {
+                Ok(()) if suppressed => {}
+                Ok(()) => (entry.status, entry.reachable) = (Enablement::Enabled, true),
+                Err(reason) => entry.status = Enablement::Pending { reason },
+            }
+        }
+        if entries.iter().zip(&self.entries).any(|(new, old)| new.is_pending() != old.is_pending()) {
+            return self.commit(entries);
+        }
+        self.entries = entries;
+        Ok(RegistryChange::between(&self.entries, &self.entries))
     }
 
     /// Judges a definition as [`register`](Self::register) would, without changing anything and without counting as a
@@ -317,13 +401,13 @@ impl ProviderRegistry {
         &mut self,
         above: u64,
         now: Timestamp,
-    ) -> Result<(Vec<ProviderDescriptor>, Option<ProvisioningError>), ProvisioningError> {
+    ) -> Result<(StoredSet, Option<ProvisioningError>), ProvisioningError> {
         let stored = with_store(&mut self.store, STARTING, |store| store.load())?;
         let epoch = epoch::next(now.as_millis(), stored.as_ref().map(|stored| stored.epoch), above, STARTING)?;
         self.epoch = epoch.epoch;
-        let set = StoredSet { epoch: self.epoch, descriptors: stored.unwrap_or_default().descriptors };
+        let set = StoredSet { epoch: self.epoch, ..stored.unwrap_or_default() };
         with_store(&mut self.store, STARTING, |store| store.save(&set))?;
-        Ok((set.descriptors, epoch.warning))
+        Ok((set, epoch.warning))
     }
 
     /// The entries of the new set: those in force where the definition still makes the same provider, new ones
@@ -357,19 +441,53 @@ impl ProviderRegistry {
             }
         }
         sites::check(&self.validator, enabled(&entries), doing)?;
-        let mut newcomers: Vec<_> = fresh.iter().map(|index| entries[*index].clone()).collect();
+        self.ask_newcomers(&mut entries, &fresh, doing, cancel)?;
+        if let Some(Enablement::Pending { reason }) = entries.first().map(|entry| &entry.status)
+            && entries.iter().all(ProviderEntry::is_pending)
+        {
+            return Err(reason.clone());
+        }
+        Ok(entries)
+    }
+
+    /// The entries once the backend of this pending one has answered.
+    fn prepare_pending(
+        &self,
+        pending: ProviderEntry,
+        now: Timestamp,
+        cancel: &CancelToken,
+    ) -> Result<Vec<ProviderEntry>, ProvisioningError> {
+        self.suppression.advance(now);
+        let mut entries = self.entries.clone();
+        let place = entries.iter().position(|entry| entry.descriptor.id == pending.descriptor.id);
+        let places: Vec<_> = place.into_iter().collect();
+        places.iter().for_each(|index| entries[*index].status = Enablement::Enabled);
+        self.ask_newcomers(&mut entries, &places, REGISTERING, cancel)?;
+        Ok(entries)
+    }
+
+    /// Asks the backends of the entries at these places, each of which has to answer.
+    fn ask_newcomers(
+        &self,
+        entries: &mut [ProviderEntry],
+        places: &[usize],
+        doing: &'static str,
+        cancel: &CancelToken,
+    ) -> Result<(), ProvisioningError> {
+        let mut newcomers: Vec<_> = places.iter().map(|index| entries[*index].clone()).collect();
         if let Some(newcomer) = newcomers.iter().find(|entry| entry.is_enabled() && self.suppression.is_active()) {
             let reason = "there were too many validation failures";
             let error = ProvisioningError::new(ErrorCode::EnablingSuppressed, doing, reason);
             return Err(error.with_provider(&newcomer.descriptor.id));
         }
-        if let Some(error) = self.connect(&mut newcomers, cancel).into_iter().next() {
+        let silent = connect(&mut newcomers, |_| true, self.connectivity_timeout, cancel);
+        if let Some((_, error)) = silent.into_iter().next() {
             return Err(error);
         }
-        for (index, newcomer) in fresh.into_iter().zip(newcomers) {
-            entries[index] = newcomer;
+        for (index, newcomer) in places.iter().zip(newcomers) {
+            entries[*index] = newcomer;
         }
-        Ok(entries)
+        Ok(())
     }
 
     /// Commits what was prepared, or counts the failure.
@@ -392,8 +510,12 @@ impl ProviderRegistry {
     /// Saves the new set and puts it in force; after the save nothing can fail.
     fn commit(&mut self, entries: Vec<ProviderEntry>) -> Result<RegistryChange, ProvisioningError> {
         // Saved also if nothing changed: after a failed save the store may hold the other set.
-        let descriptors = entries.iter().map(|entry| entry.descriptor.clone()).collect();
-        let set = StoredSet { epoch: self.epoch, descriptors };
+        let (pending, accepted): (Vec<_>, Vec<_>) = entries.iter().partition(|entry| entry.is_pending());
+        let set = StoredSet {
+            epoch: self.epoch,
+            descriptors: accepted.into_iter().map(|entry| entry.descriptor.clone()).collect(),
+            pending: pending.into_iter().map(|entry| entry.descriptor.id.clone()).collect(),
+        };
         with_store(&mut self.store, "saving the provider set", |store| store.save(&set))?;
         let change = RegistryChange::between(&self.entries, &entries);
         self.entries = entries;
@@ -416,19 +538,26 @@ impl ProviderRegistry {
         };
         Ok(ProviderEntry { descriptor: descriptor.clone(), status, reachable: false, provider: valid.provider })
     }
+}
 
-    /// Asks the backends of the enabled entries, all at once, and marks those that answer; the errors of the others.
-    fn connect(&self, entries: &mut [ProviderEntry], cancel: &CancelToken) -> Vec<ProvisioningError> {
-        let mut asked: Vec<_> = entries.iter_mut().filter(|entry| entry.is_enabled()).collect();
-        let providers: Vec<_> = asked.iter().map(|entry| Arc::clone(&entry.provider)).collect();
-        let answers = check_connectivity(&providers, self.connectivity_timeout, cancel);
-        let mut errors = Vec::new();
-        for (entry, answer) in asked.iter_mut().zip(answers) {
-            entry.reachable = answer.is_ok();
-            errors.extend(answer.err());
-        }
-        errors
+/// Asks the backends of those enabled entries, all at once, and marks those that answer; the places of the others, and
+/// why.
+fn connect(
+    entries: &mut [ProviderEntry],
+    which: impl Fn(&ProviderEntry) -> bool,
+    timeout: Duration,
+    cancel: &CancelToken,
+) -> Vec<(usize, ProvisioningError)> {
+    let asked = entries.iter_mut().enumerate().filter(|(_, entry)| entry.is_enabled() && which(entry));
+    let mut asked: Vec<_> = asked.collect();
+    let providers: Vec<_> = asked.iter().map(|(_, entry)| Arc::clone(&entry.provider)).collect();
+    let answers = check_connectivity(&providers, timeout, cancel);
+    let mut silent = Vec::new();
+    for ((index, entry), answer) in asked.iter_mut().zip(answers) {
+        entry.reachable = answer.is_ok();
+        silent.extend(answer.err().map(|error| (*index, error)));
     }
+    silent
 }
 
 impl fmt::Debug for ProviderRegistry {
@@ -457,9 +586,12 @@ pub(crate) fn judge(
     ValidationReport { name: check_name(entries, descriptor), ..report }
 }
 
-/// The enabled providers, with their names.
-fn enabled(entries: &[ProviderEntry]) -> impl Iterator<Item = (&ProviderId, &Arc<dyn ClusterProvider>)> {
-    entries.iter().filter(|entry| entry.is_enabled()).map(|entry| (&entry.descriptor.id, &entry.provider))
+/// The providers that are enabled, or will be once their backends answer, with their names.
+fn enabled<'a>(
+    entries: impl IntoIterator<Item = &'a ProviderEntry>,
+) -> impl Iterator<Item = (&'a ProviderId, &'a Arc<dyn ClusterProvider>)> {
+    let enabled = entries.into_iter().filter(|entry| entry.is_enabled() || entry.is_pending());
+    enabled.map(|entry| (&entry.descriptor.id, &entry.provider))
 }
 
 /// Whether the name is free, or belongs to the same definition.
@@ -473,12 +605,13 @@ fn check_name(entries: &[ProviderEntry], descriptor: &ProviderDescriptor) -> Res
     Err(ProvisioningError::new(ErrorCode::DuplicateName, REGISTERING, reason).with_provider(&descriptor.id))
 }
 
-/// Whether a refused submission counts towards suppression: everything that is wrong with it or its backend, but not the
-/// suppression itself, which would never end for one who tries again and again, nor a stop, which is not its fault.
+/// Whether a refused submission counts towards suppression: everything that is wrong with it, but not a backend that does
+/// not answer, nor the suppression itself, which would never end for one who tries again and again, nor a stop, which is
+/// not its fault.
 fn is_failure(error: &ProvisioningError) -> bool {
     match error.code() {
         ErrorCode::EnablingSuppressed | ErrorCode::Stopped | ErrorCode::ThreadRefused => false,
-        code => code.category() != ErrorCategory::Store,
+        code => code.category() != ErrorCategory::Store && !code.is_outage(),
     }
 }
 
@@ -578,7 +711,7 @@ mod tests {
     impl Disk {
         fn holding(epoch: u64, descriptors: Vec<ProviderDescriptor>) -> Disk {
             let disk = Disk::default();
-            disk.0.lock().unwrap().set = StoredSet { epoch, descriptors };
+            disk.0.lock().unwrap().set = StoredSet { epoch, descriptors, ..StoredSet::default() };
             disk
         }
 
@@ -746,7 +879,8 @@ mod tests {
     fn p1_5_every_save_carries_the_epoch_of_this_start() {
         let (mut registry, disk, _) = seeded(&["a"]);
         registry.register(definition("b"), at(1), &never()).unwrap();
-        assert_eq!(disk.set(), StoredSet { epoch: registry.epoch(), descriptors: registered(&registry) });
+        let set = StoredSet { epoch: registry.epoch(), descriptors: registered(&registry), ..StoredSet::default() };
+        assert_eq!(disk.set(), set);
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub struct RegistryChange {
     pub kept: Vec<ProviderId>,
     /// New in the set, or newly defined, but not enabled: the reason is in their status.
     pub disabled: Vec<ProviderEntry>,
+    /// New in the set, but not accepted yet: the reason is in their status.
+    pub pending: Vec<ProviderEntry>,
     /// All enabled providers in the order of registration, which decides between equal priorities.
     pub order: Vec<ProviderId>,
 }
@@ -38,6 +40,7 @@ impl RegistryChange {
             let before = old.iter().find(|before| before.descriptor.id == *id);
             let same = before.filter(|before| equal_but_for_priority(&before.descriptor, &entry.descriptor));
             match (entry.is_enabled(), same) {
+                (true, Some(before)) if before.is_pending() => change.added.push(entry.clone()),
                 (true, Some(before)) => {
                     if before.descriptor.priority != entry.descriptor.priority {
                         change.reprioritised.push((id.clone(), entry.descriptor.priority));
@@ -47,6 +50,7 @@ impl RegistryChange {
                 (true, None) if before.is_some_and(ProviderEntry::is_enabled) => change.edited.push(entry.clone()),
                 (true, None) => change.added.push(entry.clone()),
                 (false, Some(_)) => {}
+                (false, None) if entry.is_pending() => change.pending.push(entry.clone()),
                 (false, None) => change.disabled.push(entry.clone()),
             }
         }
