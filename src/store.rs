@@ -3,15 +3,18 @@
 //! A [`ProviderStore`] keeps one [`StoredSet`], whole: after any failure or power cut it holds the set before or the set
 //! after, never a mixture. What the set means, who may change it and what happens at a start is the registry's to decide;
 //! a definition is not validated here. [`FileProviderStore`] keeps the set in a file: this file decides how it is
-//! replaced, locked and cleaned up after, and [`format`](mod@format) what its bytes are.
+//! replaced, locked and cleaned up after, [`format`](mod@format) what its bytes are, and [`disk`] carries out each step.
 
+mod disk;
 mod format;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Write};
+use std::io;
 use std::path::{Path, PathBuf};
+
+use disk::{Disk, Found, SystemDisk, is_temporary};
 
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::id::ProviderId;
@@ -65,8 +68,7 @@ pub trait ProviderStore: Send {
 /// - **Symbolic links are followed once**, at `open`: the file that the path leads to then is the one that is locked and
 ///   replaced, and the link stays. A link that leads nowhere is an error.
 pub struct FileProviderStore {
-    path: PathBuf,
-    directory: PathBuf,
+    place: Place<SystemDisk>,
     /// Locked as long as it is open.
     _lock: File,
 }
@@ -80,35 +82,54 @@ impl FileProviderStore {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, ProvisioningError> {
         let given = path.as_ref();
         let (directory, name) = resolve(given)?;
-        let path = directory.join(&name);
-        require_regular(&path, OPENING)?;
-        let lock = lock(&path)?;
-        remove_leftovers(&directory, &name);
-        Ok(Self { path, directory, _lock: lock })
+        let place = Place { path: directory.join(&name), directory, disk: SystemDisk };
+        place.require_regular(OPENING)?;
+        let lock = lock(&place.path)?;
+        remove_leftovers(&place.directory, &name);
+        Ok(Self { place, _lock: lock })
     }
 
     /// The file, as an absolute path without symbolic links.
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.place.path
     }
 }
 
 impl fmt::Debug for FileProviderStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FileProviderStore").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("FileProviderStore").field("path", &self.place.path).finish_non_exhaustive()
     }
 }
 
 impl ProviderStore for FileProviderStore {
     fn load(&mut self) -> Result<StoredSet, ProvisioningError> {
-        if !require_regular(&self.path, LOADING)? {
+        self.place.load()
+    }
+
+    /// # Errors
+    /// [`ErrorCode::InvalidConfig`] or [`ErrorCode::DuplicateName`] if the set could not be loaded again;
+    /// [`ErrorCode::StoreIo`] if it cannot be written. Only if syncing the directory fails is the new set in place
+    /// nevertheless, though it may not survive a power cut.
+    fn save(&mut self, set: &StoredSet) -> Result<(), ProvisioningError> {
+        self.place.save(set)
+    }
+}
+
+/// Where the set is kept.
+struct Place<D> {
+    path: PathBuf,
+    directory: PathBuf,
+    disk: D,
+}
+
+impl<D: Disk> Place<D> {
+    fn load(&self) -> Result<StoredSet, ProvisioningError> {
+        if !self.require_regular(LOADING)? {
             return Ok(StoredSet::default());
         }
-        let file = File::open(&self.path).map_err(|error| io_error(LOADING, &self.path, &error))?;
-        let mut bytes = Vec::new();
         // One byte more than allowed tells a file at the limit from one beyond it.
         let cap = format::MAX_BYTES as u64 + 1;
-        file.take(cap).read_to_end(&mut bytes).map_err(|error| io_error(LOADING, &self.path, &error))?;
+        let bytes = self.disk.read(&self.path, cap).map_err(|error| io_error(LOADING, &self.path, &error))?;
         format::decode(&bytes).map_err(|refusal| {
             let place = match refusal.line {
                 Some(line) => format!("{}, line {line}", self.path.display()),
@@ -118,29 +139,31 @@ impl ProviderStore for FileProviderStore {
         })
     }
 
-    /// # Errors
-    /// [`ErrorCode::InvalidConfig`] or [`ErrorCode::DuplicateName`] if the set could not be loaded again;
-    /// [`ErrorCode::StoreIo`] if it cannot be written. Only if syncing the directory fails is the new set in place
-    /// nevertheless, though it may not survive a power cut.
-    fn save(&mut self, set: &StoredSet) -> Result<(), ProvisioningError> {
+    fn save(&self, set: &StoredSet) -> Result<(), ProvisioningError> {
         let bytes = format::encode(set)?;
         // A directory in the file's place is reported as such rather than as what rename makes of it.
-        require_regular(&self.path, SAVING)?;
+        self.require_regular(SAVING)?;
         self.replace(&bytes).map_err(|error| io_error(SAVING, &self.path, &error))
     }
-}
 
-impl FileProviderStore {
+    /// The bytes last before they take the old ones' place, and the place is theirs for good before this returns.
     fn replace(&self, bytes: &[u8]) -> io::Result<()> {
         let name = self.path.file_name().unwrap_or_default();
-        let mut temporary = tempfile::Builder::new()
-            .prefix(&temporary_prefix(name))
-            .suffix(TEMPORARY_SUFFIX)
-            .tempfile_in(&self.directory)?;
-        temporary.write_all(bytes)?;
-        temporary.as_file().sync_all()?;
-        temporary.persist(&self.path).map_err(|error| error.error)?;
-        sync_directory(&self.directory)
+        let temporary = self.disk.write_temporary(&self.directory, name, bytes)?;
+        self.disk.sync_file(&temporary)?;
+        self.disk.rename(temporary, &self.path)?;
+        self.disk.sync_directory(&self.directory)
+    }
+
+    /// Whether the file exists. Anything but a regular file is refused: reading a pipe, say, would block.
+    fn require_regular(&self, doing: &'static str) -> Result<bool, ProvisioningError> {
+        let what = match self.disk.look(&self.path).map_err(|error| io_error(doing, &self.path, &error))? {
+            Found::File => return Ok(true),
+            Found::Nothing => return Ok(false),
+            Found::Directory => "it is a directory",
+            Found::Other => "it is not a regular file",
+        };
+        Err(ProvisioningError::new(ErrorCode::StoreIo, doing, format!("{}: {what}", self.path.display())))
     }
 }
 
@@ -163,19 +186,6 @@ fn resolve(given: &Path) -> Result<(PathBuf, OsString), ProvisioningError> {
     Ok((directory, name.to_os_string()))
 }
 
-/// Whether the file exists. Anything but a regular file is refused: reading a pipe, say, would block.
-fn require_regular(path: &Path, doing: &'static str) -> Result<bool, ProvisioningError> {
-    match fs::metadata(path) {
-        Ok(metadata) if metadata.is_file() => Ok(true),
-        Ok(metadata) => {
-            let what = if metadata.is_dir() { "it is a directory" } else { "it is not a regular file" };
-            Err(ProvisioningError::new(ErrorCode::StoreIo, doing, format!("{}: {what}", path.display())))
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(io_error(doing, path, &error)),
-    }
-}
-
 fn lock(path: &Path) -> Result<File, ProvisioningError> {
     let mut name = path.as_os_str().to_os_string();
     name.push(".lock");
@@ -193,25 +203,6 @@ fn lock(path: &Path) -> Result<File, ProvisioningError> {
         }
         Err(TryLockError::Error(error)) => Err(io_error(OPENING, &path, &error)),
     }
-}
-
-const TEMPORARY_SUFFIX: &str = ".tmp";
-/// How many random letters and digits stand between prefix and suffix.
-const TEMPORARY_RANDOM: usize = 6;
-
-fn temporary_prefix(name: &OsStr) -> OsString {
-    let mut prefix = OsString::from(".");
-    prefix.push(name);
-    prefix.push(".");
-    prefix
-}
-
-fn is_temporary(candidate: &OsStr, name: &OsStr) -> bool {
-    candidate
-        .as_encoded_bytes()
-        .strip_prefix(temporary_prefix(name).as_encoded_bytes())
-        .and_then(|rest| rest.strip_suffix(TEMPORARY_SUFFIX.as_bytes()))
-        .is_some_and(|random| random.len() == TEMPORARY_RANDOM && random.iter().all(u8::is_ascii_alphanumeric))
 }
 
 /// Removes the temporary files of processes that were killed while saving. Called under the lock, so that none of them
@@ -232,20 +223,12 @@ fn remove_leftovers(directory: &Path, name: &OsStr) {
     }
 }
 
-/// Makes a rename in this directory survive a power cut.
-#[cfg(unix)]
-fn sync_directory(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
-}
-
-#[cfg(not(unix))]
-fn sync_directory(_: &Path) -> io::Result<()> {
-    Ok(())
-}
-
 fn io_error(doing: &'static str, path: &Path, error: &io::Error) -> ProvisioningError {
     ProvisioningError::new(ErrorCode::StoreIo, doing, format!("{}: {error}", path.display()))
 }
+
+#[cfg(test)]
+mod power_cuts;
 
 #[cfg(test)]
 mod tests {
@@ -367,14 +350,14 @@ mod tests {
 
         let moved = directory.path().join("moved");
         fs::create_dir(&moved).unwrap();
-        store.directory = directory.path().join("gone");
+        store.place.directory = directory.path().join("gone");
         assert_eq!(store.save(&set(2, &["b"])).unwrap_err().code(), ErrorCode::StoreIo);
-        store.directory = moved.clone();
-        store.path = moved.join("providers.jsonl");
-        fs::create_dir(&store.path).unwrap();
+        store.place.directory = moved.clone();
+        store.place.path = moved.join("providers.jsonl");
+        fs::create_dir(&store.place.path).unwrap();
         assert_eq!(store.save(&set(2, &["b"])).unwrap_err().code(), ErrorCode::StoreIo);
         assert_eq!(fs::read_dir(&moved).unwrap().count(), 1);
-        store.path = path;
+        store.place.path = path;
         assert_eq!(store.load().unwrap(), set(1, &["a"]));
     }
 
@@ -428,19 +411,6 @@ mod tests {
         expected.extend([".providers.jsonl.Dir123.tmp".to_owned(), "providers.jsonl.lock".to_owned()]);
         expected.sort();
         assert_eq!(names(&directory), expected);
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn p1_5_an_interrupted_saves_file_has_the_name_that_opening_looks_for() {
-        let name = OsStr::new("providers.jsonl");
-        let directory = TempDir::new().unwrap();
-        let file = tempfile::Builder::new()
-            .prefix(&temporary_prefix(name))
-            .suffix(TEMPORARY_SUFFIX)
-            .tempfile_in(directory.path())
-            .unwrap();
-        assert!(is_temporary(file.path().file_name().unwrap(), name));
     }
 
     proptest::proptest! {

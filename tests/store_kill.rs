@@ -6,15 +6,22 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use cluster_provisioning::{FileProviderStore, ProviderDescriptor, ProviderKind, ProviderStore, StoredSet};
 
 const CHILD: &str = "STORE_KILL_CHILD";
 const SEED: &str = "STORE_KILL_SEED";
-const KILLS: usize = 120;
+/// So many kills within a save are wanted, and so many are tried at most.
+const WITHIN_A_SAVE: usize = 40;
+const KILLS: usize = 400;
 /// By when a child has to have saved something; far beyond what it needs.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What the child tells before and after a save.
+const BEGIN: &str = "save begins";
+const END: &str = "saved";
 
 /// Sets of very different size, so that a mixture of both would show.
 fn set(epoch: u64) -> StoredSet {
@@ -35,9 +42,12 @@ fn child() {
     let mut store = FileProviderStore::open(PathBuf::from(path)).unwrap();
     let sets = [set(1), set(2)];
     for round in 0.. {
+        // The parent kills by what it is told, and learns from the last line what the kill has hit. Ends with the parent.
+        if writeln!(std::io::stdout(), "{BEGIN}").is_err() {
+            return;
+        }
         store.save(&sets[round % 2]).unwrap();
-        // One line per save, so that the parent kills by progress and not by time alone. Ends with the parent.
-        if writeln!(std::io::stdout(), "saved").is_err() {
+        if writeln!(std::io::stdout(), "{END}").is_err() {
             return;
         }
     }
@@ -53,18 +63,28 @@ fn spawn(path: &Path) -> Child {
         .unwrap()
 }
 
-/// Reads what the child says until it has saved that often, on a thread, so that a mute child does not hang the test.
-fn await_saves(child: &mut Child, saves: u64) {
+/// Reads what the child says, with the time, on a thread, so that a mute child does not hang the test. Ends with it.
+fn listen(child: &mut Child) -> Receiver<(String, Instant)> {
     let stdout = BufReader::new(child.stdout.take().unwrap());
     let (sender, receiver) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
-        for _ in stdout.lines().map_while(Result::ok).filter(|line| line.ends_with("saved")) {
-            // Read on to the end also when nobody listens any more: a closed pipe would end the child.
-            let _ = sender.send(());
+        for line in stdout.lines().map_while(Result::ok) {
+            // The first line begins with what the test harness says.
+            for told in [BEGIN, END].into_iter().filter(|told| line.ends_with(told)) {
+                _ = sender.send((told.to_owned(), Instant::now()));
+            }
         }
     });
-    for _ in 0..saves {
-        receiver.recv_timeout(PATIENCE).expect("the child saves");
+    receiver
+}
+
+/// Waits until the child says so; when it did.
+fn await_line(said: &Receiver<(String, Instant)>, wanted: &str) -> Instant {
+    loop {
+        let (line, at) = said.recv_timeout(PATIENCE).expect("the child saves");
+        if line == wanted {
+            return at;
+        }
     }
 }
 
@@ -86,29 +106,42 @@ fn p1_5_p5_4_a_process_killed_while_saving_leaves_one_set_whole() {
 
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("providers.jsonl");
-    let (mut seen, mut interrupted) = ([0usize; 2], 0usize);
-    for kill in 0..KILLS {
+    let (mut seen, mut kills, mut within, mut left_behind) = ([0usize; 2], 0, 0usize, 0usize);
+    while kills < KILLS && (within < WITHIN_A_SAVE || left_behind == 0 || seen.contains(&0)) {
+        kills += 1;
         let mut child = spawn(&path);
-        await_saves(&mut child, 1 + random(&mut state) % 3);
-        // Where within the next save the kill falls.
-        let until = Instant::now() + Duration::from_micros(random(&mut state) % 3000);
+        let said = listen(&mut child);
+        let mut lasts = Duration::ZERO;
+        for _ in 0..=random(&mut state) % 2 {
+            let begun = await_line(&said, BEGIN);
+            lasts = await_line(&said, END) - begun;
+        }
+        // Anywhere within the next save, as far as it lasts as long as the one before.
+        let begun = await_line(&said, BEGIN);
+        let until = begun + lasts.mul_f64((random(&mut state) % 1000) as f64 / 1000.0);
         while Instant::now() < until {
             std::hint::spin_loop();
         }
         child.kill().unwrap();
         let status = child.wait().unwrap();
-        assert_eq!(status.signal(), Some(9), "kill {kill}: the child ended by itself: {status}");
+        assert_eq!(status.signal(), Some(9), "kill {kills}: the child ended by itself: {status}");
+        // All that the child has said until it was killed; the listener ends with it.
+        let last = said.iter().last().map_or(BEGIN.to_owned(), |(line, _)| line);
+        within += usize::from(last == BEGIN);
 
-        interrupted += usize::from(leftovers(directory.path()) > 0);
+        left_behind += usize::from(leftovers(directory.path()) > 0);
         let mut store = FileProviderStore::open(&path).unwrap();
-        assert_eq!(leftovers(directory.path()), 0, "kill {kill}: leftovers stay");
-        let loaded = store.load().unwrap_or_else(|error| panic!("kill {kill}: {error}"));
+        assert_eq!(leftovers(directory.path()), 0, "kill {kills}: leftovers stay");
+        let loaded = store.load().unwrap_or_else(|error| panic!("kill {kills}: {error}"));
         let which = [1, 2].into_iter().position(|epoch| loaded == set(epoch));
-        seen[which.unwrap_or_else(|| panic!("kill {kill}: neither set: epoch {}", loaded.epoch))] += 1;
+        seen[which.unwrap_or_else(|| panic!("kill {kills}: neither set: epoch {}", loaded.epoch))] += 1;
     }
-    println!("{KILLS} kills: {seen:?} of each set, {interrupted} in the midst of a save");
+    println!(
+        "{kills} kills: {seen:?} of each set, {within} within a save, {left_behind} between its first byte and its last"
+    );
     assert!(seen.iter().all(|count| *count > 0), "{seen:?}");
-    assert!(interrupted > 0, "no kill fell into a save: this test shows nothing");
+    assert!(within >= WITHIN_A_SAVE, "{within} kills fell into a save: too few to show anything");
+    assert!(left_behind > 0, "no kill fell between the first byte of a file and its rename");
 }
 
 fn leftovers(directory: &Path) -> usize {
