@@ -4,6 +4,7 @@
 mod support;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use cluster_provisioning::testkit::{BridgeKind, Harness, members};
 use cluster_provisioning::*;
@@ -109,6 +110,21 @@ fn p5_1_the_latency_of_every_delivered_snapshot_reaches_to_the_end_of_the_last_b
     assert_eq!((latency.count(), latency.max()), (2, millis(40)), "two snapshots, a leave and a join");
     hub.degrade("a", refused());
     assert_eq!(hub.metrics().snapshot_latency.count(), 2, "no snapshot, no latency");
+}
+
+#[test]
+fn p5_1_a_change_that_was_taken_back_within_the_window_adds_nothing_to_the_latency_of_a_later_one() {
+    let mut hub = one(&["n1"]);
+    hub.advance(SECOND);
+    hub.show("a", members(&["n1", "n2"]));
+    let delivered = hub.metrics().snapshot_latency.count();
+    hub.show("a", members(&["n1"]));
+    hub.show("a", members(&["n1", "n2"]));
+    hub.advance(seconds(5));
+    assert_eq!(hub.metrics().snapshot_latency.count(), delivered, "there was nothing left to deliver");
+    hub.show("a", members(&["n3"]));
+    let latency = hub.metrics().snapshot_latency;
+    assert_eq!((latency.count(), latency.max()), (delivered + 1, Duration::ZERO));
 }
 
 #[test]

@@ -47,6 +47,7 @@ fn ask(
     timeout: Duration,
     cancel: &CancelToken,
 ) -> Result<Vec<ProvisioningError>, ProvisioningError> {
+    let before: Vec<_> = entries.iter().map(|entry| entry.status.clone()).collect();
     for entry in entries.iter_mut().filter(|entry| entry.is_pending()) {
         entry.status = Enablement::Enabled;
     }
@@ -55,6 +56,11 @@ fn ask(
         if !reason.code().is_outage() {
             return Err(reason);
         }
+        // That the time was over says less than what the backend did before.
+        let reason = match &before[index] {
+            Enablement::Pending { reason: told } if reason.code() == ErrorCode::Timeout => told.clone(),
+            _ => reason,
+        };
         entries[index].status = Enablement::Pending { reason: reason.clone() };
         silent.push(reason);
     }

@@ -49,6 +49,7 @@ struct Part {
     calls: BTreeMap<Call, usize>,
     shows: Option<Members>,
     flood: Option<Flood>,
+    is_down: bool,
 }
 
 impl Role {
@@ -88,6 +89,17 @@ impl Role {
     pub fn show_all(&self, members: Members) {
         self.state().shows = Some(members.clone());
         self.say(snapshot(members));
+    }
+
+    /// Whether its backend is down from here on: it answers nobody, and streams that are open go on.
+    pub fn is_down(&self, is_down: bool) {
+        self.state().is_down = is_down;
+    }
+
+    /// What asking its backend comes to.
+    fn answer(&self) -> Result<(), ProvisioningError> {
+        let down = || ProvisioningError::new(ErrorCode::BackendUnavailable, "connecting", "connection refused");
+        if self.state().is_down { Err(down()) } else { Ok(()) }
     }
 
     /// Its stream says what this makes of 0, 1, 2, … one after the other, without a pause.
@@ -146,11 +158,12 @@ impl ClusterProvider for RoleProvider {
 
     fn check_connectivity(&self, _: &CancelToken) -> Result<(), ProvisioningError> {
         self.role.act(Call::Connect);
-        Ok(())
+        self.role.answer()
     }
 
     fn watch(&self, cancel: &CancelToken) -> Result<Box<dyn ProviderStream>, ProvisioningError> {
         self.role.act(Call::Open);
+        self.role.answer()?;
         let role = Arc::clone(&self.role);
         let guard = cancel.on_cancel(move || role.act(Call::Cancel));
         let first = self.role.state().shows.clone().map(snapshot);
