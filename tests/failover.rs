@@ -504,6 +504,22 @@ fn p2_5_a_mass_loss_that_heals_is_never_delivered() {
 }
 
 #[test]
+fn p2_5_each_mass_loss_is_told_also_of_another_provider_than_the_one_before() {
+    let settings = policy(|policy| policy.mass_loss_share = Some(0.5));
+    let mut hub = two_with(settings, &TEN);
+    hub.show("a", members(&TEN[..4]));
+    hub.take();
+    // Whoever is pinned shows that nobody was lost.
+    hub.show("b", members(&TEN[..9]));
+    hub.pin(Some("b")).unwrap();
+    assert_eq!(only(&mut hub, &["snapshot"]), ["snapshot b: n0 n1 n2 n3 n4 n5 n6 n7 n8"]);
+    hub.show("b", members(&TEN[..3]));
+    hub.advance(millis(100));
+    assert_eq!(only(&mut hub, &["snapshot", "warning"]), ["warning mass-loss-held"]);
+    assert_eq!(hub.metrics().guard_holds, 2);
+}
+
+#[test]
 fn p5_3_recovery_with_a_mass_loss_delivers_the_last_known_good_set_first() {
     let mut hub = one_with(policy(|policy| policy.mass_loss_share = Some(0.5)), &TEN[..4]);
     fail(&mut hub, "a");
