@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::panics::caught;
+use crate::panics::{Foreign, caught};
 
 /// A point in time: nanoseconds since the Unix epoch as the wall clock stood when the [`Clock`] was made, carried
 /// forward by a clock that never runs backwards. It does not follow later corrections of the wall clock.
@@ -171,7 +171,7 @@ const SET_BACK: u64 = 1_000_000_000;
 /// The host's clock as the service reads it: it neither panics nor runs backwards, and goes on after it was set back.
 #[derive(Debug)]
 pub(crate) struct SteadyClock {
-    clock: Arc<dyn Clock>,
+    clock: Foreign<Arc<dyn Clock>>,
     /// The latest time shown, in nanoseconds.
     shown: AtomicU64,
     /// By how much the host's clock was set back, all in all, in nanoseconds.
@@ -181,7 +181,7 @@ pub(crate) struct SteadyClock {
 impl SteadyClock {
     /// The host's clock, guarded.
     pub(crate) fn over(clock: Arc<dyn Clock>) -> Arc<dyn Clock> {
-        Arc::new(Self { clock, shown: AtomicU64::new(0), behind: AtomicU64::new(0) })
+        Arc::new(Self { clock: Foreign::new(clock), shown: AtomicU64::new(0), behind: AtomicU64::new(0) })
     }
 }
 
@@ -256,7 +256,8 @@ mod tests {
     #[test]
     fn a_read_that_is_overtaken_by_another_threads_is_no_setting_back() {
         let told = Arc::new(Told::default());
-        let steady = SteadyClock { clock: told.clone(), shown: AtomicU64::new(0), behind: AtomicU64::new(0) };
+        let steady =
+            SteadyClock { clock: Foreign::new(told.clone()), shown: AtomicU64::new(0), behind: AtomicU64::new(0) };
         told.0.store(10, Ordering::SeqCst);
         steady.shown.store(10_900_000_000, Ordering::SeqCst);
         assert_eq!(steady.now(), Timestamp::from_millis(10_900));

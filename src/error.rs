@@ -148,6 +148,8 @@ error_codes! {
     DataStale = "data-stale", Failover, "restore the provider or raise the limit";
     /// A switch or update would lose too many members at once and is held back for a while.
     MassLossHeld = "mass-loss-held", Failover, "none needed if the loss is genuine; else check the provider";
+    /// A standby shows mostly other members than the provider followed, and its definition does not say that it may.
+    StandbyDiffers = "standby-differs", Failover, "give its definition the role fallback if that is meant; else check what it watches";
     /// The store's file is damaged: not valid JSON Lines, torn or incomplete.
     StoreCorrupt = "store-corrupt", Store, "restore the file from a backup or move it away to start from the builder's definitions";
     /// The store's file is not one of ours.

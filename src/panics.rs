@@ -2,6 +2,8 @@
 //! panic of theirs becomes a text, and nothing of it stays behind.
 
 use std::any::Any;
+use std::fmt;
+use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// The longest panic message that is passed on, in characters.
@@ -23,6 +25,51 @@ pub(crate) fn discard<T>(value: T) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
         // The payload of this panic may panic in turn, and so might the next one: it is leaked.
         std::mem::forget(payload);
+    }
+}
+
+/// A value of others that is kept, and let go of without harm: a panic of its `Drop` is caught wherever that happens, be
+/// it on a thread of ours, where it would end the thread, or among others of its kind, where it would end the process.
+#[derive(Clone)]
+pub(crate) struct Foreign<T>(Option<T>);
+
+const TAKEN: &str = "it is taken only when it is dropped";
+
+impl<T> Foreign<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(Some(value))
+    }
+}
+
+impl<T> Deref for Foreign<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        match &self.0 {
+            Some(value) => value,
+            None => unreachable!("{TAKEN}"),
+        }
+    }
+}
+
+impl<T> DerefMut for Foreign<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        match &mut self.0 {
+            Some(value) => value,
+            None => unreachable!("{TAKEN}"),
+        }
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Foreign<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+impl<T> Drop for Foreign<T> {
+    fn drop(&mut self) {
+        discard(self.0.take());
     }
 }
 
@@ -66,5 +113,10 @@ mod tests {
             assert_eq!(outcome, Err::<(), _>("a panic without a message".to_owned()));
             discard(Spiteful(depth));
         }
+    }
+
+    #[test]
+    fn p5_5_many_values_that_panic_when_they_are_dropped_are_let_go_of_together() {
+        drop([1, 2, 5].map(|depth| Foreign::new(Spiteful(depth))));
     }
 }

@@ -23,14 +23,14 @@ pub use change::RegistryChange;
 use crate::clock::Timestamp;
 use crate::error::{ErrorCategory, ErrorCode, ProvisioningError};
 use crate::id::ProviderId;
-use crate::panics::caught;
+use crate::panics::{Foreign, caught};
 use crate::provider::{CancelToken, ClusterProvider, ProviderDescriptor};
 use crate::store::{MAX_PROVIDERS, ProviderStore, StoredSet};
 use crate::validator::{
     CONNECTIVITY_TIMEOUT, ProviderValidator, SharedSuppression, SuppressionChange, SuppressionSettings, ValidProvider,
     ValidationReport, check_connectivity,
 };
-use change::{differences, equal_but_for_priority};
+use change::{differences, make_the_same};
 
 const STARTING: &str = "restoring the providers";
 const REGISTERING: &str = "registering a provider";
@@ -41,15 +41,15 @@ const RELOADING: &str = "reloading the providers";
 /// A registered provider.
 #[derive(Clone)]
 pub struct ProviderEntry {
-    /// Its definition, with the priority in force. ([`ClusterProvider::descriptor`] keeps the priority with which the
-    /// provider was made.)
+    /// Its definition, with priority and role in force. ([`ClusterProvider::descriptor`] keeps those with which the provider
+    /// was made.)
     pub descriptor: ProviderDescriptor,
     /// Whether it is enabled, or why not.
     pub status: Enablement,
     /// Whether its backend answered when it was last asked, at the start or at registration. False also if it was not
     /// asked because the provider is disabled, and as long as it is pending. How it is now is the provider's health.
     pub reachable: bool,
-    provider: Arc<dyn ClusterProvider>,
+    provider: Foreign<Arc<dyn ClusterProvider>>,
 }
 
 /// Whether a registered provider may be run.
@@ -163,7 +163,7 @@ impl fmt::Display for DefinitionDifference {
 /// The registered providers, in the order of their registration. See the module's description for how they change.
 pub struct ProviderRegistry {
     validator: ProviderValidator,
-    store: Option<Box<dyn ProviderStore>>,
+    store: Option<Foreign<Box<dyn ProviderStore>>>,
     connectivity_timeout: Duration,
     suppression: SharedSuppression,
     epoch: u64,
@@ -196,7 +196,7 @@ impl ProviderRegistry {
     ) -> Result<(ProviderRegistry, RestoreReport), ProvisioningError> {
         let mut registry = Self {
             validator,
-            store,
+            store: store.map(Foreign::new),
             connectivity_timeout: settings.connectivity_timeout,
             suppression: SharedSuppression::new(settings.suppression),
             epoch: 0,
@@ -282,8 +282,8 @@ impl ProviderRegistry {
         self.commit(entries)
     }
 
-    /// Replaces the whole set. Providers whose definitions are unchanged go on, and so do those of which only the
-    /// priority changed; their backends are not asked, and pending ones stay pending. The order becomes that of the new
+    /// Replaces the whole set. Providers whose definitions are unchanged go on, and so do those of which only priority or
+    /// role changed; their backends are not asked, and pending ones stay pending. The order becomes that of the new
     /// set.
     ///
     /// # Errors
@@ -312,7 +312,7 @@ impl ProviderRegistry {
 
     /// The pending providers.
     pub(crate) fn pending(&self) -> Vec<Arc<dyn ClusterProvider>> {
-        self.entries.iter().filter(|entry| entry.is_pending()).map(|entry| Arc::clone(&entry.provider)).collect()
+        self.entries.iter().filter(|entry| entry.is_pending()).map(|entry| Arc::clone(entry.provider())).collect()
     }
 
     /// Accepts those of the pending providers whose backends have answered, unless enabling is suppressed.
@@ -328,7 +328,7 @@ impl ProviderRegistry {
         let suppressed = self.suppression.is_active();
         let mut entries = self.entries.clone();
         for (provider, answer) in answers {
-            let asked = |entry: &&mut ProviderEntry| entry.is_pending() && Arc::ptr_eq(&entry.provider, &provider);
+            let asked = |entry: &&mut ProviderEntry| entry.is_pending() && Arc::ptr_eq(entry.provider(), &provider);
             let Some(entry) = entries.iter_mut().find(asked) else { continue };
             match answer {
                 Ok(()) if suppressed => {}
@@ -428,7 +428,7 @@ impl ProviderRegistry {
         for definition in definitions {
             match self.get(&definition.id) {
                 Some(entry) if entry.descriptor == definition => entries.push(entry.clone()),
-                Some(entry) if equal_but_for_priority(&entry.descriptor, &definition) => {
+                Some(entry) if make_the_same(&entry.descriptor, &definition) => {
                     self.validator.check_fields(&definition)?;
                     entries.push(ProviderEntry { descriptor: definition, ..entry.clone() });
                 }
@@ -529,7 +529,7 @@ impl ProviderRegistry {
         former: Option<&ProviderEntry>,
     ) -> Result<ProviderEntry, ProvisioningError> {
         let valid = match former {
-            Some(former) => self.validator.validate_edit(descriptor, &*former.provider)?,
+            Some(former) => self.validator.validate_edit(descriptor, &**former.provider)?,
             None => self.validator.validate(descriptor)?,
         };
         let status = match valid.shortfall {
@@ -550,7 +550,7 @@ fn connect(
 ) -> Vec<(usize, ProvisioningError)> {
     let asked = entries.iter_mut().enumerate().filter(|(_, entry)| entry.is_enabled() && which(entry));
     let mut asked: Vec<_> = asked.collect();
-    let providers: Vec<_> = asked.iter().map(|(_, entry)| Arc::clone(&entry.provider)).collect();
+    let providers: Vec<_> = asked.iter().map(|(_, entry)| Arc::clone(entry.provider())).collect();
     let answers = check_connectivity(&providers, timeout, cancel);
     let mut silent = Vec::new();
     for ((index, entry), answer) in asked.iter_mut().zip(answers) {
@@ -579,7 +579,7 @@ pub(crate) fn judge(
 ) -> ValidationReport {
     let fits = |valid: &ValidProvider| {
         let others = enabled(entries).filter(|(id, _)| **id != descriptor.id);
-        let this = valid.shortfall.is_none().then_some((&descriptor.id, &valid.provider));
+        let this = valid.shortfall.is_none().then_some((&descriptor.id, valid.provider()));
         sites::check(validator, others.chain(this), VALIDATING)
     };
     let report = validator.dry_run_among(descriptor, connectivity, cancel, fits);
@@ -591,7 +591,7 @@ fn enabled<'a>(
     entries: impl IntoIterator<Item = &'a ProviderEntry>,
 ) -> impl Iterator<Item = (&'a ProviderId, &'a Arc<dyn ClusterProvider>)> {
     let enabled = entries.into_iter().filter(|entry| entry.is_enabled() || entry.is_pending());
-    enabled.map(|entry| (&entry.descriptor.id, &entry.provider))
+    enabled.map(|entry| (&entry.descriptor.id, entry.provider()))
 }
 
 /// Whether the name is free, or belongs to the same definition.
@@ -630,12 +630,12 @@ fn of_stored(error: &ProvisioningError) -> ProvisioningError {
 
 /// Uses the store, if there is one. A store may be the host's own: its panic is an error.
 fn with_store<T>(
-    store: &mut Option<Box<dyn ProviderStore>>,
+    store: &mut Option<Foreign<Box<dyn ProviderStore>>>,
     doing: &'static str,
     work: impl FnOnce(&mut dyn ProviderStore) -> Result<T, ProvisioningError>,
 ) -> Result<Option<T>, ProvisioningError> {
     let Some(store) = store else { return Ok(None) };
-    let outcome = caught(|| work(store.as_mut())).unwrap_or_else(|panic| {
+    let outcome = caught(|| work(&mut ***store)).unwrap_or_else(|panic| {
         Err(ProvisioningError::new(ErrorCode::StoreIo, doing, format!("the store panicked: {panic}")))
     });
     outcome.map(Some)

@@ -19,7 +19,7 @@ pub use suppression::{Suppression, SuppressionChange, SuppressionSettings};
 
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::id::{ProviderId, ProviderKind};
-use crate::panics::caught;
+use crate::panics::{Foreign, caught};
 use crate::provider::{
     CancelToken, Capabilities, ClusterProvider, Credential, MAX_PRIORITY, ProviderDescriptor, ProviderEnvironment,
     ProviderFactory,
@@ -44,19 +44,26 @@ const VALIDATING: &str = "validating a provider";
 /// Judges definitions and makes providers of them, by means of the factory of their kind.
 #[derive(Clone)]
 pub struct ProviderValidator {
-    factories: BTreeMap<ProviderKind, Arc<dyn ProviderFactory>>,
+    factories: BTreeMap<ProviderKind, Foreign<Arc<dyn ProviderFactory>>>,
     environment: ProviderEnvironment,
 }
 
 /// A provider made from an acceptable definition.
 #[derive(Clone)]
 pub struct ValidProvider {
-    /// The provider.
-    pub provider: Arc<dyn ClusterProvider>,
+    /// The provider itself.
+    pub(crate) provider: Foreign<Arc<dyn ClusterProvider>>,
     /// What it can do.
     pub capabilities: Capabilities,
     /// Why it must not be enabled, if it lacks a required capability; with [`ErrorCode::CapabilityMissing`].
     pub shortfall: Option<ProvisioningError>,
+}
+
+impl ValidProvider {
+    /// The provider itself.
+    pub fn provider(&self) -> &Arc<dyn ClusterProvider> {
+        &self.provider
+    }
 }
 
 impl fmt::Debug for ValidProvider {
@@ -74,6 +81,7 @@ impl ProviderValidator {
         factories: BTreeMap<ProviderKind, Arc<dyn ProviderFactory>>,
         environment: ProviderEnvironment,
     ) -> ProviderValidator {
+        let factories = factories.into_iter().map(|(kind, factory)| (kind, Foreign::new(factory))).collect();
         Self { factories, environment }
     }
 
@@ -125,7 +133,7 @@ impl ProviderValidator {
         self.check_fields(descriptor)?;
         let factory = self.factory(descriptor)?;
         let id = &descriptor.id;
-        let provider = ask(id, || make(factory))?;
+        let provider = Foreign::new(ask(id, || make(factory))?);
         let (made, capabilities) = ask(id, || Ok((provider.descriptor().id.clone(), provider.capabilities())))?;
         if made != *id {
             let reason = format!("the factory made a provider named {made}");
@@ -166,12 +174,12 @@ impl ProviderValidator {
         // What will be disabled is never connected to.
         let connectivity = connectivity
             .filter(|_| capabilities.is_ok())
-            .and_then(|timeout| check_connectivity(&[valid.provider], timeout, cancel).pop());
+            .and_then(|timeout| check_connectivity(&[Arc::clone(&valid.provider)], timeout, cancel).pop());
         ValidationReport { id, name: Ok(()), fields: Ok(()), capabilities: Some(capabilities), connectivity }
     }
 
     fn factory(&self, descriptor: &ProviderDescriptor) -> Result<&dyn ProviderFactory, ProvisioningError> {
-        self.factories.get(&descriptor.kind).map(AsRef::as_ref).ok_or_else(|| {
+        self.factories.get(&descriptor.kind).map(|factory| &***factory).ok_or_else(|| {
             let known: Vec<_> = self.factories.keys().map(ProviderKind::as_str).collect();
             let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
             let reason = format!("there is no kind {}; known kinds: {known}", descriptor.kind);

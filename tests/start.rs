@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster_provisioning::*;
-use running::{Company, PATIENCE, Running, played, until};
+use running::{Company, PATIENCE, Role, Running, played, until};
 
 const NAMES: [&str; 3] = ["first", "second", "third"];
 
@@ -22,13 +22,18 @@ fn up(down: &[&str]) -> Vec<&'static str> {
     NAMES.into_iter().filter(|name| !down.contains(name)).collect()
 }
 
+fn is_down(role: &Role, is_down: bool) {
+    let down = || ProvisioningError::new(ErrorCode::BackendUnavailable, "connecting", "connection refused");
+    role.refuse(is_down.then(down));
+}
+
 /// Three providers, the first the best, each showing a member of its own name; these backends are down.
 fn company(down: &[&str]) -> Arc<Company> {
     let company = Company::new();
     for name in NAMES {
         let role = company.role(name);
         role.show(&[name]);
-        role.is_down(down.contains(&name));
+        is_down(&role, down.contains(&name));
     }
     company
 }
@@ -98,7 +103,7 @@ fn p1_4_without_a_store_those_that_answer_are_followed_and_the_others_come_in_wh
         }
         warned.sort();
         assert_eq!(warned, owned(&down));
-        down.iter().for_each(|name| company.role(name).is_down(false));
+        down.iter().for_each(|name| is_down(&company.role(name), false));
         until(format!("{down:?} are accepted"), || states(&service).1.is_empty());
         until(format!("{down:?} are in force"), || service.hub().providers().len() == 3);
         until(format!("{down:?} show their members"), || {
@@ -138,7 +143,7 @@ fn p1_5_with_a_store_that_holds_them_all_are_in_force_whoever_answers() {
             let error = service.wait_ready(Duration::from_millis(50)).unwrap_err();
             assert_eq!(error.code(), ErrorCode::WaitTimedOut);
             assert!(!service.hub().gate().is_open());
-            company.role("second").is_down(false);
+            is_down(&company.role("second"), false);
             service.wait_ready(PATIENCE).unwrap();
             follows_best_of(&service, &["second"]);
         } else {
@@ -160,14 +165,14 @@ fn p1_5_with_a_store_what_is_pending_stays_so_over_a_restart_during_the_outage()
         follows_best_of(&service, &up(&down));
         drop(service);
 
-        company.role(down[0]).is_down(false);
+        is_down(&company.role(down[0]), false);
         let service = builder(&company, Some(&path)).start().unwrap();
         assert_eq!(states(&service).1, owned(&down[1..]), "{down:?}");
         assert!(states(&service).0.contains(&down[0].to_owned()));
         drop(service);
 
         // Everybody is accepted and stored in the end, and a set that lacks a definition does not remove it.
-        company.role(down[down.len() - 1]).is_down(false);
+        is_down(&company.role(down[down.len() - 1]), false);
         drop(builder(&company, Some(&path)).start().unwrap());
         let service = ClusterProvisioningService::builder().factory(company).store_file(&path).start().unwrap();
         assert_eq!(states(&service), (owned(&NAMES), vec![]));
@@ -183,7 +188,7 @@ fn p1_4_a_pending_provider_can_be_registered_again_without_leading_to_suppressio
         assert_eq!(error.code(), ErrorCode::BackendUnavailable);
     }
     assert_eq!(running.hub().metrics().validation_failures, 0);
-    running.role("first").is_down(false);
+    is_down(&running.role("first"), false);
     service.register(played("first", 2)).unwrap();
     assert!(states(service).1.is_empty());
     until("it shows its member", || running.status("first").members == Some(1));

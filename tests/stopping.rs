@@ -13,7 +13,7 @@ use cluster_provisioning::*;
 use support::*;
 
 /// 100 ms are promised. A busy machine may need more, and what waits for what hangs takes far longer than this.
-const PROMPT: Duration = Duration::from_secs(2);
+const PROMPT: Duration = Duration::from_secs(1);
 const DRAINING: PlacementGate = PlacementGate::Paused(PauseReason::Draining);
 
 /// PlacementSupervisor hangs from its next call on.

@@ -16,14 +16,14 @@ use crate::clock::{Clock, Timestamp};
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::event::{OwnershipChange, ProvisioningEvent, Publisher};
 use crate::metrics::{BridgeMetrics, ProvisioningMetrics};
-use crate::panics::caught;
+use crate::panics::{Foreign, caught};
 
 /// The host's bridges. Any of them may be missing.
 #[derive(Clone, Default)]
 pub(crate) struct Bridges {
-    pub(crate) placement_supervisor: Option<Arc<dyn PlacementSupervisorBridge>>,
-    pub(crate) partition_manager: Option<Arc<dyn PartitionManagerBridge>>,
-    pub(crate) remoting: Option<Arc<dyn RemotingBridge>>,
+    pub(crate) placement_supervisor: Option<Foreign<Arc<dyn PlacementSupervisorBridge>>>,
+    pub(crate) partition_manager: Option<Foreign<Arc<dyn PartitionManagerBridge>>>,
+    pub(crate) remoting: Option<Foreign<Arc<dyn RemotingBridge>>>,
 }
 
 /// Carries ticks out.

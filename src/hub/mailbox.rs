@@ -20,6 +20,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::failover::SlotKey;
 use crate::id::ProviderId;
+use crate::panics::{Foreign, discard};
 use crate::provider::{ClusterProvider, ProviderEvent};
 use crate::sync::{Condvar, Mutex, deadline, lock, wait_until};
 
@@ -30,7 +31,7 @@ const COMMANDS: usize = 4096;
 pub(crate) type Reply = Sender<Result<(), ProvisioningError>>;
 
 /// The providers by key, with their names: what runs the streams.
-pub(crate) type Providers = BTreeMap<SlotKey, (ProviderId, Arc<dyn ClusterProvider>)>;
+pub(crate) type Providers = BTreeMap<SlotKey, (ProviderId, Foreign<Arc<dyn ClusterProvider>>)>;
 
 /// Another set of providers to be in force.
 pub(crate) struct ProviderOrder {
@@ -144,7 +145,7 @@ impl Mailbox {
         }
         let superseded = commands.providers.replace(order);
         drop(commands);
-        drop(superseded);
+        discard(superseded);
         self.bell.ring();
         Ok(())
     }
@@ -243,7 +244,7 @@ impl Drop for Inbox {
             (std::mem::take(&mut commands.waiting), commands.providers.take())
         };
         // Outside of the lock: providers are among it.
-        crate::panics::discard(unheard);
+        discard(unheard);
         for (_, _, lane) in &self.lanes {
             lane.close();
         }

@@ -12,8 +12,8 @@ use super::rounds::StreamThreads;
 use crate::clock::Clock;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::failover::SlotKey;
-use crate::panics::{caught, discard};
-use crate::provider::{CancelToken, ClusterProvider, ProviderEvent, ProviderTermination};
+use crate::panics::{Foreign, caught, discard};
+use crate::provider::{CancelToken, ClusterProvider, ProviderEvent, ProviderStream, ProviderTermination};
 
 /// The streams' threads.
 pub(super) struct RunningStreams {
@@ -90,22 +90,31 @@ impl StreamThreads for RunningStreams {
 }
 
 /// Runs one stream to its end. The provider is let go of before its end is told.
-fn run_stream(provider: Arc<dyn ClusterProvider>, outlet: &Outlet, cancel: &CancelToken) {
-    if let Err(panic) = caught(|| pump(&*provider, outlet, cancel)) {
-        let reason = ProvisioningError::new(ErrorCode::ProviderPanicked, "watching the topology", panic);
+fn run_stream(provider: Foreign<Arc<dyn ClusterProvider>>, outlet: &Outlet, cancel: &CancelToken) {
+    let failed = match guarded(|| provider.watch(cancel)) {
+        Ok(mut stream) => {
+            let outcome = guarded(|| {
+                pump(&mut *stream, outlet, cancel);
+                Ok(())
+            });
+            // Not while a panic of its own unwinds: a second one would end the process.
+            discard(stream);
+            outcome.err()
+        }
+        Err(reason) => Some(reason),
+    };
+    if let Some(reason) = failed {
         outlet.report(ProviderEvent::Terminated(ProviderTermination::Errored { reason }));
     }
-    discard(provider);
 }
 
-fn pump(provider: &dyn ClusterProvider, outlet: &Outlet, cancel: &CancelToken) {
-    let mut stream = match provider.watch(cancel) {
-        Ok(stream) => stream,
-        Err(reason) => {
-            outlet.report(ProviderEvent::Terminated(ProviderTermination::Errored { reason }));
-            return;
-        }
-    };
+/// A provider is foreign code: its panic is an error.
+fn guarded<T>(work: impl FnOnce() -> Result<T, ProvisioningError>) -> Result<T, ProvisioningError> {
+    let panicked = |panic| Err(ProvisioningError::new(ErrorCode::ProviderPanicked, "watching the topology", panic));
+    caught(work).unwrap_or_else(panicked)
+}
+
+fn pump(stream: &mut dyn ProviderStream, outlet: &Outlet, cancel: &CancelToken) {
     loop {
         let event = stream.next();
         if cancel.is_cancelled() {

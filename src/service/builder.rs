@@ -27,6 +27,7 @@ use crate::hub::thread::HubThread;
 use crate::hub::{Bridges, Dispatcher, HubCore, HubSettings, ProviderWatchHub};
 use crate::id::ProviderKind;
 use crate::metrics::ProvisioningMetrics;
+use crate::panics::Foreign;
 use crate::provider::{CancelToken, ProviderDescriptor, ProviderEnvironment, ProviderFactory, RetryPolicy};
 use crate::registry::{ProviderRegistry, RegistrySettings};
 use crate::secret::{Secret, Secrets};
@@ -125,21 +126,21 @@ impl ServiceBuilder {
     /// The host's PlacementSupervisor.
     #[must_use]
     pub fn placement_supervisor(mut self, bridge: Arc<dyn PlacementSupervisorBridge>) -> Self {
-        self.bridges.placement_supervisor = Some(bridge);
+        self.bridges.placement_supervisor = Some(Foreign::new(bridge));
         self
     }
 
     /// The host's PartitionManager.
     #[must_use]
     pub fn partition_manager(mut self, bridge: Arc<dyn PartitionManagerBridge>) -> Self {
-        self.bridges.partition_manager = Some(bridge);
+        self.bridges.partition_manager = Some(Foreign::new(bridge));
         self
     }
 
     /// The host's Remoting.
     #[must_use]
     pub fn remoting(mut self, bridge: Arc<dyn RemotingBridge>) -> Self {
-        self.bridges.remoting = Some(bridge);
+        self.bridges.remoting = Some(Foreign::new(bridge));
         self
     }
 

@@ -17,7 +17,7 @@ use crate::clock::Clock;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::hub::mailbox::ProviderOrder;
 use crate::hub::{Input, ProviderWatchHub, SlotSpec};
-use crate::panics::{caught, discard};
+use crate::panics::{Foreign, caught, discard};
 use crate::provider::{CancelToken, ClusterProvider, ProviderDescriptor};
 use crate::registry::{self, Enablement, ProviderEntry, ProviderRegistry, RegistryChange};
 use crate::sync::{Mutex, lock};
@@ -53,7 +53,7 @@ struct Changes {
 
 /// A provider: the same one if it is one and the same in memory.
 #[derive(Clone)]
-struct Provider(Arc<dyn ClusterProvider>);
+struct Provider(Foreign<Arc<dyn ClusterProvider>>);
 
 impl PartialEq for Provider {
     fn eq(&self, other: &Self) -> bool {
@@ -184,16 +184,17 @@ impl ProviderSet {
     fn put_in_force(&self, changes: &mut Changes) -> Result<(), ProvisioningError> {
         let doing = "putting providers in force";
         let enabled: Vec<_> = changes.registry.list().iter().filter(|entry| entry.is_enabled()).collect();
-        let providers =
-            enabled.iter().map(|entry| (entry.descriptor.id.clone(), Provider(Arc::clone(entry.provider()))));
+        let providers = enabled
+            .iter()
+            .map(|entry| (entry.descriptor.id.clone(), Provider(Foreign::new(Arc::clone(entry.provider())))));
         let seats = changes.roster.assign(providers);
         let specs = seats.iter().zip(&enabled).map(|(seat, entry)| spec(seat, entry)).collect();
-        let providers = seats.iter().map(|seat| (seat.key, (seat.id.clone(), Arc::clone(&seat.provider.0)))).collect();
+        let providers = seats.iter().map(|seat| (seat.key, (seat.id.clone(), seat.provider.0.clone()))).collect();
         let candidates = seats.iter().zip(&enabled).map(|(seat, entry)| Candidate {
             id: RegistrationId { key: seat.key, edition: seat.edition },
             name: seat.id.clone(),
             kind: entry.descriptor.kind.clone(),
-            provider: Arc::clone(&seat.provider.0),
+            provider: seat.provider.0.clone(),
         });
         let candidates = candidates.collect();
         let ((reply, outcome), (former, handed_back)) = (bounded(1), bounded(1));
@@ -264,6 +265,7 @@ fn spec(seat: &Seat<Provider>, entry: &ProviderEntry) -> SlotSpec {
         edition: seat.edition,
         id: seat.id.clone(),
         priority: entry.descriptor.priority,
+        role: entry.descriptor.role,
         refresh_interval,
         registers,
         reachable: entry.reachable,

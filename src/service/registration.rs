@@ -15,7 +15,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::hub::{Input, ProviderWatchHub};
 use crate::id::{ProviderId, ProviderKind};
-use crate::panics::{caught, discard};
+use crate::panics::{Foreign, caught, discard};
 use crate::provider::{CancelToken, ClusterProvider, Registration, RegistrationSite};
 use crate::sync::{Condvar, Mutex, deadline, lock, wait_until};
 use crate::topology::ClusterNode;
@@ -31,7 +31,7 @@ pub(super) struct Candidate {
     pub(super) id: RegistrationId,
     pub(super) name: ProviderId,
     pub(super) kind: ProviderKind,
-    pub(super) provider: Arc<dyn ClusterProvider>,
+    pub(super) provider: Foreign<Arc<dyn ClusterProvider>>,
 }
 
 /// The registrations of the local node; none in client mode.
@@ -103,7 +103,7 @@ impl Registrations {
         let wanted = |candidate: &Candidate| Wanted {
             id: candidate.id,
             kind: candidate.kind.clone(),
-            site: site(&*candidate.provider),
+            site: site(&**candidate.provider),
         };
         let wanted: Vec<_> = candidates.iter().map(wanted).collect();
         let (gone, superseded) = {

@@ -8,7 +8,7 @@ use crossbeam_channel::{at, bounded, select};
 
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::id::ProviderId;
-use crate::panics::caught;
+use crate::panics::{caught, discard};
 use crate::provider::{CancelToken, ClusterProvider};
 
 const CHECKING: &str = "checking a provider's connectivity";
@@ -38,6 +38,8 @@ pub fn check_connectivity(
         let work = move || {
             // Refused only if nobody waits any more.
             let _ = sender.send((index, check_one(check.as_ref(), &stop)));
+            // It may be the last to hold one that was refused meanwhile.
+            discard(check);
         };
         let name = id_of(provider.as_ref()).map_or_else(|| format!("check-{index}"), |id| format!("check-{id}"));
         match thread::Builder::new().name(name).spawn(work) {

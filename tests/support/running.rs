@@ -9,7 +9,7 @@ use std::panic::resume_unwind;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use cluster_provisioning::testkit::{BridgeKind, Recorder, members};
+use cluster_provisioning::testkit::{BridgeKind, FakeClock, Recorder, members};
 use cluster_provisioning::*;
 use crossbeam_channel::{Receiver, Sender, select, unbounded};
 
@@ -22,6 +22,8 @@ pub enum Call {
     Validate,
     Create,
     Descriptor,
+    Capabilities,
+    RefreshInterval,
     Connect,
     Open,
     Next,
@@ -49,7 +51,15 @@ struct Part {
     calls: BTreeMap<Call, usize>,
     shows: Option<Members>,
     flood: Option<Flood>,
-    is_down: bool,
+    /// How many events it was told to say, and how many of them the hub has by now.
+    said: usize,
+    handed_over: usize,
+    refuses: Option<ProvisioningError>,
+    refresh_interval: Option<Duration>,
+    blind: bool,
+    site: Option<RegistrationSite>,
+    /// The time that the last `leave` was given.
+    leave_budget: Option<Duration>,
 }
 
 impl Role {
@@ -76,8 +86,42 @@ impl Role {
         self.state().calls.get(&call).copied().unwrap_or_default()
     }
 
+    /// Its backend does not answer, for this reason; or does again. Streams that are open go on.
+    pub fn refuse(&self, error: Option<ProvisioningError>) {
+        self.state().refuses = error;
+    }
+
+    /// How often its data is refreshed, as it promises.
+    pub fn promise(&self, refresh_interval: Duration) {
+        self.state().refresh_interval = Some(refresh_interval);
+    }
+
+    /// Where it registers the local node, and as what.
+    pub fn register_at(&self, site: RegistrationSite) {
+        self.state().site = Some(site);
+    }
+
+    /// It cannot watch.
+    pub fn be_blind(&self) {
+        self.state().blind = true;
+    }
+
+    /// The time that the last `leave` was given.
+    pub fn leave_budget(&self) -> Option<Duration> {
+        self.state().leave_budget
+    }
+
+    /// Its stream says this, and has handed it over when this returns.
+    pub fn tell(&self, event: ProviderEvent) {
+        self.say(event);
+        let said = self.state().said;
+        until("the stream hands over what it said", || self.state().handed_over >= said);
+    }
+
     /// Its stream says this.
     pub fn say(&self, event: ProviderEvent) {
+        let mut state = self.state();
+        state.said += 1;
         _ = self.events.0.send(event);
     }
 
@@ -91,15 +135,9 @@ impl Role {
         self.say(snapshot(members));
     }
 
-    /// Whether its backend is down from here on: it answers nobody, and streams that are open go on.
-    pub fn is_down(&self, is_down: bool) {
-        self.state().is_down = is_down;
-    }
-
     /// What asking its backend comes to.
     fn answer(&self) -> Result<(), ProvisioningError> {
-        let down = || ProvisioningError::new(ErrorCode::BackendUnavailable, "connecting", "connection refused");
-        if self.state().is_down { Err(down()) } else { Ok(()) }
+        self.state().refuses.clone().map_or(Ok(()), Err)
     }
 
     /// Its stream says what this makes of 0, 1, 2, … one after the other, without a pause.
@@ -149,11 +187,13 @@ impl ClusterProvider for RoleProvider {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { watch: true, register: true }
+        self.role.act(Call::Capabilities);
+        Capabilities { watch: !self.role.state().blind, register: true }
     }
 
     fn refresh_interval(&self) -> Option<Duration> {
-        None
+        self.role.act(Call::RefreshInterval);
+        self.role.state().refresh_interval
     }
 
     fn check_connectivity(&self, _: &CancelToken) -> Result<(), ProvisioningError> {
@@ -168,11 +208,15 @@ impl ClusterProvider for RoleProvider {
         let guard = cancel.on_cancel(move || role.act(Call::Cancel));
         let first = self.role.state().shows.clone().map(snapshot);
         let role = Arc::clone(&self.role);
-        Ok(Box::new(RoleStream { role, cancel: cancel.clone(), first, said: 0, _guard: guard }))
+        Ok(Box::new(RoleStream { role, cancel: cancel.clone(), first, said: 0, handing_over: false, _guard: guard }))
     }
 
     fn registration(&self, _: &ClusterNode) -> Result<Box<dyn Registration>, ProvisioningError> {
         Ok(Box::new(RoleRegistration(Arc::clone(&self.role))))
+    }
+
+    fn registration_site(&self) -> Option<RegistrationSite> {
+        self.role.state().site.clone()
     }
 }
 
@@ -187,11 +231,22 @@ struct RoleStream {
     cancel: CancelToken,
     first: Option<ProviderEvent>,
     said: u64,
+    handing_over: bool,
     _guard: CancelGuard,
+}
+
+impl RoleStream {
+    /// What it said last has been handed over.
+    fn note_handed_over(&mut self) {
+        if std::mem::take(&mut self.handing_over) {
+            self.role.state().handed_over += 1;
+        }
+    }
 }
 
 impl ProviderStream for RoleStream {
     fn next(&mut self) -> ProviderEvent {
+        self.note_handed_over();
         self.role.act(Call::Next);
         let flood = self.role.state().flood.clone();
         if let Some(first) = self.first.take() {
@@ -202,7 +257,10 @@ impl ProviderStream for RoleStream {
             return flood(self.said - 1);
         }
         select! {
-            recv(self.role.events.1) -> event => event.unwrap_or(ProviderEvent::Terminated(ProviderTermination::Ended)),
+            recv(self.role.events.1) -> event => {
+                self.handing_over = event.is_ok();
+                event.unwrap_or(ProviderEvent::Terminated(ProviderTermination::Ended))
+            }
             recv(self.cancel.receiver()) -> _ => ProviderEvent::Terminated(ProviderTermination::Ended),
         }
     }
@@ -210,6 +268,7 @@ impl ProviderStream for RoleStream {
 
 impl Drop for RoleStream {
     fn drop(&mut self) {
+        self.note_handed_over();
         self.role.act(Call::DropStream);
     }
 }
@@ -219,7 +278,7 @@ struct RoleRegistration(Arc<Role>);
 impl Registration for RoleRegistration {
     fn join(&mut self, _: &CancelToken) -> Result<(), ProvisioningError> {
         self.0.act(Call::Join);
-        Ok(())
+        self.0.answer()
     }
 
     fn renew_interval(&self) -> Duration {
@@ -231,7 +290,8 @@ impl Registration for RoleRegistration {
         Ok(())
     }
 
-    fn leave(&mut self, _: Duration) -> Result<(), ProvisioningError> {
+    fn leave(&mut self, budget: Duration) -> Result<(), ProvisioningError> {
+        self.0.state().leave_budget = Some(budget);
         self.0.act(Call::Leave);
         Ok(())
     }
@@ -243,8 +303,14 @@ impl Drop for RoleRegistration {
     }
 }
 
-/// Makes the providers, and hands out their roles by name; a name that is new gets one.
+/// Makes the providers, and hands out their roles; a role that is new is made. A definition's role has the name of the
+/// provider, or that of its parameter `part`.
 pub struct Company(Mutex<BTreeMap<String, Arc<Role>>>);
+
+/// The name of a definition's role.
+fn part(descriptor: &ProviderDescriptor) -> &str {
+    descriptor.parameters.get("part").map_or(descriptor.id.as_str(), String::as_str)
+}
 
 impl Company {
     pub fn new() -> Arc<Self> {
@@ -263,7 +329,7 @@ impl ProviderFactory for Company {
     }
 
     fn validate(&self, descriptor: &ProviderDescriptor) -> Result<(), ProvisioningError> {
-        self.role(descriptor.id.as_str()).act(Call::Validate);
+        self.role(part(descriptor)).act(Call::Validate);
         Ok(())
     }
 
@@ -272,7 +338,7 @@ impl ProviderFactory for Company {
         descriptor: &ProviderDescriptor,
         _: &ProviderEnvironment,
     ) -> Result<Arc<dyn ClusterProvider>, ProvisioningError> {
-        let role = self.role(descriptor.id.as_str());
+        let role = self.role(part(descriptor));
         role.act(Call::Create);
         Ok(Arc::new(RoleProvider { descriptor: descriptor.clone(), role }))
     }
@@ -285,6 +351,11 @@ fn kind() -> ProviderKind {
 /// A definition of a played provider.
 pub fn played(name: &str, priority: i64) -> ProviderDescriptor {
     ProviderDescriptor::new(name, kind()).unwrap().priority(priority)
+}
+
+/// The same provider, defined otherwise: another role plays it.
+pub fn played_as(name: &str, priority: i64, part: &str) -> ProviderDescriptor {
+    played(name, priority).parameter("part", part)
 }
 
 /// A service with played providers and bridges that write everything down.
@@ -354,6 +425,32 @@ impl Running {
             BridgeKind::PlacementSupervisor,
             |event| matches!(event, ProvisioningEvent::Snapshot(delivery) if delivery.snapshot.members == expected),
         );
+    }
+
+    /// Waits until everything that was said and ordered before has been taken in, and what it and the time bring about
+    /// has been told.
+    pub fn settle(&self) {
+        // A round ends with the timers: the second command is of a later round.
+        for _ in 0..2 {
+            let nobody = NodeId::new("nobody").unwrap();
+            assert_eq!(self.hub().unblock(nobody).wait(PATIENCE).unwrap_err().code(), ErrorCode::NotBlocked);
+        }
+    }
+
+    /// Lets time pass by this clock, while these providers give signs of life that confirm nothing.
+    pub fn pass(&self, clock: &FakeClock, time: Duration, alive: &[&str]) {
+        // A longer step would be a standstill of the process.
+        let step = Duration::from_secs(4);
+        let mut left = time;
+        while !left.is_zero() {
+            for name in alive {
+                self.role(name).tell(ProviderEvent::Heartbeat { current: false });
+            }
+            self.settle();
+            clock.advance(left.min(step));
+            left -= left.min(step);
+            self.settle();
+        }
     }
 
     /// The state of a provider.
