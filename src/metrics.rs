@@ -14,7 +14,8 @@ pub struct ProvisioningMetrics {
     /// The last delivery that is counted in: all figures are as of its tick.
     pub position: Position,
     /// From the moment at which a provider's stream reported something to the end of the last bridge's callback, for
-    /// every tick that delivered a snapshot.
+    /// every tick that delivered a snapshot. What time alone brings about, such as a switch once a grace is over, has no
+    /// report to count from, and is left out.
     pub snapshot_latency: Histogram,
     /// Switches from one provider to another, the first selection not counted.
     pub failovers: u64,

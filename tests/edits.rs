@@ -168,7 +168,7 @@ fn p5_4_an_edit_whose_backend_does_not_answer_changes_nothing() {
     let told = told(&mut events);
     assert!(told.len() == 1 && told[0].contains("backend-unavailable"), "a warning: {told:?}");
     nobody_saw_it(&running, &mut events);
-    assert_eq!(running.service.registered()[1].descriptor, played("a", 2));
+    assert_eq!(running.service.registered()[0].descriptor, played("a", 2));
     assert_eq!((running.role("a").calls(Call::Open), running.role("a").calls(Call::Cancel)), (1, 0));
     assert_eq!(running.role("a2").calls(Call::Open), 0);
 }

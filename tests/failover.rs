@@ -534,6 +534,19 @@ fn p2_5_a_standby_that_shows_others_is_told_once_before_it_is_needed_and_a_fallb
 }
 
 #[test]
+fn p2_5_a_switch_that_is_held_back_again_is_told_again() {
+    let mut hub = beside(MIRRORS, [&TEN, &TEN[..2]]);
+    hub.take();
+    for holds in 1..3 {
+        fail(&mut hub, "a");
+        assert_eq!(only(&mut hub, &["warning"]), ["warning mass-loss-held"]);
+        assert_eq!(hub.metrics().guard_holds, holds);
+        hub.refresh("a");
+        assert_eq!(hub.active().as_deref(), Some("a"));
+    }
+}
+
+#[test]
 fn p2_5_the_guard_passes_over_to_the_next_standby() {
     let mut hub = Harness::new(&[("a", 10), ("b", 5), ("c", 1)]);
     hub.show("a", members(&TEN));
@@ -571,6 +584,7 @@ fn p2_5_the_option_holds_a_sudden_mass_loss_for_ten_seconds_with_one_warning() {
     let mut hub = one_with(policy(|policy| policy.mass_loss_share = Some(0.5)), &TEN);
     hub.show("a", members(&TEN[..4]));
     assert_eq!(story(&mut hub), ["warning mass-loss-held"]);
+    assert!(hub.explain().iter().any(|decision| decision.text.starts_with("what a shows is held back")));
     advance_alive(&mut hub, millis(9_999), &["a"]);
     assert_eq!(story(&mut hub), NOTHING);
     hub.advance(millis(1));

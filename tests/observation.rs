@@ -113,6 +113,15 @@ fn p5_1_the_latency_of_every_delivered_snapshot_reaches_to_the_end_of_the_last_b
 }
 
 #[test]
+fn p5_1_what_was_counted_of_a_removed_provider_stays_counted() {
+    let mut hub = two(&["n1"]);
+    hub.event("a", doubtful());
+    hub.event("a", ProviderEvent::Snapshot { members: members(&["n1"]), revision: Revision::new("7"), skipped: 3 });
+    hub.reconfigure([provider("b", 1)]);
+    assert_eq!((hub.metrics().doubtful, hub.metrics().skipped_members), (1, 3));
+}
+
+#[test]
 fn p5_1_a_change_that_was_taken_back_within_the_window_adds_nothing_to_the_latency_of_a_later_one() {
     let mut hub = one(&["n1"]);
     hub.advance(SECOND);
@@ -267,6 +276,7 @@ fn p4_5_explain_gives_the_last_decisions_with_reasons_in_words() {
     let said = |wanted: &str| decisions.iter().any(|decision| decision.text.contains(wanted));
     assert!(said("switched from a to b: stream-ended"), "{decisions:?}");
     assert!(said("a: healthy -> degraded") && said("refused"), "{decisions:?}");
+    assert!(said("a: its stream came to its end"), "{decisions:?}");
     assert!(decisions.is_sorted_by_key(|decision| decision.after));
     for _ in 0..100 {
         hub.degrade("b", refused());

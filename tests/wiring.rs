@@ -126,13 +126,13 @@ fn p1_3_p1_5_a_disabled_provider_is_stored_and_restored_as_such_and_warned_of_on
         assert_eq!(codes(&told), [ErrorCode::CapabilityMissing], "{told:?}");
         assert_eq!(told[0].provider().map(ProviderId::as_str), Some("blind"));
         let registered = running.service.registered();
-        assert_eq!(registered[0].status, Enablement::Disabled { reason: told[0].clone() });
-        assert!(registered[1].is_enabled());
+        assert_eq!(registered[1].status, Enablement::Disabled { reason: told[0].clone() });
+        assert!(registered[0].is_enabled());
         let blind = running.role("blind");
         assert_eq!((blind.calls(Call::Connect), blind.calls(Call::Open)), (0, 0), "it is left alone");
         assert_eq!(running.hub().providers().len(), 1);
         let stored: Vec<_> = kept.set().descriptors.iter().map(|descriptor| descriptor.id.to_string()).collect();
-        assert_eq!((stored, kept.set().epoch), (vec!["blind".into(), "a".into()], running.hub().position().epoch));
+        assert_eq!((stored, kept.set().epoch), (vec!["a".into(), "blind".into()], running.hub().position().epoch));
     }
 }
 

@@ -73,10 +73,7 @@ pub fn check_connectivity(
     for (index, answer) in results.try_iter() {
         answers[index] = Some(answer);
     }
-    // Among what it runs are the providers' own actions.
-    if let Err(panic) = caught(|| stop.cancel()) {
-        log::warn!("{CHECKING}: it panicked when told to end: {panic}");
-    }
+    stop.cancel();
     let (code, reason) = unanswered;
     let finish = |(answer, provider): (Option<_>, &Arc<dyn ClusterProvider>)| {
         answer.unwrap_or_else(|| Err(named(ProvisioningError::new(code, CHECKING, reason.clone()), provider.as_ref())))

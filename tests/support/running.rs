@@ -387,7 +387,7 @@ impl Running {
             .placement_supervisor(recorder.clone())
             .partition_manager(recorder.clone())
             .remoting(recorder.clone());
-        for (priority, name) in (1..).zip(names.iter().rev()) {
+        for (name, priority) in names.iter().zip((1..=names.len() as i64).rev()) {
             builder = builder.provider(played(name, priority));
         }
         let service = Arc::new(adapt(builder).start().unwrap());
