@@ -23,20 +23,19 @@ pub(super) fn admit(
     all: bool,
     cancel: &CancelToken,
 ) -> Result<(), ProvisioningError> {
-    let started = Instant::now();
+    let (started, mut left) = (Instant::now(), timeout);
     loop {
-        let left = timeout.saturating_sub(started.elapsed());
         let silent = ask(entries, left, cancel)?;
         if silent.is_empty() || (!all && entries.iter().any(ProviderEntry::is_enabled)) {
             return Ok(());
         }
-        let left = timeout.saturating_sub(started.elapsed());
-        if left.is_zero() {
-            return Err(refusal(silent, timeout));
-        }
         select! {
             recv(cancel.receiver()) -> _ => return Err(refusal(silent, started.elapsed())),
-            default(PAUSE.min(left)) => {}
+            default(PAUSE.min(timeout.saturating_sub(started.elapsed()))) => {}
+        }
+        left = timeout.saturating_sub(started.elapsed());
+        if left.is_zero() {
+            return Err(refusal(silent, timeout));
         }
     }
 }
