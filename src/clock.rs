@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use serde::{Serialize, Serializer};
+
 use crate::panics::{Foreign, caught};
 
 /// A point in time: nanoseconds since the Unix epoch as the wall clock stood when the [`Clock`] was made, carried
@@ -65,6 +67,13 @@ impl fmt::Display for Timestamp {
         let (hour, minute) = (millis / 3_600_000 % 24, millis / 60_000 % 60);
         let (second, milli) = (millis / 1000 % 60, millis % 1000);
         f.pad(&format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z"))
+    }
+}
+
+/// As RFC 3339 has it, to the millisecond.
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

@@ -7,6 +7,9 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+use serde::ser::SerializeStruct;
+use serde::{Serialize, Serializer};
+
 use crate::id::ProviderId;
 
 macro_rules! error_codes {
@@ -72,6 +75,12 @@ impl ErrorCategory {
             ErrorCategory::Control => "control",
             ErrorCategory::Bridge => "bridge",
         }
+    }
+}
+
+impl Serialize for ErrorCategory {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
     }
 }
 
@@ -199,6 +208,12 @@ impl ErrorCode {
     }
 }
 
+impl Serialize for ErrorCode {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
 impl fmt::Display for ErrorCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -276,6 +291,21 @@ impl ProvisioningError {
     /// What the operator can do about it.
     pub fn advice(&self) -> &'static str {
         self.0.code.advice()
+    }
+}
+
+/// In its parts: `code`, `category`, `doing`, `provider`, `field`, `detail`, `advice`.
+impl Serialize for ProvisioningError {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut error = serializer.serialize_struct("ProvisioningError", 7)?;
+        error.serialize_field("code", &self.code())?;
+        error.serialize_field("category", &self.code().category())?;
+        error.serialize_field("doing", self.doing())?;
+        error.serialize_field("provider", &self.provider())?;
+        error.serialize_field("field", &self.field())?;
+        error.serialize_field("detail", self.detail())?;
+        error.serialize_field("advice", self.advice())?;
+        error.end()
     }
 }
 

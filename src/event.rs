@@ -2,12 +2,17 @@
 //!
 //! Each delivery carries its [`Position`]. Delivery is at least once; a consumer drops what is not above the highest
 //! position it has seen.
+//!
+//! Everything delivered serialises: times as RFC 3339, hashes in hexadecimal, reasons and codes by their stable names.
 
 mod display;
 mod stream;
 
 use std::fmt;
 use std::sync::Arc;
+
+use serde::ser::SerializeStruct;
+use serde::{Serialize, Serializer};
 
 pub use stream::{EventStream, NoEvent, Publisher, Subscriptions};
 
@@ -16,10 +21,12 @@ use crate::error::{ErrorCode, ProvisioningError};
 use crate::health::ProviderHealth;
 use crate::id::ProviderId;
 use crate::provider::ProviderTermination;
+use crate::text;
 use crate::topology::{ClusterNode, NodeId, Position, ProviderSnapshot, TopologyDiff};
 
 /// One delivery of the hub.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum ProvisioningEvent {
     /// Another provider is followed from here on. To PlacementSupervisor, PartitionManager and subscribers; the new
@@ -109,6 +116,12 @@ impl SwitchReason {
     }
 }
 
+impl Serialize for SwitchReason {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.code())
+    }
+}
+
 impl fmt::Display for SwitchReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.code())
@@ -116,7 +129,7 @@ impl fmt::Display for SwitchReason {
 }
 
 /// Another provider is followed from here on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ProviderChanged {
     /// Its place in the order; the idempotency key.
     pub position: Position,
@@ -129,11 +142,12 @@ pub struct ProviderChanged {
     /// Why.
     pub reason: SwitchReason,
     /// The hash of the snapshot that follows in the same tick.
+    #[serde(serialize_with = "text::hash")]
     pub snapshot_hash: u64,
 }
 
 /// A snapshot, and what changed since the one delivered before it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct SnapshotDelivery {
     /// The topology as it is now.
     pub snapshot: Arc<ProviderSnapshot>,
@@ -141,11 +155,12 @@ pub struct SnapshotDelivery {
     pub diff: Arc<TopologyDiff>,
     /// The hash of the snapshot that this one replaces: whatever was derived from that one is invalid, unless the hash
     /// is the same.
+    #[serde(serialize_with = "text::optional_hash")]
     pub invalidates: Option<u64>,
 }
 
 /// A provider's stream came to its end.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct StreamEnded {
     /// Its place in the order.
     pub position: Position,
@@ -157,6 +172,7 @@ pub struct StreamEnded {
     pub termination: ProviderTermination,
     /// The hash of the last snapshot, which stays available: of the one delivered last if the provider was followed, else
     /// of what it showed last; absent if there never was one.
+    #[serde(serialize_with = "text::optional_hash")]
     pub snapshot_hash: Option<u64>,
     /// Whether the provider was the one followed.
     pub was_active: bool,
@@ -175,6 +191,23 @@ impl PlacementGate {
     /// Whether new placements may be made.
     pub fn is_open(self) -> bool {
         self == PlacementGate::Open
+    }
+}
+
+/// As `{"open": true}`, or `{"open": false, "reason": "empty"}`.
+impl Serialize for PlacementGate {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let reason = match self {
+            PlacementGate::Open => None,
+            PlacementGate::Paused(reason) => Some(reason),
+        };
+        let mut gate = serializer.serialize_struct("PlacementGate", 1 + usize::from(reason.is_some()))?;
+        gate.serialize_field("open", &self.is_open())?;
+        match reason {
+            Some(reason) => gate.serialize_field("reason", reason)?,
+            None => gate.skip_field("reason")?,
+        }
+        gate.end()
     }
 }
 
@@ -214,6 +247,12 @@ impl PauseReason {
     }
 }
 
+impl Serialize for PauseReason {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.code())
+    }
+}
+
 impl fmt::Display for PauseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.code())
@@ -221,7 +260,7 @@ impl fmt::Display for PauseReason {
 }
 
 /// Placement may go on, or has to pause.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct GateChanged {
     /// Its place in the order.
     pub position: Position,
@@ -256,6 +295,12 @@ impl RemoteTopologyChange {
     }
 }
 
+impl Serialize for RemoteTopologyChange {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.code())
+    }
+}
+
 impl fmt::Display for RemoteTopologyChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.code())
@@ -263,7 +308,7 @@ impl fmt::Display for RemoteTopologyChange {
 }
 
 /// A remote node came, went, was blocked or unblocked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RemoteTopologyEvent {
     /// Its place in the order; with the provider the idempotency key.
     pub position: Position,
@@ -278,11 +323,12 @@ pub struct RemoteTopologyEvent {
     /// The provider followed at the time.
     pub provider_id: Option<ProviderId>,
     /// The hash of the snapshot current at the time; 0 while there is none.
+    #[serde(serialize_with = "text::hash")]
     pub snapshot_hash: u64,
 }
 
 /// The topology may be stale, or is fresh again.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RemotingWarning {
     /// Its place in the order.
     pub position: Position,
@@ -295,7 +341,7 @@ pub struct RemotingWarning {
 }
 
 /// An order to give a key to an owner.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct OwnershipChange {
     /// What is owned: a partition, a shard, an actor's identity.
     pub key: Arc<str>,
@@ -316,7 +362,7 @@ impl OwnershipChange {
 }
 
 /// An ownership, with the token by which its holder proves that it is not outdated.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Lease {
     /// What is owned.
     pub key: Arc<str>,
@@ -327,7 +373,7 @@ pub struct Lease {
 }
 
 /// Ownership changes, as published to PartitionManager.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LeaseUpdate {
     /// Its place in the order; the token of each of its leases.
     pub position: Position,
@@ -336,11 +382,12 @@ pub struct LeaseUpdate {
     /// The leases, in the order in which they were ordered.
     pub leases: Arc<[Lease]>,
     /// The hash of the snapshot current at the time; 0 while there is none.
+    #[serde(serialize_with = "text::hash")]
     pub snapshot_hash: u64,
 }
 
 /// A provider's health changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct HealthChanged {
     /// Its place in the order.
     pub position: Position,
@@ -357,7 +404,7 @@ pub struct HealthChanged {
 }
 
 /// Something that an operator should know.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Warning {
     /// Its place in the order.
     pub position: Position,

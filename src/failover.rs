@@ -10,11 +10,16 @@ pub(crate) use health::HealthTracker;
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::backoff;
 use crate::error::{ErrorCode, ProvisioningError};
+use crate::text;
 
 /// Whether standbys watch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum StandbyMode {
     /// All enabled providers watch at once, so that a failover is immediate.
     #[default]
@@ -24,38 +29,62 @@ pub enum StandbyMode {
 }
 
 /// When health changes and when another provider is followed. Every duration can be set; the defaults suit most.
-#[derive(Clone, Debug, PartialEq)]
+///
+/// Made from the defaults, setting by setting, or read from a configuration, in which durations are texts and what is left
+/// out has its default:
+///
+/// ```
+/// use std::time::Duration;
+/// use cluster_provisioning::FailoverPolicy;
+///
+/// let made = FailoverPolicy::default().silence_timeout(Duration::from_secs(10)).mass_loss_share(0.5);
+/// let read: FailoverPolicy =
+///     serde_json::from_str(r#"{"silence_timeout": "10s", "mass_loss_share": 0.5}"#).expect("a policy");
+/// assert_eq!(made, read);
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct FailoverPolicy {
     /// Without any event for this long a provider is Unreachable. Default 15 s.
+    #[serde(with = "text::duration")]
     pub silence_timeout: Duration,
     /// This many errors in a row make a provider Unreachable. Default 3.
     pub max_errors: u32,
     /// The first pause before a terminated stream is opened again; each further one is twice as long, and each is
     /// multiplied by a random factor between 0.5 and 1. The providers that come along pace what they ask again by it
     /// too. Default 2 s.
+    #[serde(with = "text::duration")]
     pub backoff_initial: Duration,
     /// The longest such pause. Default 30 s.
+    #[serde(with = "text::duration")]
     pub backoff_max: Duration,
     /// A provider that was healthy for this long begins again with the first pause. Default 30 s.
+    #[serde(with = "text::duration")]
     pub backoff_reset: Duration,
     /// The least time between a switch and a voluntary one after it. Default 10 s.
+    #[serde(with = "text::duration")]
     pub cooldown: Duration,
     /// A better provider must have been healthy for this long before it is followed again. Default 10 s.
+    #[serde(with = "text::duration")]
     pub failback_hold: Duration,
     /// The provider followed may be Degraded for this long before a healthy standby takes over. Default 15 s.
+    #[serde(with = "text::duration")]
     pub degraded_grace: Duration,
     /// At the start a lower provider waits this long for one of higher rank that has not answered yet. Default 1 s.
+    #[serde(with = "text::duration")]
     pub initial_grace: Duration,
     /// A standby that lacks more than this share of the current members is not followed until its set has not shrunk
     /// for [`guard_hold`](Self::guard_hold). 0 to 1; default 0.5.
     pub guard_share: f64,
     /// See [`guard_share`](Self::guard_share). Default 10 s.
+    #[serde(with = "text::duration")]
     pub guard_hold: Duration,
     /// The same guard against a sudden loss within the provider followed: a set that lacks more than this share of the
     /// current members is held back for [`guard_hold`](Self::guard_hold). Off (`None`) by default.
     pub mass_loss_share: Option<f64>,
     /// Data older than this counts as unavailable. Off (`None`) by default: last known good data serves for ever.
+    #[serde(with = "text::optional_duration")]
     pub max_stale: Option<Duration>,
     /// Whether standbys watch. Default: hot.
     pub standby: StandbyMode,
@@ -79,6 +108,107 @@ impl Default for FailoverPolicy {
             max_stale: None,
             standby: StandbyMode::Hot,
         }
+    }
+}
+
+/// Each setting; what is out of range is refused when the service starts.
+impl FailoverPolicy {
+    /// Sets [`silence_timeout`](#structfield.silence_timeout).
+    #[must_use]
+    pub fn silence_timeout(mut self, silence_timeout: Duration) -> Self {
+        self.silence_timeout = silence_timeout;
+        self
+    }
+
+    /// Sets [`max_errors`](#structfield.max_errors).
+    #[must_use]
+    pub fn max_errors(mut self, max_errors: u32) -> Self {
+        self.max_errors = max_errors;
+        self
+    }
+
+    /// Sets [`backoff_initial`](#structfield.backoff_initial).
+    #[must_use]
+    pub fn backoff_initial(mut self, backoff_initial: Duration) -> Self {
+        self.backoff_initial = backoff_initial;
+        self
+    }
+
+    /// Sets [`backoff_max`](#structfield.backoff_max).
+    #[must_use]
+    pub fn backoff_max(mut self, backoff_max: Duration) -> Self {
+        self.backoff_max = backoff_max;
+        self
+    }
+
+    /// Sets [`backoff_reset`](#structfield.backoff_reset).
+    #[must_use]
+    pub fn backoff_reset(mut self, backoff_reset: Duration) -> Self {
+        self.backoff_reset = backoff_reset;
+        self
+    }
+
+    /// Sets [`cooldown`](#structfield.cooldown).
+    #[must_use]
+    pub fn cooldown(mut self, cooldown: Duration) -> Self {
+        self.cooldown = cooldown;
+        self
+    }
+
+    /// Sets [`failback_hold`](#structfield.failback_hold).
+    #[must_use]
+    pub fn failback_hold(mut self, failback_hold: Duration) -> Self {
+        self.failback_hold = failback_hold;
+        self
+    }
+
+    /// Sets [`degraded_grace`](#structfield.degraded_grace).
+    #[must_use]
+    pub fn degraded_grace(mut self, degraded_grace: Duration) -> Self {
+        self.degraded_grace = degraded_grace;
+        self
+    }
+
+    /// Sets [`initial_grace`](#structfield.initial_grace).
+    #[must_use]
+    pub fn initial_grace(mut self, initial_grace: Duration) -> Self {
+        self.initial_grace = initial_grace;
+        self
+    }
+
+    /// Sets [`guard_share`](#structfield.guard_share).
+    #[must_use]
+    pub fn guard_share(mut self, guard_share: f64) -> Self {
+        self.guard_share = guard_share;
+        self
+    }
+
+    /// Sets [`guard_hold`](#structfield.guard_hold).
+    #[must_use]
+    pub fn guard_hold(mut self, guard_hold: Duration) -> Self {
+        self.guard_hold = guard_hold;
+        self
+    }
+
+    /// Switches [`mass_loss_share`](#structfield.mass_loss_share) on.
+    #[must_use]
+    pub fn mass_loss_share(mut self, mass_loss_share: f64) -> Self {
+        self.mass_loss_share = Some(mass_loss_share);
+        self
+    }
+
+    /// Switches [`max_stale`](#structfield.max_stale) on.
+    #[must_use]
+    pub fn max_stale(mut self, max_stale: Duration) -> Self {
+        self.max_stale = Some(max_stale);
+        self
+    }
+
+    /// Sets [`standby`](#structfield.standby).
+    #[must_use]
+    pub fn standby(mut self, standby: StandbyMode) -> Self {
+        self.standby = standby;
+        self
     }
 }
 

@@ -26,6 +26,7 @@ mod store;
 mod sync;
 #[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
+mod text;
 mod topology;
 mod validator;
 
@@ -59,8 +60,8 @@ pub use secret::{Secret, Secrets};
 pub use service::{ClusterProvisioningService, ServiceBuilder};
 pub use store::{FileProviderStore, MAX_PROVIDERS, ProviderStore, StoredSet};
 pub use topology::{
-    BlockSource, BlockedNode, BlockedNodes, ClusterNode, ClusterNodeBuilder, Members, MembersBuilder, NodeId, Position,
-    ProviderSnapshot, Revision, TopologyDiff,
+    BlockSource, BlockedNode, BlockedNodes, ClusterNode, ClusterNodeBuilder, Members, MembersBuilder, MembersIter,
+    NodeId, Position, ProviderSnapshot, Revision, TopologyDiff,
 };
 pub use validator::{
     CONNECTIVITY_TIMEOUT, ProviderValidator, Suppression, SuppressionChange, SuppressionSettings, ValidProvider,

@@ -2,13 +2,15 @@
 
 mod histogram;
 
+use serde::Serialize;
+
 pub use histogram::Histogram;
 
 use crate::topology::Position;
 
 /// What the service has counted and measured since its start. Health and data age of each provider are in
 /// [`ProviderStatus`](crate::ProviderStatus), those of remote nodes in [`RemoteNode`](crate::RemoteNode).
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 #[non_exhaustive]
 pub struct ProvisioningMetrics {
     /// The last delivery that is counted in: all figures are as of its tick.
@@ -50,7 +52,7 @@ pub struct ProvisioningMetrics {
 }
 
 /// How a bridge's callbacks did.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 #[non_exhaustive]
 pub struct BridgeMetrics {
     /// How long the callbacks of one tick took together, for every tick that had any.

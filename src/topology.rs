@@ -13,7 +13,7 @@ mod tree;
 
 pub use blocked::{BlockSource, BlockedNode, BlockedNodes};
 pub use diff::TopologyDiff;
-pub use members::{Members, MembersBuilder};
+pub use members::{Members, MembersBuilder, MembersIter};
 pub use node::{ClusterNode, ClusterNodeBuilder, NodeId};
 pub use snapshot::{Position, ProviderSnapshot, Revision};
 

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use serde::Serialize;
 
 use super::Decision;
 use crate::clock::Timestamp;
@@ -13,10 +14,11 @@ use crate::health::ProviderHealth;
 use crate::id::ProviderId;
 use crate::metrics::ProvisioningMetrics;
 use crate::provider::ProviderRole;
+use crate::text;
 use crate::topology::{BlockSource, BlockedNodes, Members, NodeId, Position, ProviderSnapshot};
 
 /// How a provider in force does.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ProviderStatus {
     /// The provider.
@@ -44,13 +46,15 @@ pub struct ProviderStatus {
     /// How many members it shows, if it has shown any set yet.
     pub members: Option<usize>,
     /// The hash of the members that it shows.
+    #[serde(serialize_with = "text::optional_hash")]
     pub hash: Option<u64>,
     /// How its last stream came to its end, if one has; also while another is open.
     pub last_end: Option<Arc<StreamEnded>>,
 }
 
 /// How a remote node does, as far as the hub knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum RemoteHealth {
     /// It left, or a failure detector has taken it out.
     Down,
@@ -61,7 +65,7 @@ pub enum RemoteHealth {
 }
 
 /// A remote node's health.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RemoteNode {
     /// The node.
     pub id: NodeId,

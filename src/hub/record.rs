@@ -6,6 +6,8 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use crate::clock::Timestamp;
 use crate::topology::Position;
 
@@ -13,7 +15,7 @@ use crate::topology::Position;
 const KEPT: usize = 64;
 
 /// Something that the hub decided, and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Decision {
     /// When.
     pub at: Timestamp,

@@ -7,6 +7,9 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::ser::SerializeStruct;
+use serde::{Serialize, Serializer};
+
 /// The first bucket ends at 2^10 ns = 1.024 µs.
 const FIRST_OCTAVE: u32 = 10;
 /// The last bucket with an upper bound ends at 2^37 ns = 137.4 s.
@@ -126,6 +129,20 @@ fn upper_bound(bucket: usize) -> Option<Duration> {
 impl Default for Histogram {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// As `count`, `sum`, `mean`, `p50`, `p99` and `max`, durations in seconds.
+impl Serialize for Histogram {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut histogram = serializer.serialize_struct("Histogram", 6)?;
+        histogram.serialize_field("count", &self.count)?;
+        histogram.serialize_field("sum", &self.sum.as_secs_f64())?;
+        histogram.serialize_field("mean", &self.mean().as_secs_f64())?;
+        histogram.serialize_field("p50", &self.quantile(0.5).as_secs_f64())?;
+        histogram.serialize_field("p99", &self.quantile(0.99).as_secs_f64())?;
+        histogram.serialize_field("max", &self.max.as_secs_f64())?;
+        histogram.end()
     }
 }
 

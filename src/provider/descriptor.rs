@@ -8,11 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::id::{ProviderId, ProviderKind};
+use crate::text::parse_duration;
 
 /// The greatest priority.
 pub(crate) const MAX_PRIORITY: i64 = 1000;
-/// The longest duration that a parameter may name.
-const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Where a provider's credential comes from. It names a source and never holds the credential itself.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -209,21 +208,6 @@ impl ProviderDescriptor {
     ) -> ProvisioningError {
         ProvisioningError::new(code, "validating a provider", reason).with_provider(&self.id).with_field(field)
     }
-}
-
-/// Reads `1500ms`, `30s`, `10m`, `1h`; at most 24 hours.
-fn parse_duration(text: &str) -> Option<Duration> {
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().ok()?;
-    let millis = match unit {
-        "ms" => number,
-        "s" => number.checked_mul(1000)?,
-        "m" => number.checked_mul(60_000)?,
-        "h" => number.checked_mul(3_600_000)?,
-        _ => return None,
-    };
-    Some(Duration::from_millis(millis)).filter(|duration| *duration <= MAX_DURATION)
 }
 
 #[cfg(test)]

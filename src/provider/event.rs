@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use crate::error::ProvisioningError;
 use crate::topology::{ClusterNode, Members, NodeId, Revision};
 
@@ -56,7 +58,8 @@ pub enum MemberChange {
 }
 
 /// How a stream came to its end.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum ProviderTermination {
     /// In good order.
     Ended,

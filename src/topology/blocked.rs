@@ -6,12 +6,15 @@
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Serialize, Serializer};
+
 use super::NodeId;
 use super::tree::{Item, Tree, Walk};
 use crate::clock::Timestamp;
 
 /// Who put a node on the block list, which decides what the entry does and how it ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum BlockSource {
     /// Remoting quarantined the node. It stays a member, marked. Ends when Remoting has reported the connection back
     /// and the next refresh contains the node; when the node comes back with another incarnation after it had left; or
@@ -34,7 +37,7 @@ impl fmt::Display for BlockSource {
 }
 
 /// An entry of the block list.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct BlockedNode {
     /// The node.
     pub node: NodeId,
@@ -81,18 +84,18 @@ impl BlockedNodes {
         self.len == 0
     }
 
-    /// Whether the node is blocked by anyone.
-    pub fn contains(&self, node: &NodeId) -> bool {
-        self.root.get(node).is_some()
+    /// Whether the node is blocked by anyone: by its [`NodeId`], or its text.
+    pub fn contains(&self, node: impl AsRef<str>) -> bool {
+        self.root.get(node.as_ref()).is_some()
     }
 
     /// The entries of that node, sorted by source; empty if it is not blocked.
-    pub fn of(&self, node: &NodeId) -> &[BlockedNode] {
-        self.root.get(node).map_or(&[], |entries| &entries.entries)
+    pub fn of(&self, node: impl AsRef<str>) -> &[BlockedNode] {
+        self.root.get(node.as_ref()).map_or(&[], |entries| &entries.entries)
     }
 
     /// The entry of that node and source.
-    pub fn get(&self, node: &NodeId, source: BlockSource) -> Option<&BlockedNode> {
+    pub fn get(&self, node: impl AsRef<str>, source: BlockSource) -> Option<&BlockedNode> {
         self.of(node).iter().find(|entry| entry.source == source)
     }
 
@@ -135,6 +138,13 @@ impl BlockedNodes {
             Tree::insert(&mut self.root, Arc::new(Entries { node: node.clone(), entries }));
         }
         Some(removed)
+    }
+}
+
+/// As a list, sorted by node and source.
+impl Serialize for BlockedNodes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.iter())
     }
 }
 

@@ -3,6 +3,8 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use super::tree::Walk;
 use super::{ClusterNode, Members};
 
@@ -11,7 +13,7 @@ use super::{ClusterNode, Members};
 /// A node whose incarnation, address or port changed under the same id is in `left` (as it was) *and* in `joined` (as it
 /// is): a restart must not leave stale channels or placements behind. One whose kinds or metadata changed is in
 /// `updated`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct TopologyDiff {
     joined: Vec<Arc<ClusterNode>>,
     left: Vec<Arc<ClusterNode>>,

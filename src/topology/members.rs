@@ -8,6 +8,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Serialize, Serializer};
+
 use super::tree::{Item, Tree, Walk};
 use super::{ClusterNode, NodeId};
 
@@ -69,19 +71,24 @@ impl Members {
         self.hash
     }
 
-    /// The member of that id.
-    pub fn get(&self, id: &NodeId) -> Option<&Arc<ClusterNode>> {
-        self.root.get(id)
+    /// The member of that id: a [`NodeId`], or its text.
+    pub fn get(&self, id: impl AsRef<str>) -> Option<&Arc<ClusterNode>> {
+        self.root.get(id.as_ref())
     }
 
-    /// Whether there is a member of that id.
-    pub fn contains(&self, id: &NodeId) -> bool {
+    /// Whether there is a member of that id: a [`NodeId`], or its text.
+    pub fn contains(&self, id: impl AsRef<str>) -> bool {
         self.get(id).is_some()
     }
 
     /// The members, sorted by id.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Arc<ClusterNode>> {
-        Iter { walk: Walk::new(&self.root), left: self.len }
+    pub fn iter(&self) -> MembersIter<'_> {
+        MembersIter { walk: Walk::new(&self.root), left: self.len }
+    }
+
+    /// The members that host actors of that kind, sorted by id. Looks at every member.
+    pub fn of_kind(&self, kind: &str) -> impl Iterator<Item = &Arc<ClusterNode>> {
+        self.iter().filter(move |node| node.hosts(kind))
     }
 
     /// Adds the node, or replaces the one of the same id, which is returned. A node equal to the present one changes
@@ -156,13 +163,13 @@ fn hash_of_sorted(nodes: &[Arc<ClusterNode>]) -> Option<u64> {
     Some(hash)
 }
 
-/// The nodes of a set, sorted by id.
-struct Iter<'a> {
+/// The nodes of a set, sorted by id: see [`Members::iter`].
+pub struct MembersIter<'a> {
     walk: Walk<'a, ClusterNode>,
     left: usize,
 }
 
-impl<'a> Iterator for Iter<'a> {
+impl<'a> Iterator for MembersIter<'a> {
     type Item = &'a Arc<ClusterNode>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -177,7 +184,29 @@ impl<'a> Iterator for Iter<'a> {
     }
 }
 
-impl ExactSizeIterator for Iter<'_> {}
+impl ExactSizeIterator for MembersIter<'_> {}
+
+impl fmt::Debug for MembersIter<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MembersIter").field("left", &self.left).finish_non_exhaustive()
+    }
+}
+
+impl<'a> IntoIterator for &'a Members {
+    type Item = &'a Arc<ClusterNode>;
+    type IntoIter = MembersIter<'a>;
+
+    fn into_iter(self) -> MembersIter<'a> {
+        self.iter()
+    }
+}
+
+/// As a list, sorted by id.
+impl Serialize for Members {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self)
+    }
+}
 
 impl PartialEq for Members {
     fn eq(&self, other: &Self) -> bool {

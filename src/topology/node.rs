@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use serde::ser::SerializeStruct;
+use serde::{Serialize, Serializer};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::{ErrorCode, ProvisioningError};
@@ -47,6 +49,18 @@ impl fmt::Display for NodeId {
 impl fmt::Debug for NodeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", &*self.0)
+    }
+}
+
+impl Serialize for NodeId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl AsRef<str> for NodeId {
+    fn as_ref(&self) -> &str {
+        &self.0
     }
 }
 
@@ -118,6 +132,11 @@ impl ClusterNode {
     /// The kinds of actors that the node hosts, sorted, without duplicates.
     pub fn kinds(&self) -> impl ExactSizeIterator<Item = &str> {
         (0..self.kinds).map(|kind| self.piece(1 + kind))
+    }
+
+    /// Whether the node hosts actors of that kind.
+    pub fn hosts(&self, kind: &str) -> bool {
+        self.kinds().any(|hosted| hosted == kind)
     }
 
     /// What else the owner registered, sorted by key.
@@ -192,6 +211,34 @@ impl PartialEq for ClusterNode {
 }
 
 impl Eq for ClusterNode {}
+
+/// `orders-1#7 at 10.0.0.1:8080`: the id, the incarnation unless it is unknown, and where it is reached, IPv6 in brackets.
+impl fmt::Display for ClusterNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.id)?;
+        if self.incarnation != 0 {
+            write!(f, "#{}", self.incarnation)?;
+        }
+        match self.address().contains(':') {
+            true => write!(f, " at [{}]:{}", self.address(), self.port),
+            false => write!(f, " at {}:{}", self.address(), self.port),
+        }
+    }
+}
+
+/// With all its fields; kinds as a list, metadata as a map.
+impl Serialize for ClusterNode {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut node = serializer.serialize_struct("ClusterNode", 6)?;
+        node.serialize_field("id", &self.id)?;
+        node.serialize_field("incarnation", &self.incarnation)?;
+        node.serialize_field("address", self.address())?;
+        node.serialize_field("port", &self.port)?;
+        node.serialize_field("kinds", &self.kinds().collect::<Vec<_>>())?;
+        node.serialize_field("metadata", &self.metadata().collect::<BTreeMap<_, _>>())?;
+        node.end()
+    }
+}
 
 impl fmt::Debug for ClusterNode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -3,16 +3,19 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{BlockedNodes, Members, NodeId};
+use serde::Serialize;
+
+use super::{BlockedNodes, ClusterNode, Members};
 use crate::clock::Timestamp;
 use crate::health::ProviderHealth;
 use crate::id::ProviderId;
+use crate::text;
 
 /// The place of a delivery in the order of all deliveries: first the epoch, which rises from one start of the service
 /// to the next, then the number within it, which rises by one with every delivery of any kind. A consumer that keeps the
 /// highest position it has seen and drops what is not above it sees everything once. It is also the fencing token of
 /// leases.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize)]
 pub struct Position {
     /// Which start of the service: milliseconds since the Unix epoch at the start, or the stored epoch + 1 if greater.
     pub epoch: u64,
@@ -27,7 +30,8 @@ impl fmt::Display for Position {
 }
 
 /// A backend's own mark of a state: Consul's index, Kubernetes' resource version. Opaque; for people and logs.
-#[derive(Clone, PartialEq, Eq, Default)]
+#[derive(Clone, PartialEq, Eq, Default, Serialize)]
+#[serde(transparent)]
 pub struct Revision(Option<Arc<str>>);
 
 impl Revision {
@@ -52,7 +56,7 @@ impl fmt::Debug for Revision {
 }
 
 /// The cluster as one provider showed it, in the form in which it is delivered. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct ProviderSnapshot {
     /// The provider that it comes from.
     pub provider_id: ProviderId,
@@ -61,6 +65,7 @@ pub struct ProviderSnapshot {
     /// The members, sorted by id.
     pub members: Members,
     /// The members' hash; see [`Members::hash`].
+    #[serde(serialize_with = "text::hash")]
     pub hash: u64,
     /// The provider's mark of this state.
     pub revision: Revision,
@@ -73,9 +78,19 @@ pub struct ProviderSnapshot {
 }
 
 impl ProviderSnapshot {
-    /// Whether the node is on the block list.
-    pub fn is_blocked(&self, node: &NodeId) -> bool {
+    /// Whether the node is on the block list: by its [`NodeId`](super::NodeId), or its text.
+    pub fn is_blocked(&self, node: impl AsRef<str>) -> bool {
         self.blocked.contains(node)
+    }
+
+    /// The members that are not blocked, sorted by id: those to place on and to talk to.
+    pub fn usable(&self) -> impl Iterator<Item = &Arc<ClusterNode>> {
+        self.members.iter().filter(|node| !self.is_blocked(node.id()))
+    }
+
+    /// The same, of those that host actors of that kind.
+    pub fn usable_of_kind(&self, kind: &str) -> impl Iterator<Item = &Arc<ClusterNode>> {
+        self.usable().filter(move |node| node.hosts(kind))
     }
 
     /// Whether the cluster is empty, by a confirmed answer of the provider.

@@ -57,8 +57,8 @@ impl Splits {
     }
 
     /// How many of the ids are not above this one.
-    fn not_above(&self, id: &NodeId) -> usize {
-        let bytes = id.as_str().as_bytes();
+    fn not_above(&self, id: &str) -> usize {
+        let bytes = id.as_bytes();
         let Some(first) = self.ids.first() else { return 0 };
         let common = first.as_str().as_bytes().get(..self.alike).unwrap_or_default();
         if bytes.get(..self.alike) != Some(common) {
@@ -67,7 +67,7 @@ impl Splits {
         let key = key(bytes.get(self.alike..));
         let low = self.keys.partition_point(|other| *other < key);
         let same = self.keys.iter().skip(low).take_while(|other| **other == key).count();
-        low + self.ids.iter().skip(low).take(same).take_while(|split| *split <= id).count()
+        low + self.ids.iter().skip(low).take(same).take_while(|split| split.as_str() <= id).count()
     }
 }
 
@@ -126,7 +126,7 @@ impl<N: Item> Tree<N> {
         level.pop().map(|(_, root)| root).unwrap_or_default()
     }
 
-    pub(super) fn get(&self, id: &NodeId) -> Option<&Arc<N>> {
+    pub(super) fn get(&self, id: &str) -> Option<&Arc<N>> {
         let mut tree = self;
         loop {
             match tree {
@@ -149,12 +149,12 @@ impl<N: Item> Tree<N> {
     fn insert_below(tree: &mut Arc<Tree<N>>, node: Arc<N>) -> (Option<Arc<N>>, Option<Split<N>>) {
         let tree = Arc::make_mut(tree);
         match tree {
-            Tree::Leaf(nodes) => match place(nodes, node.id()) {
+            Tree::Leaf(nodes) => match place(nodes, node.id().as_str()) {
                 Ok(slot) => return (Some(std::mem::replace(&mut nodes[slot], node)), None),
                 Err(slot) => nodes.insert(slot, node),
             },
             Tree::Inner(inner) => {
-                let at = inner.child(node.id());
+                let at = inner.child(node.id().as_str());
                 let (previous, split) = Self::insert_below(&mut inner.children[at], node);
                 let Some(split) = split else { return (previous, None) };
                 inner.add(at, split);
@@ -166,7 +166,7 @@ impl<N: Item> Tree<N> {
     /// Removes the node of that id.
     pub(super) fn remove(root: &mut Arc<Tree<N>>, id: &NodeId) -> Option<Arc<N>> {
         // Looked up first, so that nothing is copied for an id that is not there.
-        root.get(id)?;
+        root.get(id.as_str())?;
         let node = Self::remove_below(root, id);
         if let Tree::Inner(inner) = &**root
             && let [only] = inner.children.as_slice()
@@ -178,9 +178,9 @@ impl<N: Item> Tree<N> {
 
     fn remove_below(tree: &mut Arc<Tree<N>>, id: &NodeId) -> Option<Arc<N>> {
         match Arc::make_mut(tree) {
-            Tree::Leaf(nodes) => Some(nodes.remove(place(nodes, id).ok()?)),
+            Tree::Leaf(nodes) => Some(nodes.remove(place(nodes, id.as_str()).ok()?)),
             Tree::Inner(inner) => {
-                let at = inner.child(id);
+                let at = inner.child(id.as_str());
                 let node = Self::remove_below(&mut inner.children[at], id);
                 if inner.children[at].is_sparse() {
                     inner.merge(at);
@@ -221,7 +221,7 @@ impl<N: Item> Tree<N> {
 
 impl<N: Item> Inner<N> {
     /// Which child the id belongs to.
-    fn child(&self, id: &NodeId) -> usize {
+    fn child(&self, id: &str) -> usize {
         self.splits.not_above(id)
     }
 
@@ -262,8 +262,8 @@ impl<N: Item> Inner<N> {
 }
 
 /// Where the id is in a leaf, or where it would have to be.
-fn place<N: Item>(nodes: &Leaf<N>, id: &NodeId) -> Result<usize, usize> {
-    nodes.binary_search_by(|node| node.id().cmp(id))
+fn place<N: Item>(nodes: &Leaf<N>, id: &str) -> Result<usize, usize> {
+    nodes.binary_search_by(|node| node.id().as_str().cmp(id))
 }
 
 /// Cuts a sequence into even pieces of at most `most`.

@@ -9,15 +9,20 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::clock::Timestamp;
 use crate::sync::{Mutex, lock};
+use crate::text;
 
 /// When enabling is suppressed, and for how long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct SuppressionSettings {
     /// More failures than this within the window suppress enabling. Default 5.
     pub threshold: usize,
     /// The window, and also how long it must stay free of failures for the suppression to end. Default 60 s.
+    #[serde(with = "text::duration")]
     pub window: Duration,
 }
 

@@ -1,0 +1,76 @@
+//! How values look as text: in what is serialised, and in what is read from a configuration.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serializer, de};
+
+/// The longest duration that a configuration may name.
+const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A hash in hexadecimal: as a number it would lose its last digits in many readers of JSON.
+pub(crate) fn hash<S: Serializer>(hash: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{hash:016x}"))
+}
+
+/// The same where there may be none.
+pub(crate) fn optional_hash<S: Serializer>(hash: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
+    match hash {
+        Some(hash) => serializer.collect_str(&format_args!("{hash:016x}")),
+        None => serializer.serialize_none(),
+    }
+}
+
+/// Reads `1500ms`, `30s`, `10m`, `1h`; at most 24 hours.
+pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().ok()?;
+    let millis = match unit {
+        "ms" => number,
+        "s" => number.checked_mul(1000)?,
+        "m" => number.checked_mul(60_000)?,
+        "h" => number.checked_mul(3_600_000)?,
+        _ => return None,
+    };
+    Some(Duration::from_millis(millis)).filter(|duration| *duration <= MAX_DURATION)
+}
+
+/// Durations as [`parse_duration`] reads them.
+pub(crate) mod duration {
+    use super::*;
+
+    pub(crate) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        let millis = duration.as_millis();
+        match millis.is_multiple_of(1000) {
+            true => serializer.collect_str(&format_args!("{}s", millis / 1000)),
+            false => serializer.collect_str(&format_args!("{millis}ms")),
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        read(&String::deserialize(deserializer)?)
+    }
+
+    pub(super) fn read<E: de::Error>(text: &str) -> Result<Duration, E> {
+        let shown: String = text.chars().take(40).collect();
+        let refuse = || E::custom(format!("{shown:?} is no duration such as 1500ms, 30s, 10m or 1h, of 24 h at most"));
+        parse_duration(text).ok_or_else(refuse)
+    }
+}
+
+/// The same where there may be none.
+pub(crate) mod optional_duration {
+    use super::*;
+
+    pub(crate) fn serialize<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+        match duration {
+            Some(duration) => super::duration::serialize(duration, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        text.map(|text| super::duration::read(&text)).transpose()
+    }
+}
