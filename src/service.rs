@@ -16,6 +16,7 @@ mod roster;
 #[cfg(any(test, feature = "testkit"))]
 pub(crate) mod roster;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -36,6 +37,7 @@ use crate::panics::caught;
 use crate::provider::ProviderDescriptor;
 use crate::registry::{Enablement, ProviderEntry};
 use crate::sync::{Mutex, lock};
+use crate::topology::ProviderSnapshot;
 use crate::validator::ValidationReport;
 
 /// How long a shutdown waits for the hub's thread and for the streams' threads, all in all, before it leaves them to end
@@ -74,25 +76,83 @@ impl ClusterProvisioningService {
     /// [`ErrorCode::WaitTimedOut`], saying what is missing, if the time is over first; [`ErrorCode::WouldBlock`] inside a
     /// callback of the hub; [`ErrorCode::Draining`] or [`ErrorCode::Stopped`] if it will not happen any more.
     pub fn wait_ready(&self, timeout: Duration) -> Result<(), ProvisioningError> {
-        let doing = "waiting until placement may begin";
-        self.hub.forbid_in_callback(doing)?;
-        let ready = self
-            .progress
-            .wait(timeout, || self.hub.gate().is_open() || self.hub.mailbox.life().phase() > Phase::Running);
-        self.hub.forbid_while_draining(doing)?;
-        if ready {
-            return Ok(());
+        self.wait("waiting until placement may begin".into(), timeout, |_| true).map(drop)
+    }
+
+    /// Waits until placement may begin with at least so many members, blocked ones included; the snapshot that has them.
+    ///
+    /// # Errors
+    /// As for [`wait_ready`](Self::wait_ready).
+    pub fn wait_for_members(
+        &self,
+        count: usize,
+        timeout: Duration,
+    ) -> Result<Arc<ProviderSnapshot>, ProvisioningError> {
+        self.wait_for(format!("{count} members"), timeout, |snapshot| snapshot.members.len() >= count)
+    }
+
+    /// Waits until placement may begin with a snapshot that `wanted` accepts; that snapshot. `wanted` is asked on the calling
+    /// thread, after each change. `what`: what is waited for, in the words of an error.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use cluster_provisioning::*;
+    /// # fn wait(service: &ClusterProvisioningService) -> Result<(), ProvisioningError> {
+    /// let enough = |snapshot: &ProviderSnapshot| snapshot.usable_of_kind("worker").count() >= 3;
+    /// let snapshot = service.wait_for("three workers", Duration::from_secs(30), enough)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`wait_ready`](Self::wait_ready).
+    pub fn wait_for(
+        &self,
+        what: impl fmt::Display,
+        timeout: Duration,
+        wanted: impl FnMut(&ProviderSnapshot) -> bool,
+    ) -> Result<Arc<ProviderSnapshot>, ProvisioningError> {
+        self.wait(format!("waiting for {what}").into(), timeout, wanted)
+    }
+
+    fn wait(
+        &self,
+        doing: Cow<'static, str>,
+        timeout: Duration,
+        mut wanted: impl FnMut(&ProviderSnapshot) -> bool,
+    ) -> Result<Arc<ProviderSnapshot>, ProvisioningError> {
+        self.hub.forbid_in_callback(doing.clone())?;
+        let deadline = Instant::now().checked_add(timeout);
+        loop {
+            self.hub.forbid_while_draining(doing.clone())?;
+            let position = self.hub.position();
+            let found = self.hub.snapshot().filter(|_| self.hub.gate().is_open());
+            // Asked while nothing is held: it is the caller's code, and may take long.
+            if let Some(snapshot) = found.filter(|snapshot| wanted(snapshot)) {
+                return Ok(snapshot);
+            }
+            let left = deadline.map_or(timeout, |deadline| deadline.saturating_duration_since(Instant::now()));
+            let moved = || self.hub.position() != position || self.hub.mailbox.life().phase() > Phase::Running;
+            if !self.progress.wait(left, moved) {
+                return Err(ProvisioningError::new(ErrorCode::WaitTimedOut, doing, self.what_is_missing(timeout)));
+            }
         }
-        let mut detail = match self.hub.latest_snapshot() {
+    }
+
+    /// Why a wait of that length was in vain.
+    fn what_is_missing(&self, timeout: Duration) -> String {
+        let mut missing = match self.hub.latest_snapshot() {
             Err(error) => format!("after {timeout:?}: [{}] {}", error.code(), error.detail()),
-            Ok(_) => format!("after {timeout:?}: placement is {}", self.hub.gate()),
+            Ok(snapshot) => {
+                format!("after {timeout:?}: placement is {}, with {} members", self.hub.gate(), snapshot.members.len())
+            }
         };
         for entry in self.registered().iter() {
             if let Enablement::Pending { reason } = &entry.status {
-                detail += &format!("; pending: {} ({})", entry.descriptor.id, reason.code());
+                missing += &format!("; pending: {} ({})", entry.descriptor.id, reason.code());
             }
         }
-        Err(ProvisioningError::new(ErrorCode::WaitTimedOut, doing, detail))
+        missing
     }
 
     /// Registers another provider: validated, its backend asked, stored, then in force. One that cannot watch is accepted

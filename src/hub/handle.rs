@@ -1,5 +1,6 @@
 //! The hub's public handle: lock-free reads of the last completed tick, and commands.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::ThreadId;
@@ -15,7 +16,7 @@ use crate::error::{ErrorCode, ProvisioningError};
 use crate::event::{EventStream, OwnershipChange, PlacementGate, ProvisioningEvent, StreamEnded, Subscriptions};
 use crate::id::ProviderId;
 use crate::metrics::ProvisioningMetrics;
-use crate::topology::{BlockSource, BlockedNodes, NodeId, Position, ProviderSnapshot};
+use crate::topology::{BlockSource, BlockedNodes, ClusterNode, NodeId, Position, ProviderSnapshot};
 
 /// The handle by which the host reads the topology and orders things, from any thread and from inside callbacks. Cheap
 /// to clone.
@@ -31,12 +32,18 @@ pub struct ProviderWatchHub {
     pub(crate) subscriptions: Subscriptions<Arc<ProvisioningEvent>>,
     /// Counted by whoever validates, not by the hub.
     pub(crate) validation_failures: Arc<AtomicU64>,
+    pub(crate) local_node: Option<Arc<ClusterNode>>,
 }
 
 impl ProviderWatchHub {
     /// The last snapshot delivered, also while placement is paused; `None` before the first.
     pub fn snapshot(&self) -> Option<Arc<ProviderSnapshot>> {
         self.publication.load().snapshot.clone()
+    }
+
+    /// The local node, in member mode.
+    pub fn local_node(&self) -> Option<&Arc<ClusterNode>> {
+        self.local_node.as_ref()
     }
 
     /// The snapshot to build a partition map from.
@@ -170,7 +177,7 @@ impl ProviderWatchHub {
     }
 
     /// Refuses what would wait for the hub inside one of its callbacks.
-    pub(crate) fn forbid_in_callback(&self, doing: &'static str) -> Result<(), ProvisioningError> {
+    pub(crate) fn forbid_in_callback(&self, doing: impl Into<Cow<'static, str>>) -> Result<(), ProvisioningError> {
         if !self.is_hub_thread() {
             return Ok(());
         }
@@ -179,7 +186,7 @@ impl ProviderWatchHub {
     }
 
     /// Refuses what makes no sense any more.
-    pub(crate) fn forbid_while_draining(&self, doing: &'static str) -> Result<(), ProvisioningError> {
+    pub(crate) fn forbid_while_draining(&self, doing: impl Into<Cow<'static, str>>) -> Result<(), ProvisioningError> {
         match self.mailbox.life().phase() {
             Phase::Running => Ok(()),
             Phase::Failed => Err(ProvisioningError::new(ErrorCode::Stopped, doing, "the hub's thread has ended")),
@@ -197,6 +204,7 @@ impl std::fmt::Debug for ProviderWatchHub {
 
 /// The outcome of a command, once the hub has carried it out: its tick is then through, and reads show it.
 #[derive(Debug)]
+#[must_use = "the command may fail: wait for its outcome, or let go of the ticket with `drop`"]
 pub struct Ticket {
     outcome: Receiver<Result<(), ProvisioningError>>,
     hub_thread: Arc<OnceLock<ThreadId>>,

@@ -150,6 +150,13 @@ impl ServiceBuilder {
         self.publisher.subscribe(capacity)
     }
 
+    /// The same within a chain: hands the stream to `take` at once, for example to read it on a thread of its own.
+    #[must_use]
+    pub fn subscriber(self, capacity: usize, take: impl FnOnce(EventStream<Arc<ProvisioningEvent>>)) -> Self {
+        take(self.subscribe(capacity));
+        self
+    }
+
     /// Member mode: registers this node with every enabled provider that can register one, and keeps it registered.
     /// Default: client mode, which only watches.
     #[must_use]
@@ -281,11 +288,12 @@ impl ServiceBuilder {
             Store::File(path) => Some(Box::new(FileProviderStore::open(path)?)),
             Store::Custom(store) => Some(store),
         };
+        let member = self.member.map(Arc::new);
         let retry = RetryPolicy::new(self.hub.failover.backoff_initial, self.hub.failover.backoff_max);
         let environment = ProviderEnvironment {
             clock: Arc::clone(&clock),
             secrets: Secrets::new(self.secrets),
-            local_node: self.member.clone().map(Arc::new),
+            local_node: member.clone(),
             retry,
         };
         let validator = ProviderValidator::new(self.factories, environment);
@@ -305,6 +313,7 @@ impl ServiceBuilder {
             hub_thread: Arc::new(OnceLock::new()),
             subscriptions: publisher.subscriptions(),
             validation_failures: Arc::new(AtomicU64::new(0)),
+            local_node: member.clone(),
         };
         let after_tick = {
             let progress = Arc::clone(&progress);
@@ -327,7 +336,6 @@ impl ServiceBuilder {
         });
         let hub_thread =
             spawned.map_err(|error| ProvisioningError::new(ErrorCode::ThreadRefused, SETTING_UP, error.to_string()))?;
-        let member = self.member.map(Arc::new);
         let registrations = Registrations::new(member, hub.clone(), clock, self.leave_budget);
         let timeout = self.registry.connectivity_timeout;
         let providers = ProviderSet::new(registry, validator, timeout, hub.clone(), registrations, cancel.clone());

@@ -134,6 +134,7 @@ impl SetUp {
             hub_thread: Arc::new(OnceLock::new()),
             subscriptions: publisher.subscriptions(),
             validation_failures: Arc::default(),
+            local_node: None,
         };
         let (shown, inbox) = (Arc::clone(&publication), Arc::clone(&mailbox));
         let dispatcher = Dispatcher::new(bridges, publisher, shown, clock.clone(), inbox, slow_bridge);
