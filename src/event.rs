@@ -84,6 +84,7 @@ impl ProvisioningEvent {
 
 /// Why another provider is followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum SwitchReason {
     /// The first selection since the start.
     Initial,
@@ -102,6 +103,17 @@ pub enum SwitchReason {
 }
 
 impl SwitchReason {
+    /// Every reason.
+    pub const ALL: &'static [SwitchReason] = &[
+        SwitchReason::Initial,
+        SwitchReason::Timeout,
+        SwitchReason::HealthDegraded,
+        SwitchReason::StreamEnded,
+        SwitchReason::ManualOverride,
+        SwitchReason::PriorityRestored,
+        SwitchReason::Reconfigured,
+    ];
+
     /// The reason as a stable code.
     pub const fn code(self) -> &'static str {
         match self {
@@ -130,6 +142,7 @@ impl fmt::Display for SwitchReason {
 
 /// Another provider is followed from here on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct ProviderChanged {
     /// Its place in the order; the idempotency key.
     pub position: Position,
@@ -148,6 +161,7 @@ pub struct ProviderChanged {
 
 /// A snapshot, and what changed since the one delivered before it.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct SnapshotDelivery {
     /// The topology as it is now.
     pub snapshot: Arc<ProviderSnapshot>,
@@ -161,6 +175,7 @@ pub struct SnapshotDelivery {
 
 /// A provider's stream came to its end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct StreamEnded {
     /// Its place in the order.
     pub position: Position,
@@ -222,6 +237,7 @@ impl fmt::Display for PlacementGate {
 
 /// Why placement pauses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum PauseReason {
     /// The cluster has no members, by a confirmed answer.
     Empty,
@@ -236,6 +252,17 @@ pub enum PauseReason {
 }
 
 impl PauseReason {
+    /// Every reason.
+    pub const ALL: &'static [PauseReason] = &[
+        PauseReason::Empty,
+        PauseReason::Unavailable(ErrorCode::ProvisioningUnavailable),
+        PauseReason::Unavailable(ErrorCode::DataStale),
+        PauseReason::Unavailable(ErrorCode::NoSnapshot),
+        PauseReason::Unavailable(ErrorCode::Stopped),
+        PauseReason::NotRecalculated,
+        PauseReason::Draining,
+    ];
+
     /// The reason as a stable code.
     pub const fn code(self) -> &'static str {
         match self {
@@ -261,6 +288,7 @@ impl fmt::Display for PauseReason {
 
 /// Placement may go on, or has to pause.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct GateChanged {
     /// Its place in the order.
     pub position: Position,
@@ -309,6 +337,7 @@ impl fmt::Display for RemoteTopologyChange {
 
 /// A remote node came, went, was blocked or unblocked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct RemoteTopologyEvent {
     /// Its place in the order; with the provider the idempotency key.
     pub position: Position,
@@ -329,6 +358,7 @@ pub struct RemoteTopologyEvent {
 
 /// The topology may be stale, or is fresh again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct RemotingWarning {
     /// Its place in the order.
     pub position: Position,
@@ -342,6 +372,7 @@ pub struct RemotingWarning {
 
 /// An order to give a key to an owner.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct OwnershipChange {
     /// What is owned: a partition, a shard, an actor's identity.
     pub key: Arc<str>,
@@ -363,6 +394,7 @@ impl OwnershipChange {
 
 /// An ownership, with the token by which its holder proves that it is not outdated.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Lease {
     /// What is owned.
     pub key: Arc<str>,
@@ -374,6 +406,7 @@ pub struct Lease {
 
 /// Ownership changes, as published to PartitionManager.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct LeaseUpdate {
     /// Its place in the order; the token of each of its leases.
     pub position: Position,
@@ -388,6 +421,7 @@ pub struct LeaseUpdate {
 
 /// A provider's health changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct HealthChanged {
     /// Its place in the order.
     pub position: Position,
@@ -405,6 +439,7 @@ pub struct HealthChanged {
 
 /// Something that an operator should know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Warning {
     /// Its place in the order.
     pub position: Position,

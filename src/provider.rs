@@ -40,6 +40,7 @@ pub const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 
 /// What a provider can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Capabilities {
     /// It can watch the topology. Without this it is registered as disabled.
     pub watch: bool,
@@ -48,6 +49,11 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
+    /// Exactly these.
+    pub const fn new(watch: bool, register: bool) -> Self {
+        Self { watch, register }
+    }
+
     /// Watches only.
     pub const WATCH: Capabilities = Capabilities { watch: true, register: false };
     /// Watches, and registers the local node in member mode.
@@ -108,6 +114,7 @@ pub trait ProviderStream: Send {
 
 /// What a factory may use to make a provider.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct ProviderEnvironment {
     /// The service's clock.
     pub clock: Arc<dyn Clock>,
@@ -118,6 +125,34 @@ pub struct ProviderEnvironment {
     pub local_node: Option<Arc<ClusterNode>>,
     /// How the provider paces what it tries again by itself.
     pub retry: RetryPolicy,
+}
+
+impl ProviderEnvironment {
+    /// With that clock, no secrets, no local node and the default pauses.
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { clock, secrets: Secrets::default(), local_node: None, retry: RetryPolicy::default() }
+    }
+
+    /// Sets the secrets.
+    #[must_use]
+    pub fn secrets(mut self, secrets: Secrets) -> Self {
+        self.secrets = secrets;
+        self
+    }
+
+    /// Sets the local node: member mode; `None` for client mode.
+    #[must_use]
+    pub fn local_node(mut self, node: impl Into<Option<Arc<ClusterNode>>>) -> Self {
+        self.local_node = node.into();
+        self
+    }
+
+    /// Sets the pauses.
+    #[must_use]
+    pub fn retry(mut self, retry: RetryPolicy) -> Self {
+        self.retry = retry;
+        self
+    }
 }
 
 impl fmt::Debug for ProviderEnvironment {

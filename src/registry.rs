@@ -112,6 +112,7 @@ impl fmt::Debug for ProviderEntry {
 
 /// How a registry goes about its work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RegistrySettings {
     /// How long all backends together have for answering, at a start and at each submission. Default 5 s.
     pub connectivity_timeout: Duration,
@@ -132,6 +133,7 @@ impl Default for RegistrySettings {
 
 /// What came of a start.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct RestoreReport {
     /// What is to be run.
     pub change: RegistryChange,
@@ -147,6 +149,7 @@ pub struct RestoreReport {
 
 /// How a given definition differs from the stored one of the same name, which is in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DefinitionDifference {
     /// The provider.
     pub id: ProviderId,

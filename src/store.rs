@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 
 use disk::{Disk, Found, SystemDisk, is_temporary};
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::id::ProviderId;
 use crate::provider::ProviderDescriptor;
@@ -28,8 +30,10 @@ const LOADING: &str = "loading the provider store";
 const SAVING: &str = "saving the provider store";
 
 /// What a store keeps: the definitions in the order of their registration, and the epoch of the start that wrote them.
-/// Made with `..StoredSet::default()`, a set stays right when more is kept.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Serialises, for a store of the host's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
 pub struct StoredSet {
     /// The epoch of the start that saved this set; 0 if none ever did.
     pub epoch: u64,
@@ -38,6 +42,13 @@ pub struct StoredSet {
     /// The names of those that were given when the store was seeded, and whose backends had not answered by the time of
     /// the save: they are not accepted yet, and a later start asks them again. At most [`MAX_PROVIDERS`].
     pub pending: Vec<ProviderId>,
+}
+
+impl StoredSet {
+    /// These definitions, saved by the start of that epoch; none pending.
+    pub fn new(epoch: u64, descriptors: Vec<ProviderDescriptor>) -> Self {
+        Self { epoch, descriptors, pending: Vec::new() }
+    }
 }
 
 /// Keeps the set of provider definitions durably. [`FileProviderStore`] is one; a host may bring another.

@@ -50,6 +50,7 @@ pub struct ProviderValidator {
 
 /// A provider made from an acceptable definition.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct ValidProvider {
     /// The provider itself.
     pub(crate) provider: Foreign<Arc<dyn ClusterProvider>>,
@@ -289,6 +290,7 @@ pub(crate) fn has_credentials(endpoint: &str) -> bool {
 
 /// What a dry run found.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ValidationReport {
     /// The provider that was judged.
     pub id: ProviderId,

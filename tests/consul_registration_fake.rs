@@ -287,12 +287,8 @@ fn consul_a_node_that_consul_cannot_carry_is_refused_before_anything_is_sent() {
     use cluster_provisioning::ProviderFactory;
     let fake = Fake::start(|_, stream| ok(stream));
     let bad = ClusterNode::builder("n1", "0.0.0.0", 8090).build().unwrap();
-    let environment = cluster_provisioning::ProviderEnvironment {
-        clock: cluster_provisioning::SystemClock::shared(),
-        secrets: cluster_provisioning::Secrets::default(),
-        local_node: Some(Arc::new(bad)),
-        retry: cluster_provisioning::RetryPolicy::default(),
-    };
+    let environment = cluster_provisioning::ProviderEnvironment::new(cluster_provisioning::SystemClock::shared())
+        .local_node(Some(Arc::new(bad)));
     let error = ConsulFactory.create(&descriptor(&fake), &environment).err().unwrap();
     assert_eq!((error.code(), error.field()), (ErrorCode::InvalidNode, Some("address")), "{error}");
     let bad = ClusterNode::builder("a//b", "10.0.0.1", 8090).build().unwrap();

@@ -20,7 +20,7 @@ use api::{
 };
 use cluster_provisioning::{
     CancelToken, ClusterNode, Credential, ErrorCode, KubernetesFactory, ProviderEnvironment, ProviderFactory,
-    RetryPolicy, SystemClock,
+    SystemClock,
 };
 use fake::{Fake, hold, send};
 use pods::{join, provider, provider_of};
@@ -227,12 +227,8 @@ fn kubernetes_in_member_mode_only_own_keys_are_patched_and_what_no_label_carries
     let error = join(&*other, &elsewhere).err().unwrap();
     assert_eq!((error.code(), error.field()), (ErrorCode::InvalidNode, Some("address")), "{error}");
     let unfit = ClusterNode::builder("10.0.0.1:7001", "10.0.0.1", 7001).build().unwrap();
-    let environment = ProviderEnvironment {
-        clock: SystemClock::shared(),
-        secrets: secrets(),
-        local_node: Some(Arc::new(unfit)),
-        retry: RetryPolicy::default(),
-    };
+    let environment =
+        ProviderEnvironment::new(SystemClock::shared()).secrets(secrets()).local_node(Some(Arc::new(unfit)));
     let error = KubernetesFactory.create(&descriptor, &environment).err().unwrap();
     assert_eq!((error.code(), error.field()), (ErrorCode::InvalidNode, Some("id")), "{error}");
 }

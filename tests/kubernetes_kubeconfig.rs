@@ -19,7 +19,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use cluster_provisioning::{
     CancelToken, Credential, ErrorCode, KubernetesFactory, ProviderDescriptor, ProviderEnvironment, ProviderFactory,
-    ProvisioningError, RetryPolicy, Secret, Secrets, SystemClock,
+    ProvisioningError, Secret, Secrets, SystemClock,
 };
 use fake::{Fake, Request, hold, send};
 use pods::{Watching, provider};
@@ -309,12 +309,7 @@ fn kubernetes_point_21_the_server_is_left_unchecked_only_if_file_and_definition_
     let secure = Secure::start(&Handshake::with("server-of-other-ca.pem"), server.fake.address);
     let folder = Folder::new();
     folder.configure(&json!({"server": secure.url(), "insecure-skip-tls-verify": true}), &json!({"token": "t0ken"}));
-    let environment = ProviderEnvironment {
-        clock: SystemClock::shared(),
-        secrets: Secrets::default(),
-        local_node: None,
-        retry: RetryPolicy::default(),
-    };
+    let environment = ProviderEnvironment::new(SystemClock::shared());
     KubernetesFactory.validate(&folder.descriptor()).unwrap();
     let error = KubernetesFactory.create(&folder.descriptor(), &environment).map(drop).unwrap_err();
     assert_eq!((error.code(), error.field()), (ErrorCode::InvalidConfig, Some("kubeconfig")));

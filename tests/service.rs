@@ -194,7 +194,7 @@ fn p1_5_a_stored_kind_without_a_factory_is_a_clear_error() {
 #[test]
 fn p1_3_a_provider_that_cannot_watch_is_disabled_with_the_reason() {
     let factory = ScriptedFactory::new(kind());
-    let blind = Capabilities { watch: false, register: true };
+    let blind = Capabilities::new(false, true);
     factory.add(ScriptedProvider::new(descriptor("blind", 9)).with_capabilities(blind));
     let builder = ClusterProvisioningService::builder().factory(factory.clone());
     let service = builder.provider(descriptor("a", 1)).provider(descriptor("blind", 9)).start().unwrap();
@@ -466,7 +466,7 @@ fn no_provider_at_all_and_settings_out_of_range_are_refused() {
     let error = start(ClusterProvisioningService::builder().failover(policy));
     assert_eq!((error.code(), error.field()), (ErrorCode::InvalidValue, Some("max_errors")));
     let builder = ClusterProvisioningService::builder;
-    let endless = SuppressionSettings { threshold: 1, window: Duration::MAX };
+    let endless = SuppressionSettings::default().threshold(1).window(Duration::MAX);
     for (field, builder) in [
         ("coalescing", builder().coalescing(Duration::from_secs(61))),
         ("connectivity_timeout", builder().connectivity_timeout(Duration::MAX)),

@@ -387,7 +387,7 @@ fn p1_5_the_epoch_of_a_start_exceeds_the_one_that_the_host_names() {
 #[test]
 fn p5_2_enabling_is_suppressed_by_more_failures_than_set_and_for_as_long_as_set() {
     let clock = FakeClock::new();
-    let settings = SuppressionSettings { threshold: 1, window: seconds(3) };
+    let settings = SuppressionSettings::default().threshold(1).window(seconds(3));
     let running = Running::with(&["a"], |builder| builder.clock(clock.clone()).suppression(settings));
     let mut events = running.hub().subscribe(1000);
     let fail = || assert_eq!(running.service.register(played("bad", -1)).unwrap_err().code(), ErrorCode::InvalidValue);
@@ -705,7 +705,7 @@ fn p2_1_the_stream_of_a_provider_that_is_removed_defined_anew_or_disabled_is_can
 #[test]
 fn p5_1_refused_definitions_are_counted_and_other_refusals_are_not() {
     let running = Running::with(&["a"], |builder| {
-        builder.suppression(SuppressionSettings { threshold: 3, window: seconds(3600) })
+        builder.suppression(SuppressionSettings::default().threshold(3).window(seconds(3600)))
     });
     let service = &running.service;
     let count = || running.hub().metrics().validation_failures;

@@ -66,6 +66,7 @@ pub enum RemoteHealth {
 
 /// A remote node's health.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct RemoteNode {
     /// The node.
     pub id: NodeId,

@@ -16,6 +16,7 @@ const KEPT: usize = 64;
 
 /// Something that the hub decided, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Decision {
     /// When.
     pub at: Timestamp,

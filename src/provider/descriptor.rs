@@ -16,6 +16,7 @@ pub(crate) const MAX_PRIORITY: i64 = 1000;
 /// Where a provider's credential comes from. It names a source and never holds the credential itself.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[non_exhaustive]
 pub enum Credential {
     /// No credential.
     #[default]

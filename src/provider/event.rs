@@ -11,6 +11,7 @@ use crate::topology::{ClusterNode, Members, NodeId, Revision};
 /// One report of a provider's stream. A *refresh* is a `Snapshot` that is not doubtful, `Changes` (also empty), or a
 /// `Heartbeat` with `current: true`: only a refresh clears errors, and only it confirms what was held back.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum ProviderEvent {
     /// The whole set of members. The first event of a stream that knows the members is one of these.
     Snapshot {
@@ -46,6 +47,23 @@ pub enum ProviderEvent {
     },
     /// This stream cannot go on. It is the last event; another stream is opened after a while.
     Terminated(ProviderTermination),
+}
+
+impl ProviderEvent {
+    /// A whole set of members, all of whose entries were usable.
+    pub fn snapshot(members: Members, revision: Revision) -> Self {
+        ProviderEvent::Snapshot { members, revision, skipped: 0 }
+    }
+
+    /// What changed, in the order in which it happened.
+    pub fn changes(changes: Vec<MemberChange>, revision: Revision) -> Self {
+        ProviderEvent::Changes { changes, revision }
+    }
+
+    /// The end of the stream by that error.
+    pub fn failed(reason: ProvisioningError) -> Self {
+        ProviderEvent::Terminated(ProviderTermination::Errored { reason })
+    }
 }
 
 /// One change to a stream's set of members.

@@ -12,6 +12,7 @@ const MAX_SHOWN: usize = 200;
 /// What the one who runs the providers has to do so that the new set is in force. Concerns enabled providers only:
 /// disabled ones are never run.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct RegistryChange {
     /// To be stopped, before the added ones are started.
     pub removed: Vec<ProviderId>,

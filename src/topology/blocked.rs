@@ -15,6 +15,7 @@ use crate::clock::Timestamp;
 /// Who put a node on the block list, which decides what the entry does and how it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum BlockSource {
     /// Remoting quarantined the node. It stays a member, marked. Ends when Remoting has reported the connection back
     /// and the next refresh contains the node; when the node comes back with another incarnation after it had left; or
@@ -38,6 +39,7 @@ impl fmt::Display for BlockSource {
 
 /// An entry of the block list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct BlockedNode {
     /// The node.
     pub node: NodeId,

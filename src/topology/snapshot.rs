@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{BlockedNodes, ClusterNode, Members};
 use crate::clock::Timestamp;
@@ -15,7 +15,7 @@ use crate::text;
 /// to the next, then the number within it, which rises by one with every delivery of any kind. A consumer that keeps the
 /// highest position it has seen and drops what is not above it sees everything once. It is also the fencing token of
 /// leases.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct Position {
     /// Which start of the service: milliseconds since the Unix epoch at the start, or the stored epoch + 1 if greater.
     pub epoch: u64,
@@ -57,6 +57,7 @@ impl fmt::Debug for Revision {
 
 /// The cluster as one provider showed it, in the form in which it is delivered. Cheap to clone.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct ProviderSnapshot {
     /// The provider that it comes from.
     pub provider_id: ProviderId,

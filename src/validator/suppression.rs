@@ -18,12 +18,29 @@ use crate::text;
 /// When enabling is suppressed, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct SuppressionSettings {
     /// More failures than this within the window suppress enabling. Default 5.
     pub threshold: usize,
     /// The window, and also how long it must stay free of failures for the suppression to end. Default 60 s.
     #[serde(with = "text::duration")]
     pub window: Duration,
+}
+
+impl SuppressionSettings {
+    /// Sets how many failures within the window are not too many.
+    #[must_use]
+    pub fn threshold(mut self, threshold: usize) -> Self {
+        self.threshold = threshold;
+        self
+    }
+
+    /// Sets the window.
+    #[must_use]
+    pub fn window(mut self, window: Duration) -> Self {
+        self.window = window;
+        self
+    }
 }
 
 impl Default for SuppressionSettings {
@@ -34,6 +51,7 @@ impl Default for SuppressionSettings {
 
 /// A beginning or end of the suppression; the service raises a warning event for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SuppressionChange {
     /// Enabling is suppressed from now on.
     Started {

@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 
 use cluster_provisioning::{
     CancelToken, ClusterNode, ClusterProvider, ErrorCode, KubernetesFactory, MemberChange, ProviderDescriptor,
-    ProviderEnvironment, ProviderEvent, ProviderFactory, ProvisioningError, Registration, RetryPolicy, Secrets,
-    SystemClock,
+    ProviderEnvironment, ProviderEvent, ProviderFactory, ProvisioningError, Registration, Secrets, SystemClock,
 };
 use crossbeam_channel::{Receiver, unbounded};
 
@@ -22,12 +21,7 @@ pub fn provider(descriptor: &ProviderDescriptor, secrets: Secrets) -> Arc<dyn Cl
 
 /// What a provider is made with, in member mode if there is a local node.
 pub fn environment(secrets: Secrets, local_node: Option<ClusterNode>) -> ProviderEnvironment {
-    ProviderEnvironment {
-        clock: SystemClock::shared(),
-        secrets,
-        local_node: local_node.map(Arc::new),
-        retry: RetryPolicy::default(),
-    }
+    ProviderEnvironment::new(SystemClock::shared()).secrets(secrets).local_node(local_node.map(Arc::new))
 }
 
 /// In member mode if there is a local node.

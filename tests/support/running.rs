@@ -188,7 +188,7 @@ impl ClusterProvider for RoleProvider {
 
     fn capabilities(&self) -> Capabilities {
         self.role.act(Call::Capabilities);
-        Capabilities { watch: !self.role.state().blind, register: true }
+        Capabilities::new(!self.role.state().blind, true)
     }
 
     fn refresh_interval(&self) -> Option<Duration> {

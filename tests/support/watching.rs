@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use cluster_provisioning::{
     CancelToken, ClusterNode, ClusterProvider, ConsulFactory, ErrorCode, ProviderDescriptor, ProviderEnvironment,
-    ProviderEvent, ProviderFactory, ProvisioningError, Registration, RetryPolicy, Secret, Secrets, SystemClock,
+    ProviderEvent, ProviderFactory, ProvisioningError, Registration, Secret, Secrets, SystemClock,
 };
 use crossbeam_channel::{Receiver, unbounded};
 
@@ -19,12 +19,9 @@ pub fn provider(descriptor: &ProviderDescriptor) -> Arc<dyn ClusterProvider> {
 
 /// What a provider for the service of `local_node` is made with, in member mode if there is one.
 pub fn environment(local_node: Option<ClusterNode>) -> ProviderEnvironment {
-    ProviderEnvironment {
-        clock: SystemClock::shared(),
-        secrets: Secrets::new([("consul".to_owned(), Secret::new(TOKEN))]),
-        local_node: local_node.map(Arc::new),
-        retry: RetryPolicy::default(),
-    }
+    ProviderEnvironment::new(SystemClock::shared())
+        .secrets(Secrets::new([("consul".to_owned(), Secret::new(TOKEN))]))
+        .local_node(local_node.map(Arc::new))
 }
 
 /// A provider for the service of `local_node`, in member mode if there is one.
