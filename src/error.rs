@@ -98,6 +98,8 @@ error_codes! {
     CapabilityMissing = "capability-missing", Validation, "use a provider that can watch, or leave it disabled";
     /// Too many validation failures in a short time: enabling providers is suppressed for a while.
     EnablingSuppressed = "enabling-suppressed", Validation, "correct the definitions, then wait or lift the suppression";
+    /// A provider's backend has not answered since it was defined: it is not accepted yet, and asked again.
+    ProviderPending = "provider-pending", Validation, "none once its backend answers; else correct its definition, or remove it";
     /// No provider is configured at all.
     NoProviders = "no-providers", Validation, "configure at least one provider";
     /// A node's id, address, port, kinds or metadata are unusable.
@@ -146,6 +148,8 @@ error_codes! {
     DataStale = "data-stale", Failover, "restore the provider or raise the limit";
     /// A switch or update would lose too many members at once and is held back for a while.
     MassLossHeld = "mass-loss-held", Failover, "none needed if the loss is genuine; else check the provider";
+    /// A standby shows mostly other members than the provider followed, and its definition does not say that it may.
+    StandbyDiffers = "standby-differs", Failover, "give its definition the role fallback if that is meant; else check what it watches";
     /// The store's file is damaged: not valid JSON Lines, torn or incomplete.
     StoreCorrupt = "store-corrupt", Store, "restore the file from a backup or move it away to start from the builder's definitions";
     /// The store's file is not one of ours.
@@ -186,6 +190,13 @@ error_codes! {
     BridgePanicked = "bridge-panicked", Bridge, "correct the bridge; its state may have missed this delivery";
     /// A bridge's callback took longer than the configured limit.
     BridgeSlow = "bridge-slow", Bridge, "move slow work out of the callback";
+}
+
+impl ErrorCode {
+    /// Whether the backend did not answer at all: what is asked of it may succeed later without anything being changed.
+    pub(crate) fn is_outage(self) -> bool {
+        matches!(self, ErrorCode::BackendUnavailable | ErrorCode::Timeout)
+    }
 }
 
 impl fmt::Display for ErrorCode {

@@ -44,8 +44,8 @@ pub use id::{ProviderId, ProviderKind};
 pub use metrics::{BridgeMetrics, Histogram, ProvisioningMetrics};
 pub use provider::{
     CancelGuard, CancelToken, Capabilities, ClusterProvider, Credential, MemberChange, ProviderDescriptor,
-    ProviderEnvironment, ProviderEvent, ProviderFactory, ProviderStream, ProviderTermination, Registration,
-    RegistrationSite, RetryPolicy, SIGN_OF_LIFE,
+    ProviderEnvironment, ProviderEvent, ProviderFactory, ProviderRole, ProviderStream, ProviderTermination,
+    Registration, RegistrationSite, RetryPolicy, SIGN_OF_LIFE,
 };
 #[cfg(feature = "consul")]
 pub use providers::ConsulFactory;

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 pub use cancel::{CancelGuard, CancelToken};
 pub(crate) use descriptor::MAX_PRIORITY;
-pub use descriptor::{Credential, ProviderDescriptor};
+pub use descriptor::{Credential, ProviderDescriptor, ProviderRole};
 pub use event::{MemberChange, ProviderEvent, ProviderTermination};
 pub use registration::{Registration, RegistrationSite};
 pub use retry::RetryPolicy;

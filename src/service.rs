@@ -3,7 +3,9 @@
 //! Holds no rules of its own: what a definition must satisfy is the registry's, what is delivered the hub's.
 
 mod builder;
+mod pending;
 mod progress;
+mod provider_set;
 #[cfg(not(any(test, feature = "testkit")))]
 mod registrar;
 #[cfg(any(test, feature = "testkit"))]
@@ -16,38 +18,29 @@ pub(crate) mod roster;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
-use crossbeam_channel::{Receiver, bounded, select};
+use crossbeam_channel::Receiver;
 
 pub use builder::ServiceBuilder;
 use progress::Progress;
-use registrar::RegistrationId;
-use registration::{Candidate, Registrations};
-use roster::{Roster, Seat};
+use provider_set::ProviderSet;
 
-use crate::clock::Clock;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::event::{PauseReason, PlacementGate};
+use crate::hub::ProviderWatchHub;
 use crate::hub::lifecycle::Phase;
-use crate::hub::mailbox::ProviderOrder;
-use crate::hub::{Input, ProviderWatchHub, SlotSpec};
 use crate::id::ProviderId;
-use crate::panics::{Foreign, caught, discard};
-use crate::provider::{CancelToken, ClusterProvider, ProviderDescriptor};
-use crate::registry::{self, Enablement, ProviderEntry, ProviderRegistry, RegistryChange};
+use crate::panics::caught;
+use crate::provider::ProviderDescriptor;
+use crate::registry::{Enablement, ProviderEntry};
 use crate::sync::{Mutex, lock};
-use crate::validator::{ProviderValidator, SharedSuppression, ValidationReport};
+use crate::validator::ValidationReport;
 
 /// How long a shutdown waits for the hub's thread and for the streams' threads, all in all, before it leaves them to end
-/// by themselves.
-const STOP_PATIENCE: Duration = Duration::from_millis(100);
-
-/// How long a change of the set waits for the hub: far longer than any callback should take.
-const HUB_PATIENCE: Duration = Duration::from_secs(30);
+/// by themselves. Less than the 100 ms that are promised: waking up takes time, too.
+const STOP_PATIENCE: Duration = Duration::from_millis(90);
 
 /// A running service. Made by [`ClusterProvisioningService::builder`]; dropping it shuts it down.
 ///
@@ -56,38 +49,12 @@ const HUB_PATIENCE: Duration = Duration::from_secs(30);
 /// ([`ErrorCode::WouldBlock`]).
 pub struct ClusterProvisioningService {
     hub: ProviderWatchHub,
-    clock: Arc<dyn Clock>,
-    /// Held by whoever changes the set, also while backends are asked; by nobody else.
-    changes: Mutex<Changes>,
-    /// The registered providers as the last change left them.
-    entries: ArcSwap<Vec<ProviderEntry>>,
-    validator: ProviderValidator,
-    connectivity_timeout: Duration,
-    suppression: SharedSuppression,
-    registrations: Registrations,
+    providers: Arc<ProviderSet>,
     /// Disconnects when the hub's thread and all streams' threads have ended.
     threads_ended: Receiver<()>,
     hub_thread: Mutex<Option<JoinHandle<()>>>,
     progress: Arc<Progress>,
     leave_budget: Duration,
-    /// Fires when draining begins: breaks off changes and checks that are under way.
-    cancel: CancelToken,
-}
-
-/// What changes of the set work with.
-struct Changes {
-    registry: ProviderRegistry,
-    roster: Roster<Provider>,
-}
-
-/// A provider: the same one if it is one and the same in memory.
-#[derive(Clone)]
-struct Provider(Foreign<Arc<dyn ClusterProvider>>);
-
-impl PartialEq for Provider {
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
 }
 
 impl ClusterProvisioningService {
@@ -108,18 +75,23 @@ impl ClusterProvisioningService {
     /// callback of the hub; [`ErrorCode::Draining`] or [`ErrorCode::Stopped`] if it will not happen any more.
     pub fn wait_ready(&self, timeout: Duration) -> Result<(), ProvisioningError> {
         let doing = "waiting until placement may begin";
-        self.forbid_in_callback(doing)?;
+        self.hub.forbid_in_callback(doing)?;
         let ready = self
             .progress
             .wait(timeout, || self.hub.gate().is_open() || self.hub.mailbox.life().phase() > Phase::Running);
-        self.forbid_while_draining(doing)?;
+        self.hub.forbid_while_draining(doing)?;
         if ready {
             return Ok(());
         }
-        let detail = match self.hub.latest_snapshot() {
+        let mut detail = match self.hub.latest_snapshot() {
             Err(error) => format!("after {timeout:?}: [{}] {}", error.code(), error.detail()),
             Ok(_) => format!("after {timeout:?}: placement is {}", self.hub.gate()),
         };
+        for entry in self.registered().iter() {
+            if let Enablement::Pending { reason } = &entry.status {
+                detail += &format!("; pending: {} ({})", entry.descriptor.id, reason.code());
+            }
+        }
         Err(ProvisioningError::new(ErrorCode::WaitTimedOut, doing, detail))
     }
 
@@ -131,7 +103,8 @@ impl ClusterProvisioningService {
     /// As for [`ProviderRegistry::register`], [`ErrorCode::WouldBlock`] inside a callback of the hub, and
     /// [`ErrorCode::Draining`], also where draining begins meanwhile; the set in force is then unchanged.
     pub fn register(&self, descriptor: ProviderDescriptor) -> Result<(), ProvisioningError> {
-        self.change("registering a provider", |registry| registry.register(descriptor, self.clock.now(), &self.cancel))
+        let now = self.hub.clock.now();
+        self.providers.change("registering a provider", |registry, cancel| registry.register(descriptor, now, cancel))
     }
 
     /// Removes a provider. If it is the one followed, another is, in the same tick.
@@ -140,7 +113,7 @@ impl ClusterProvisioningService {
     /// As for [`ProviderRegistry::remove`], [`ErrorCode::WouldBlock`] inside a callback of the hub, and
     /// [`ErrorCode::Draining`].
     pub fn remove(&self, id: &ProviderId) -> Result<(), ProvisioningError> {
-        self.change("removing a provider", |registry| registry.remove(id))
+        self.providers.change("removing a provider", |registry, _| registry.remove(id))
     }
 
     /// Replaces the whole set of providers: validated away from the hub, stored, then switched in one tick. Unchanged
@@ -155,9 +128,9 @@ impl ClusterProvisioningService {
     /// [`ErrorCode::WaitTimedOut`] if a callback holds the hub up for 30 s: the new set is stored then, and comes into
     /// force when the hub gets to it, or with the next change or start.
     pub fn reload(&self, definitions: Vec<ProviderDescriptor>) -> Result<(), ProvisioningError> {
-        self.change("reloading the providers", |registry| {
-            registry.replace_all(definitions, self.clock.now(), &self.cancel)
-        })
+        let now = self.hub.clock.now();
+        self.providers
+            .change("reloading the providers", |registry, cancel| registry.replace_all(definitions, now, cancel))
     }
 
     /// Judges a definition as [`register`](Self::register) would, without changing anything and without counting as a
@@ -170,22 +143,19 @@ impl ClusterProvisioningService {
         descriptor: &ProviderDescriptor,
         connectivity: bool,
     ) -> Result<ValidationReport, ProvisioningError> {
-        self.forbid_in_callback("validating a provider")?;
-        let (entries, timeout) = (self.entries.load(), connectivity.then_some(self.connectivity_timeout));
-        Ok(registry::judge(&self.validator, &entries, descriptor, timeout, &self.cancel))
+        self.hub.forbid_in_callback("validating a provider")?;
+        Ok(self.providers.judge(descriptor, connectivity))
     }
 
     /// The registered providers, in the order of registration, with why some of them are disabled: as the last change
     /// left them. Waits for nothing.
     pub fn registered(&self) -> Arc<Vec<ProviderEntry>> {
-        self.entries.load_full()
+        self.providers.entries()
     }
 
     /// Lifts the suppression of enabling providers; whether there was one. Waits for nothing.
     pub fn lift_suppression(&self) -> bool {
-        let lifted = self.suppression.lift(self.clock.now());
-        self.report_suppression();
-        lifted
+        self.providers.lift_suppression()
     }
 
     /// Begins to drain, irreversibly: from here on no snapshot, join or switch is delivered, placement pauses, and the
@@ -199,7 +169,7 @@ impl ClusterProvisioningService {
     /// thread has ended.
     pub fn drain(&self) -> Result<(), ProvisioningError> {
         let doing = "draining";
-        self.forbid_in_callback(doing)?;
+        self.hub.forbid_in_callback(doing)?;
         let deadline = Instant::now() + self.leave_budget;
         self.leave()?;
         if self.await_drained(deadline.saturating_duration_since(Instant::now())) {
@@ -224,8 +194,8 @@ impl ClusterProvisioningService {
         // The hub hears of it before the departure of the local node can reach it as a change.
         self.hub.mailbox.drain();
         self.progress.tick();
-        self.cancel.cancel();
-        self.registrations.leave_all()
+        self.providers.break_off();
+        self.providers.registrations().leave_all()
     }
 
     /// Waits until the hub has told that it drains, or until it has ended; whether it has told it.
@@ -258,130 +228,6 @@ impl ClusterProvisioningService {
             // Its panic, if there was one, was reported by its own thread.
             _ = thread.join();
         }
-    }
-
-    fn change(
-        &self,
-        doing: &'static str,
-        change: impl FnOnce(&mut ProviderRegistry) -> Result<RegistryChange, ProvisioningError>,
-    ) -> Result<(), ProvisioningError> {
-        self.forbid_in_callback(doing)?;
-        self.forbid_while_draining(doing)?;
-        let mut changes = lock(&self.changes);
-        self.forbid_while_draining(doing)?;
-        let changed = change(&mut changes.registry);
-        self.entries.store(Arc::new(changes.registry.list().to_vec()));
-        self.hub.validation_failures.store(changes.registry.validation_failures(), Ordering::Relaxed);
-        self.report_suppression();
-        match changed {
-            Ok(change) => {
-                self.warn_of_disabled(&change.disabled);
-                self.put_in_force(&mut changes)
-            }
-            Err(error) => {
-                if error.code() == ErrorCode::Stopped {
-                    // Draining has broken it off.
-                    self.forbid_while_draining(doing)?;
-                }
-                self.warn(error.clone());
-                Err(error)
-            }
-        }
-    }
-
-    /// Hands the registry's set to the hub, and registers the local node accordingly. Called with what is stored and in
-    /// force in the registry already: nothing can fail but a hub that has stopped, or that a callback holds up for
-    /// [`HUB_PATIENCE`].
-    fn put_in_force(&self, changes: &mut Changes) -> Result<(), ProvisioningError> {
-        let doing = "putting providers in force";
-        let enabled: Vec<_> = changes.registry.list().iter().filter(|entry| entry.is_enabled()).collect();
-        let providers = enabled
-            .iter()
-            .map(|entry| (entry.descriptor.id.clone(), Provider(Foreign::new(Arc::clone(entry.provider())))));
-        let seats = changes.roster.assign(providers);
-        let specs = seats.iter().zip(&enabled).map(|(seat, entry)| spec(seat, entry)).collect();
-        let providers = seats.iter().map(|seat| (seat.key, (seat.id.clone(), seat.provider.0.clone()))).collect();
-        let candidates = seats.iter().zip(&enabled).map(|(seat, entry)| Candidate {
-            id: RegistrationId { key: seat.key, edition: seat.edition },
-            name: seat.id.clone(),
-            kind: entry.descriptor.kind.clone(),
-            provider: seat.provider.0.clone(),
-        });
-        let candidates = candidates.collect();
-        let ((reply, outcome), (former, handed_back)) = (bounded(1), bounded(1));
-        let order = ProviderOrder { providers, specs, at: self.clock.now(), reply, former };
-        let stopped = || ProvisioningError::new(ErrorCode::Stopped, doing, "the hub has stopped");
-        self.hub.mailbox.order(order).map_err(|_| stopped())?;
-        let mut late = false;
-        select! {
-            recv(outcome) -> outcome => outcome.map_err(|_| stopped())??,
-            recv(self.cancel.receiver()) -> _ => self.forbid_while_draining(doing)?,
-            // It is stored, and comes into force when the hub gets to it.
-            default(HUB_PATIENCE) => late = true,
-        }
-        // Letting go of providers is foreign code, and not the hub's business.
-        handed_back.try_iter().for_each(discard);
-        if let Err(error) = self.registrations.follow(candidates) {
-            self.warn(error);
-        }
-        if late {
-            let detail = "the set is stored, but a callback keeps the hub from putting it in force";
-            return Err(ProvisioningError::new(ErrorCode::WaitTimedOut, doing, detail));
-        }
-        Ok(())
-    }
-
-    /// Warns of providers that are registered, but disabled.
-    fn warn_of_disabled(&self, entries: &[ProviderEntry]) {
-        for entry in entries {
-            if let Enablement::Disabled { reason } = &entry.status {
-                self.warn(reason.clone());
-            }
-        }
-    }
-
-    fn report_suppression(&self) {
-        for change in self.suppression.take_changes(self.clock.now()) {
-            let doing = "watching over validation failures";
-            self.warn(ProvisioningError::new(ErrorCode::EnablingSuppressed, doing, change.to_string()));
-        }
-    }
-
-    fn warn(&self, error: ProvisioningError) {
-        drop(self.hub.send(Input::Warn(error)));
-    }
-
-    fn forbid_in_callback(&self, doing: &'static str) -> Result<(), ProvisioningError> {
-        if !self.hub.is_hub_thread() {
-            return Ok(());
-        }
-        let detail = "inside a callback the hub would wait for itself";
-        Err(ProvisioningError::new(ErrorCode::WouldBlock, doing, detail))
-    }
-
-    fn forbid_while_draining(&self, doing: &'static str) -> Result<(), ProvisioningError> {
-        match self.hub.mailbox.life().phase() {
-            Phase::Running => Ok(()),
-            Phase::Failed => Err(ProvisioningError::new(ErrorCode::Stopped, doing, "the hub's thread has ended")),
-            _ => Err(ProvisioningError::new(ErrorCode::Draining, doing, "the service is shutting down")),
-        }
-    }
-}
-
-/// The provider as the hub is to run it.
-fn spec(seat: &Seat<Provider>, entry: &ProviderEntry) -> SlotSpec {
-    let provider = &seat.provider.0;
-    // A provider is foreign code: one that panics here promises nothing and registers nobody.
-    let asked = caught(|| (provider.refresh_interval(), provider.capabilities().register));
-    let (refresh_interval, registers) = asked.unwrap_or_default();
-    SlotSpec {
-        key: seat.key,
-        edition: seat.edition,
-        id: seat.id.clone(),
-        priority: entry.descriptor.priority,
-        refresh_interval,
-        registers,
-        reachable: entry.reachable,
     }
 }
 

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use disk::{Disk, Found, SystemDisk, is_temporary};
 
 use crate::error::{ErrorCode, ProvisioningError};
+use crate::id::ProviderId;
 use crate::provider::ProviderDescriptor;
 
 /// The most definitions that a set may hold: each enabled one costs a thread and a connection.
@@ -27,12 +28,16 @@ const LOADING: &str = "loading the provider store";
 const SAVING: &str = "saving the provider store";
 
 /// What a store keeps: the definitions in the order of their registration, and the epoch of the start that wrote them.
+/// Made with `..StoredSet::default()`, a set stays right when more is kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StoredSet {
     /// The epoch of the start that saved this set; 0 if none ever did.
     pub epoch: u64,
     /// The definitions, in the order of their registration. Ids are unique. At most [`MAX_PROVIDERS`].
     pub descriptors: Vec<ProviderDescriptor>,
+    /// The names of those that were given when the store was seeded, and whose backends had not answered by the time of
+    /// the save: they are not accepted yet, and a later start asks them again. At most [`MAX_PROVIDERS`].
+    pub pending: Vec<ProviderId>,
 }
 
 /// Keeps the set of provider definitions durably. [`FileProviderStore`] is one; a host may bring another.
@@ -235,7 +240,7 @@ mod tests {
         let descriptor = |id: &&str| {
             ProviderDescriptor::new(id, ProviderKind::consul()).unwrap().priority(7).endpoint("http://127.0.0.1:8500")
         };
-        StoredSet { epoch, descriptors: ids.iter().map(descriptor).collect() }
+        StoredSet { epoch, descriptors: ids.iter().map(descriptor).collect(), ..StoredSet::default() }
     }
 
     fn names(directory: &TempDir) -> Vec<String> {

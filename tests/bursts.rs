@@ -91,7 +91,7 @@ fn p4_2_of_many_blocks_of_nodes_that_nobody_shows_and_their_ends_nothing_is_deli
     let (took, ()) = time(|| {
         order(8000, |number| running.hub().block(id(number + 3000), "an operator says so"));
         order(8000, |number| running.hub().unblock(id(number + 3000)));
-        until("none is left", || running.hub().snapshot().unwrap().blocked.len() == 0);
+        until("none is left", || running.hub().snapshot().unwrap().blocked.is_empty());
     });
     let calls = running.recorder.take();
     assert!(given(&calls, is_snapshot) <= windows(took), "{} in {took:?}", given(&calls, is_snapshot));
@@ -107,7 +107,7 @@ fn p5_1_a_provider_that_alternates_between_empty_and_full_without_a_pause_leads_
     running.recorder.take();
     LINES.store(0, Ordering::SeqCst);
     let (took, ()) = time(|| {
-        let empty = |number: u64| number % 2 == 0;
+        let empty = |number: u64| number.is_multiple_of(2);
         running.role("a").flood(move |number| snapshot(members(if empty(number) { &[] } else { &["n1", "n2"] })));
         std::thread::sleep(Duration::from_secs(2));
         running.role("a").end_flood();

@@ -3,7 +3,7 @@
 #[path = "support/hub.rs"]
 mod support;
 
-use cluster_provisioning::testkit::{Harness, members};
+use cluster_provisioning::testkit::{Harness, HarnessSettings, members};
 use cluster_provisioning::*;
 use support::*;
 
@@ -446,6 +446,106 @@ fn p2_5_a_guarded_standby_that_shrinks_again_waits_anew_and_one_that_grows_back_
     assert_eq!(switches(&mut hub), ["changed a -> b stream-ended"], "half is not more than half");
 }
 
+/// Two providers that are healthy and show these members each, the first one followed.
+fn beside(roles: [ProviderRole; 2], shown: [&[&str]; 2]) -> Harness {
+    let mut providers = [provider("a", 2), provider("b", 1)];
+    (providers[0].role, providers[1].role) = (roles[0], roles[1]);
+    let mut hub = Harness::with(HarnessSettings::default(), providers);
+    hub.show("a", members(shown[0]));
+    hub.show("b", members(shown[1]));
+    hub
+}
+
+const MIRRORS: [ProviderRole; 2] = [ProviderRole::Mirror; 2];
+const WITH_FALLBACK: [ProviderRole; 2] = [ProviderRole::Mirror, ProviderRole::Fallback];
+
+#[test]
+fn p2_5_a_mirror_that_shows_mostly_others_never_replaces_the_members_of_another() {
+    let mut hub = beside(MIRRORS, [&TEN[..4], &["s1", "s2"]]);
+    hub.take();
+    fail(&mut hub, "a");
+    let told = only(&mut hub, &["snapshot", "provider", "warning"]);
+    assert_eq!(told, ["warning standby-differs"], "once, and nobody is replaced");
+    advance_alive(&mut hub, seconds(60), &["b"]);
+    assert_eq!((hub.active().as_deref(), shown(&hub)), (Some("a"), TEN[..4].iter().map(|id| (*id).into()).collect()));
+    // Whoever pins it, or removes the other, says that it is meant.
+    hub.pin(Some("b")).unwrap();
+    assert_eq!(shown(&hub), ["s1", "s2"]);
+}
+
+#[test]
+fn p2_5_a_mirror_that_shows_half_of_the_members_and_others_beside_is_none_that_replaces() {
+    let mut hub = beside(MIRRORS, [&TEN[..4], &["n2", "n3", "s1", "s2"]]);
+    hub.take();
+    fail(&mut hub, "a");
+    assert_eq!(hub.active().as_deref(), Some("b"));
+    // What lacks most, and adds nobody, is a loss: it is held, and then believed.
+    let mut hub = beside(MIRRORS, [&TEN, &TEN[..2]]);
+    fail(&mut hub, "a");
+    assert_eq!(hub.active().as_deref(), Some("a"));
+    advance_alive(&mut hub, seconds(11), &["b"]);
+    assert_eq!(hub.active().as_deref(), Some("b"));
+}
+
+#[test]
+fn p2_5_a_fallback_that_shows_others_takes_over_after_the_hold_and_gives_way_again_without_a_warning() {
+    let mut hub = beside(WITH_FALLBACK, [&TEN[..4], &["s1", "s2"]]);
+    hub.take();
+    fail(&mut hub, "a");
+    assert_eq!((hub.active().as_deref(), hub.metrics().guard_holds), (Some("a"), 1), "the better one may come back");
+    advance_alive(&mut hub, seconds(11), &["b"]);
+    assert_eq!((hub.active().as_deref(), shown(&hub)), (Some("b"), vec!["s1".to_owned(), "s2".to_owned()]));
+    hub.show("a", members(&TEN[..4]));
+    advance_alive(&mut hub, seconds(21), &["a", "b"]);
+    assert_eq!(hub.active().as_deref(), Some("a"));
+    assert_eq!(only(&mut hub, &["warning"]), NOTHING);
+}
+
+#[test]
+fn p2_4_an_empty_fallback_never_replaces_members_either() {
+    let mut hub = beside(WITH_FALLBACK, [&TEN[..4], &[]]);
+    hub.take();
+    fail(&mut hub, "a");
+    advance_alive(&mut hub, seconds(60), &["b"]);
+    assert_eq!(hub.active().as_deref(), Some("a"));
+    assert_eq!(only(&mut hub, &["warning"]), ["warning mass-loss-held"]);
+}
+
+#[test]
+fn p2_5_a_standby_that_shows_others_is_told_once_before_it_is_needed_and_a_fallback_is_not() {
+    for (roles, expected) in [(MIRRORS, vec!["warning standby-differs"]), (WITH_FALLBACK, vec![])] {
+        let mut hub = beside(roles, [&TEN[..4], &["s1", "s2"]]);
+        advance_alive(&mut hub, millis(9_900), &["a", "b"]);
+        assert_eq!(only(&mut hub, &["warning"]), NOTHING, "it may only be about to begin");
+        advance_alive(&mut hub, seconds(30), &["a", "b"]);
+        assert_eq!(only(&mut hub, &["warning"]), expected);
+        // Another role is another meaning.
+        let mut providers = [provider("a", 2), provider("b", 1)];
+        providers[1].role = ProviderRole::Fallback;
+        hub.reconfigure(providers);
+        assert_eq!(hub.provider("b").role, ProviderRole::Fallback);
+        fail(&mut hub, "a");
+        advance_alive(&mut hub, seconds(11), &["b"]);
+        assert_eq!(hub.active().as_deref(), Some("b"));
+    }
+    let mut hub = beside(MIRRORS, [&TEN[..4], &TEN[..2]]);
+    advance_alive(&mut hub, seconds(30), &["a", "b"]);
+    assert_eq!(only(&mut hub, &["warning"]), NOTHING, "half of the same members are no others");
+}
+
+#[test]
+fn p2_5_a_switch_that_is_held_back_again_is_told_again() {
+    let mut hub = beside(MIRRORS, [&TEN, &TEN[..2]]);
+    hub.take();
+    for holds in 1..3 {
+        fail(&mut hub, "a");
+        assert_eq!(only(&mut hub, &["warning"]), ["warning mass-loss-held"]);
+        assert_eq!(hub.metrics().guard_holds, holds);
+        hub.refresh("a");
+        assert_eq!(hub.active().as_deref(), Some("a"));
+    }
+}
+
 #[test]
 fn p2_5_the_guard_passes_over_to_the_next_standby() {
     let mut hub = Harness::new(&[("a", 10), ("b", 5), ("c", 1)]);
@@ -484,6 +584,7 @@ fn p2_5_the_option_holds_a_sudden_mass_loss_for_ten_seconds_with_one_warning() {
     let mut hub = one_with(policy(|policy| policy.mass_loss_share = Some(0.5)), &TEN);
     hub.show("a", members(&TEN[..4]));
     assert_eq!(story(&mut hub), ["warning mass-loss-held"]);
+    assert!(hub.explain().iter().any(|decision| decision.text.starts_with("what a shows is held back")));
     advance_alive(&mut hub, millis(9_999), &["a"]);
     assert_eq!(story(&mut hub), NOTHING);
     hub.advance(millis(1));
@@ -501,6 +602,22 @@ fn p2_5_a_mass_loss_that_heals_is_never_delivered() {
     assert_eq!(story(&mut hub), ["warning mass-loss-held"]);
     hub.show("a", members(&TEN[..5]));
     assert_eq!(only(&mut hub, &["snapshot", "warning"]), ["snapshot a: n0 n1 n2 n3 n4"], "half is not more than half");
+}
+
+#[test]
+fn p2_5_each_mass_loss_is_told_also_of_another_provider_than_the_one_before() {
+    let settings = policy(|policy| policy.mass_loss_share = Some(0.5));
+    let mut hub = two_with(settings, &TEN);
+    hub.show("a", members(&TEN[..4]));
+    hub.take();
+    // Whoever is pinned shows that nobody was lost.
+    hub.show("b", members(&TEN[..9]));
+    hub.pin(Some("b")).unwrap();
+    assert_eq!(only(&mut hub, &["snapshot"]), ["snapshot b: n0 n1 n2 n3 n4 n5 n6 n7 n8"]);
+    hub.show("b", members(&TEN[..3]));
+    hub.advance(millis(100));
+    assert_eq!(only(&mut hub, &["snapshot", "warning"]), ["warning mass-loss-held"]);
+    assert_eq!(hub.metrics().guard_holds, 2);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 mod support;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use cluster_provisioning::testkit::{BridgeKind, Harness, members};
 use cluster_provisioning::*;
@@ -109,6 +110,30 @@ fn p5_1_the_latency_of_every_delivered_snapshot_reaches_to_the_end_of_the_last_b
     assert_eq!((latency.count(), latency.max()), (2, millis(40)), "two snapshots, a leave and a join");
     hub.degrade("a", refused());
     assert_eq!(hub.metrics().snapshot_latency.count(), 2, "no snapshot, no latency");
+}
+
+#[test]
+fn p5_1_what_was_counted_of_a_removed_provider_stays_counted() {
+    let mut hub = two(&["n1"]);
+    hub.event("a", doubtful());
+    hub.event("a", ProviderEvent::Snapshot { members: members(&["n1"]), revision: Revision::new("7"), skipped: 3 });
+    hub.reconfigure([provider("b", 1)]);
+    assert_eq!((hub.metrics().doubtful, hub.metrics().skipped_members), (1, 3));
+}
+
+#[test]
+fn p5_1_a_change_that_was_taken_back_within_the_window_adds_nothing_to_the_latency_of_a_later_one() {
+    let mut hub = one(&["n1"]);
+    hub.advance(SECOND);
+    hub.show("a", members(&["n1", "n2"]));
+    let delivered = hub.metrics().snapshot_latency.count();
+    hub.show("a", members(&["n1"]));
+    hub.show("a", members(&["n1", "n2"]));
+    hub.advance(seconds(5));
+    assert_eq!(hub.metrics().snapshot_latency.count(), delivered, "there was nothing left to deliver");
+    hub.show("a", members(&["n3"]));
+    let latency = hub.metrics().snapshot_latency;
+    assert_eq!((latency.count(), latency.max()), (delivered + 1, Duration::ZERO));
 }
 
 #[test]
@@ -251,6 +276,7 @@ fn p4_5_explain_gives_the_last_decisions_with_reasons_in_words() {
     let said = |wanted: &str| decisions.iter().any(|decision| decision.text.contains(wanted));
     assert!(said("switched from a to b: stream-ended"), "{decisions:?}");
     assert!(said("a: healthy -> degraded") && said("refused"), "{decisions:?}");
+    assert!(said("a: its stream came to its end"), "{decisions:?}");
     assert!(decisions.is_sorted_by_key(|decision| decision.after));
     for _ in 0..100 {
         hub.degrade("b", refused());

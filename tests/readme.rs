@@ -96,7 +96,7 @@ fn every_setting_stands_in_the_table_of_defaults_with_its_default() {
     let in_parts = ["failover", "suppression", "kinds", "providers", "member"];
     let settings =
         policy.iter().chain(&suppression).chain(builder.iter().filter(|(k, _)| !in_parts.contains(&k.as_str())));
-    let mut checked = BTreeSet::from(["priority", "member", "store", "clock"]);
+    let mut checked = BTreeSet::from(["priority", "role", "member", "store", "clock"]);
     for (setting, value) in settings {
         let Some((setting, shown)) = documented.get_key_value(setting.as_str()) else { panic!("{setting} is missing") };
         let same = match duration(shown) {
@@ -109,6 +109,7 @@ fn every_setting_stands_in_the_table_of_defaults_with_its_default() {
     assert_eq!(documented.keys().copied().collect::<BTreeSet<_>>(), checked);
     let descriptor = ProviderDescriptor::new("a", ProviderKind::in_memory()).unwrap();
     assert_eq!(documented["priority"], descriptor.priority.to_string());
+    assert_eq!(documented["role"], descriptor.role.to_string());
     assert_eq!((documented["member"], builder["member"].as_str()), ("none", "None"));
     for row in &rows {
         let place = row[2];

@@ -32,7 +32,7 @@ fn set(epoch: u64) -> StoredSet {
             .priority(epoch as i64)
             .parameter("service", "x".repeat(200))
     };
-    StoredSet { epoch, descriptors: (0..count).map(descriptor).collect() }
+    StoredSet { epoch, descriptors: (0..count).map(descriptor).collect(), ..StoredSet::default() }
 }
 
 /// The child's part; as a test of its own it does nothing.

@@ -42,7 +42,9 @@ pub(crate) enum Guard {
     /// It lacks too many members; it may if it has not shrunk further by then.
     HeldUntil(Timestamp),
     /// It is empty: not while the present one may come back.
-    Held,
+    Empty,
+    /// It shows mostly others, and neither definition says that this is meant: not while the present one may come back.
+    Replaces,
 }
 
 /// What to do about the provider that is followed.
@@ -474,7 +476,7 @@ mod tests {
         fixture.terminate(0, 1.0);
         fixture.guards[1] = Guard::HeldUntil(at(11.0));
         assert_eq!(fixture.choice(1.0), Choice::Switch { to: 2, reason: SwitchReason::StreamEnded });
-        fixture.guards[2] = Guard::Held;
+        fixture.guards[2] = Guard::Empty;
         assert_eq!(fixture.choice(1.0), Choice::Held { to: 1, guard: Guard::HeldUntil(at(11.0)) });
     }
 

@@ -280,6 +280,7 @@ impl Parts {
         self.select(turn);
         self.selection.report_pin(&self.slots, self.draining, turn);
         self.flush(false, turn);
+        self.compare_standbys(turn);
         self.outbox.count_change(self.draining, turn);
         self.selection.observe(&self.slots);
         self.recover(turn);
@@ -398,7 +399,7 @@ impl Parts {
                 Choice::Stay => return self.selection.note_stay(),
                 Choice::Held { to, guard } => {
                     if let Some(slot) = self.slots.get(to) {
-                        self.selection.note_hold(slot, guard, turn);
+                        self.selection.note_hold(slot, guard, &self.slots, turn);
                     }
                     return;
                 }
@@ -411,6 +412,11 @@ impl Parts {
                 }
             }
         }
+    }
+
+    fn compare_standbys(&mut self, turn: &mut Turn<'_>) {
+        let present = self.outbox.delivered().filter(|_| !self.draining).map(|snapshot| &snapshot.members);
+        self.selection.report_differing(&self.slots, present, turn);
     }
 
     /// Delivers what is pending, if it is due. `last_chance`: it would be lost otherwise.

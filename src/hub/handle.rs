@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
+use super::lifecycle::Phase;
 use super::mailbox::{Mailbox, Message, refused};
 use super::{Decision, Input, ProviderStatus, Publication, RemoteNode};
 use crate::clock::Clock;
@@ -166,6 +167,24 @@ impl ProviderWatchHub {
 
     pub(crate) fn is_hub_thread(&self) -> bool {
         self.hub_thread.get() == Some(&std::thread::current().id())
+    }
+
+    /// Refuses what would wait for the hub inside one of its callbacks.
+    pub(crate) fn forbid_in_callback(&self, doing: &'static str) -> Result<(), ProvisioningError> {
+        if !self.is_hub_thread() {
+            return Ok(());
+        }
+        let detail = "inside a callback the hub would wait for itself";
+        Err(ProvisioningError::new(ErrorCode::WouldBlock, doing, detail))
+    }
+
+    /// Refuses what makes no sense any more.
+    pub(crate) fn forbid_while_draining(&self, doing: &'static str) -> Result<(), ProvisioningError> {
+        match self.mailbox.life().phase() {
+            Phase::Running => Ok(()),
+            Phase::Failed => Err(ProvisioningError::new(ErrorCode::Stopped, doing, "the hub's thread has ended")),
+            _ => Err(ProvisioningError::new(ErrorCode::Draining, doing, "the service is shutting down")),
+        }
     }
 }
 

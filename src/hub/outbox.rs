@@ -200,7 +200,6 @@ impl Outbox {
             Due::Nothing => return,
             Due::Shown => {
                 self.accepted = slot.members().clone();
-                self.loss.release();
                 (slot.revision().clone(), self.changed_at.take())
             }
             Due::Again => (self.delivered.as_ref().map_or(Revision::NONE, |last| last.revision.clone()), None),

@@ -12,6 +12,7 @@ use crate::event::{PauseReason, PlacementGate, StreamEnded};
 use crate::health::ProviderHealth;
 use crate::id::ProviderId;
 use crate::metrics::ProvisioningMetrics;
+use crate::provider::ProviderRole;
 use crate::topology::{BlockSource, BlockedNodes, Members, NodeId, Position, ProviderSnapshot};
 
 /// How a provider in force does.
@@ -22,6 +23,8 @@ pub struct ProviderStatus {
     pub id: ProviderId,
     /// Its priority.
     pub priority: i64,
+    /// What its members are to those of the others.
+    pub role: ProviderRole,
     /// Whether it is the one followed.
     pub active: bool,
     /// Whether it is pinned.

@@ -1,7 +1,9 @@
 //! Who is followed, and how fresh what it showed is.
 //!
 //! The choice itself is [`FailoverController`](crate::failover)'s; here a standby whose set would lose too many members
-//! is held back, and what an operator should know of the choice is told once.
+//! is held back, or would replace them by others, and what an operator should know of the choice is told once.
+
+use std::collections::BTreeMap;
 
 use super::loss::{held, lacks};
 use super::slot::Slot;
@@ -11,6 +13,7 @@ use crate::clock::Timestamp;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::event::{ProviderChanged, ProvisioningEvent, SwitchReason};
 use crate::failover::{Candidate, Choice, FailoverController, FailoverPolicy, Guard, SlotKey};
+use crate::health::ProviderHealth;
 use crate::id::ProviderId;
 use crate::metrics::ProvisioningMetrics;
 use crate::topology::{Members, NodeId};
@@ -27,6 +30,8 @@ pub(super) struct Selection {
     unwatched_from: Option<Timestamp>,
     /// The switch that is held back by the guard, so that it is reported once.
     hold: Option<(SlotKey, Guard)>,
+    /// Since when the standbys had been healthy whose members were compared with those of the provider followed.
+    compared: BTreeMap<SlotKey, Timestamp>,
     /// It was reported that another provider serves than the pinned one.
     pin_reported: bool,
     failovers: u64,
@@ -41,6 +46,7 @@ impl Selection {
             confirmed_at: None,
             unwatched_from: None,
             hold: None,
+            compared: BTreeMap::new(),
             pin_reported: false,
             failovers: 0,
             guard_holds: 0,
@@ -79,6 +85,7 @@ impl Selection {
     /// The provider is about to be removed: what it showed is unwatched from its last sign of life on.
     pub(super) fn forget(&mut self, key: SlotKey) {
         self.controller.forget(key);
+        self.compared.remove(&key);
     }
 
     /// The provider followed, as it was when it was removed.
@@ -95,8 +102,9 @@ impl Selection {
         now: Timestamp,
     ) -> Choice {
         let policy = slots.policy();
+        let falls_back = self.followed().and_then(|key| slots.get(key)).is_some_and(Slot::is_fallback);
         let mut guard = |key: SlotKey| match (present, slots.get(key)) {
-            (Some(present), Some(slot)) => judge(slot, present, policy, now),
+            (Some(present), Some(slot)) => judge(slot, present, falls_back, policy, now),
             _ => Guard::Clear,
         };
         self.controller.choose(now, &slots.candidates(local_node), &mut guard)
@@ -126,20 +134,51 @@ impl Selection {
         self.hold = None;
     }
 
-    /// A switch is held back; reported once.
-    pub(super) fn note_hold(&mut self, to: &Slot, guard: Guard, turn: &mut Turn<'_>) {
+    /// A switch is held back; reported once. That a fallback is waited with is no news.
+    pub(super) fn note_hold(&mut self, to: &Slot, guard: Guard, slots: &Slots, turn: &mut Turn<'_>) {
         let known = self.hold.replace((to.key(), guard)).is_some_and(|(reported, _)| reported == to.key());
         if known {
             return;
         }
         self.guard_holds += 1;
-        let detail = match guard {
-            Guard::Held => "it shows no members at all, and the present provider may come back".to_owned(),
-            _ => format!("it shows {} members and lacks too many of the present ones", to.members().len()),
+        let doing = "switching to a standby";
+        let error = match guard {
+            Guard::Empty => {
+                held(to.id(), doing, "it shows no members at all, and the present provider may come back".to_owned())
+            }
+            Guard::Replaces => differs(to, doing, "and the present provider may come back"),
+            _ => {
+                let detail = format!("it shows {} members and lacks too many of the present ones", to.members().len());
+                held(to.id(), doing, detail)
+            }
         };
-        let error = held(to.id(), "switching to a standby", detail);
         turn.decide(format!("the switch to {} is held back: {}", to.id(), error.brief()));
-        turn.warn(error);
+        let followed = self.followed().and_then(|key| slots.get(key));
+        let is_meant = to.is_fallback() || followed.is_some_and(Slot::is_fallback);
+        if guard == Guard::Empty || !is_meant {
+            turn.warn(error);
+        }
+    }
+
+    /// Warns once of each standby that has been healthy for a while beside a healthy provider, shows mostly others than that,
+    /// and whose definition does not say that this is meant. `present`: the members delivered last.
+    pub(super) fn report_differing(&mut self, slots: &Slots, present: Option<&Members>, turn: &mut Turn<'_>) {
+        let settled = |slot: &&Slot| {
+            let tracker = slot.tracker();
+            let is_healthy = tracker.has_snapshot() && tracker.health() == ProviderHealth::Healthy;
+            is_healthy && turn.now() >= tracker.since() + slots.policy().failback_hold
+        };
+        let followed = self.followed().and_then(|key| slots.get(key)).filter(settled);
+        let (Some(followed), Some(present)) = (followed.filter(|slot| !slot.is_fallback()), present) else { return };
+        let standbys = slots.iter().filter(|slot| slot.key() != followed.key() && !slot.is_fallback());
+        let new = |slot: &&Slot| self.compared.get(&slot.key()) != Some(&slot.tracker().since());
+        let standbys: Vec<&Slot> = standbys.filter(settled).filter(new).collect();
+        for slot in standbys {
+            self.compared.insert(slot.key(), slot.tracker().since());
+            if replaces(slot.members(), present, slots.policy().guard_share) {
+                turn.warn(differs(slot, "watching a standby", "and would not be followed in its place"));
+            }
+        }
     }
 
     /// Warns once when another provider serves than the pinned one.
@@ -207,17 +246,35 @@ impl Selection {
     }
 }
 
-/// Whether the provider's set may replace the present one.
-fn judge(slot: &Slot, present: &Members, policy: &FailoverPolicy, now: Timestamp) -> Guard {
+/// Whether the provider's set may replace the present one. `falls_back`: the present one is that of a fallback.
+fn judge(slot: &Slot, present: &Members, falls_back: bool, policy: &FailoverPolicy, now: Timestamp) -> Guard {
     if present.is_empty() || slot.members().hash() == present.hash() {
         return Guard::Clear;
     }
     if slot.members().is_empty() {
-        return Guard::Held;
+        return Guard::Empty;
     }
     let until = slot.shrunk_at() + policy.guard_hold;
+    let is_meant = slot.is_fallback() || falls_back;
+    if !is_meant && replaces(slot.members(), present, policy.guard_share) {
+        return Guard::Replaces;
+    }
     if now >= until || !lacks(slot.members(), present, policy.guard_share) {
         return Guard::Clear;
     }
     Guard::HeldUntil(until)
+}
+
+/// Whether `set` lacks most of `present`, and shows mostly others.
+fn replaces(set: &Members, present: &Members, share: f64) -> bool {
+    !set.is_empty() && lacks(set, present, share) && lacks(present, set, share)
+}
+
+/// The warning that a standby shows others.
+fn differs(slot: &Slot, doing: &'static str, consequence: &str) -> ProvisioningError {
+    let detail = format!(
+        "its {} members are mostly others than those of the present provider, {consequence}",
+        slot.members().len()
+    );
+    ProvisioningError::new(ErrorCode::StandbyDiffers, doing, detail).with_provider(slot.id())
 }

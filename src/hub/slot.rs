@@ -12,7 +12,7 @@ use crate::event::StreamEnded;
 use crate::failover::{Candidate, FailoverPolicy, HealthTracker, SlotKey};
 use crate::health::ProviderHealth;
 use crate::id::ProviderId;
-use crate::provider::{MemberChange, ProviderEvent, ProviderTermination};
+use crate::provider::{MemberChange, ProviderEvent, ProviderRole, ProviderTermination};
 use crate::topology::{ClusterNode, Members, NodeId, Revision, TopologyDiff};
 
 /// A provider to be in force.
@@ -24,6 +24,7 @@ pub(crate) struct SlotSpec {
     pub(crate) edition: u64,
     pub(crate) id: ProviderId,
     pub(crate) priority: i64,
+    pub(crate) role: ProviderRole,
     pub(crate) refresh_interval: Option<Duration>,
     /// It can register the local node.
     pub(crate) registers: bool,
@@ -49,6 +50,7 @@ pub(super) struct Slot {
     edition: u64,
     id: ProviderId,
     priority: i64,
+    role: ProviderRole,
     registers: bool,
     tracker: HealthTracker,
     stream: StreamLife,
@@ -68,6 +70,7 @@ impl Slot {
             edition: spec.edition,
             id: spec.id.clone(),
             priority: spec.priority,
+            role: spec.role,
             registers: spec.registers,
             tracker: HealthTracker::new(spec.id.clone(), spec.refresh_interval, spec.reachable, now),
             stream: StreamLife::new(policy, now),
@@ -85,7 +88,7 @@ impl Slot {
     /// closed for it, if there is one.
     pub(super) fn redefine(&mut self, spec: &SlotSpec, now: Timestamp) -> Option<u64> {
         debug_assert_eq!(self.key, spec.key);
-        self.priority = spec.priority;
+        (self.priority, self.role) = (spec.priority, spec.role);
         if self.edition == spec.edition {
             return None;
         }
@@ -103,6 +106,10 @@ impl Slot {
 
     pub(super) fn id(&self) -> &ProviderId {
         &self.id
+    }
+
+    pub(super) fn is_fallback(&self) -> bool {
+        self.role == ProviderRole::Fallback
     }
 
     pub(super) fn health(&self) -> ProviderHealth {
@@ -341,6 +348,7 @@ impl Slot {
         ProviderStatus {
             id: self.id.clone(),
             priority: self.priority,
+            role: self.role,
             active: active == Some(self.key),
             pinned: pinned == Some(self.key),
             health: self.tracker.health(),
@@ -363,7 +371,16 @@ mod tests {
 
     fn spec(edition: u64) -> SlotSpec {
         let id = ProviderId::new("a").expect("a valid id");
-        SlotSpec { key: 1, edition, id, priority: 0, refresh_interval: None, registers: false, reachable: false }
+        SlotSpec {
+            key: 1,
+            edition,
+            id,
+            priority: 0,
+            role: ProviderRole::Mirror,
+            refresh_interval: None,
+            registers: false,
+            reachable: false,
+        }
     }
 
     fn at(seconds: u64) -> Timestamp {

@@ -1,6 +1,7 @@
 //! What a provider is made from, in the form in which it is configured and stored.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,30 @@ pub enum Credential {
     Secret(String),
 }
 
+/// What the members that a provider shows are to those of the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum ProviderRole {
+    /// The same members, seen in another way. Where it shows mostly others, it is not followed in the place of another
+    /// mirror that is configured, and a warning says so.
+    #[default]
+    Mirror,
+    /// Members to fall back on, which may be others: a static list of seed nodes, for example. A switch to it or from it
+    /// may replace most members, though not before they have been missing for
+    /// [`guard_hold`](crate::FailoverPolicy::guard_hold).
+    Fallback,
+}
+
+impl fmt::Display for ProviderRole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            ProviderRole::Mirror => "mirror",
+            ProviderRole::Fallback => "fallback",
+        })
+    }
+}
+
 /// The definition of a provider: what an operator configures, what is stored, and what a
 /// [`ProviderFactory`](super::ProviderFactory) makes a provider from. Holds no secrets.
 ///
@@ -51,6 +76,9 @@ pub struct ProviderDescriptor {
     /// The higher, the rather it is selected: 0 to 1,000. Default 0. Ties go to the one registered first.
     #[serde(default)]
     pub priority: i64,
+    /// What its members are to those of the others. Default: a mirror.
+    #[serde(default, skip_serializing_if = "is_mirror")]
+    pub role: ProviderRole,
     /// Where its backend is reached, in the kind's own form.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub endpoints: Vec<String>,
@@ -66,8 +94,12 @@ fn is_none(credential: &Credential) -> bool {
     *credential == Credential::None
 }
 
+fn is_mirror(role: &ProviderRole) -> bool {
+    *role == ProviderRole::Mirror
+}
+
 impl ProviderDescriptor {
-    /// A definition with priority 0, no endpoints, no credential and no parameters.
+    /// A definition of a mirror with priority 0, no endpoints, no credential and no parameters.
     ///
     /// # Errors
     /// [`ErrorCode::MissingField`] or [`ErrorCode::InvalidValue`] if the id is no valid [`ProviderId`].
@@ -76,6 +108,7 @@ impl ProviderDescriptor {
             id: ProviderId::new(id)?,
             kind,
             priority: 0,
+            role: ProviderRole::Mirror,
             endpoints: Vec::new(),
             credential: Credential::None,
             parameters: BTreeMap::new(),
@@ -86,6 +119,13 @@ impl ProviderDescriptor {
     #[must_use]
     pub fn priority(mut self, priority: i64) -> Self {
         self.priority = priority;
+        self
+    }
+
+    /// Sets what its members are to those of the others.
+    #[must_use]
+    pub fn role(mut self, role: ProviderRole) -> Self {
+        self.role = role;
         self
     }
 

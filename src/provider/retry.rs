@@ -22,7 +22,6 @@ impl RetryPolicy {
     }
 }
 
-#[cfg(feature = "_http")]
 impl RetryPolicy {
     /// The shortest pause: none at all would be a hot loop.
     const SHORTEST: Duration = Duration::from_millis(1);
@@ -46,7 +45,7 @@ impl Default for RetryPolicy {
     }
 }
 
-#[cfg(all(test, feature = "_http"))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::backoff::Jitter;

@@ -19,12 +19,14 @@ pub struct RegistryChange {
     pub added: Vec<ProviderEntry>,
     /// Defined anew under their names: what runs them takes the place of what ran them before, without anybody noticing.
     pub edited: Vec<ProviderEntry>,
-    /// Whose priority alone changed, with the new priority: their streams go on. They are among the kept as well.
+    /// Whose priority changed, with the new priority: their streams go on. They are among the kept as well.
     pub reprioritised: Vec<(ProviderId, i64)>,
-    /// To go on as they are, apart from a new priority.
+    /// To go on as they are, apart from a new priority or role.
     pub kept: Vec<ProviderId>,
     /// New in the set, or newly defined, but not enabled: the reason is in their status.
     pub disabled: Vec<ProviderEntry>,
+    /// New in the set, but not accepted yet: the reason is in their status.
+    pub pending: Vec<ProviderEntry>,
     /// All enabled providers in the order of registration, which decides between equal priorities.
     pub order: Vec<ProviderId>,
 }
@@ -36,8 +38,9 @@ impl RegistryChange {
         for entry in new {
             let id = &entry.descriptor.id;
             let before = old.iter().find(|before| before.descriptor.id == *id);
-            let same = before.filter(|before| equal_but_for_priority(&before.descriptor, &entry.descriptor));
+            let same = before.filter(|before| make_the_same(&before.descriptor, &entry.descriptor));
             match (entry.is_enabled(), same) {
+                (true, Some(before)) if before.is_pending() => change.added.push(entry.clone()),
                 (true, Some(before)) => {
                     if before.descriptor.priority != entry.descriptor.priority {
                         change.reprioritised.push((id.clone(), entry.descriptor.priority));
@@ -47,6 +50,7 @@ impl RegistryChange {
                 (true, None) if before.is_some_and(ProviderEntry::is_enabled) => change.edited.push(entry.clone()),
                 (true, None) => change.added.push(entry.clone()),
                 (false, Some(_)) => {}
+                (false, None) if entry.is_pending() => change.pending.push(entry.clone()),
                 (false, None) => change.disabled.push(entry.clone()),
             }
         }
@@ -57,9 +61,9 @@ impl RegistryChange {
     }
 }
 
-/// Whether the definitions make the same provider.
-pub(super) fn equal_but_for_priority(one: &ProviderDescriptor, other: &ProviderDescriptor) -> bool {
-    let ProviderDescriptor { id, kind, priority: _, endpoints, credential, parameters } = one;
+/// Whether the definitions make the same provider, though it may be ranked or regarded in another way.
+pub(super) fn make_the_same(one: &ProviderDescriptor, other: &ProviderDescriptor) -> bool {
+    let ProviderDescriptor { id, kind, priority: _, role: _, endpoints, credential, parameters } = one;
     *id == other.id
         && *kind == other.kind
         && *endpoints == other.endpoints
@@ -70,7 +74,7 @@ pub(super) fn equal_but_for_priority(one: &ProviderDescriptor, other: &ProviderD
 /// In which fields `given` differs from `stored`, one line each; empty if they are equal.
 pub(super) fn differences(stored: &ProviderDescriptor, given: &ProviderDescriptor) -> Vec<String> {
     // Taken apart, so that a new field cannot be forgotten here.
-    let ProviderDescriptor { id: _, kind, priority, endpoints, credential, parameters } = stored;
+    let ProviderDescriptor { id: _, kind, priority, role, endpoints, credential, parameters } = stored;
     let mut found = Vec::new();
     let mut note = |field: &str, differs: bool, stored: String, given: String| {
         if differs {
@@ -79,6 +83,7 @@ pub(super) fn differences(stored: &ProviderDescriptor, given: &ProviderDescripto
     };
     note("kind", *kind != given.kind, kind.to_string(), given.kind.to_string());
     note("priority", *priority != given.priority, priority.to_string(), given.priority.to_string());
+    note("role", *role != given.role, role.to_string(), given.role.to_string());
     note("endpoints", *endpoints != given.endpoints, shown(endpoints), shown(&given.endpoints));
     note("credential", *credential != given.credential, source(credential), source(&given.credential));
     let mut names: Vec<_> = parameters.keys().chain(given.parameters.keys()).collect();

@@ -11,10 +11,12 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use crossbeam_channel::bounded;
 
+use super::ClusterProvisioningService;
+use super::pending::PendingProviders;
 use super::progress::Progress;
+use super::provider_set::ProviderSet;
 use super::registration::Registrations;
-use super::roster::Roster;
-use super::{Changes, ClusterProvisioningService};
+use crate::backoff::Jitter;
 use crate::bridge::{PartitionManagerBridge, PlacementSupervisorBridge, RemotingBridge};
 use crate::clock::{Clock, SteadyClock, SystemClock};
 use crate::error::{ErrorCode, ProvisioningError};
@@ -30,7 +32,7 @@ use crate::provider::{CancelToken, ProviderDescriptor, ProviderEnvironment, Prov
 use crate::registry::{ProviderRegistry, RegistrySettings};
 use crate::secret::{Secret, Secrets};
 use crate::store::{FileProviderStore, ProviderStore};
-use crate::sync::{Mutex, lock};
+use crate::sync::Mutex;
 use crate::topology::ClusterNode;
 use crate::validator::{ProviderValidator, SuppressionSettings};
 
@@ -207,6 +209,15 @@ impl ServiceBuilder {
         self
     }
 
+    /// Whether [`start`](Self::start) fails unless every given provider is accepted. By default it takes one: a provider
+    /// whose backend does not answer is pending then, which [`registered`](ClusterProvisioningService::registered) and a
+    /// warning say ([`ErrorCode::ProviderPending`]), and comes into force once its backend answers.
+    #[must_use]
+    pub fn require_all_providers(mut self, all: bool) -> Self {
+        self.registry.require_all = all;
+        self
+    }
+
     /// The epoch of this start exceeds that one: the greatest that the host has kept of earlier starts, for example the
     /// epoch of a stored [`Deduplicator`](crate::Deduplicator)'s watermark. Needed where there is no store and the clock
     /// may be set back between two starts. Default 0.
@@ -251,11 +262,13 @@ impl ServiceBuilder {
 
     /// Starts the service: restores or accepts the definitions, in member mode registers the local node, and begins to
     /// watch. Blocks while the backends are asked (5 s at most by default), and in member mode until one provider has the
-    /// local node.
+    /// local node. Given providers whose backends do not answer are pending, as long as one is accepted; see
+    /// [`require_all_providers`](Self::require_all_providers).
     ///
     /// # Errors
     /// [`ErrorCode::InvalidValue`] for settings out of range; those of the store; [`ErrorCode::NoProviders`]; what is
-    /// wrong with a definition, or with a backend that is not restored from the store;
+    /// wrong with a definition; what came of asking, if no backend answers within
+    /// [`connectivity_timeout`](Self::connectivity_timeout), or one refuses;
     /// [`ErrorCode::RegistrationFailed`] if no provider took the local node in time; [`ErrorCode::ThreadRefused`].
     pub fn start(self) -> Result<ClusterProvisioningService, ProvisioningError> {
         self.hub.failover.validate()?;
@@ -268,17 +281,19 @@ impl ServiceBuilder {
             Store::File(path) => Some(Box::new(FileProviderStore::open(path)?)),
             Store::Custom(store) => Some(store),
         };
+        let retry = RetryPolicy::new(self.hub.failover.backoff_initial, self.hub.failover.backoff_max);
         let environment = ProviderEnvironment {
             clock: Arc::clone(&clock),
             secrets: Secrets::new(self.secrets),
             local_node: self.member.clone().map(Arc::new),
-            retry: RetryPolicy::new(self.hub.failover.backoff_initial, self.hub.failover.backoff_max),
+            retry,
         };
         let validator = ProviderValidator::new(self.factories, environment);
         let (registry, report) =
             ProviderRegistry::start(validator.clone(), store, self.providers, self.registry, now, &cancel)?;
 
-        let settings = HubSettings { seed: now.as_nanos() ^ u64::from(std::process::id()), ..self.hub };
+        let seed = now.as_nanos() ^ u64::from(std::process::id());
+        let settings = HubSettings { seed, ..self.hub };
         let mut core = HubCore::new(settings, registry.epoch(), now);
         let publication = Arc::new(ArcSwap::from_pointee(core.publish(ProvisioningMetrics::default())));
         let (publisher, mailbox, progress) = (self.publisher, Mailbox::new(), Arc::new(Progress::new()));
@@ -313,31 +328,32 @@ impl ServiceBuilder {
         let hub_thread =
             spawned.map_err(|error| ProvisioningError::new(ErrorCode::ThreadRefused, SETTING_UP, error.to_string()))?;
         let member = self.member.map(Arc::new);
+        let registrations = Registrations::new(member, hub.clone(), clock, self.leave_budget);
+        let timeout = self.registry.connectivity_timeout;
+        let providers = ProviderSet::new(registry, validator, timeout, hub.clone(), registrations, cancel.clone());
+        let providers = Arc::new(providers);
         let service = ClusterProvisioningService {
-            registrations: Registrations::new(member, hub.clone(), Arc::clone(&clock), self.leave_budget),
             hub,
-            clock,
-            entries: ArcSwap::from_pointee(registry.list().to_vec()),
-            validator,
-            connectivity_timeout: self.registry.connectivity_timeout,
-            suppression: registry.suppression().clone(),
-            changes: Mutex::new(Changes { registry, roster: Roster::new() }),
+            providers: Arc::clone(&providers),
             threads_ended,
             hub_thread: Mutex::new(Some(hub_thread)),
             progress,
             leave_budget: self.leave_budget,
-            cancel,
         };
-        service.registrations.start()?;
-        service.put_in_force(&mut lock(&service.changes))?;
-        service.registrations.wait_first(self.join_timeout)?;
+        providers.registrations().start()?;
+        providers.begin()?;
+        providers.registrations().wait_first(self.join_timeout)?;
         for difference in &report.differences {
             let error = ProvisioningError::new(ErrorCode::InvalidConfig, SETTING_UP, difference.to_string());
-            service.warn(error.with_provider(&difference.id));
+            providers.warn(error.with_provider(&difference.id));
         }
-        service.warn_of_disabled(&report.change.disabled);
+        providers.warn_of(&report.change);
         for error in report.unreachable.into_iter().chain(report.epoch_warning) {
-            service.warn(error);
+            providers.warn(error);
+        }
+        if !report.change.pending.is_empty() {
+            let (set, pauses) = (Arc::downgrade(&providers), retry.backoff());
+            PendingProviders { set, pauses, jitter: Jitter::new(seed), timeout, cancel }.start()?;
         }
         Ok(service)
     }
@@ -358,6 +374,7 @@ impl fmt::Debug for ServiceBuilder {
             .field("suppression", &self.registry.suppression)
             .field("join_timeout", &self.join_timeout)
             .field("leave_budget", &self.leave_budget)
+            .field("require_all_providers", &self.registry.require_all)
             .field("epoch_above", &self.registry.epoch_above)
             .finish_non_exhaustive()
     }

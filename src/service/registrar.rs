@@ -39,7 +39,8 @@ const FAREWELL: Duration = Duration::from_secs(300);
 const FAREWELL_PAUSES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
 /// How many failed deregistrations are kept for whoever asks.
 const LEFT_BEHIND: usize = 64;
-/// How many former definitions of one provider are kept alive: the oldest of more is retired at once.
+/// How many former definitions of one provider are kept alive: of more, the oldest is let go of that does not surely hold
+/// the node.
 const FORMER: usize = 4;
 
 /// A registration: of one definition of a provider.
@@ -418,17 +419,27 @@ impl Registrar {
         Some(error)
     }
 
-    /// The definition's registration holds the node, or has a successor beyond count: the former ones are not needed.
+    /// Where the definition's registration holds the node, the former ones are not needed; else those beyond count are not.
     fn retire_former(&mut self, id: RegistrationId, now: Timestamp) {
         let Some(current) = self.entries.get(&id) else { return };
         let holds = current.state == State::Joined && current.farewell.is_none();
+        let former: Vec<_> = self.entries.range(..id).filter(|(other, _)| other.key == id.key).collect();
+        let mut kept: Vec<_> = former.iter().filter(|(_, entry)| entry.farewell.is_none()).copied().collect();
+        // Whoever surely holds the node is kept longest.
+        kept.sort_by_key(|(_, entry)| entry.state == State::Joined);
+        let surplus = kept.len().saturating_sub(FORMER);
+        let stay: Vec<_> = match holds {
+            true => vec![(&id, current)],
+            false => kept.split_off(surplus),
+        };
+        let gone = if holds { former } else { kept };
         // Those of another kind know nothing of each other.
-        let farewell = |entry: &Entry| if entry.kind == current.kind { Farewell::Retire } else { Farewell::Leave };
-        let former = self.entries.range(..id).filter(|(other, _)| other.key == id.key);
-        let former: Vec<_> = former.map(|(id, entry)| (*id, farewell(entry))).collect();
-        let surplus = former.len().saturating_sub(FORMER);
-        let retired = if holds { former.len() } else { surplus };
-        for (id, farewell) in former.into_iter().take(retired) {
+        let farewell = |(id, entry): (&RegistrationId, &Entry)| {
+            let succeeded = stay.iter().any(|(later, other)| *later > id && other.kind == entry.kind);
+            if succeeded { Farewell::Retire } else { Farewell::Leave }
+        };
+        let farewells: Vec<_> = gone.into_iter().map(|(id, entry)| (*id, farewell((id, entry)))).collect();
+        for (id, farewell) in farewells {
             self.say_farewell(id, farewell, now);
         }
     }
@@ -868,7 +879,42 @@ mod tests {
             assert_eq!(registrar.step(id(1, edition), at(edition)), Step::Join);
             registrar.answered(id(1, edition), error(ErrorCode::Timeout), at(edition));
         }
-        assert_eq!(registrar.ending().len(), 14, "19 definitions, the last one and four former ones are kept");
+        let ending = registrar.ending();
+        assert_eq!(ending.len(), 14, "19 definitions, the last one and four former ones are kept");
+        assert!(!ending.contains(&id(1, 1)), "it holds the node, as far as anybody knows");
+        for id in ending {
+            assert_eq!(registrar.step(id, at(30)), Step::Retire);
+        }
+        // One that is on its way out already is none that is kept alive.
+        follow(&mut registrar, &[wanted(1, 20, None)], at(31));
+        assert_eq!(registrar.ending().len(), 15);
+    }
+
+    #[test]
+    fn p5_4_whose_kind_none_of_those_has_that_are_kept_alive_leaves() {
+        let mut registrar = Registrar::new(7);
+        for edition in 1..=6 {
+            let mut wanted = wanted(1, edition, None);
+            if edition != 1 {
+                wanted.kind = ProviderKind::kubernetes();
+            }
+            follow(&mut registrar, &[wanted], at(edition));
+            assert_eq!(registrar.step(id(1, edition), at(edition)), Step::Join);
+            registrar.answered(id(1, edition), error(ErrorCode::Timeout), at(edition));
+        }
+        assert_eq!(registrar.step(id(1, 1), at(9)), Step::Leave);
+        // And the other way round: the newest definition alone is of another kind.
+        let mut registrar = Registrar::new(7);
+        for edition in 1..=6 {
+            let mut wanted = wanted(1, edition, None);
+            if edition == 6 {
+                wanted.kind = ProviderKind::kubernetes();
+            }
+            follow(&mut registrar, &[wanted], at(edition));
+            assert_eq!(registrar.step(id(1, edition), at(edition)), Step::Join);
+            registrar.answered(id(1, edition), error(ErrorCode::Timeout), at(edition));
+        }
+        assert_eq!(registrar.step(id(1, 1), at(9)), Step::Retire);
     }
 
     #[test]

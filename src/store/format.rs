@@ -7,8 +7,8 @@
 //! {"id":"consul-a","kind":"consul","priority":100,"endpoints":["http://127.0.0.1:8500"]}
 //! ```
 //!
-//! The count tells a file that was torn between two lines; the checksum (XXH3-64 over epoch, count and all bytes after
-//! the header, in hexadecimal) tells one that is well-formed but was altered. Pure: bytes in, a set or a refusal out.
+//! The count tells a file that was torn between two lines; the checksum (XXH3-64 over epoch, count, the names of those
+//! that are pending, and all bytes after the header, in hexadecimal) tells one that is well-formed but was altered. Pure: bytes in, a set or a refusal out.
 
 use std::collections::BTreeSet;
 
@@ -17,6 +17,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::{MAX_PROVIDERS, SAVING, StoredSet};
 use crate::error::{ErrorCode, ProvisioningError};
+use crate::id::ProviderId;
 use crate::provider::ProviderDescriptor;
 
 /// The greatest size of a file, in bytes.
@@ -52,6 +53,9 @@ struct Header {
     version: u64,
     epoch: u64,
     count: usize,
+    /// Absent where there are none, as in files from before there were any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pending: Vec<ProviderId>,
     checksum: String,
 }
 
@@ -61,8 +65,9 @@ struct Header {
 /// Refuses what [`decode`] would not give back.
 pub(super) fn encode(set: &StoredSet) -> Result<Vec<u8>, ProvisioningError> {
     let refuse = |code, reason: String| ProvisioningError::new(code, SAVING, reason);
-    if set.descriptors.len() > MAX_PROVIDERS {
-        let reason = format!("{} definitions are more than the {MAX_PROVIDERS} allowed", set.descriptors.len());
+    let most = set.descriptors.len().max(set.pending.len());
+    if most > MAX_PROVIDERS {
+        let reason = format!("{most} definitions are more than the {MAX_PROVIDERS} allowed");
         return Err(refuse(ErrorCode::InvalidConfig, reason));
     }
     let unserializable = |error: serde_json::Error| refuse(ErrorCode::StoreIo, bounded(&error.to_string()));
@@ -81,7 +86,8 @@ pub(super) fn encode(set: &StoredSet) -> Result<Vec<u8>, ProvisioningError> {
         version: VERSION,
         epoch: set.epoch,
         count: set.descriptors.len(),
-        checksum: checksum(set.epoch, set.descriptors.len(), &body),
+        pending: set.pending.clone(),
+        checksum: checksum(set.epoch, set.descriptors.len(), &set.pending, &body),
     };
     let mut bytes = serde_json::to_vec(&header).map_err(unserializable)?;
     bytes.push(b'\n');
@@ -109,12 +115,16 @@ pub(super) fn decode(bytes: &[u8]) -> Result<StoredSet, Refusal> {
     };
     let header: Header = parse(1, header_line)?;
     let body = &bytes[header_end + 1..];
+    if header.pending.len() > MAX_PROVIDERS {
+        let reason = format!("{} pending definitions are more than the {MAX_PROVIDERS} allowed", header.pending.len());
+        return Err(corrupt(Some(1), reason));
+    }
     let descriptors = decode_body(header.count, body)?;
-    if header.checksum != checksum(header.epoch, header.count, body) {
+    if header.checksum != checksum(header.epoch, header.count, &header.pending, body) {
         let reason = "the checksum does not match: this line or one after it was altered since it was written";
         return Err(corrupt(Some(1), reason));
     }
-    Ok(StoredSet { epoch: header.epoch, descriptors })
+    Ok(StoredSet { epoch: header.epoch, descriptors, pending: header.pending })
 }
 
 /// Tells our files from others and newer versions from this one, by the first line.
@@ -172,10 +182,14 @@ fn parse<'de, T: Deserialize<'de>>(number: usize, line: &'de [u8]) -> Result<T, 
     serde_json::from_str(text).map_err(|error| corrupt(Some(number), of_line(&error)))
 }
 
-fn checksum(epoch: u64, count: usize, body: &[u8]) -> String {
+fn checksum(epoch: u64, count: usize, pending: &[ProviderId], body: &[u8]) -> String {
     let mut hasher = Xxh3::new();
     hasher.update(&epoch.to_le_bytes());
     hasher.update(&(count as u64).to_le_bytes());
+    for id in pending {
+        hasher.update(id.as_str().as_bytes());
+        hasher.update(b"\n");
+    }
     hasher.update(body);
     format!("{:016x}", hasher.digest())
 }
@@ -209,7 +223,8 @@ mod tests {
                 .credential(Credential::TokenFile("/run/secrets/töken\n".to_owned()))
                 .parameter("service", "orders")
         };
-        StoredSet { epoch: 1_700_000_000_000, descriptors: vec![descriptor("a", 100), descriptor("b", 10)] }
+        let descriptors = vec![descriptor("a", 100), descriptor("b", 10)];
+        StoredSet { epoch: 1_700_000_000_000, descriptors, pending: Vec::new() }
     }
 
     fn edited(edit: impl FnOnce(&mut Vec<String>)) -> Refusal {
@@ -318,10 +333,13 @@ mod tests {
     }
 
     fn any_set() -> impl Strategy<Value = StoredSet> {
-        (any::<u64>(), proptest::collection::vec(any_descriptor(), 0..5)).prop_map(|(epoch, mut descriptors)| {
+        let descriptors = proptest::collection::vec(any_descriptor(), 0..5);
+        let pending = proptest::collection::vec("[a-z0-9]{1,12}", 0..4);
+        (any::<u64>(), descriptors, pending).prop_map(|(epoch, mut descriptors, pending)| {
             let mut ids = BTreeSet::new();
             descriptors.retain(|descriptor| ids.insert(descriptor.id.clone()));
-            StoredSet { epoch, descriptors }
+            let pending = pending.into_iter().map(|id| ProviderId::new(id).unwrap()).collect();
+            StoredSet { epoch, descriptors, pending }
         })
     }
 

@@ -145,7 +145,7 @@ impl Disk for ForgetfulDisk {
 fn set(epoch: u64) -> StoredSet {
     let descriptor =
         |number| ProviderDescriptor::new(format!("{epoch}-{number}"), ProviderKind::consul()).unwrap().priority(7);
-    StoredSet { epoch, descriptors: (0..epoch).map(descriptor).collect() }
+    StoredSet { epoch, descriptors: (0..epoch).map(descriptor).collect(), ..StoredSet::default() }
 }
 
 fn place() -> Place<ForgetfulDisk> {

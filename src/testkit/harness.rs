@@ -19,7 +19,7 @@ use crate::hub::{
 use crate::id::ProviderId;
 use crate::metrics::ProvisioningMetrics;
 use crate::panics::Foreign;
-use crate::provider::{ProviderEvent, ProviderTermination};
+use crate::provider::{ProviderEvent, ProviderRole, ProviderTermination};
 use crate::topology::{BlockSource, BlockedNodes, ClusterNode, Members, NodeId, Position, ProviderSnapshot, Revision};
 
 /// How a harness's hub is set up. The defaults are the service's.
@@ -53,6 +53,8 @@ pub struct HarnessProvider {
     pub id: String,
     /// Its priority.
     pub priority: i64,
+    /// What its members are to those of the others. Default: a mirror.
+    pub role: ProviderRole,
     /// The refresh interval that it declares. Default: none.
     pub refresh_interval: Option<Duration>,
     /// Whether it registers the local node. Default: no.
@@ -66,7 +68,15 @@ pub struct HarnessProvider {
 impl HarnessProvider {
     /// A provider with that name and priority.
     pub fn new(id: &str, priority: i64) -> Self {
-        Self { id: id.into(), priority, refresh_interval: None, registers: false, reachable: false, edition: 0 }
+        Self {
+            id: id.into(),
+            priority,
+            role: ProviderRole::Mirror,
+            refresh_interval: None,
+            registers: false,
+            reachable: false,
+            edition: 0,
+        }
     }
 }
 
@@ -170,7 +180,7 @@ impl Harness {
         harness
     }
 
-    /// Brings another set of providers into force. Those of a known name stay as they are, but for their priority.
+    /// Brings another set of providers into force. Those of a known name stay as they are, but for priority and role.
     ///
     /// # Panics
     /// If a name is no valid [`ProviderId`].
@@ -190,6 +200,7 @@ impl Harness {
                 edition: provider.edition,
                 id: ProviderId::new(&provider.id).expect("a valid provider id"),
                 priority: provider.priority,
+                role: provider.role,
                 refresh_interval: provider.refresh_interval,
                 registers: provider.registers,
                 reachable: provider.reachable,

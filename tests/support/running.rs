@@ -86,7 +86,7 @@ impl Role {
         self.state().calls.get(&call).copied().unwrap_or_default()
     }
 
-    /// Its backend does not answer, for this reason; or does again.
+    /// Its backend does not answer, for this reason; or does again. Streams that are open go on.
     pub fn refuse(&self, error: Option<ProvisioningError>) {
         self.state().refuses = error;
     }
@@ -133,6 +133,11 @@ impl Role {
     pub fn show_all(&self, members: Members) {
         self.state().shows = Some(members.clone());
         self.say(snapshot(members));
+    }
+
+    /// What asking its backend comes to.
+    fn answer(&self) -> Result<(), ProvisioningError> {
+        self.state().refuses.clone().map_or(Ok(()), Err)
     }
 
     /// Its stream says what this makes of 0, 1, 2, … one after the other, without a pause.
@@ -193,11 +198,12 @@ impl ClusterProvider for RoleProvider {
 
     fn check_connectivity(&self, _: &CancelToken) -> Result<(), ProvisioningError> {
         self.role.act(Call::Connect);
-        self.role.state().refuses.clone().map_or(Ok(()), Err)
+        self.role.answer()
     }
 
     fn watch(&self, cancel: &CancelToken) -> Result<Box<dyn ProviderStream>, ProvisioningError> {
         self.role.act(Call::Open);
+        self.role.answer()?;
         let role = Arc::clone(&self.role);
         let guard = cancel.on_cancel(move || role.act(Call::Cancel));
         let first = self.role.state().shows.clone().map(snapshot);
@@ -272,7 +278,7 @@ struct RoleRegistration(Arc<Role>);
 impl Registration for RoleRegistration {
     fn join(&mut self, _: &CancelToken) -> Result<(), ProvisioningError> {
         self.0.act(Call::Join);
-        self.0.state().refuses.clone().map_or(Ok(()), Err)
+        self.0.answer()
     }
 
     fn renew_interval(&self) -> Duration {

@@ -14,7 +14,7 @@ use crate::failover::{FailoverPolicy, SlotKey, StandbyMode};
 use crate::health::ProviderHealth;
 use crate::hub::{Input, SlotSpec, StreamCommand};
 use crate::id::ProviderId;
-use crate::provider::{MemberChange, ProviderEvent};
+use crate::provider::{MemberChange, ProviderEvent, ProviderRole};
 use crate::testkit::simulation::shell::TracedTick;
 use crate::testkit::{BridgeKind, HarnessSettings};
 use crate::topology::{BlockSource, ClusterNode, Members, NodeId, ProviderSnapshot};
@@ -50,6 +50,7 @@ pub(super) struct ModelSlot {
     edition: u64,
     pub(super) id: ProviderId,
     pub(super) priority: i64,
+    pub(super) role: ProviderRole,
     pub(super) registers: bool,
     pub(super) stream: Stream,
     pub(super) shown: Members,
@@ -551,7 +552,7 @@ impl Model {
         for spec in specs {
             let slot = match old.iter().position(|slot| slot.key == spec.key) {
                 Some(index) => {
-                    let mut slot = ModelSlot { priority: spec.priority, ..old.remove(index) };
+                    let mut slot = ModelSlot { priority: spec.priority, role: spec.role, ..old.remove(index) };
                     if slot.edition != spec.edition {
                         if let Stream::Open { generation, .. } = slot.stream {
                             self.redefined.push((slot.key, generation));
@@ -638,6 +639,7 @@ impl ModelSlot {
             edition: spec.edition,
             id: spec.id.clone(),
             priority: spec.priority,
+            role: spec.role,
             registers: spec.registers,
             stream: Stream::Idle { since: now, pause: Duration::ZERO },
             shown: Members::new(),

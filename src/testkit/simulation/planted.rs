@@ -70,6 +70,7 @@ planted_bugs! {
     TwoActive: "one active";
     FailbackTooSoon: "restraint";
     GuardIgnored: "switch guard";
+    ReplacedByOthers: "switch guard";
     SwitchMissed: "promptness";
     SnapshotWhileDraining: "draining";
     JoinWhileDraining: "draining";
@@ -251,6 +252,16 @@ impl PlantedBug {
             GuardIgnored => {
                 let empties = tick.state.snapshot.as_ref().is_some_and(|after| after.is_empty());
                 if empties && model.delivered.as_ref().is_some_and(|before| !before.is_empty()) {
+                    relabel(tick, SwitchReason::ManualOverride, SwitchReason::StreamEnded);
+                }
+            }
+            ReplacedByOthers => {
+                let others = |before: &Members, after: &Members| before.iter().all(|node| !after.contains(node.id()));
+                let after = tick.state.snapshot.as_ref().filter(|after| !after.is_empty());
+                let after = after.filter(|_| model.slot(model.followed).is_some_and(|slot| slot.ended));
+                if let (Some(before), Some(after)) = (&model.delivered, after)
+                    && others(&before.members, &after.members)
+                {
                     relabel(tick, SwitchReason::ManualOverride, SwitchReason::StreamEnded);
                 }
             }

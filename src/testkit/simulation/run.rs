@@ -113,6 +113,9 @@ impl Run {
                 self.observe()?;
             }
             if self.plan.drain_at == Some(self.step) {
+                if self.dice.chance(200) {
+                    self.act(Action::Busy);
+                }
                 self.drain();
                 self.observe()?;
             }

@@ -203,6 +203,7 @@ impl Shell {
             edition: seat.edition,
             id: seat.id.clone(),
             priority: provider.priority,
+            role: provider.role,
             refresh_interval: provider.refresh_interval,
             registers: provider.registers,
             reachable: provider.reachable,

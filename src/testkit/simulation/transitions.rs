@@ -56,6 +56,12 @@ transitions! {
     GuardHold = "guard: standby lacks too many";
     /// An empty standby was held back.
     GuardHoldEmpty = "guard: standby is empty";
+    /// A standby that shows others than the provider followed was held back.
+    GuardHoldOthers = "guard: standby shows others";
+    /// A standby was found to show others than the provider followed.
+    StandbyDiffers = "standby differs";
+    /// A fallback that shows others was followed.
+    FellBack = "switch to or from others by a fallback";
     /// A sudden loss within the provider followed was held back.
     MassLossHold = "guard: mass loss";
     /// No provider was better than Unreachable.
@@ -376,7 +382,16 @@ impl Counter {
                     if change.from.is_some() && model.blocked().next().is_some() {
                         self.counts.add(Transition::BlockAcrossFailover, 1);
                     }
-                    let to = model.slot_of(&change.to).map(|slot| slot.key);
+                    let slot = model.slot_of(&change.to);
+                    if let (Some(to), Some(before)) = (slot, &model.delivered)
+                        && change.reason != SwitchReason::ManualOverride
+                        && model.may_replace(to)
+                        && !to.shown.is_empty()
+                        && before.members.iter().all(|node| !to.shown.contains(node.id()))
+                    {
+                        self.counts.add(Transition::FellBack, 1);
+                    }
+                    let to = slot.map(|slot| slot.key);
                     if model.pinned.is_some() && model.pinned == model.followed {
                         self.fell_back = model.pinned;
                         self.counts.add(Transition::PinFallback, 1);
@@ -396,6 +411,10 @@ impl Counter {
                         self.counts.add(Transition::GuardHoldEmpty, 1);
                     }
                     ErrorCode::MassLossHeld => self.counts.add(Transition::GuardHold, 1),
+                    ErrorCode::StandbyDiffers if warning.error.doing() == "watching a standby" => {
+                        self.counts.add(Transition::StandbyDiffers, 1);
+                    }
+                    ErrorCode::StandbyDiffers => self.counts.add(Transition::GuardHoldOthers, 1),
                     ErrorCode::BridgePanicked => self.counts.add(Transition::BridgePanic, 1),
                     _ => {}
                 },

@@ -8,7 +8,7 @@ use super::dice::Dice;
 use super::registrations::Place;
 use crate::clock::Timestamp;
 use crate::error::{ErrorCode, ProvisioningError};
-use crate::provider::{MemberChange, ProviderEvent, ProviderTermination};
+use crate::provider::{MemberChange, ProviderEvent, ProviderRole, ProviderTermination};
 use crate::testkit::HarnessProvider;
 use crate::topology::{ClusterNode, Members, NodeId, Revision, TopologyDiff};
 
@@ -130,6 +130,8 @@ pub(super) enum Mood {
     Partial,
     /// It shows nobody, and believes it.
     Empty,
+    /// It shows others than are in the cluster.
+    Foreign,
     /// It does not show the local node.
     WithoutLocal,
 }
@@ -143,6 +145,7 @@ impl Mood {
         Mood::Unconfirmed,
         Mood::Partial,
         Mood::Empty,
+        Mood::Foreign,
         Mood::WithoutLocal,
     ];
 }
@@ -171,6 +174,9 @@ impl Actor {
         spec.refresh_interval = dice.chance(400).then(|| dice.millis(5_000, 10_000));
         spec.registers = dice.chance(500);
         spec.reachable = dice.chance(300);
+        if dice.chance(150) {
+            spec.role = ProviderRole::Fallback;
+        }
         Self {
             spec,
             mood: Mood::Well,
@@ -262,6 +268,7 @@ impl Actor {
         }
         match self.mood {
             Mood::Empty => Members::new(),
+            Mood::Foreign => crate::testkit::members(&["x0", "x1", "x2"]),
             Mood::Partial => {
                 let lost: Vec<NodeId> = view.iter().skip(view.len() / 3).map(|node| node.id().clone()).collect();
                 for id in &lost {

@@ -27,7 +27,7 @@ fn snapshots<'a>(
 }
 
 /// Whether `set` lacks more than this share of `present`, as ids.
-pub(super) fn lacks(set: &Members, present: &Members, share: f64) -> bool {
+pub(in super::super) fn lacks(set: &Members, present: &Members, share: f64) -> bool {
     let lacking = present.iter().filter(|node| !set.contains(node.id())).count();
     lacking as f64 > share * present.len() as f64
 }

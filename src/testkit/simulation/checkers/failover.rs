@@ -4,6 +4,7 @@ use super::content::lacks;
 use super::{Checker, Model, ensure};
 use crate::event::{ProviderChanged, ProvisioningEvent, RemoteTopologyChange, SwitchReason};
 use crate::health::ProviderHealth;
+use crate::provider::ProviderRole;
 use crate::testkit::simulation::shell::TracedTick;
 use crate::topology::Members;
 
@@ -124,12 +125,21 @@ impl Model {
             return true;
         }
         let held = self.now >= slot.changed_at + policy.guard_hold;
-        !slot.shown.is_empty() && (held || !lacks(&slot.shown, present, policy.guard_share))
+        let lost = lacks(&slot.shown, present, policy.guard_share);
+        let replaces = !self.may_replace(slot) && lost && lacks(present, &slot.shown, policy.guard_share);
+        !slot.shown.is_empty() && !replaces && (held || !lost)
+    }
+
+    /// Whether the provider, or the one that is followed, may show others than everybody else.
+    pub(in super::super) fn may_replace(&self, slot: &ModelSlot) -> bool {
+        let is_fallback = |slot: &ModelSlot| slot.role == ProviderRole::Fallback;
+        is_fallback(slot) || self.slot(self.followed).is_some_and(is_fallback)
     }
 }
 
-/// A standby that lacks too much is followed only once its set has held; an empty one never replaces members. Neither
-/// counts for a pin, nor where there is nothing to come back to.
+/// A standby that lacks too much is followed only once its set has held; an empty one never replaces members, and one that
+/// shows mostly others only where one of both is a fallback. None of it counts for a pin, nor where there is nothing to
+/// come back to.
 pub(super) struct SwitchGuard;
 
 impl Checker for SwitchGuard {
@@ -156,6 +166,8 @@ impl Checker for SwitchGuard {
                     let held = tick.at >= to.lost_at + policy.guard_hold;
                     let lost = lacks(&to.shown, &present.members, policy.guard_share);
                     ensure!(held || !lost, "{} lacks too many members and is followed at once", to.id);
+                    let others = lost && lacks(&present.members, &to.shown, policy.guard_share);
+                    ensure!(!others || model.may_replace(to), "{} replaces the members by others", to.id);
                 }
                 _ => {}
             }
