@@ -19,7 +19,7 @@ fn p4_2_a_quarantined_node_is_marked_in_the_active_snapshot_and_everyone_is_told
     hub.quarantine(&id("n2"), "no answer").unwrap();
     let expected = ["supervisor: snapshot a: n1 n2!", "partitions: snapshot a: n1 n2!", "remoting: blocked n2"];
     assert_eq!(calls(&hub), expected);
-    let entry = hub.snapshot().unwrap().blocked.of(&id("n2"))[0].clone();
+    let entry = hub.snapshot().unwrap().blocked.of(id("n2"))[0].clone();
     assert_eq!((&*entry.reason, entry.source, entry.since), ("no answer", BlockSource::Remoting, hub.now()));
     assert_eq!((entry.incarnation, entry.until), (Some(0), None));
     assert_eq!(hub.blocked().len(), 1);
@@ -133,7 +133,7 @@ fn p4_4_a_provider_without_incarnations_is_no_proof_of_another_life() {
     hub.take();
     hub.refresh("b");
     assert_eq!((hub.active().as_deref(), remote(&mut hub)), (Some("b"), NOTHING));
-    assert!(hub.snapshot().unwrap().is_blocked(&id("n1")));
+    assert!(hub.snapshot().unwrap().is_blocked(id("n1")));
 }
 
 #[test]

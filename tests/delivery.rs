@@ -356,7 +356,7 @@ fn p2_1_nodes_are_shared_between_the_provider_followed_and_its_standbys() {
     let after = hub.snapshot().unwrap();
     assert_eq!(after.provider_id.as_str(), "b");
     for node in ["n1", "n2"] {
-        let [old, new] = [&before, &after].map(|snapshot| snapshot.members.get(&id(node)).unwrap());
+        let [old, new] = [&before, &after].map(|snapshot| snapshot.members.get(id(node)).unwrap());
         assert!(Arc::ptr_eq(old, new), "{node}");
     }
 }

@@ -69,7 +69,7 @@ fn p4_2_a_block_is_told_while_a_mass_loss_is_held_back() {
     hub.show("a", members(&["n1"]));
     hub.quarantine(&node("n1"), "lost").unwrap();
     let snapshot = hub.snapshot().unwrap();
-    assert!(snapshot.is_blocked(&node("n1")) && snapshot.members.len() == 4, "{snapshot:?}");
+    assert!(snapshot.is_blocked(node("n1")) && snapshot.members.len() == 4, "{snapshot:?}");
     let position = hub.position();
     hub.refresh("a");
     assert_eq!(hub.position(), position, "once");

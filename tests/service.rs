@@ -301,10 +301,10 @@ fn p4_2_a_quarantine_is_marked_in_the_snapshot_once_its_ticket_is_through() {
     fixture.provider("a").show(members(&["n1", "n2"]));
     fixture.ready();
     fixture.hub().quarantine(id("n2"), "no answer").wait(PATIENCE).unwrap();
-    assert!(fixture.hub().snapshot().unwrap().is_blocked(&id("n2")));
+    assert!(fixture.hub().snapshot().unwrap().is_blocked(id("n2")));
     assert_eq!(fixture.hub().reconnected(id("n1")).wait(PATIENCE).unwrap_err().code(), ErrorCode::NotBlocked);
     fixture.hub().reconnected(id("n2")).wait(PATIENCE).unwrap();
-    assert!(fixture.hub().snapshot().unwrap().is_blocked(&id("n2")), "not before the next refresh");
+    assert!(fixture.hub().snapshot().unwrap().is_blocked(id("n2")), "not before the next refresh");
     fixture.provider("a").say(ProviderEvent::Heartbeat { current: true });
     fixture.wait_for(BridgeKind::Remoting, |event| {
         matches!(event, ProvisioningEvent::RemoteTopology(remote) if remote.event == RemoteTopologyChange::Unblocked)
@@ -444,7 +444,7 @@ fn member_mode_registers_with_every_provider_and_deregisters_when_draining() {
         .unwrap();
     service.wait_ready(PATIENCE).unwrap();
     let mut events = service.hub().subscribe(1000);
-    wait_until(&mut events, service.hub(), |_| clusters.iter().all(|cluster| cluster.members().contains(&id("me"))));
+    wait_until(&mut events, service.hub(), |_| clusters.iter().all(|cluster| cluster.members().contains(id("me"))));
     service.drain().unwrap();
     assert!(clusters.iter().all(|cluster| cluster.members().is_empty()));
 }

@@ -329,7 +329,7 @@ fn p4_4_a_block_ends_after_the_absence_that_the_service_is_set_to() {
     running.ready("a", &["n1"]);
     running.hub().quarantine(id("gone"), "no answer").wait(PATIENCE).unwrap();
     running.pass(&clock, millis(9_999), &["a"]);
-    assert!(running.hub().blocked().contains(&id("gone")));
+    assert!(running.hub().blocked().contains(id("gone")));
     running.pass(&clock, millis(1), &["a"]);
     assert!(running.hub().blocked().is_empty());
 }
@@ -508,8 +508,8 @@ fn p4_2_each_source_of_blocks_has_its_own_way_in_and_out() {
     hub.block(id("n2"), "upgrade").wait(PATIENCE).unwrap();
     hub.exclude(id("n3"), "suspected", seconds(3600)).wait(PATIENCE).unwrap();
     assert_eq!(sources(), [by_remoting.clone(), by_operator.clone(), by_detector.clone()]);
-    let until_when = hub.blocked().get(&id("n3"), BlockSource::FailureDetector).unwrap().until;
-    assert!(until_when.is_some() && hub.blocked().get(&id("n2"), BlockSource::Operator).unwrap().until.is_none());
+    let until_when = hub.blocked().get(id("n3"), BlockSource::FailureDetector).unwrap().until;
+    assert!(until_when.is_some() && hub.blocked().get(id("n2"), BlockSource::Operator).unwrap().until.is_none());
     until("a detector takes its node out", || hub.snapshot().unwrap().members == members(&["n1", "n2"]));
     // Nobody ends what is another's.
     type Way = fn(&ProviderWatchHub, NodeId) -> Ticket;

@@ -202,7 +202,7 @@ mod tests {
             for ((node, source), entry) in &model {
                 prop_assert!(list.contains(node) && list.get(node, *source) == Some(entry));
             }
-            prop_assert!(!list.contains(&NodeId::new("m").unwrap()) && list.of(&NodeId::new("m").unwrap()).is_empty());
+            prop_assert!(!list.contains(NodeId::new("m").unwrap()) && list.of(NodeId::new("m").unwrap()).is_empty());
         }
     }
 }

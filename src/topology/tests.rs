@@ -72,13 +72,13 @@ impl Stretch {
             match self.life {
                 Some(life) => {
                     let given = node(n, life);
-                    assert_eq!(members.get(&id(n)), model.get(&id(n)));
+                    assert_eq!(members.get(id(n)), model.get(&id(n)));
                     let previous = members.insert(Arc::clone(&given));
                     assert_eq!(previous, model.insert(id(n), given));
                 }
                 None => assert_eq!(members.remove(&id(n)), model.remove(&id(n))),
             }
-            assert_eq!(members.contains(&id(n)), self.life.is_some());
+            assert_eq!(members.contains(id(n)), self.life.is_some());
         }
     }
 }
@@ -169,7 +169,7 @@ proptest! {
         members.root.check();
         prop_assert!(members.iter().map(|node| node.id().as_str()).eq(ids.iter().map(String::as_str)));
         for id in ids.iter().chain(&absent) {
-            prop_assert_eq!(members.contains(&NodeId::new(id).unwrap()), ids.contains(id), "{}", id);
+            prop_assert_eq!(members.contains(NodeId::new(id).unwrap()), ids.contains(id), "{}", id);
         }
     }
 
@@ -198,8 +198,8 @@ fn of_several_nodes_with_one_id_the_first_is_kept_and_the_rest_counted() {
     let nodes = vec![node(2, 0), Arc::clone(&first), Arc::clone(&second), node(2, 1), second];
     let (members, dropped) = Members::from_nodes(nodes);
     assert_eq!((members.len(), dropped), (2, 3));
-    assert!(Arc::ptr_eq(members.get(&id(1)).unwrap(), &first));
-    assert_eq!(members.get(&id(2)), Some(&node(2, 0)));
+    assert!(Arc::ptr_eq(members.get(id(1)).unwrap(), &first));
+    assert_eq!(members.get(id(2)), Some(&node(2, 0)));
 
     let mut builder = MembersBuilder::new();
     builder.push(ClusterNode::builder("a", "h", 1).build());

@@ -76,7 +76,7 @@ impl Truth {
 
     fn join(&mut self, dice: &mut Dice) {
         let id = format!("n{}", dice.below(IDS));
-        if !self.members.contains(&NodeId::new(&id).expect("a valid id")) {
+        if !self.members.contains(NodeId::new(&id).expect("a valid id")) {
             // Half of them come back in the life that they had: they were only lost from sight.
             self.lives += dice.below(2);
             self.members.insert(node(&id, self.lives, 0));
