@@ -160,7 +160,8 @@ impl ClusterProvisioningService {
     /// is under way.
     ///
     /// # Errors
-    /// As for [`ProviderRegistry::register`](crate::ProviderRegistry::register), [`ErrorCode::WouldBlock`] inside a callback of the hub, and
+    /// As for [`ProviderRegistry::register`](crate::ProviderRegistry::register), [`ErrorCode::WouldBlock`] inside a callback of
+    /// the hub, and
     /// [`ErrorCode::Draining`], also where draining begins meanwhile; the set in force is then unchanged.
     pub fn register(&self, descriptor: ProviderDescriptor) -> Result<(), ProvisioningError> {
         let now = self.hub.clock.now();
@@ -170,7 +171,8 @@ impl ClusterProvisioningService {
     /// Removes a provider. If it is the one followed, another is, in the same tick.
     ///
     /// # Errors
-    /// As for [`ProviderRegistry::remove`](crate::ProviderRegistry::remove), [`ErrorCode::WouldBlock`] inside a callback of the hub, and
+    /// As for [`ProviderRegistry::remove`](crate::ProviderRegistry::remove), [`ErrorCode::WouldBlock`] inside a callback of
+    /// the hub, and
     /// [`ErrorCode::Draining`].
     pub fn remove(&self, id: &ProviderId) -> Result<(), ProvisioningError> {
         self.providers.change("removing a provider", |registry, _| registry.remove(id))
@@ -183,7 +185,8 @@ impl ClusterProvisioningService {
     /// under way.
     ///
     /// # Errors
-    /// As for [`ProviderRegistry::replace_all`](crate::ProviderRegistry::replace_all), [`ErrorCode::WouldBlock`] inside a callback of the hub, and
+    /// As for [`ProviderRegistry::replace_all`](crate::ProviderRegistry::replace_all), [`ErrorCode::WouldBlock`] inside a callback of
+    /// the hub, and
     /// [`ErrorCode::Draining`]; the old set is then wholly in force.
     /// [`ErrorCode::WaitTimedOut`] if a callback holds the hub up for 30 s: the new set is stored then, and comes into
     /// force when the hub gets to it, or with the next change or start.
