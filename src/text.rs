@@ -1,4 +1,7 @@
-//! How values look as text: in what is serialised, and in what is read from a configuration.
+//! How values look as text: in what is serialised, and in what is read from a configuration. [`line`] is about texts of
+//! others where they are shown.
+
+pub(crate) mod line;
 
 use std::time::Duration;
 
