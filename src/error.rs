@@ -11,6 +11,7 @@ use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
 use crate::id::ProviderId;
+use crate::text::line::OneLine;
 
 macro_rules! error_codes {
     ($($(#[$doc:meta])* $name:ident = $code:literal, $category:ident, $advice:literal;)*) => {
@@ -222,6 +223,9 @@ impl fmt::Display for ErrorCode {
 
 /// An error of this library: a stable [code](ErrorCode), what was being done, to which provider, what went wrong, and
 /// what the operator can do. Cheap to clone. Never carries a secret.
+///
+/// Its parts are as they were said, by a backend perhaps. `Display` and `Debug` are one line, whatever was said: line
+/// breaks, control characters, bidirectional marks and characters of no width are escaped.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ProvisioningError(Arc<Inner>);
 
@@ -268,7 +272,7 @@ impl ProvisioningError {
         &self.0.doing
     }
 
-    /// What went wrong.
+    /// What went wrong, as it was said: it may have line breaks. `Display` escapes them.
     pub fn detail(&self) -> &str {
         &self.0.detail
     }
@@ -285,7 +289,7 @@ impl ProvisioningError {
 
     /// Code and detail alone, where the rest is said beside it.
     pub(crate) fn brief(&self) -> String {
-        format!("[{}] {}", self.0.code, self.0.detail)
+        format!("[{}] {}", self.0.code, OneLine(&self.0.detail))
     }
 
     /// What the operator can do about it.
@@ -311,14 +315,14 @@ impl Serialize for ProvisioningError {
 
 impl fmt::Display for ProvisioningError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "[{}] {}", self.0.code, self.0.doing)?;
+        write!(f, "[{}] {}", self.0.code, OneLine(&self.0.doing))?;
         if let Some(provider) = &self.0.provider {
             write!(f, " (provider {provider})")?;
         }
         if let Some(field) = &self.0.field {
-            write!(f, ": field `{field}`")?;
+            write!(f, ": field `{}`", OneLine(field))?;
         }
-        write!(f, ": {}; {}", self.0.detail, self.advice())
+        write!(f, ": {}; {}", OneLine(&self.0.detail), self.advice())
     }
 }
 
@@ -342,6 +346,17 @@ mod tests {
         for code in ErrorCode::ALL {
             assert!(code.as_str().chars().all(|c| c.is_ascii_lowercase() || c == '-'), "{code}");
             assert!(!code.advice().is_empty());
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn p5_5_an_error_is_one_line_and_keeps_what_was_said(doing in "(?s).{0,20}", field in "(?s).{0,20}", detail in "(?s).{0,40}") {
+            let error = ProvisioningError::new(ErrorCode::Timeout, doing.clone(), detail.clone()).with_field(field.clone());
+            for shown in [error.to_string(), format!("{error:?}"), error.brief()] {
+                proptest::prop_assert!(!crate::text::line::any_misleads(&shown), "{shown:?}");
+            }
+            proptest::prop_assert_eq!((error.doing(), error.field(), error.detail()), (&*doing, Some(&*field), &*detail));
         }
     }
 

@@ -46,6 +46,7 @@ use self::tls::{Refusal, TlsConnector, Unreadable};
 use self::unix::{NoLookup, UnixConnector};
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::secret::Secret;
+use crate::text::line::log_line;
 
 /// The type of a JSON document.
 pub(crate) const JSON: &str = "application/json";
@@ -97,7 +98,10 @@ impl Client {
         let config = config.build();
         if unusable_proxy(&config, target) {
             let base = target.base();
-            log::warn!("the environment names a SOCKS proxy for {base}, which is not supported: it is out of reach");
+            log_line!(
+                Warn,
+                "the environment names a SOCKS proxy for {base}, which is not supported: it is out of reach"
+            );
         }
         let connector =
             ().chain(ConnectProxyConnector::default())

@@ -33,10 +33,10 @@ use crate::event::{PauseReason, PlacementGate};
 use crate::hub::ProviderWatchHub;
 use crate::hub::lifecycle::Phase;
 use crate::id::ProviderId;
-use crate::panics::caught;
 use crate::provider::ProviderDescriptor;
 use crate::registry::{Enablement, ProviderEntry};
 use crate::sync::{Mutex, lock};
+use crate::text::line::log_line;
 use crate::topology::ProviderSnapshot;
 use crate::validator::ValidationReport;
 
@@ -273,7 +273,7 @@ impl ClusterProvisioningService {
 
     fn stop(&self) {
         if let Err(error) = self.leave() {
-            _ = caught(|| log::warn!("{error}"));
+            log_line!(Warn, "{error}");
         }
         // Also when the service is dropped inside a callback, or while one hangs: whatever is not through in time is left
         // behind.

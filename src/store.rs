@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::id::ProviderId;
 use crate::provider::ProviderDescriptor;
+use crate::text::line::log_line;
 
 /// The most definitions that a set may hold: each enabled one costs a thread and a connection.
 pub const MAX_PROVIDERS: usize = 256;
@@ -221,14 +222,14 @@ fn lock(path: &Path) -> Result<File, ProvisioningError> {
 fn remove_leftovers(directory: &Path, name: &OsStr) {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
-        Err(error) => return log::warn!("cannot look for leftovers in {}: {error}", directory.display()),
+        Err(error) => return log_line!(Warn, "cannot look for leftovers in {}: {error}", directory.display()),
     };
     for entry in entries.flatten() {
         let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
         if is_file && is_temporary(&entry.file_name(), name) {
             match fs::remove_file(entry.path()) {
-                Ok(()) => log::info!("removed {}, left by an interrupted save", entry.path().display()),
-                Err(error) => log::warn!("cannot remove {}: {error}", entry.path().display()),
+                Ok(()) => log_line!(Info, "removed {}, left by an interrupted save", entry.path().display()),
+                Err(error) => log_line!(Warn, "cannot remove {}: {error}", entry.path().display()),
             }
         }
     }

@@ -1,4 +1,7 @@
-//! How values look as text: in what is serialised, and in what is read from a configuration.
+//! How values look as text: in what is serialised, and in what is read from a configuration. [`line`] is about texts of
+//! others where they are shown.
+
+pub(crate) mod line;
 
 use std::time::Duration;
 
@@ -72,5 +75,40 @@ pub(crate) mod optional_duration {
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
         let text = Option::<String>::deserialize(deserializer)?;
         text.map(|text| super::duration::read(&text)).transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failover::FailoverPolicy;
+
+    #[test]
+    fn p1_1_a_policy_read_from_a_file_is_the_one_that_was_written() {
+        let policy = FailoverPolicy::default()
+            .silence_timeout(Duration::from_millis(7_500))
+            .max_stale(Duration::from_secs(600))
+            .mass_loss_share(0.25);
+        let written = serde_json::to_string(&policy).unwrap();
+        assert!(written.contains(r#""silence_timeout":"7500ms","max_errors":3"#), "{written}");
+        assert!(written.contains(r#""max_stale":"600s","standby":"hot""#), "{written}");
+        assert_eq!(serde_json::from_str::<FailoverPolicy>(&written).unwrap(), policy);
+        assert_eq!(serde_json::from_str::<FailoverPolicy>("{}").unwrap(), FailoverPolicy::default());
+    }
+
+    #[test]
+    fn p1_1_a_policy_that_names_no_setting_or_no_duration_is_refused_with_a_reason() {
+        for (text, reason) in [
+            (r#"{"silence": "7s"}"#, "unknown field `silence`"),
+            (r#"{"cooldown": "7 s"}"#, "\"7 s\" is no duration such as 1500ms, 30s, 10m or 1h"),
+            (r#"{"cooldown": "25h"}"#, "of 24 h at most"),
+            (r#"{"max_stale": "soon"}"#, "no duration"),
+            (r#"{"cooldown": 7}"#, "expected a string"),
+        ] {
+            let error = serde_json::from_str::<FailoverPolicy>(text).unwrap_err().to_string();
+            assert!(error.contains(reason), "{error}");
+        }
+        let long = format!(r#"{{"cooldown": "{}"}}"#, "x".repeat(10_000));
+        assert!(serde_json::from_str::<FailoverPolicy>(&long).unwrap_err().to_string().len() < 200);
     }
 }

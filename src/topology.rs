@@ -4,6 +4,7 @@
 //! cheap to clone, to change and to compare, [`BlockedNodes`] the list of those that are blocked. [`ProviderSnapshot`] is
 //! both as they are delivered.
 
+mod address;
 mod blocked;
 mod diff;
 mod members;

@@ -11,6 +11,7 @@ use super::file;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::provider::Credential;
 use crate::secret::{Secret, Secrets};
+use crate::text::line::log_line;
 
 /// The largest token file read, in bytes. The largest tokens in use (JWTs) have a few KiB.
 const MAX_TOKEN: u64 = 64 * 1024;
@@ -43,7 +44,7 @@ impl CredentialReader {
             }
             Err(detail) => match &self.last {
                 Some(last) => {
-                    log::warn!("the token cannot be read, the last one stays in use: {detail}");
+                    log_line!(Warn, "the token cannot be read, the last one stays in use: {detail}");
                     Ok(Some(last.clone()))
                 }
                 None => Err(ProvisioningError::new(ErrorCode::TokenUnreadable, "reading the token", detail)),

@@ -10,7 +10,7 @@ use log::Level;
 
 use super::LogLine;
 use crate::clock::Timestamp;
-use crate::panics::caught;
+use crate::text::line::log_line;
 
 /// How many lines may come at once.
 const BURST: u32 = 200;
@@ -64,19 +64,16 @@ impl LogLines {
         admitted
     }
 
-    /// Writes the lines that may be. The logger is the host's code: a panic of its is caught.
+    /// Writes the lines that may be.
     pub(super) fn write(&mut self, lines: Vec<LogLine>, now: Timestamp) {
         if lines.is_empty() {
             return;
         }
         for (left_out, LogLine { level, text }) in self.admit(lines, now) {
-            // There is nowhere to report it.
-            _ = caught(|| {
-                if left_out > 0 {
-                    log::log!(level, "{left_out} lines like the next one were left out: there were too many");
-                }
-                log::log!(level, "{text}");
-            });
+            if left_out > 0 {
+                log_line!(of level, "{left_out} lines like the next one were left out: there were too many");
+            }
+            log_line!(of level, "{text}");
         }
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::clock::Timestamp;
+use crate::text::line::OneLine;
 use crate::topology::Position;
 
 /// How many decisions are kept.
@@ -22,7 +23,7 @@ pub struct Decision {
     pub at: Timestamp,
     /// The last delivery before it.
     pub after: Position,
-    /// What and why, in words.
+    /// What and why, in words; one line, whatever a backend had to say to it.
     pub text: String,
 }
 
@@ -61,7 +62,8 @@ impl Record {
     }
 
     /// Keeps a decision, and forgets the oldest if there are too many.
-    pub(super) fn decide(&mut self, at: Timestamp, text: String) {
+    pub(super) fn decide(&mut self, at: Timestamp, text: &str) {
+        let text = OneLine(text).to_string();
         if self.decisions.len() == KEPT {
             self.decisions.pop_front();
         }
@@ -88,10 +90,12 @@ mod tests {
         assert!(record.decisions().is_empty());
         for number in 1..=70 {
             assert_eq!(record.next_position(), Position { epoch: 7, seq_no: number });
-            record.decide(Timestamp::from_millis(number), number.to_string());
+            record.decide(Timestamp::from_millis(number), &number.to_string());
         }
+        record.decide(Timestamp::from_millis(71), "a\n2026 forged");
+        assert_eq!(record.decisions()[63].text, "a\\n2026 forged");
         let decisions = record.decisions();
-        assert_eq!((decisions.len(), &*decisions[0].text, decisions[63].after), (64, "7", record.position()));
+        assert_eq!((decisions.len(), &*decisions[0].text, decisions[63].after), (64, "8", record.position()));
         assert!(Arc::ptr_eq(&decisions, &record.decisions()), "copied only where they have changed");
     }
 }

@@ -11,6 +11,7 @@ use super::running::RunningStreams;
 use super::{Dispatcher, HubCore, Tick};
 use crate::clock::Clock;
 use crate::panics::caught;
+use crate::text::line::log_line;
 
 /// What the hub's thread works with.
 pub(crate) struct HubThread {
@@ -41,7 +42,7 @@ impl HubThread {
         });
         rounds.end();
         if let Err(panic) = outcome {
-            _ = caught(|| log::error!("the hub's thread has panicked, and the service has stopped: {panic}"));
+            log_line!(Error, "the hub's thread has panicked, and the service has stopped: {panic}");
         }
     }
 }

@@ -81,7 +81,7 @@ impl<'a> Turn<'a> {
     pub(super) fn decide(&mut self, text: String) {
         let line = format!("{text} (after {})", self.record.position());
         self.lines.push(LogLine { level: log::Level::Info, text: line });
-        self.record.decide(self.now, text);
+        self.record.decide(self.now, &text);
     }
 
     /// Orders something of the streams' threads.

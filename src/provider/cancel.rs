@@ -7,6 +7,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use crate::panics::caught;
+use crate::text::line::log_line;
 
 type Action = Box<dyn FnOnce() + Send>;
 
@@ -88,7 +89,7 @@ impl CancelToken {
 /// An action is foreign code.
 fn run(action: impl FnOnce()) {
     if let Err(panic) = caught(action) {
-        _ = caught(|| log::warn!("an action of a cancel token panicked: {panic}"));
+        log_line!(Warn, "an action of a cancel token panicked: {panic}");
     }
 }
 

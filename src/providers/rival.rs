@@ -15,7 +15,7 @@ pub(in crate::providers) fn is_rival(shown: &ClusterNode, local: &ClusterNode) -
 
 /// Addresses are compared as addresses: they may be written in several ways.
 fn is_same_place(shown: &ClusterNode, local: &ClusterNode) -> bool {
-    let [shown_at, local_at] = [shown, local].map(|node| node.address().trim_matches(['[', ']']));
+    let [shown_at, local_at] = [shown, local].map(|node| node.address());
     let ip = |text: &str| text.parse::<IpAddr>().ok().map(|ip| ip.to_canonical());
     let same = shown_at == local_at || ip(shown_at).is_some_and(|shown| ip(local_at) == Some(shown));
     same && shown.port() == local.port()
@@ -36,7 +36,7 @@ mod tests {
         assert!(is(8, "10.0.0.1", 7001) && is(7, "10.0.0.2", 7001) && is(7, "10.0.0.1", 7002));
         assert!(!is(7, "10.0.0.1", 7001) && !is(6, "10.0.0.2", 7002));
         assert!(!is(7, "::ffff:10.0.0.1", 7001), "the same address, written otherwise");
-        let v6 = node(7, "[FD00:0:0::2]", 7001);
+        let v6 = node(7, "FD00:0:0::2", 7001);
         assert!(!is_rival(&node(7, "fd00::2", 7001), &v6) && is_rival(&node(7, "fd00::3", 7001), &v6));
         assert!(is_rival(&node(7, "a.example", 7001), &local) && is_rival(&local, &node(7, "a.example", 7001)));
     }

@@ -11,6 +11,7 @@ use crate::backoff::{Backoff, Jitter};
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::panics::caught;
 use crate::provider::CancelToken;
+use crate::text::line::log_line;
 use crate::validator::check_connectivity;
 
 /// What the thread works with. It keeps the set only while it changes it: whoever drops the service finds the store free.
@@ -33,7 +34,7 @@ impl PendingProviders {
         let work = move || {
             // Providers are foreign code. Each is caught where it is called, and here once more.
             if let Err(panic) = caught(|| while self.ask() {}) {
-                _ = caught(|| log::error!("the thread that asks pending providers has panicked: {panic}"));
+                log_line!(Error, "the thread that asks pending providers has panicked: {panic}");
             }
         };
         let spawned = thread::Builder::new().name("pending".into()).spawn(work);

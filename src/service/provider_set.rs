@@ -21,6 +21,7 @@ use crate::panics::{Foreign, caught, discard};
 use crate::provider::{CancelToken, ClusterProvider, ProviderDescriptor};
 use crate::registry::{self, Enablement, ProviderEntry, ProviderRegistry, RegistryChange};
 use crate::sync::{Mutex, lock};
+use crate::text::line::log_line;
 use crate::validator::{ProviderValidator, SharedSuppression, ValidationReport};
 
 /// How long a change waits for the hub: far longer than any callback should take.
@@ -167,7 +168,7 @@ impl ProviderSet {
             Ok(change) => {
                 for entry in &change.added {
                     let id = &entry.descriptor.id;
-                    _ = caught(|| log::info!("{id}: its backend answers, and it is accepted"));
+                    log_line!(Info, "{id}: its backend answers, and it is accepted");
                 }
                 self.put_in_force(&mut changes)
             }

@@ -18,6 +18,7 @@ use crate::id::{ProviderId, ProviderKind};
 use crate::panics::{Foreign, caught, discard};
 use crate::provider::{CancelToken, ClusterProvider, Registration, RegistrationSite};
 use crate::sync::{Condvar, Mutex, deadline, lock, wait_until};
+use crate::text::line::log_line;
 use crate::topology::ClusterNode;
 
 const REGISTERING: &str = "registering the local node";
@@ -212,8 +213,8 @@ impl Shared {
     fn tell(&self, name: &ProviderId, notice: Option<Notice>) {
         match notice {
             Some(Notice::Failing(error)) => drop(self.hub.send(Input::Warn(error))),
-            Some(Notice::Recovered) => _ = caught(|| log::info!("{name}: the local node is registered again")),
-            Some(Notice::Left) => _ = caught(|| log::info!("{name}: the local node is deregistered after all")),
+            Some(Notice::Recovered) => log_line!(Info, "{name}: the local node is registered again"),
+            Some(Notice::Left) => log_line!(Info, "{name}: the local node is deregistered after all"),
             None => {}
         }
     }
@@ -282,7 +283,7 @@ impl Work {
         // Providers are foreign code, and so is the logger: each is caught where it is called, and here once more.
         if let Err(panic) = caught(|| self.live()) {
             let name = &self.candidate.name;
-            _ = caught(|| log::error!("{name}: the thread of its registration has panicked: {panic}"));
+            log_line!(Error, "{name}: the thread of its registration has panicked: {panic}");
         }
         discard(self.registration.take());
         discard(self.candidate);

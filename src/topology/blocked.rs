@@ -11,6 +11,7 @@ use serde::{Serialize, Serializer};
 use super::NodeId;
 use super::tree::{Item, Tree, Walk};
 use crate::clock::Timestamp;
+use crate::text::line::OneLine;
 
 /// Who put a node on the block list, which decides what the entry does and how it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -47,12 +48,19 @@ pub struct BlockedNode {
     pub incarnation: Option<u64>,
     /// Who blocked it.
     pub source: BlockSource,
-    /// Why, in the words of whoever blocked it.
+    /// Why, in the words of whoever blocked it, as they were given. Displaying the entry escapes them.
     pub reason: Arc<str>,
     /// Since when.
     pub since: Timestamp,
     /// When the entry ends by itself, if it does.
     pub until: Option<Timestamp>,
+}
+
+/// In one line, whatever the reason says.
+impl fmt::Display for BlockedNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is blocked by {}: {}", self.node, self.source, OneLine(&self.reason))
+    }
 }
 
 /// The entries of one node, sorted by source; never empty.
@@ -174,6 +182,15 @@ mod tests {
         let node = NodeId::new(format!("n{node:03}")).unwrap();
         let since = Timestamp::default();
         BlockedNode { node, incarnation: None, source, reason: reason.into(), since, until: None }
+    }
+
+    #[test]
+    fn p5_5_an_entry_is_shown_in_one_line() {
+        let entry = entry(7, BlockSource::Operator, "disk\nfull");
+        assert_eq!(
+            (entry.to_string().as_str(), &*entry.reason),
+            ("n007 is blocked by operator: disk\\nfull", "disk\nfull")
+        );
     }
 
     proptest! {

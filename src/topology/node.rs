@@ -1,6 +1,6 @@
 //! A node as its owner registered it, and the hash by which nodes are compared.
 
-use std::borrow::Borrow;
+use std::borrow::{Borrow, Cow};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,9 +10,11 @@ use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::address;
 use crate::error::{ErrorCode, ProvisioningError};
+use crate::text::line::any_misleads;
 
-/// The longest id, kind, metadata key or address, in bytes.
+/// The longest id, kind or metadata key, in bytes.
 const MAX_NAME: usize = 1024;
 /// The most kinds, and the most metadata entries, of one node.
 const MAX_ENTRIES: usize = 1024;
@@ -24,7 +26,8 @@ const MAX_VALUE: usize = 64 * 1024;
 pub struct NodeId(Arc<str>);
 
 impl NodeId {
-    /// A node id. Any non-empty text of at most 1,024 bytes without control characters.
+    /// A node id. Any non-empty text of at most 1,024 bytes without characters that end a line, turn its direction or
+    /// are not seen: control characters, line separators, bidirectional marks, and those of no width.
     ///
     /// # Errors
     /// [`ErrorCode::InvalidNode`] for any other text.
@@ -301,14 +304,17 @@ impl ClusterNodeBuilder {
     /// The node.
     ///
     /// # Errors
-    /// [`ErrorCode::InvalidNode`], naming the field, where the id or address is empty, longer than 1,024 bytes or has
-    /// control characters; the port is 0; there are more than 1,024 kinds or metadata entries; a kind or key is empty or
-    /// longer than 1,024 bytes; or a value is longer than 64 KiB.
+    /// [`ErrorCode::InvalidNode`], naming the field, where the id, a kind or a metadata key is no name as
+    /// [`NodeId::new`] takes it; the address is no host name or IP address (letters, digits, `-`, `_` and `.`, at most 254
+    /// bytes; IPv6 without brackets, with a zone or without); the port is 0; there are more than 1,024 kinds or metadata
+    /// entries; or a value is longer than 64 KiB.
     pub fn build(self) -> Result<ClusterNode, ProvisioningError> {
         let id = NodeId::new(&self.id)?;
-        check_name("address", &self.address)?;
+        if !address::is_address(&self.address) {
+            return Err(invalid("address", address::refusal(&self.address)));
+        }
         if self.port == 0 {
-            return Err(invalid("port", "is 0"));
+            return Err(invalid("port", "is 0; it is the port at which the node is reached"));
         }
         let mut kinds = self.kinds;
         kinds.sort_unstable();
@@ -369,13 +375,16 @@ fn check_name(field: &'static str, text: &str) -> Result<(), ProvisioningError> 
     if text.len() > MAX_NAME {
         return Err(invalid(field, "is longer than 1,024 bytes"));
     }
-    if text.chars().any(char::is_control) {
-        return Err(invalid(field, "has control characters"));
+    if any_misleads(text) {
+        return Err(invalid(
+            field,
+            "has control characters, line separators, bidirectional marks or characters of no width",
+        ));
     }
     Ok(())
 }
 
-fn invalid(field: &'static str, reason: &'static str) -> ProvisioningError {
+fn invalid(field: &'static str, reason: impl Into<Cow<'static, str>>) -> ProvisioningError {
     ProvisioningError::new(ErrorCode::InvalidNode, "building a node", reason).with_field(field)
 }
 
@@ -455,9 +464,15 @@ mod tests {
             assert_eq!((error.code(), error.field()), (ErrorCode::InvalidNode, Some(field)), "{error}");
         };
         refused(node(""), "id");
-        refused(node("a\nb"), "id");
+        for misleading in ["a\nb", "a\u{202e}b", "a\u{2028}", "\u{200b}a", "a\u{61c}", "\u{feff}a"] {
+            refused(node(misleading), "id");
+            refused(node("a").kind(misleading), "kinds");
+            refused(node("a").metadata(misleading, "v"), "metadata");
+            assert!(node("a").metadata("k", misleading).build().is_ok(), "a value is never shown as it is");
+        }
         refused(node(&"x".repeat(1025)), "id");
         refused(ClusterNode::builder("a", "", 1), "address");
+        refused(ClusterNode::builder("a", "http://x/", 1), "address");
         refused(ClusterNode::builder("a", "h", 0), "port");
         refused(node("a").kind(""), "kinds");
         refused(node("a").kinds((0..1025).map(|n| n.to_string())), "kinds");

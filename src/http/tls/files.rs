@@ -22,6 +22,7 @@ use super::material::{Material, Pem};
 use super::pinned::PinnedOrIssued;
 use crate::http::file::Seen;
 use crate::http::target::bare;
+use crate::text::line::log_line;
 
 /// The largest file of certificates or keys that is read, in bytes. A bundle of all public authorities has 220 kB.
 const MAX_FILE: u64 = 1024 * 1024;
@@ -122,10 +123,10 @@ impl Tls {
         match self.read() {
             Ok(config) => {
                 if state.config.is_some() {
-                    log::info!("{}: certificates have been replaced; new connections use the new ones", self.host);
+                    log_line!(Info, "{}: certificates have been replaced; new connections use the new ones", self.host);
                 }
                 if self.settings.unchecked {
-                    log::warn!("{}: the server's certificate is not checked (tls-verify=off)", self.host);
+                    log_line!(Warn, "{}: the server's certificate is not checked (tls-verify=off)", self.host);
                 }
                 *state = State { config: Some(Arc::new(config)), seen, complaint: None };
                 self.generation.fetch_add(1, Ordering::Release);
@@ -134,7 +135,7 @@ impl Tls {
             Err(complaint) if state.config.is_some() => {
                 if state.complaint.as_ref() != Some(&complaint) {
                     let Unreadable { field, detail } = &complaint;
-                    log::warn!("{}: {field}: {detail}; the last good certificates stay in use", self.host);
+                    log_line!(Warn, "{}: {field}: {detail}; the last good certificates stay in use", self.host);
                 }
                 state.complaint = Some(complaint);
                 Ok(())
@@ -316,7 +317,7 @@ fn usable(
         return Err(unreadable(field, format!("{pem} has no usable certificate of an authority")));
     }
     if usable.len() < all {
-        log::warn!("{field}: {} of {all} certificates in {pem} are unusable and left out", all - usable.len());
+        log_line!(Warn, "{field}: {} of {all} certificates in {pem} are unusable and left out", all - usable.len());
     }
     Ok(usable)
 }

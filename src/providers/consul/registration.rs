@@ -29,6 +29,7 @@ use crate::provider::{CancelToken, Registration, RetryPolicy};
 use crate::providers::budget::Budget;
 use crate::providers::presence::{Presence, Sighting, Standing};
 use crate::secret::Secret;
+use crate::text::line::log_line;
 
 const REGISTERING: &str = "registering the local node";
 const RENEWING: &str = "renewing the registration of the local node";
@@ -142,7 +143,10 @@ impl ConsulRegistration {
             return Ok(());
         };
         if step == Step::Replace {
-            log::info!("the watch keeps not showing the local node: deregistering it before it is registered again");
+            log_line!(
+                Info,
+                "the watch keeps not showing the local node: deregistering it before it is registered again"
+            );
             self.deregister(self.config.answer_timeout, cancel)?;
         }
         let done = self.register(token, cancel);
@@ -287,7 +291,8 @@ impl Registration for ConsulRegistration {
             }
             if budget.left() <= pause {
                 let why = looked.err().map(|error| format!(" ({error})")).unwrap_or_default();
-                log::info!(
+                log_line!(
+                    Info,
                     "{}: Consul does not show the local node on another host than {host}{why}: its former registration \
                      there is left to expire",
                     self.id

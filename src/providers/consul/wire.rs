@@ -390,6 +390,10 @@ mod tests {
             with("/Service/Meta", json!({"id": 1})),
             with("/Service/Meta", json!([])),
             with("/Service/Address", json!({"x": [1, {"y": 2}]})),
+            with("/Service/Address", json!("http://h/")),
+            with("/Service/Meta", json!({"id": "a\u{202e}b"})),
+            with("/Service/Meta", json!({"id": "a", "k\u{200b}": "v"})),
+            with("/Service/Tags", json!(["a\u{2028}b"])),
             with("/Checks", json!({"x": 1})),
             with("/Checks", json!([{"CheckID": "x", "Status": 1}])),
             with("/Checks", json!([7])),
@@ -443,12 +447,12 @@ mod tests {
 
     #[test]
     fn consul_of_a_key_that_comes_twice_the_last_counts_and_escapes_are_resolved() {
-        let body = r#"[{"Service": {"Port": 1, "P\u006frt": 2, "Address": "\u0068\ud83d\ude00",
+        let body = r#"[{"Service": {"Port": 1, "P\u006frt": 2, "Address": "\u0068o",
             "Meta": {"id": "b", "\u0069d": "a\"\\/", "k\"": "\ud83d\ude00"}},
             "Checks": [{"Status": "critical"}], "Checks": [{"Status": "pass\u0069ng", "Output": "\ud83d \u0000"}]}]"#;
         let (set, skipped) = members(body.as_bytes(), "orders").unwrap();
         let nodes: Vec<_> = set.iter().map(|node| format!("{node:?}")).collect();
-        assert_eq!((nodes, skipped), (vec![String::from("a\"\\/#0@h😀:2[]{\"k\\\"\": \"😀\"}")], 0));
+        assert_eq!((nodes, skipped), (vec![String::from("a\"\\/#0@ho:2[]{\"k\\\"\": \"😀\"}")], 0));
     }
 
     #[test]

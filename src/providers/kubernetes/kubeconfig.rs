@@ -36,6 +36,7 @@ use crate::provider::{CancelToken, Credential};
 use crate::providers::source::{Lookup, Source, switch};
 use crate::providers::tls;
 use crate::secret::{Secret, Secrets};
+use crate::text::line::log_line;
 
 const RUNNING: &str = "running the exec plugin";
 /// Parameters that say what the kubeconfig says.
@@ -237,7 +238,7 @@ impl Kubeconfig {
             Ok(found) => found,
             Err(complaint) => {
                 if state.complaint.as_ref() != Some(&complaint) {
-                    log::warn!("the kubeconfig cannot be used, the last good credentials stay: {complaint}");
+                    log_line!(Warn, "the kubeconfig cannot be used, the last good credentials stay: {complaint}");
                 }
                 state.complaint = Some(complaint);
                 return;
@@ -248,7 +249,7 @@ impl Kubeconfig {
         if state.user == user && state.ca == cluster.ca {
             return;
         }
-        log::info!("the kubeconfig has changed; the credentials that it holds now are used");
+        log_line!(Info, "the kubeconfig has changed; the credentials that it holds now are used");
         if let (Bearer::Plugin(old), new) = (&state.user.bearer, &user.bearer)
             && !matches!(new, Bearer::Plugin(new) if new == old)
         {
@@ -337,7 +338,7 @@ impl Kubeconfig {
                 let detail = format!("{}: {why}", spec.place);
                 let error = ProvisioningError::new(ErrorCode::TokenUnreadable, RUNNING, detail);
                 if state.renewal.failed(clock.now(), error.clone().with_field("kubeconfig")) {
-                    log::warn!("the exec plugin gives no credential: {}", error.detail());
+                    log_line!(Warn, "the exec plugin gives no credential: {}", error.detail());
                 }
             }
         }
@@ -471,7 +472,7 @@ impl Login {
         };
         match (reader.read(), instead) {
             (Err(error), Some(Token(token))) => {
-                log::warn!("the kubeconfig's token is used in place of its tokenFile: {}", error.detail());
+                log_line!(Warn, "the kubeconfig's token is used in place of its tokenFile: {}", error.detail());
                 Ok(Some(token))
             }
             (read, _) => read.map_err(|error| error.with_field("kubeconfig")),

@@ -257,7 +257,7 @@ fn consul_another_process_under_the_local_nodes_id_is_told_once_and_until_it_is_
         [node].into_iter().collect::<Members>()
     };
     let mut sim = Sim::new();
-    let node = ClusterNode::builder("me", "[::1]", 1).incarnation(7).build().unwrap();
+    let node = ClusterNode::builder("me", "0:0::1", 1).incarnation(7).build().unwrap();
     sim.machine.local = Some(Arc::new(node));
     let mut index = 100;
     let mut taken_after = |sim: &mut Sim, standing, members| {
