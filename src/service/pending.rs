@@ -1,7 +1,6 @@
 //! The thread that asks the backends of pending providers again, until all have answered or the service drains.
 
 use std::sync::Weak;
-use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::select;
@@ -12,6 +11,7 @@ use crate::error::{ErrorCode, ProvisioningError};
 use crate::panics::caught;
 use crate::provider::CancelToken;
 use crate::text::line::log_line;
+use crate::thread::Thread;
 use crate::validator::check_connectivity;
 
 /// What the thread works with. It keeps the set only while it changes it: whoever drops the service finds the store free.
@@ -37,7 +37,7 @@ impl PendingProviders {
                 log_line!(Error, "the thread that asks pending providers has panicked: {panic}");
             }
         };
-        let spawned = thread::Builder::new().name("pending".into()).spawn(work);
+        let spawned = Thread::Pending.spawn(work);
         let refused = |error: std::io::Error| {
             ProvisioningError::new(ErrorCode::ThreadRefused, "asking pending providers", error.to_string())
         };
