@@ -2,11 +2,16 @@
 //!
 //! `cargo run --example custom_provider` needs nothing installed and ends by itself.
 
+mod support;
+
 use std::fs;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cluster_provisioning::*;
+
+use support::Console;
 
 /// Shows the members listed in the file that the parameter `path` names, one per line: `id address port`.
 #[derive(Clone)]
@@ -76,7 +81,12 @@ impl ProviderFactory for TextFileFactory {
 
 // The end of the provider. What follows uses it.
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> ExitCode {
+    support::end(run().map_err(|error| error.to_string()))
+}
+
+fn run() -> Result<(), Box<dyn std::error::Error>> {
+    let console = Console::open(None)?;
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("members.txt");
     fs::write(&path, "alpha 10.0.0.1 7001\nbeta 10.0.0.2 7002\n")?;
@@ -86,32 +96,33 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .factory(Arc::new(TextFileFactory))
         .provider(definition("list")?.parameter("path", path.display().to_string()));
     let mut events = builder.subscribe(100);
-    println!("Starting with alpha and beta:");
+    console.say("Starting with alpha and beta:");
     let service = builder.start()?;
     service.wait_ready(Duration::from_secs(5))?;
-    show(&mut events);
+    show(&console, &mut events);
 
-    println!("\nThe file gets a third line, and one that is no member:");
+    console.say("\nThe file gets a third line, and one that is no member:");
     fs::write(&path, "alpha 10.0.0.1 7001\nbeta 10.0.0.2 7002\ngamma 10.0.0.3 7003\ndelta has no port\n")?;
-    show(&mut events);
-    println!("          lines skipped, over all readings: {}", service.hub().metrics().skipped_members);
+    show(&console, &mut events);
+    console
+        .say(format_args!("          lines skipped, over all readings: {}", service.hub().metrics().skipped_members));
 
-    println!("\nThe file is gone: an error, but no reason to forget the members:");
+    console.say("\nThe file is gone: an error, but no reason to forget the members:");
     fs::remove_file(&path)?;
-    show(&mut events);
+    show(&console, &mut events);
     let snapshot = service.hub().snapshot().ok_or("there was a snapshot")?;
     let names: Vec<_> = snapshot.members.iter().map(|node| node.id().as_str()).collect();
-    println!("          members: {}; placement {}", names.join(", "), service.hub().gate());
+    console.say(format_args!("          members: {}; placement {}", names.join(", "), service.hub().gate()));
 
-    println!("\nA definition without a path is refused before it can do harm:");
-    println!("          {}", service.register(definition("other")?).expect_err("it lacks the path"));
+    console.say("\nA definition without a path is refused before it can do harm:");
+    console.say(format_args!("          {}", service.register(definition("other")?).expect_err("it lacks the path")));
     Ok(())
 }
 
 /// Prints what is delivered within half a second.
-fn show(events: &mut EventStream<Arc<ProvisioningEvent>>) {
+fn show(console: &Console, events: &mut EventStream<Arc<ProvisioningEvent>>) {
     std::thread::sleep(Duration::from_millis(500));
     while let Ok(event) = events.try_recv() {
-        println!("{:>8}  {event}", format!("#{}", event.position().seq_no));
+        console.say(format_args!("{:>8}  {event}", format!("#{}", event.position().seq_no)));
     }
 }

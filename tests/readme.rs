@@ -59,6 +59,13 @@ fn p5_5_every_error_code_stands_in_the_table_with_its_category_and_advice_and_no
 }
 
 #[test]
+fn the_smallest_host_stands_in_the_readme_word_for_word_and_is_small() {
+    let host = include_str!("../examples/minimal_host.rs");
+    assert!(README.contains(&format!("\n```rust,no_run\n{host}```\n")), "the README shows another program");
+    assert!(host.lines().count() <= 40);
+}
+
+#[test]
 fn p5_5_every_reason_of_a_switch_or_pause_is_explained() {
     let section =
         |heading: &str| README.split(&format!("\n## {heading}\n")).nth(1).unwrap().split("\n## ").next().unwrap();

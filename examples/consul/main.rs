@@ -8,25 +8,29 @@
 //! curl -X PUT http://127.0.0.1:8500/v1/agent/service/register -d '{"Name": "cluster-provisioning-demo", "ID": "demo-1",
 //!   "Address": "10.0.0.1", "Port": 7001, "Meta": {"id": "node-1", "incarnation": "1"}, "Check": {"TTL": "1h", "Status": "passing"}}'
 //!
-//! cargo run --example consul                       # until Ctrl-C, or until its input closes
+//! cargo run --example consul                       # until Ctrl-C or SIGTERM, or until its input closes
 //! cargo run --example consul -- orders --for 60    # another service, for a minute
 //! cargo run --example consul -- --member node-2@127.0.0.1:7002    # as a member: registers, and leaves at its end
 //! ```
 //!
-//! Ctrl-C ends a member without a farewell: the others see it leave when its check has expired, 3 s later. Ctrl-D lets
-//! it leave at once.
+//! A member that is told to end deregisters, and the others see it leave at once. One that is killed (`kill -9`) leaves
+//! when its check has expired, 3 s later.
 //!
 //! Register and deregister (`curl -X PUT .../v1/agent/service/deregister/demo-1`) while it runs, stop Consul and start it
 //! again. Where it is, the token, certificates and so on come from the variables that Consul's own tools read:
 //! `CONSUL_HTTP_ADDR` (default `127.0.0.1:8500`), `CONSUL_HTTP_TOKEN`, `CONSUL_CACERT` and the others. Several addresses,
 //! separated by commas, are several providers, the first one preferred.
 
+#[path = "../support/mod.rs"]
+mod support;
+
 use std::env;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use cluster_provisioning::*;
+
+use support::Console;
 
 struct Options {
     service: String,
@@ -35,13 +39,7 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    match options().and_then(|options| run(&options)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => {
-            eprintln!("{problem}");
-            ExitCode::FAILURE
-        }
-    }
+    support::end(options().and_then(|options| run(&options)))
 }
 
 fn options() -> Result<Options, String> {
@@ -54,7 +52,7 @@ fn options() -> Result<Options, String> {
                 let seconds = arguments.next().and_then(|seconds| seconds.parse().ok()).ok_or(usage)?;
                 options.duration = Some(Duration::from_secs(seconds));
             }
-            "--member" => options.member = Some(parse_node(&arguments.next().ok_or(usage)?).ok_or(usage)??),
+            "--member" => options.member = Some(support::parse_node(&arguments.next().ok_or(usage)?)?),
             option if option.starts_with('-') => return Err(usage.to_owned()),
             service => options.service = service.to_owned(),
         }
@@ -62,16 +60,8 @@ fn options() -> Result<Options, String> {
     Ok(options)
 }
 
-/// Reads `ID@HOST:PORT`. The incarnation is the time of the start, so that a restart is told from the life before.
-fn parse_node(text: &str) -> Option<Result<ClusterNode, String>> {
-    let (id, place) = text.split_once('@')?;
-    let (host, port) = place.rsplit_once(':')?;
-    let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_millis() as u64);
-    let node = ClusterNode::builder(id, host, port.parse().ok()?).incarnation(started).kind("demo");
-    Some(node.build().map_err(|error| error.to_string()))
-}
-
 fn run(options: &Options) -> Result<(), String> {
+    let console = Console::open(options.duration)?;
     let addresses = env::var("CONSUL_HTTP_ADDR").unwrap_or_else(|_| "http://127.0.0.1:8500".to_owned());
     let mut builder = ClusterProvisioningService::builder();
     for (number, address) in addresses.split(',').map(str::trim).enumerate() {
@@ -84,32 +74,23 @@ fn run(options: &Options) -> Result<(), String> {
     }
     let mut events = builder.subscribe(10_000);
     let service = builder.start().map_err(|error| explain_start(&error, &addresses))?;
-    println!("Watching the service {} through {addresses}", options.service);
+    console.say(format_args!("Watching the service {} through {addresses}", options.service));
 
-    let deadline = options.duration.map(|duration| Instant::now() + duration);
-    let input = deadline.is_none().then(watch_input);
-    loop {
-        match events.recv_timeout(Duration::from_millis(200)) {
-            Ok(event) => print(&event),
-            Err(NoEvent::Lagged(lost)) => println!("({lost} events were not read in time)"),
-            Err(NoEvent::Nothing) => {}
-            Err(NoEvent::Closed) => return Err("the service has stopped".to_owned()),
-        }
-        let over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
-        if over || input.as_ref().is_some_and(|input| input.is_finished()) {
-            break;
+    while !console.is_over() {
+        match events.recv_timeout(Duration::from_millis(100)) {
+            Ok(event) => console.show(&event),
+            Err(why) => console.no_event(why)?,
         }
     }
 
     let metrics = service.hub().metrics();
-    println!(
-        "\n{} snapshots, {} failovers, {} interruptions",
-        metrics.snapshots, metrics.failovers, metrics.stream_interruptions
-    );
+    let (snapshots, failovers, ends) = (metrics.snapshots, metrics.failovers, metrics.stream_interruptions);
+    console.say(format_args!("\n{snapshots} snapshots, {failovers} failovers, {ends} interruptions"));
     for status in service.hub().providers() {
         let cause = status.cause.map(|cause| format!(" ({cause})")).unwrap_or_default();
-        println!("{}: {}{cause}", status.id, status.health);
+        console.say(format_args!("{}: {}{cause}", status.id, status.health));
     }
+    // A member is deregistered, so that the others see it leave at once.
     service.shutdown();
     Ok(())
 }
@@ -137,23 +118,4 @@ fn explain_start(error: &ProvisioningError, addresses: &str) -> String {
         _ => "",
     };
     format!("Cannot watch Consul at {addresses}.\n{error}{hint}")
-}
-
-/// Ends when standard input does.
-fn watch_input() -> std::thread::JoinHandle<()> {
-    std::thread::spawn(|| _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink()))
-}
-
-fn print(event: &Arc<ProvisioningEvent>) {
-    let time = event.at().to_string();
-    println!("{}  #{:<4} {event}", &time[11..23], event.position().seq_no);
-    let ProvisioningEvent::Snapshot(delivery) = &**event else { return };
-    let (diff, indent) = (&delivery.diff, " ".repeat(19));
-    for (mark, nodes) in [("-", diff.left()), ("+", diff.joined()), ("~", diff.updated())] {
-        for node in nodes {
-            let kinds: Vec<_> = node.kinds().collect();
-            let place = format!("{}:{}", node.address(), node.port());
-            println!("{indent}{mark} {} at {place}, incarnation {}, kinds {kinds:?}", node.id(), node.incarnation());
-        }
-    }
 }

@@ -18,18 +18,21 @@
 //! cargo run --example kubernetes -- demo --server https://10.1.0.10:6443 --ca ca.crt --token-file token --namespace demo
 //! ```
 //!
-//! It ends with Ctrl-C, or after `--for SECONDS`.
+//! It ends with Ctrl-C, when its input closes, or after `--for SECONDS`.
+
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::env;
 use std::io::Write;
 use std::net::TcpListener;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use cluster_provisioning::*;
+
+use support::Console;
 
 const USAGE: &str = "usage: kubernetes [CLUSTER] [--member [ID@HOST:PORT]] [--for SECONDS]
        [--server URL --namespace NAME [--token-file FILE] [--ca FILE]]";
@@ -48,13 +51,7 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    match options().and_then(|options| run(&options)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => {
-            eprintln!("{problem}");
-            ExitCode::FAILURE
-        }
-    }
+    support::end(options().and_then(|options| run(&options)))
 }
 
 fn options() -> Result<Options, String> {
@@ -82,25 +79,15 @@ fn options() -> Result<Options, String> {
 
 /// The local node: as it is named, or as the pod is.
 fn node(named: Option<&str>) -> Result<ClusterNode, String> {
-    let (id, address, port) = match named {
-        Some(text) => {
-            let (id, place) = text.split_once('@').ok_or(USAGE)?;
-            let (host, port) = place.rsplit_once(':').ok_or(USAGE)?;
-            (id.to_owned(), host.to_owned(), port.parse().map_err(|_| USAGE)?)
-        }
-        None => {
-            let told = |name: &str| env::var(name).map_err(|_| format!("{name} is not set: see members.yaml\n{USAGE}"));
-            (told("POD_NAME")?, told("POD_IP")?, PORT)
-        }
-    };
-    // A restart is told from the life before by a greater incarnation.
-    let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_millis() as u64);
-    let node = ClusterNode::builder(id, address, port).incarnation(started).kind("demo");
-    node.build().map_err(|error| error.to_string())
+    if let Some(text) = named {
+        return support::parse_node(text);
+    }
+    let told = |name: &str| env::var(name).map_err(|_| format!("{name} is not set: see members.yaml\n{USAGE}"));
+    support::node(&told("POD_NAME")?, &told("POD_IP")?, PORT)
 }
 
 fn run(options: &Options) -> Result<(), String> {
-    let ending = signals()?;
+    let console = Console::open(options.duration)?;
     let cluster = options.cluster.as_deref().unwrap_or("demo");
     let provider = provider(options, cluster).map_err(|error| error.to_string())?;
     let mut builder = ClusterProvisioningService::builder().provider(provider);
@@ -110,27 +97,24 @@ fn run(options: &Options) -> Result<(), String> {
     }
     let mut events = builder.subscribe(10_000);
     let service = builder.start().map_err(|error| explain_start(&error))?;
-    println!("Watching the cluster {cluster}");
+    console.say(format_args!("Watching the cluster {cluster}"));
 
-    let deadline = options.duration.map(|duration| Instant::now() + duration);
-    while !ending.load(Ordering::Relaxed) && deadline.is_none_or(|deadline| Instant::now() < deadline) {
+    while !console.is_over() {
         match events.recv_timeout(Duration::from_millis(100)) {
-            Ok(event) => print(&event),
-            Err(NoEvent::Lagged(lost)) => println!("({lost} events were not read in time)"),
-            Err(NoEvent::Nothing) => {}
-            Err(NoEvent::Closed) => return Err("the service has stopped".to_owned()),
+            Ok(event) => console.show(&event),
+            Err(why) => console.no_event(why)?,
         }
     }
 
     let metrics = service.hub().metrics();
-    println!("\n{} snapshots, {} interruptions", metrics.snapshots, metrics.stream_interruptions);
+    console.say(format_args!("\n{} snapshots, {} interruptions", metrics.snapshots, metrics.stream_interruptions));
     for status in service.hub().providers() {
         let cause = status.cause.map(|cause| format!(" ({cause})")).unwrap_or_default();
-        println!("{}: {}{cause}", status.id, status.health);
+        console.say(format_args!("{}: {}{cause}", status.id, status.health));
     }
     // Takes the labels off the pod, so that the others know before it has gone.
     service.shutdown();
-    println!("Left");
+    console.say("Left");
     Ok(())
 }
 
@@ -177,17 +161,6 @@ fn explain_start(error: &ProvisioningError) -> String {
     format!("Cannot watch the cluster.\n{error}{hint}")
 }
 
-/// Becomes true when the process shall end. The kubelet sends SIGTERM, which a process that is the first of its
-/// container has to handle itself.
-fn signals() -> Result<Arc<AtomicBool>, String> {
-    let ending = Arc::new(AtomicBool::new(false));
-    #[cfg(unix)]
-    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
-        signal_hook::flag::register(signal, Arc::clone(&ending)).map_err(|error| error.to_string())?;
-    }
-    Ok(ending)
-}
-
 /// Answers at the member's port, where a host's remoting would be: with its id. The manifest's readiness probe connects to
 /// it.
 fn listen(node: &ClusterNode) -> Result<(), String> {
@@ -201,18 +174,4 @@ fn listen(node: &ClusterNode) -> Result<(), String> {
         }
     });
     Ok(())
-}
-
-fn print(event: &Arc<ProvisioningEvent>) {
-    let time = event.at().to_string();
-    println!("{}  #{:<4} {event}", &time[11..23], event.position().seq_no);
-    let ProvisioningEvent::Snapshot(delivery) = &**event else { return };
-    let (diff, indent) = (&delivery.diff, " ".repeat(19));
-    for (mark, nodes) in [("-", diff.left()), ("+", diff.joined()), ("~", diff.updated())] {
-        for node in nodes {
-            let kinds: Vec<_> = node.kinds().collect();
-            let place = format!("{}:{}", node.address(), node.port());
-            println!("{indent}{mark} {} at {place}, incarnation {}, kinds {kinds:?}", node.id(), node.incarnation());
-        }
-    }
 }

@@ -35,8 +35,6 @@ const KEYS: usize = 300;
 const PATIENCE: Duration = Duration::from_secs(8);
 /// How long a reader gets for each scene.
 const READING: Duration = Duration::from_millis(600);
-/// The longest line.
-const WIDTH: usize = 92;
 
 /// The host's own parts.
 struct Parts {
@@ -71,7 +69,8 @@ struct Demo {
 impl Demo {
     fn start() -> Outcome<Self> {
         let mut screen = Screen::new();
-        screen.say(&screen.paint(Ink::Bold, "cluster-provisioning: one steady view of who is in the cluster"));
+        let title = screen.wrap("cluster-provisioning: one steady view of who is in the cluster", "");
+        screen.say(&screen.paint(Ink::Bold, &title));
         scene_title(&mut screen, 1, "The service starts", START);
 
         let cluster = InMemoryCluster::new(SystemClock::shared());
@@ -141,8 +140,11 @@ impl Demo {
             started.elapsed().as_secs_f64(),
             metrics.snapshot_latency.quantile(0.5),
         );
-        self.screen.say(&format!("\n{}", wrap(&line, "")));
-        self.screen.say("\nWhere to go from here: README.md, examples/consul/main.rs, examples/custom_provider.rs");
+        let line = self.screen.wrap(&line, "");
+        self.screen.say(&format!("\n{line}"));
+        let next = "Where to go from here: README.md, examples/minimal_host.rs, examples/custom_provider.rs";
+        let next = self.screen.wrap(next, "");
+        self.screen.say(&format!("\n{next}"));
         Ok(())
     }
 
@@ -168,10 +170,12 @@ impl Demo {
         let unmoved = self.moved(&before) == 0;
         self.check(unmoved, "a failover moves no key");
         self.finish_scene("No key moved and no channel closed: both providers show the same members.")?;
-        self.screen.say("\n  Why? The hub remembers its decisions and their reasons: hub.explain()\n");
+        let why = self.screen.wrap("Why? The hub remembers its decisions and their reasons: hub.explain()", "  ");
+        self.screen.say(&format!("\n{why}\n"));
         for decision in self.service.hub().explain().iter().skip(looked) {
             let time = &decision.at.to_string()[11..23];
-            self.screen.say(&wrap(&decision.text, &format!("  {time}  ")));
+            let line = self.screen.wrap(&decision.text, &format!("  {time}  "));
+            self.screen.say(&line);
         }
         self.read();
         Ok(())
@@ -266,7 +270,8 @@ impl Demo {
         let table = table::table(&self.parts, self.service.hub(), &self.screen);
         self.screen.say_above(&format!("\n{table}"));
         if !conclusion.is_empty() {
-            self.screen.say(&format!("\n{}", wrap(conclusion, "  ")));
+            let conclusion = self.screen.wrap(conclusion, "  ");
+            self.screen.say(&format!("\n{conclusion}"));
         }
         self.read();
         self.parts.checks.result()?;
@@ -298,7 +303,7 @@ impl Demo {
             let follows = next.seq_no == last.seq_no + 1 && next.epoch >= last.epoch;
             self.parts.checks.that(follows, || format!("delivery {next} does not follow {last}"));
             self.position = next;
-            lines.push(shorten(&format!("{:>6}  {event}", format!("#{}", next.seq_no))));
+            lines.push(self.screen.wrap(&event.to_string(), &format!("{:>6}  ", format!("#{}", next.seq_no))));
         }
         if !lines.is_empty() {
             let lines = self.screen.paint(Ink::Dim, &lines.join("\n"));
@@ -327,30 +332,10 @@ impl Demo {
 }
 
 fn scene_title(screen: &mut Screen, number: usize, title: &str, text: &str) {
-    let rule = "─".repeat(84_usize.saturating_sub(title.len()));
-    let title = screen.paint(Ink::Bold, &format!("── {number}. {title} {rule}"));
-    screen.say(&format!("\n{title}\n{}\n", wrap(text, "  ")));
-}
-
-/// Breaks the text into lines behind a beginning, each further one indented as far.
-fn wrap(text: &str, beginning: &str) -> String {
-    let indent = beginning.chars().count();
-    let (mut lines, mut line) = (Vec::new(), beginning.to_owned());
-    for word in text.split_whitespace() {
-        let begun = line.chars().count() > indent;
-        if begun && line.chars().count() + 1 + word.chars().count() > WIDTH {
-            lines.push(std::mem::replace(&mut line, " ".repeat(indent)));
-        } else if begun {
-            line.push(' ');
-        }
-        line.push_str(word);
-    }
-    lines.push(line);
-    lines.join("\n")
-}
-
-fn shorten(line: &str) -> String {
-    if line.chars().count() <= WIDTH { line.to_owned() } else { line.chars().take(WIDTH - 1).chain(['…']).collect() }
+    let title = format!("── {number}. {title} ");
+    let rule = "─".repeat(screen.width().saturating_sub(title.chars().count()));
+    let title = screen.paint(Ink::Bold, &format!("{title}{rule}"));
+    screen.say(&format!("\n{title}\n{}\n", screen.wrap(text, "  ")));
 }
 
 fn is_active(hub: &ProviderWatchHub, provider: &str) -> bool {

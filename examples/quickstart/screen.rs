@@ -2,6 +2,11 @@
 
 use std::io::{IsTerminal, Write, stdout};
 
+/// The longest line where nothing says how wide the screen is, and on wide ones.
+const WIDTH: usize = 79;
+/// The narrowest screen that lines are fitted to.
+const NARROWEST: usize = 30;
+
 pub struct Screen {
     terminal: bool,
     colour: bool,
@@ -25,6 +30,30 @@ impl Screen {
 
     pub fn is_terminal(&self) -> bool {
         self.terminal
+    }
+
+    /// How many columns a line may have: as `COLUMNS` says, or as the terminal has, now.
+    pub fn width(&self) -> usize {
+        let told = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+        let columns = told.or_else(|| self.terminal.then(columns).flatten());
+        columns.map_or(WIDTH, |columns: usize| columns.clamp(NARROWEST, WIDTH))
+    }
+
+    /// Breaks the text into lines behind a beginning, each further one indented as far.
+    pub fn wrap(&self, text: &str, beginning: &str) -> String {
+        let (width, indent) = (self.width(), beginning.chars().count());
+        let (mut lines, mut line) = (Vec::new(), beginning.to_owned());
+        for word in text.split_whitespace() {
+            let begun = line.chars().count() > indent;
+            if begun && line.chars().count() + 1 + word.chars().count() > width {
+                lines.push(std::mem::replace(&mut line, " ".repeat(indent)));
+            } else if begun {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+        lines.push(line);
+        lines.join("\n")
     }
 
     pub fn paint(&self, ink: Ink, text: &str) -> String {
@@ -59,7 +88,9 @@ impl Screen {
 
     fn redraw(&mut self, text: &str) {
         let up = if self.drawn > 0 { format!("\x1b[{}A\x1b[J", self.drawn) } else { String::new() };
-        self.write(&format!("{up}{text}\n"));
+        // What is too wide is cut: a line that went on in the next one would not be counted.
+        let (cut, uncut) = if self.terminal { ("\x1b[?7l", "\x1b[?7h") } else { ("", "") };
+        self.write(&format!("{up}{cut}{text}{uncut}\n"));
         self.drawn = text.lines().count();
     }
 
@@ -68,4 +99,15 @@ impl Screen {
         let mut out = stdout().lock();
         _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     }
+}
+
+#[cfg(unix)]
+fn columns() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(stdout()).ok()?;
+    (size.ws_col > 0).then_some(size.ws_col.into())
+}
+
+#[cfg(not(unix))]
+fn columns() -> Option<usize> {
+    None
 }

@@ -11,14 +11,19 @@
 //! ```
 //!
 //! With other addresses: `two_consuls node-1@127.0.0.1:7001 http://10.0.0.1:8500 http://10.0.1.1:8500`. It ends, and
-//! leaves both, when its input closes or a line is entered; `--for 60` ends it after a minute. `CONSUL_HTTP_TOKEN`, if
-//! set, is sent to both.
+//! leaves both, with Ctrl-C or SIGTERM, or when its input closes; `--for 60` ends it after a minute. `CONSUL_HTTP_TOKEN`,
+//! if set, is sent to both.
+
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::env;
 use std::process::ExitCode;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use cluster_provisioning::*;
+
+use support::Console;
 
 const USAGE: &str = "usage: two_consuls ID@HOST:PORT [FIRST_URL SECOND_URL] [--for SECONDS]";
 const SERVICE: &str = "cluster-provisioning-demo";
@@ -30,13 +35,7 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    match options().and_then(run) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => {
-            eprintln!("{problem}");
-            ExitCode::FAILURE
-        }
-    }
+    support::end(options().and_then(run))
 }
 
 fn options() -> Result<Options, String> {
@@ -57,20 +56,11 @@ fn options() -> Result<Options, String> {
         [node, first, second] => (node, [first.clone(), second.clone()]),
         _ => return Err(USAGE.into()),
     };
-    Ok(Options { node: parse_node(node)?, consuls, duration })
-}
-
-/// Reads `ID@HOST:PORT`. The incarnation is the time of the start, so that a restart is told from the life before.
-fn parse_node(text: &str) -> Result<ClusterNode, String> {
-    let (id, place) = text.split_once('@').ok_or(USAGE)?;
-    let (host, port) = place.rsplit_once(':').ok_or(USAGE)?;
-    let port = port.parse().map_err(|_| USAGE)?;
-    let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_millis() as u64);
-    let node = ClusterNode::builder(id, host, port).incarnation(started).kind("demo");
-    node.build().map_err(|error| error.to_string())
+    Ok(Options { node: support::parse_node(node)?, consuls, duration })
 }
 
 fn run(options: Options) -> Result<(), String> {
+    let console = Console::open(options.duration)?;
     let text = |error: ProvisioningError| error.to_string();
     let has_token = env::var_os("CONSUL_HTTP_TOKEN").is_some();
     let mut builder = ClusterProvisioningService::builder().member(options.node);
@@ -85,35 +75,18 @@ fn run(options: Options) -> Result<(), String> {
     let service = builder.start().map_err(text)?;
     let hub = service.hub().clone();
 
-    let deadline = options.duration.map(|duration| Instant::now() + duration);
-    let input = deadline.is_none().then(|| std::thread::spawn(|| _ = std::io::stdin().read_line(&mut String::new())));
-    loop {
+    while !console.is_over() {
         match events.recv_timeout(Duration::from_millis(100)) {
             Ok(event) => {
-                println!("{}  {event}", &event.at().to_string()[11..23]);
-                match &*event {
-                    ProvisioningEvent::ProviderChanged(_) => {
-                        if let Some(decision) = hub.explain().last() {
-                            println!("              why: {decision}");
-                        }
-                    }
-                    ProvisioningEvent::Snapshot(delivery) => {
-                        let ids: Vec<_> = delivery.snapshot.members.iter().map(|node| node.id().as_str()).collect();
-                        println!("              members: {}", ids.join(", "));
-                    }
-                    _ => {}
+                console.show(&event);
+                if let (ProvisioningEvent::ProviderChanged(_), Some(decision)) = (&*event, hub.explain().last()) {
+                    console.say(format_args!("{:19}why: {decision}", ""));
                 }
             }
-            Err(NoEvent::Lagged(lost)) => println!("({lost} events were not read in time)"),
-            Err(NoEvent::Nothing) => {}
-            Err(NoEvent::Closed) => return Err("the service has stopped".into()),
-        }
-        let over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
-        if over || input.as_ref().is_some_and(|input| input.is_finished()) {
-            break;
+            Err(why) => console.no_event(why)?,
         }
     }
-    println!("leaving both");
+    console.say("leaving both");
     service.shutdown();
     Ok(())
 }
