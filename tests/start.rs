@@ -6,6 +6,7 @@ mod running;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use cluster_provisioning::*;
@@ -177,6 +178,79 @@ fn p1_5_with_a_store_what_is_pending_stays_so_over_a_restart_during_the_outage()
         let service = ClusterProvisioningService::builder().factory(company).store_file(&path).start().unwrap();
         assert_eq!(states(&service), (owned(&NAMES), vec![]));
     }
+}
+
+/// A store whose disk is full, for as long as is said.
+struct FullDisk(FileProviderStore, Arc<AtomicBool>);
+
+impl ProviderStore for FullDisk {
+    fn load(&mut self) -> Result<StoredSet, ProvisioningError> {
+        self.0.load()
+    }
+
+    fn save(&mut self, set: &StoredSet) -> Result<(), ProvisioningError> {
+        match self.1.load(Ordering::SeqCst) {
+            true => Err(ProvisioningError::new(ErrorCode::StoreIo, "saving", "no space left on device")),
+            false => self.0.save(set),
+        }
+    }
+}
+
+#[test]
+fn p1_5_p5_5_a_full_disk_keeps_no_stored_set_from_starting_and_it_is_kept_once_there_is_room() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("providers.jsonl");
+    drop(builder(&company(&[]), Some(&path)).start().unwrap());
+    let stored = std::fs::read(&path).unwrap();
+    let full = Arc::new(AtomicBool::new(true));
+    let start = || {
+        let store = FullDisk(FileProviderStore::open(&path).unwrap(), Arc::clone(&full));
+        let builder = builder(&company(&[]), None).store(store);
+        let events = builder.subscribe(1000);
+        let service = builder.start().unwrap();
+        let epoch = service.hub().position().epoch;
+        (service, events, epoch)
+    };
+    let (service, mut events, first) = start();
+    follows_best_of(&service, &NAMES);
+    let warned = loop {
+        if let ProvisioningEvent::Warning(warning) = &*events.recv_timeout(PATIENCE).unwrap() {
+            break warning.error.clone();
+        }
+    };
+    assert_eq!(warned.code(), ErrorCode::StoreIo, "{warned}");
+    assert!(warned.detail().contains("only in memory"), "{warned}");
+    assert_eq!(service.remove(&ProviderId::new("third").unwrap()).unwrap_err().code(), ErrorCode::StoreIo);
+    assert_eq!(states(&service).0, owned(&NAMES), "what cannot be kept does not change");
+    drop(service);
+    assert_eq!(std::fs::read(&path).unwrap(), stored);
+
+    let (service, _, second) = start();
+    assert!(second > first, "{second} after {first}");
+    full.store(false, Ordering::SeqCst);
+    until("the epoch is kept", || std::fs::read(&path).unwrap() != stored);
+    service.remove(&ProviderId::new("third").unwrap()).unwrap();
+    drop(service);
+    let kept = FileProviderStore::open(&path).unwrap().load().unwrap();
+    assert_eq!((kept.epoch, kept.descriptors.len()), (second, 2));
+}
+
+#[test]
+fn p1_5_p5_5_a_store_that_was_replaced_while_the_service_ran_is_left_alone_and_a_reload_says_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let [path, other] = ["providers.jsonl", "other.jsonl"].map(|name| directory.path().join(name));
+    let service = builder(&company(&[]), Some(&path)).start().unwrap();
+    FileProviderStore::open(&other).unwrap().save(&StoredSet::new(1, vec![played("second", 7)])).unwrap();
+    std::fs::rename(&other, &path).unwrap();
+    let restored = std::fs::read(&path).unwrap();
+    let definitions = || vec![played("first", 3), played("second", 2)];
+    let error = service.reload(definitions()).unwrap_err();
+    assert_eq!(error.code(), ErrorCode::StoreReplaced, "{error}");
+    assert_eq!(states(&service).0, owned(&NAMES), "the old set stays in force");
+    assert_eq!(std::fs::read(&path).unwrap(), restored);
+    std::fs::rename(&path, &other).unwrap();
+    service.reload(definitions()).unwrap();
+    assert_eq!(states(&service).0, owned(&NAMES[..2]));
 }
 
 #[test]

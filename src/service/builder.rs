@@ -359,7 +359,11 @@ impl ServiceBuilder {
         for error in report.unreachable.into_iter().chain(report.epoch_warning) {
             providers.warn(error);
         }
-        if !report.change.pending.is_empty() {
+        let unsaved = report.unsaved.is_some();
+        if let Some(error) = report.unsaved {
+            providers.warn(error);
+        }
+        if unsaved || !report.change.pending.is_empty() {
             let (set, pauses) = (Arc::downgrade(&providers), retry.backoff());
             PendingProviders { set, pauses, jitter: Jitter::new(seed), timeout, cancel }.start()?;
         }

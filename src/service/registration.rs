@@ -136,7 +136,10 @@ impl Registrations {
             return Ok(());
         }
         let board = lock(&shared.board);
-        let why = board.registrar.last_error().map_or_else(|| "none has answered".to_owned(), without_advice);
+        let why = board
+            .registrar
+            .last_error()
+            .map_or_else(|| "none has answered".to_owned(), ProvisioningError::without_advice);
         refuse(format!("no provider accepted it within {timeout:?}: {why}"))
     }
 
@@ -370,10 +373,4 @@ fn site(provider: &dyn ClusterProvider) -> Option<RegistrationSite> {
 /// A provider is foreign code: its panic is an error.
 fn guarded<T>(work: impl FnOnce() -> Result<T, ProvisioningError>) -> Result<T, ProvisioningError> {
     caught(work).unwrap_or_else(|panic| Err(ProvisioningError::new(ErrorCode::ProviderPanicked, REGISTERING, panic)))
-}
-
-/// The error's words without what is advised: whoever repeats them gives an advice of their own.
-fn without_advice(error: &ProvisioningError) -> String {
-    let text = error.to_string();
-    text.strip_suffix(&format!("; {}", error.advice())).unwrap_or(&text).to_owned()
 }
