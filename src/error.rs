@@ -166,8 +166,10 @@ error_codes! {
     StoreForeign = "store-foreign", Store, "configure another path; the file has not been touched";
     /// The store's file was written by a newer version.
     StoreVersion = "store-version", Store, "upgrade, or move the file away";
-    /// Another process holds the store.
-    StoreLocked = "store-locked", Store, "stop the other process or give each its own path";
+    /// Another service holds the store, in this process or another.
+    StoreLocked = "store-locked", Store, "shut the other service down or give each its own path";
+    /// The store's file is not the one that was loaded or saved last: someone replaced it while the service ran.
+    StoreReplaced = "store-replaced", Store, "restart the service to use that file, or move it away to keep what is in force; it has not been touched";
     /// The store could not be read or written.
     StoreIo = "store-io", Store, "check the path, its permissions and the free space";
     /// The clock is behind an earlier start of the service, and nothing remembers the epochs of earlier starts.
@@ -236,6 +238,8 @@ struct Inner {
     detail: Cow<'static, str>,
     field: Option<Cow<'static, str>>,
     provider: Option<ProviderId>,
+    /// Where it differs from the code's.
+    advice: Option<Cow<'static, str>>,
 }
 
 impl ProvisioningError {
@@ -245,7 +249,8 @@ impl ProvisioningError {
         doing: impl Into<Cow<'static, str>>,
         detail: impl Into<Cow<'static, str>>,
     ) -> ProvisioningError {
-        Self(Arc::new(Inner { code, doing: doing.into(), detail: detail.into(), field: None, provider: None }))
+        let (doing, detail) = (doing.into(), detail.into());
+        Self(Arc::new(Inner { code, doing, detail, field: None, provider: None, advice: None }))
     }
 
     /// The same error, naming the provider it concerns.
@@ -259,6 +264,28 @@ impl ProvisioningError {
     #[must_use]
     pub fn with_field(mut self, field: impl Into<Cow<'static, str>>) -> Self {
         Arc::make_mut(&mut self.0).field = Some(field.into());
+        self
+    }
+
+    /// The same error with advice of its own, where what can be done is known more closely than its code says: in one
+    /// sentence, without a capital or a full stop, as [`ErrorCode::advice`] has it.
+    #[must_use]
+    pub fn with_advice(mut self, advice: impl Into<Cow<'static, str>>) -> Self {
+        Arc::make_mut(&mut self.0).advice = Some(advice.into());
+        self
+    }
+
+    /// The same error with another detail.
+    #[must_use]
+    pub(crate) fn with_detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
+        Arc::make_mut(&mut self.0).detail = detail.into();
+        self
+    }
+
+    /// The same error of something else that was being done.
+    #[must_use]
+    pub(crate) fn while_doing(mut self, doing: &'static str) -> Self {
+        Arc::make_mut(&mut self.0).doing = doing.into();
         self
     }
 
@@ -292,9 +319,31 @@ impl ProvisioningError {
         format!("[{}] {}", self.0.code, OneLine(&self.0.detail))
     }
 
-    /// What the operator can do about it.
-    pub fn advice(&self) -> &'static str {
-        self.0.code.advice()
+    /// Everything but the advice, for those who repeat it and give an advice of their own.
+    pub(crate) fn without_advice(&self) -> String {
+        struct Told<'a>(&'a ProvisioningError);
+        impl fmt::Display for Told<'_> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.tell(f)
+            }
+        }
+        Told(self).to_string()
+    }
+
+    fn tell(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{}] {}", self.0.code, OneLine(&self.0.doing))?;
+        if let Some(provider) = &self.0.provider {
+            write!(f, " (provider {provider})")?;
+        }
+        if let Some(field) = &self.0.field {
+            write!(f, ": field `{}`", OneLine(field))?;
+        }
+        write!(f, ": {}", OneLine(&self.0.detail))
+    }
+
+    /// What the operator can do about it: its own advice, or else its code's.
+    pub fn advice(&self) -> &str {
+        self.0.advice.as_deref().unwrap_or_else(|| self.0.code.advice())
     }
 }
 
@@ -315,14 +364,8 @@ impl Serialize for ProvisioningError {
 
 impl fmt::Display for ProvisioningError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "[{}] {}", self.0.code, OneLine(&self.0.doing))?;
-        if let Some(provider) = &self.0.provider {
-            write!(f, " (provider {provider})")?;
-        }
-        if let Some(field) = &self.0.field {
-            write!(f, ": field `{}`", OneLine(field))?;
-        }
-        write!(f, ": {}; {}", OneLine(&self.0.detail), self.advice())
+        self.tell(f)?;
+        write!(f, "; {}", OneLine(self.advice()))
     }
 }
 
@@ -347,6 +390,18 @@ mod tests {
             assert!(code.as_str().chars().all(|c| c.is_ascii_lowercase() || c == '-'), "{code}");
             assert!(!code.advice().is_empty());
         }
+    }
+
+    #[test]
+    fn p5_5_an_error_gives_its_own_advice_where_it_has_one() {
+        let error = ProvisioningError::new(ErrorCode::StoreLocked, "opening the store", "s.lock is locked");
+        assert_eq!(error.advice(), ErrorCode::StoreLocked.advice());
+        let error = error.with_advice("shut the other service down");
+        assert_eq!(
+            error.to_string(),
+            "[store-locked] opening the store: s.lock is locked; shut the other service down"
+        );
+        assert_eq!(serde_json::to_value(&error).unwrap()["advice"], "shut the other service down");
     }
 
     proptest::proptest! {

@@ -145,6 +145,9 @@ pub struct RestoreReport {
     pub unreachable: Vec<ProvisioningError>,
     /// What is to be known of the epoch: that the clock was set back, and no store remembers earlier starts.
     pub epoch_warning: Option<ProvisioningError>,
+    /// Why nothing is kept: the store holds a set that is whole, which is in force, and cannot be written. Each later
+    /// change tries again.
+    pub unsaved: Option<ProvisioningError>,
 }
 
 /// How a given definition differs from the stored one of the same name, which is in force.
@@ -170,6 +173,8 @@ pub struct ProviderRegistry {
     connectivity_timeout: Duration,
     suppression: SharedSuppression,
     epoch: u64,
+    /// Whether the store does not know this epoch, since it could not be written.
+    unsaved: bool,
     entries: Vec<ProviderEntry>,
 }
 
@@ -177,7 +182,9 @@ impl ProviderRegistry {
     /// Starts from the store, or, if it holds no definitions, from the given ones.
     ///
     /// The epoch comes first: the start time in milliseconds, or the stored epoch + 1 if that is greater, is saved before
-    /// anything else is done. A stored set wins over the given one; its backends are asked, all at once, but need not
+    /// anything else is done. Where the store holds a set and cannot be written ([`ErrorCode::StoreIo`]: a full disk, say),
+    /// the start goes on with it all the same and [says so](RestoreReport::unsaved), unless only the store could make sure
+    /// that epochs rise: with the clock behind the stored epoch, and the host's no greater. A stored set wins over the given one; its backends are asked, all at once, but need not
     /// answer. Given definitions that seed an empty store must all be right; of those that are, each is accepted whose
     /// backend answers. The others are *pending*: registered under their names, but neither accepted nor stored, to be
     /// asked again with [`ask_pending`](Self::ask_pending), also after a restart. The start needs one that is accepted, and
@@ -197,16 +204,29 @@ impl ProviderRegistry {
         now: Timestamp,
         cancel: &CancelToken,
     ) -> Result<(ProviderRegistry, RestoreReport), ProvisioningError> {
+        Self::start_with(&epoch::PROCESS, validator, store, given, settings, now, cancel)
+    }
+
+    fn start_with(
+        memory: &epoch::Memory,
+        validator: ProviderValidator,
+        store: Option<Box<dyn ProviderStore>>,
+        given: Vec<ProviderDescriptor>,
+        settings: RegistrySettings,
+        now: Timestamp,
+        cancel: &CancelToken,
+    ) -> Result<(ProviderRegistry, RestoreReport), ProvisioningError> {
         let mut registry = Self {
             validator,
             store: store.map(Foreign::new),
             connectivity_timeout: settings.connectivity_timeout,
             suppression: SharedSuppression::new(settings.suppression),
             epoch: 0,
+            unsaved: false,
             entries: Vec::new(),
         };
-        let (StoredSet { descriptors: stored, pending, .. }, epoch_warning) =
-            registry.take_epoch(settings.epoch_above, now)?;
+        let Taken { set, epoch_warning, mut unsaved } = registry.take_epoch(memory, settings.epoch_above, now)?;
+        let StoredSet { descriptors: stored, pending, .. } = set;
         check_names(&given, STARTING)?;
         check_names(&stored, STARTING)?;
         let restored = !stored.is_empty();
@@ -216,7 +236,7 @@ impl ProviderRegistry {
         let made = |definitions: &[ProviderDescriptor]| {
             definitions.iter().map(|definition| registry.make(definition, None)).collect::<Result<Vec<_>, _>>()
         };
-        let mut entries = made(&stored).map_err(|error| of_stored(&error))?;
+        let mut entries = made(&stored).map_err(of_stored)?;
         let unknown = |seed: &ProviderDescriptor| stored.iter().all(|stored| stored.id != seed.id);
         let seeds: Vec<_> = seeds.into_iter().filter(unknown).collect();
         let mut seeds = made(&seeds)?;
@@ -238,8 +258,13 @@ impl ProviderRegistry {
                 }
             }
         }
-        let change = registry.commit(entries)?;
-        Ok((registry, RestoreReport { change, restored, differences, unreachable, epoch_warning }))
+        match registry.save(&entries) {
+            Ok(()) => unsaved = None,
+            Err(error) if registry.unsaved && error.code() == ErrorCode::StoreIo => {}
+            Err(error) => return Err(error),
+        }
+        let change = registry.put_in_force(entries);
+        Ok((registry, RestoreReport { change, restored, differences, unreachable, epoch_warning, unsaved }))
     }
 
     /// Adds a provider at the end of the order. A definition identical to that of a registered one changes nothing; that
@@ -399,18 +424,39 @@ impl ProviderRegistry {
         &self.suppression
     }
 
+    /// Whether the store could not be written at the start, nor since.
+    pub(crate) fn is_unsaved(&self) -> bool {
+        self.unsaved
+    }
+
+    /// Saves what is in force again where that could not be done at the start.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub(crate) fn save_again(&mut self) -> Result<(), ProvisioningError> {
+        let entries = self.entries.clone();
+        if self.unsaved { self.save(&entries) } else { Ok(()) }
+    }
+
     /// Reads the stored definitions, and saves the new epoch with them before anything else is done.
-    fn take_epoch(
-        &mut self,
-        above: u64,
-        now: Timestamp,
-    ) -> Result<(StoredSet, Option<ProvisioningError>), ProvisioningError> {
+    fn take_epoch(&mut self, memory: &epoch::Memory, above: u64, now: Timestamp) -> Result<Taken, ProvisioningError> {
         let stored = with_store(&mut self.store, STARTING, |store| store.load())?;
-        let epoch = epoch::next(now.as_millis(), stored.as_ref().map(|stored| stored.epoch), above, STARTING)?;
+        let (millis, last) = (now.as_millis(), stored.as_ref().map(|stored| stored.epoch));
+        let epoch = epoch::next(memory, millis, last, above, STARTING)?;
         self.epoch = epoch.epoch;
-        let set = StoredSet { epoch: self.epoch, ..stored.unwrap_or_default() };
-        with_store(&mut self.store, STARTING, |store| store.save(&set))?;
-        Ok((set, epoch.warning))
+        let mut set = StoredSet { epoch: self.epoch, ..stored.unwrap_or_default() };
+        let unsaved = match with_store(&mut self.store, STARTING, |store| store.save(&set)) {
+            Ok(_) => None,
+            Err(error) if error.code() == ErrorCode::StoreIo && !set.descriptors.is_empty() => {
+                let chosen = memory.unsaved(self.epoch, millis, last.unwrap_or_default(), above);
+                self.epoch = chosen.ok_or_else(|| without_order(&error))?;
+                set.epoch = self.epoch;
+                self.unsaved = true;
+                Some(kept_in_memory(&error))
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(Taken { set, epoch_warning: epoch.warning, unsaved })
     }
 
     /// The entries of the new set: those in force where the definition still makes the same provider, new ones
@@ -513,6 +559,11 @@ impl ProviderRegistry {
     /// Saves the new set and puts it in force; after the save nothing can fail.
     fn commit(&mut self, entries: Vec<ProviderEntry>) -> Result<RegistryChange, ProvisioningError> {
         // Saved also if nothing changed: after a failed save the store may hold the other set.
+        self.save(&entries)?;
+        Ok(self.put_in_force(entries))
+    }
+
+    fn save(&mut self, entries: &[ProviderEntry]) -> Result<(), ProvisioningError> {
         let (pending, accepted): (Vec<_>, Vec<_>) = entries.iter().partition(|entry| entry.is_pending());
         let set = StoredSet {
             epoch: self.epoch,
@@ -520,9 +571,14 @@ impl ProviderRegistry {
             pending: pending.into_iter().map(|entry| entry.descriptor.id.clone()).collect(),
         };
         with_store(&mut self.store, "saving the provider set", |store| store.save(&set))?;
+        self.unsaved = false;
+        Ok(())
+    }
+
+    fn put_in_force(&mut self, entries: Vec<ProviderEntry>) -> RegistryChange {
         let change = RegistryChange::between(&self.entries, &entries);
         self.entries = entries;
-        Ok(change)
+        change
     }
 
     /// A new entry, not yet known to be reachable. `former`: the one of the same name and kind whose place it takes.
@@ -541,6 +597,32 @@ impl ProviderRegistry {
         };
         Ok(ProviderEntry { descriptor: descriptor.clone(), status, reachable: false, provider: valid.provider })
     }
+}
+
+/// What a start has found in the store, with its own epoch.
+struct Taken {
+    set: StoredSet,
+    epoch_warning: Option<ProvisioningError>,
+    /// Why the epoch is not kept.
+    unsaved: Option<ProvisioningError>,
+}
+
+/// The warning of a start that goes on although the store cannot be written.
+fn kept_in_memory(error: &ProvisioningError) -> ProvisioningError {
+    let detail = format!(
+        "{}; the stored providers are in force, but the epoch of this start is only in memory, and no change is accepted",
+        error.detail()
+    );
+    error.clone().while_doing(STARTING).with_detail(detail).with_advice(
+        "make room or make the path writable, while the service runs: it tries the store again from time to time",
+    )
+}
+
+/// The error of a start that cannot go on without the store.
+fn without_order(error: &ProvisioningError) -> ProvisioningError {
+    let detail = format!("{}; and the clock is behind the epoch of an earlier start", error.detail());
+    let advice = "make the store writable, set the clock, or hand the builder the last epoch with epoch_above";
+    error.clone().while_doing(STARTING).with_detail(detail).with_advice(advice)
 }
 
 /// Asks the backends of those enabled entries, all at once, and marks those that answer; the places of the others, and
@@ -619,16 +701,9 @@ fn is_failure(error: &ProvisioningError) -> bool {
 }
 
 /// The same error, saying that the definition is a stored one: the operator will not find it in the configuration.
-fn of_stored(error: &ProvisioningError) -> ProvisioningError {
+fn of_stored(error: ProvisioningError) -> ProvisioningError {
     let detail = format!("its stored definition cannot be used: {}", error.detail());
-    let mut told = ProvisioningError::new(error.code(), STARTING, detail);
-    if let Some(provider) = error.provider() {
-        told = told.with_provider(provider);
-    }
-    if let Some(field) = error.field() {
-        told = told.with_field(field.to_owned());
-    }
-    told
+    error.while_doing(STARTING).with_detail(detail)
 }
 
 /// Uses the store, if there is one. A store may be the host's own: its panic is an error.

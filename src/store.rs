@@ -13,10 +13,12 @@ use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use disk::{Disk, Found, SystemDisk, is_temporary};
 
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_128;
 
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::id::ProviderId;
@@ -74,15 +76,19 @@ pub trait ProviderStore: Send {
 ///   renames it over the old one and syncs the directory. What a killed process left of such files is removed at the
 ///   next [`open`](Self::open). Systems other than Unix have no directory sync and no file mode.
 /// - **Held by one.** While the store is open the file `NAME.lock` beside it is locked, against other processes and
-///   against a second store in the same one. The lock goes with the process, however it ends; its file stays.
+///   against a second store in the same one. The lock goes with the process, however it ends; its file stays. Where it
+///   cannot be made beside a file that exists (a full or read-only disk), the file is read without it, and nothing is
+///   saved before it is held. A file with several hard links is refused, since each name would have a lock of its own.
+/// - **Nobody else's is overwritten.** A save looks whether the file still holds what was loaded or saved last, and leaves
+///   one that was replaced meanwhile as it is. One that was moved away is written anew.
 /// - **Never repaired.** A file that is damaged, foreign or newer stops the start and stays byte for byte as it is.
 ///   A missing file is the empty set; an empty file is a damaged one.
 /// - **Symbolic links are followed once**, at `open`: the file that the path leads to then is the one that is locked and
 ///   replaced, and the link stays. A link that leads nowhere is an error.
 pub struct FileProviderStore {
     place: Place<SystemDisk>,
-    /// Locked as long as it is open.
-    _lock: File,
+    /// Locked as long as it is open; `None` where that could not be done yet.
+    lock: Option<Lock>,
 }
 
 impl FileProviderStore {
@@ -90,15 +96,24 @@ impl FileProviderStore {
     ///
     /// # Errors
     /// [`ErrorCode::StoreLocked`] if another process, or another store in this one, holds it.
-    /// [`ErrorCode::StoreIo`] if the directory is missing, the path is no regular file, or the lock cannot be had.
+    /// [`ErrorCode::StoreIo`] if the directory is missing, the path is no regular file or one of several hard links, or
+    /// there is no file and the lock cannot be made.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, ProvisioningError> {
         let given = path.as_ref();
         let (directory, name) = resolve(given)?;
-        let place = Place { path: directory.join(&name), directory, disk: SystemDisk };
-        place.require_regular(OPENING)?;
-        let lock = lock(&place.path)?;
-        remove_leftovers(&place.directory, &name);
-        Ok(Self { place, _lock: lock })
+        let place = Place { path: directory.join(&name), directory, seen: None, disk: SystemDisk };
+        let exists = place.require_regular(OPENING)?;
+        require_one_name(&place.path)?;
+        let lock = match Lock::take(&place.path, OPENING) {
+            Ok(lock) => Some(lock),
+            // A set that is whole can be read; the save, which comes next, says what is wrong.
+            Err(error) if exists && error.code() == ErrorCode::StoreIo => None,
+            Err(error) => return Err(error),
+        };
+        if lock.is_some() {
+            remove_leftovers(&place.directory, &name);
+        }
+        Ok(Self { place, lock })
     }
 
     /// The file, as an absolute path without symbolic links.
@@ -120,42 +135,83 @@ impl ProviderStore for FileProviderStore {
 
     /// # Errors
     /// [`ErrorCode::InvalidConfig`] or [`ErrorCode::DuplicateName`] if the set could not be loaded again;
+    /// [`ErrorCode::StoreReplaced`] if the file is not the one that was loaded or saved last; [`ErrorCode::StoreLocked`] if
+    /// the lock could not be had before, and another service has it now;
     /// [`ErrorCode::StoreIo`] if it cannot be written. Only if syncing the directory fails is the new set in place
     /// nevertheless, though it may not survive a power cut.
     fn save(&mut self, set: &StoredSet) -> Result<(), ProvisioningError> {
+        if self.lock.is_none() {
+            self.lock = Some(Lock::take(&self.place.path, SAVING)?);
+        }
         self.place.save(set)
     }
+}
+
+/// What may be at the place without anybody else having put it there, each by the hash of its bytes; `None`: no file.
+struct Seen {
+    /// What was there when it was looked at last.
+    found: Option<u128>,
+    /// What a save that failed may have left there.
+    tried: Option<u128>,
 }
 
 /// Where the set is kept.
 struct Place<D> {
     path: PathBuf,
     directory: PathBuf,
+    /// `None` as long as nothing was loaded or saved.
+    seen: Option<Seen>,
     disk: D,
 }
 
 impl<D: Disk> Place<D> {
-    fn load(&self) -> Result<StoredSet, ProvisioningError> {
-        if !self.require_regular(LOADING)? {
+    fn load(&mut self) -> Result<StoredSet, ProvisioningError> {
+        let Some(bytes) = self.read(LOADING)? else {
+            self.seen = Some(Seen { found: None, tried: None });
             return Ok(StoredSet::default());
-        }
-        // One byte more than allowed tells a file at the limit from one beyond it.
-        let cap = format::MAX_BYTES as u64 + 1;
-        let bytes = self.disk.read(&self.path, cap).map_err(|error| io_error(LOADING, &self.path, &error))?;
-        format::decode(&bytes).map_err(|refusal| {
+        };
+        let set = format::decode(&bytes).map_err(|refusal| {
             let place = match refusal.line {
                 Some(line) => format!("{}, line {line}", self.path.display()),
                 None => self.path.display().to_string(),
             };
             ProvisioningError::new(refusal.code, LOADING, format!("{place}: {}", refusal.reason))
-        })
+        })?;
+        self.seen = Some(Seen { found: Some(xxh3_128(&bytes)), tried: None });
+        Ok(set)
     }
 
-    fn save(&self, set: &StoredSet) -> Result<(), ProvisioningError> {
+    /// The file's bytes, if there is one.
+    fn read(&self, doing: &'static str) -> Result<Option<Vec<u8>>, ProvisioningError> {
+        if !self.require_regular(doing)? {
+            return Ok(None);
+        }
+        // One byte more than allowed tells a file at the limit from one beyond it.
+        let cap = format::MAX_BYTES as u64 + 1;
+        self.disk.read(&self.path, cap).map(Some).map_err(|error| io_error(doing, &self.path, &error))
+    }
+
+    fn save(&mut self, set: &StoredSet) -> Result<(), ProvisioningError> {
         let bytes = format::encode(set)?;
-        // A directory in the file's place is reported as such rather than as what rename makes of it.
-        self.require_regular(SAVING)?;
-        self.replace(&bytes).map_err(|error| io_error(SAVING, &self.path, &error))
+        let found = self.require_ours()?;
+        let tried = Some(xxh3_128(&bytes));
+        self.seen = Some(Seen { found, tried });
+        self.replace(&bytes).map_err(|error| io_error(SAVING, &self.path, &error))?;
+        self.seen = Some(Seen { found: tried, tried: None });
+        Ok(())
+    }
+
+    /// What is there to be replaced: nothing that anybody else has put there since it was looked at last. A directory in
+    /// the file's place is reported as such rather than as what rename makes of it.
+    fn require_ours(&self) -> Result<Option<u128>, ProvisioningError> {
+        let found = self.read(SAVING)?.map(|bytes| xxh3_128(&bytes));
+        match &self.seen {
+            Some(seen) if found.is_some() && found != seen.found && found != seen.tried => {
+                let detail = format!("{}: it is not the file that was loaded or saved last", self.path.display());
+                Err(ProvisioningError::new(ErrorCode::StoreReplaced, SAVING, detail))
+            }
+            _ => Ok(found),
+        }
     }
 
     /// The bytes last before they take the old ones' place, and the place is theirs for good before this returns.
@@ -198,23 +254,77 @@ fn resolve(given: &Path) -> Result<(PathBuf, OsString), ProvisioningError> {
     Ok((directory, name.to_os_string()))
 }
 
-fn lock(path: &Path) -> Result<File, ProvisioningError> {
-    let mut name = path.as_os_str().to_os_string();
-    name.push(".lock");
-    let path = PathBuf::from(name);
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let file = options.open(&path).map_err(|error| io_error(OPENING, &path, &error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            let reason = format!("{} is locked", path.display());
-            Err(ProvisioningError::new(ErrorCode::StoreLocked, OPENING, reason))
-        }
-        Err(TryLockError::Error(error)) => Err(io_error(OPENING, &path, &error)),
+/// A file with several names has a lock beside each, and a save would part them.
+#[cfg(unix)]
+fn require_one_name(path: &Path) -> Result<(), ProvisioningError> {
+    let names = fs::metadata(path).map_or(1, |metadata| std::os::unix::fs::MetadataExt::nlink(&metadata));
+    if names <= 1 {
+        return Ok(());
     }
+    let detail = format!("{}: it has {names} names (hard links), and only one of them would be locked", path.display());
+    let error = ProvisioningError::new(ErrorCode::StoreIo, OPENING, detail);
+    Err(error.with_advice("remove the other links, or make them symbolic ones or copies"))
+}
+
+#[cfg(not(unix))]
+fn require_one_name(_: &Path) -> Result<(), ProvisioningError> {
+    Ok(())
+}
+
+/// The locks that this process holds: the system does not tell who holds one.
+static HELD: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// A lock file that is locked.
+struct Lock {
+    path: PathBuf,
+    _file: File,
+}
+
+impl Lock {
+    /// Locks the file beside that one.
+    fn take(beside: &Path, doing: &'static str) -> Result<Self, ProvisioningError> {
+        let mut name = beside.as_os_str().to_os_string();
+        name.push(".lock");
+        let path = PathBuf::from(name);
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        // One that is there can be locked on a read-only disk, too.
+        let file = options.open(&path).or_else(|error| File::open(&path).map_err(|_| error));
+        let file = file.map_err(|error| io_error(doing, &path, &error))?;
+        let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+        match file.try_lock() {
+            Ok(()) => {
+                held.push(path.clone());
+                Ok(Self { path, _file: file })
+            }
+            Err(TryLockError::WouldBlock) => Err(locked(&path, held.contains(&path), doing)),
+            Err(TryLockError::Error(error)) => Err(io_error(doing, &path, &error)),
+        }
+    }
+}
+
+impl Drop for Lock {
+    /// Before the file is closed: whoever finds it unlocked does not find it here.
+    fn drop(&mut self) {
+        let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = held.iter().position(|path| *path == self.path) {
+            held.swap_remove(at);
+        }
+    }
+}
+
+fn locked(path: &Path, by_us: bool, doing: &'static str) -> ProvisioningError {
+    let (by, advice) = match by_us {
+        true => (
+            "this process: a service or store that it has opened before",
+            "drop the former one first, or give each its own path",
+        ),
+        false => ("another process", "stop the other process, or give each its own path"),
+    };
+    let detail = format!("{} is locked by {by}", path.display());
+    ProvisioningError::new(ErrorCode::StoreLocked, doing, detail).with_advice(advice)
 }
 
 /// Removes the temporary files of processes that were killed while saving. Called under the lock, so that none of them
@@ -378,9 +488,91 @@ mod tests {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("providers.jsonl");
         let first = FileProviderStore::open(&path).unwrap();
-        assert_eq!(FileProviderStore::open(&path).unwrap_err().code(), ErrorCode::StoreLocked);
+        let error = FileProviderStore::open(&path).unwrap_err();
+        assert_eq!(error.code(), ErrorCode::StoreLocked);
+        assert!(error.detail().contains("locked by this process") && error.advice().contains("drop"), "{error}");
         drop(first);
+        let lock = File::open(directory.path().join("providers.jsonl.lock")).unwrap();
+        lock.try_lock().unwrap();
+        let error = FileProviderStore::open(&path).unwrap_err();
+        assert!(error.detail().ends_with("locked by another process"), "{error}");
+        drop(lock);
         FileProviderStore::open(&path).unwrap();
+    }
+
+    #[test]
+    fn p1_5_a_file_that_was_replaced_meanwhile_is_not_overwritten() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("providers.jsonl");
+        let theirs = format::encode(&set(9, &["theirs"])).unwrap();
+        let mut store = FileProviderStore::open(&path).unwrap();
+        for load_first in [true, false] {
+            fs::remove_file(&path).ok();
+            if load_first {
+                store.load().unwrap();
+            } else {
+                store.save(&set(1, &["a"])).unwrap();
+            }
+            for _ in 0..2 {
+                fs::write(&path, &theirs).unwrap();
+                let error = store.save(&set(2, &["a", "b"])).unwrap_err();
+                assert_eq!(error.code(), ErrorCode::StoreReplaced, "{error}");
+                assert!(error.to_string().contains("restart the service to use that file, or move it away"), "{error}");
+                assert_eq!(fs::read(&path).unwrap(), theirs, "it has not been touched");
+            }
+        }
+        // Moved away, as advised; or loaded, as at a start.
+        fs::rename(&path, directory.path().join("theirs")).unwrap();
+        store.save(&set(2, &["a"])).unwrap();
+        fs::write(&path, &theirs).unwrap();
+        assert_eq!(store.load().unwrap(), set(9, &["theirs"]));
+        store.save(&set(10, &["theirs"])).unwrap();
+        // The same bytes in another file are nobody's change.
+        let copy = fs::read(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, copy).unwrap();
+        store.save(&set(11, &[])).unwrap();
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn p1_5_a_file_with_several_hard_links_is_refused_until_it_has_one() {
+        let directory = TempDir::new().unwrap();
+        let [path, link] = ["providers.jsonl", "link.jsonl"].map(|name| directory.path().join(name));
+        FileProviderStore::open(&path).unwrap().save(&set(1, &["a"])).unwrap();
+        fs::hard_link(&path, &link).unwrap();
+        for name in [&path, &link] {
+            let error = FileProviderStore::open(name).unwrap_err();
+            assert_eq!(error.code(), ErrorCode::StoreIo);
+            assert!(error.to_string().contains("2 names (hard links)") && error.advice().contains("links"), "{error}");
+        }
+        fs::remove_file(&link).unwrap();
+        FileProviderStore::open(&path).unwrap();
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn p1_5_p5_5_where_the_lock_cannot_be_made_a_set_is_read_and_nothing_is_saved_before_it_is_held() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("providers.jsonl");
+        FileProviderStore::open(&path).unwrap().save(&set(1, &["a"])).unwrap();
+        fs::remove_file(directory.path().join("providers.jsonl.lock")).unwrap();
+        // What may be opened where the link leads to can be locked, and nothing may be as long as there is no folder.
+        let nowhere = directory.path().join("missing/lock");
+        for name in ["providers.jsonl.lock", "other.jsonl.lock"] {
+            std::os::unix::fs::symlink(&nowhere, directory.path().join(name)).unwrap();
+        }
+        let other = FileProviderStore::open(directory.path().join("other.jsonl")).unwrap_err();
+        assert_eq!(other.code(), ErrorCode::StoreIo, "there is nothing that could be read");
+        let mut store = FileProviderStore::open(&path).unwrap();
+        assert_eq!(store.load().unwrap(), set(1, &["a"]));
+        let error = store.save(&set(2, &["b"])).unwrap_err();
+        assert_eq!(error.code(), ErrorCode::StoreIo, "{error}");
+        assert_eq!(store.load().unwrap(), set(1, &["a"]));
+        fs::create_dir(directory.path().join("missing")).unwrap();
+        store.save(&set(2, &["b"])).unwrap();
+        assert_eq!(FileProviderStore::open(&path).unwrap_err().code(), ErrorCode::StoreLocked);
+        assert_eq!(store.load().unwrap(), set(2, &["b"]));
     }
 
     #[cfg(unix)]

@@ -6,10 +6,11 @@ mod running;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use cluster_provisioning::*;
-use running::{Company, PATIENCE, Role, Running, played, until};
+use running::{Call, Company, PATIENCE, Role, Running, played, until};
 
 const NAMES: [&str; 3] = ["first", "second", "third"];
 
@@ -179,6 +180,79 @@ fn p1_5_with_a_store_what_is_pending_stays_so_over_a_restart_during_the_outage()
     }
 }
 
+/// A store whose disk is full, for as long as is said.
+struct FullDisk(FileProviderStore, Arc<AtomicBool>);
+
+impl ProviderStore for FullDisk {
+    fn load(&mut self) -> Result<StoredSet, ProvisioningError> {
+        self.0.load()
+    }
+
+    fn save(&mut self, set: &StoredSet) -> Result<(), ProvisioningError> {
+        match self.1.load(Ordering::SeqCst) {
+            true => Err(ProvisioningError::new(ErrorCode::StoreIo, "saving", "no space left on device")),
+            false => self.0.save(set),
+        }
+    }
+}
+
+#[test]
+fn p1_5_p5_5_a_full_disk_keeps_no_stored_set_from_starting_and_it_is_kept_once_there_is_room() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("providers.jsonl");
+    drop(builder(&company(&[]), Some(&path)).start().unwrap());
+    let stored = std::fs::read(&path).unwrap();
+    let full = Arc::new(AtomicBool::new(true));
+    let start = || {
+        let store = FullDisk(FileProviderStore::open(&path).unwrap(), Arc::clone(&full));
+        let builder = builder(&company(&[]), None).store(store);
+        let events = builder.subscribe(1000);
+        let service = builder.start().unwrap();
+        let epoch = service.hub().position().epoch;
+        (service, events, epoch)
+    };
+    let (service, mut events, first) = start();
+    follows_best_of(&service, &NAMES);
+    let warned = loop {
+        if let ProvisioningEvent::Warning(warning) = &*events.recv_timeout(PATIENCE).unwrap() {
+            break warning.error.clone();
+        }
+    };
+    assert_eq!(warned.code(), ErrorCode::StoreIo, "{warned}");
+    assert!(warned.detail().contains("only in memory"), "{warned}");
+    assert_eq!(service.remove(&ProviderId::new("third").unwrap()).unwrap_err().code(), ErrorCode::StoreIo);
+    assert_eq!(states(&service).0, owned(&NAMES), "what cannot be kept does not change");
+    drop(service);
+    assert_eq!(std::fs::read(&path).unwrap(), stored);
+
+    let (service, _, second) = start();
+    assert!(second > first, "{second} after {first}");
+    full.store(false, Ordering::SeqCst);
+    until("the epoch is kept", || std::fs::read(&path).unwrap() != stored);
+    service.remove(&ProviderId::new("third").unwrap()).unwrap();
+    drop(service);
+    let kept = FileProviderStore::open(&path).unwrap().load().unwrap();
+    assert_eq!((kept.epoch, kept.descriptors.len()), (second, 2));
+}
+
+#[test]
+fn p1_5_p5_5_a_store_that_was_replaced_while_the_service_ran_is_left_alone_and_a_reload_says_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let [path, other] = ["providers.jsonl", "other.jsonl"].map(|name| directory.path().join(name));
+    let service = builder(&company(&[]), Some(&path)).start().unwrap();
+    FileProviderStore::open(&other).unwrap().save(&StoredSet::new(1, vec![played("second", 7)])).unwrap();
+    std::fs::rename(&other, &path).unwrap();
+    let restored = std::fs::read(&path).unwrap();
+    let definitions = || vec![played("first", 3), played("second", 2)];
+    let error = service.reload(definitions()).unwrap_err();
+    assert_eq!(error.code(), ErrorCode::StoreReplaced, "{error}");
+    assert_eq!(states(&service).0, owned(&NAMES), "the old set stays in force");
+    assert_eq!(std::fs::read(&path).unwrap(), restored);
+    std::fs::rename(&path, &other).unwrap();
+    service.reload(definitions()).unwrap();
+    assert_eq!(states(&service).0, owned(&NAMES[..2]));
+}
+
 #[test]
 fn p1_4_a_pending_provider_can_be_registered_again_without_leading_to_suppression() {
     let running = Running::played_by(company(&["first"]), &["first", "second"], |builder| builder);
@@ -192,6 +266,34 @@ fn p1_4_a_pending_provider_can_be_registered_again_without_leading_to_suppressio
     service.register(played("first", 2)).unwrap();
     assert!(states(service).1.is_empty());
     until("it shows its member", || running.status("first").members == Some(1));
+}
+
+#[test]
+fn p1_4_in_member_mode_a_start_waits_for_a_pending_provider_that_can_register_and_else_says_why_it_fails() {
+    let member = |company: &Arc<Company>, patience| {
+        let me = ClusterNode::builder("me", "10.0.0.9", 7001).build().unwrap();
+        builder(company, None).member(me).join_timeout(patience).start()
+    };
+    let cast = || {
+        let company = company(&["first"]);
+        ["second", "third"].into_iter().for_each(|name| company.role(name).register_nobody());
+        company
+    };
+    let error = member(&cast(), Duration::from_millis(100)).unwrap_err();
+    assert_eq!(error.code(), ErrorCode::RegistrationFailed);
+    assert!(error.detail().ends_with("within 100ms: those in force cannot register a node"), "{error}");
+
+    let company = cast();
+    let asks = Arc::clone(&company);
+    let backend = std::thread::spawn(move || {
+        until("it is asked again", || asks.role("first").calls(Call::Connect) > 2);
+        is_down(&asks.role("first"), false);
+    });
+    let service = member(&company, PATIENCE).unwrap();
+    backend.join().unwrap();
+    assert!(company.role("first").calls(Call::Join) > 0 && states(&service).1.is_empty());
+    service.drain().unwrap();
+    assert_eq!(company.role("first").calls(Call::Leave), 1);
 }
 
 #[test]

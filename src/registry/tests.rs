@@ -67,7 +67,8 @@ fn start(disk: &Disk, given: Vec<ProviderDescriptor>, down: &[&str]) -> (Started
     backends.down(down);
     let settings = RegistrySettings { connectivity_timeout: Duration::from_secs(60), ..RegistrySettings::default() };
     let store = Some(Box::new(disk.clone()) as Box<dyn ProviderStore>);
-    (ProviderRegistry::start(validator, store, given, settings, at(0), &CancelToken::new()), backends)
+    let memory = epoch::Memory::new();
+    (ProviderRegistry::start_with(&memory, validator, store, given, settings, at(0), &CancelToken::new()), backends)
 }
 
 /// A registry seeded with definitions of these names; nothing noted yet.
@@ -192,14 +193,64 @@ fn p1_5_the_epoch_rises_from_start_to_start_and_is_saved_before_anything_else() 
     assert_eq!(disk.set(), StoredSet { epoch: at(0).as_millis(), ..Disk::holding(5, disk.set().descriptors).set() });
     assert_eq!(disk.0.lock().unwrap().saves.len(), 1);
 
-    let disk = Disk::holding(5, vec![definition("a")]);
+    let disk = Disk::default();
     disk.fails(true);
-    let (started, backends) = start(&disk, vec![], &[]);
+    let (started, backends) = start(&disk, vec![definition("a")], &[]);
     assert_eq!(started.unwrap_err().code(), ErrorCode::StoreIo);
-    assert!(backends.take_made().is_empty(), "no epoch, no start");
+    assert!(backends.take_made().is_empty(), "nothing was ever kept, and nothing would be");
 
     let disk = Disk::holding(u64::MAX, vec![definition("a")]);
     assert_eq!(start(&disk, vec![], &[]).0.unwrap_err().code(), ErrorCode::StoreCorrupt);
+}
+
+#[test]
+fn p1_5_p5_5_a_set_that_is_whole_is_in_force_although_the_store_cannot_be_written() {
+    let disk = Disk::holding(5, vec![definition("a")]);
+    disk.fails(true);
+    let (started, _) = start(&disk, vec![], &[]);
+    let (mut registry, report) = started.unwrap();
+    let warning = report.unsaved.unwrap();
+    assert_eq!(warning.code(), ErrorCode::StoreIo);
+    assert!(warning.to_string().contains("disk full; the stored providers are in force, but the epoch"), "{warning}");
+    assert_eq!((registry.epoch(), registered(&registry)), (at(0).as_millis(), vec![definition("a")]));
+    // A change is kept or it is not made.
+    let error = registry.register(definition("b"), at(1), &never()).unwrap_err();
+    assert_eq!((error.code(), registered(&registry).len()), (ErrorCode::StoreIo, 1));
+    assert!(registry.save_again().is_err() && registry.is_unsaved());
+    assert_eq!(disk.set().epoch, 5, "it has not been touched");
+    disk.fails(false);
+    registry.save_again().unwrap();
+    assert!(!registry.is_unsaved());
+    assert_eq!(disk.set(), Disk::holding(at(0).as_millis(), vec![definition("a")]).set());
+    registry.save_again().unwrap();
+    assert_eq!(disk.0.lock().unwrap().saves.len(), 1, "once");
+}
+
+#[test]
+fn p1_5_an_epoch_that_only_the_store_could_order_is_not_given_without_it() {
+    let disk = Disk::holding(at(0).as_millis(), vec![definition("a")]);
+    disk.fails(true);
+    let error = start(&disk, vec![], &[]).0.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::StoreIo);
+    assert!(error.to_string().contains("the clock is behind") && error.advice().contains("epoch_above"), "{error}");
+    // A store that somebody else has replaced or taken is no full disk.
+    let (validator, _) = validator();
+    let taken = Box::new(Taken(disk)) as Box<dyn ProviderStore>;
+    let started = ProviderRegistry::start(validator, Some(taken), vec![], RegistrySettings::default(), at(9), &never());
+    assert_eq!(started.unwrap_err().code(), ErrorCode::StoreReplaced);
+}
+
+/// A store whose file is always another.
+struct Taken(Disk);
+
+impl ProviderStore for Taken {
+    fn load(&mut self) -> Result<StoredSet, ProvisioningError> {
+        self.0.load()
+    }
+
+    fn save(&mut self, _: &StoredSet) -> Result<(), ProvisioningError> {
+        Err(ProvisioningError::new(ErrorCode::StoreReplaced, "saving", "another file"))
+    }
 }
 
 #[test]

@@ -167,7 +167,8 @@ impl ServiceBuilder {
         self
     }
 
-    /// How long [`start`](Self::start) waits in member mode for the first registration. Default 10 s; at most a day.
+    /// How long [`start`](Self::start) waits in member mode for the first registration, with a provider that was pending at
+    /// first perhaps. Default 10 s; at most a day.
     #[must_use]
     pub fn join_timeout(mut self, timeout: Duration) -> Self {
         self.join_timeout = timeout;
@@ -351,19 +352,20 @@ impl ServiceBuilder {
         };
         providers.registrations().start()?;
         providers.begin()?;
-        providers.registrations().wait_first(self.join_timeout)?;
         for difference in &report.differences {
             let error = ProvisioningError::new(ErrorCode::InvalidConfig, SETTING_UP, difference.to_string());
             providers.warn(error.with_provider(&difference.id));
         }
         providers.warn_of(&report.change);
-        for error in report.unreachable.into_iter().chain(report.epoch_warning) {
+        let (is_pending, is_unsaved) = (!report.change.pending.is_empty(), report.unsaved.is_some());
+        for error in report.unreachable.into_iter().chain(report.epoch_warning).chain(report.unsaved) {
             providers.warn(error);
         }
-        if !report.change.pending.is_empty() {
+        if is_unsaved || is_pending {
             let (set, pauses) = (Arc::downgrade(&providers), retry.backoff());
             PendingProviders { set, pauses, jitter: Jitter::new(seed), timeout, cancel }.start()?;
         }
+        providers.registrations().wait_first(self.join_timeout, is_pending)?;
         Ok(service)
     }
 }

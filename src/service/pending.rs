@@ -1,4 +1,5 @@
-//! The thread that asks the backends of pending providers again, until all have answered or the service drains.
+//! The thread that tries again what a start could not do: it asks the backends of pending providers, until all have
+//! answered, and saves to a store that could not be written, until that is done; or until the service drains.
 
 use std::sync::Weak;
 use std::time::Duration;
@@ -44,15 +45,17 @@ impl PendingProviders {
         spawned.map(drop).map_err(refused)
     }
 
-    /// Asks those that are pending, after a pause; whether there were any.
+    /// Tries again after a pause; whether there is anything left to be tried.
     fn ask(&mut self) -> bool {
         select! {
             recv(self.cancel.receiver()) -> _ => return false,
             default(self.pauses.pause(&mut self.jitter)) => {}
         }
-        let asked = self.set.upgrade().map(|set| set.pending()).unwrap_or_default();
-        if asked.is_empty() {
+        let Some((unsaved, asked)) = self.set.upgrade().map(|set| (set.save_again(), set.pending())) else {
             return false;
+        };
+        if asked.is_empty() {
+            return unsaved;
         }
         let answers = check_connectivity(&asked, self.timeout, &self.cancel);
         let set = self.set.upgrade().filter(|_| !self.cancel.is_cancelled());

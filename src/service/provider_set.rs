@@ -179,6 +179,25 @@ impl ProviderSet {
         }
     }
 
+    /// Saves what is in force again where the store could not be written at the start; whether that is still to be done.
+    pub(super) fn save_again(&self) -> bool {
+        let mut changes = lock(&self.changes);
+        if !changes.registry.is_unsaved() {
+            return false;
+        }
+        match changes.registry.save_again() {
+            Ok(()) => {
+                log_line!(Info, "the store can be written again: the epoch and the providers are kept");
+                false
+            }
+            Err(error) if error.code() == ErrorCode::StoreIo => true,
+            Err(error) => {
+                self.warn(error);
+                false
+            }
+        }
+    }
+
     /// Hands the registry's set to the hub, and registers the local node accordingly. Called with what is stored and in
     /// force in the registry already: nothing can fail but a hub that has stopped, or that a callback holds up for
     /// [`HUB_PATIENCE`].

@@ -122,21 +122,24 @@ impl Registrations {
         shared.wait_for(&gone)
     }
 
-    /// Waits until the first registration has succeeded; in client mode there is nothing to wait for.
+    /// Waits until the first registration has succeeded; in client mode there is nothing to wait for. `may_come`: whether
+    /// there are providers that are not in force yet.
     ///
     /// # Errors
     /// [`ErrorCode::RegistrationFailed`], with why the last attempt failed.
-    pub(super) fn wait_first(&self, timeout: Duration) -> Result<(), ProvisioningError> {
+    pub(super) fn wait_first(&self, timeout: Duration, may_come: bool) -> Result<(), ProvisioningError> {
         let Some(shared) = &self.shared else { return Ok(()) };
         let refuse = |detail: String| Err(ProvisioningError::new(ErrorCode::RegistrationFailed, REGISTERING, detail));
-        if lock(&shared.board).registrar.is_empty() {
+        if lock(&shared.board).registrar.is_empty() && !may_come {
             return refuse("none of the providers can register a node".into());
         }
         if shared.wait(timeout, |board| board.registrar.has_joined()) {
             return Ok(());
         }
         let board = lock(&shared.board);
-        let why = board.registrar.last_error().map_or_else(|| "none has answered".to_owned(), without_advice);
+        let none = board.registrar.is_empty();
+        let silent = if none { "those in force cannot register a node" } else { "none has answered" };
+        let why = board.registrar.last_error().map_or_else(|| silent.to_owned(), ProvisioningError::without_advice);
         refuse(format!("no provider accepted it within {timeout:?}: {why}"))
     }
 
@@ -370,10 +373,4 @@ fn site(provider: &dyn ClusterProvider) -> Option<RegistrationSite> {
 /// A provider is foreign code: its panic is an error.
 fn guarded<T>(work: impl FnOnce() -> Result<T, ProvisioningError>) -> Result<T, ProvisioningError> {
     caught(work).unwrap_or_else(|panic| Err(ProvisioningError::new(ErrorCode::ProviderPanicked, REGISTERING, panic)))
-}
-
-/// The error's words without what is advised: whoever repeats them gives an advice of their own.
-fn without_advice(error: &ProvisioningError) -> String {
-    let text = error.to_string();
-    text.strip_suffix(&format!("; {}", error.advice())).unwrap_or(&text).to_owned()
 }
