@@ -353,7 +353,8 @@ impl ServiceBuilder {
         providers.registrations().wait_first(self.join_timeout)?;
         for difference in &report.differences {
             let error = ProvisioningError::new(ErrorCode::InvalidConfig, SETTING_UP, difference.to_string());
-            providers.warn(error.with_provider(&difference.id));
+            let advice = "reload the given definitions if they are meant, or give those that are stored";
+            providers.warn(error.with_provider(&difference.id).with_advice(advice));
         }
         providers.warn_of(&report.change);
         for error in report.unreachable.into_iter().chain(report.epoch_warning) {

@@ -128,19 +128,23 @@ impl Registrations {
     /// [`ErrorCode::RegistrationFailed`], with why the last attempt failed.
     pub(super) fn wait_first(&self, timeout: Duration) -> Result<(), ProvisioningError> {
         let Some(shared) = &self.shared else { return Ok(()) };
-        let refuse = |detail: String| Err(ProvisioningError::new(ErrorCode::RegistrationFailed, REGISTERING, detail));
+        let refused = |detail: String| ProvisioningError::new(ErrorCode::RegistrationFailed, REGISTERING, detail);
         if lock(&shared.board).registrar.is_empty() {
-            return refuse("none of the providers can register a node".into());
+            let error = refused("none of the providers can register a node".into());
+            return Err(
+                error.with_advice("define one that can, or leave the member out: the process then only watches")
+            );
         }
         if shared.wait(timeout, |board| board.registrar.has_joined()) {
             return Ok(());
         }
         let board = lock(&shared.board);
-        let why = board
-            .registrar
-            .last_error()
-            .map_or_else(|| "none has answered".to_owned(), ProvisioningError::without_advice);
-        refuse(format!("no provider accepted it within {timeout:?}: {why}"))
+        let accepted = format!("no provider accepted it within {timeout:?}");
+        Err(match board.registrar.last_error() {
+            None => refused(format!("{accepted}: none has answered")),
+            // What is to be done about that is to be done here.
+            Some(why) => refused(format!("{accepted}: {}", why.without_advice())).with_advice(why.advice().to_owned()),
+        })
     }
 
     /// Deregisters everywhere, within the budget, for good.
