@@ -393,3 +393,17 @@ fn a_second_service_with_the_same_node_id_is_told_so_and_the_first_stays() {
     let addresses: Vec<_> = shown.iter().map(|node| node.address().to_owned()).collect();
     assert_eq!(addresses, ["10.0.0.1"]);
 }
+
+#[test]
+fn p5_4_another_role_is_in_force_at_once_and_no_stream_is_opened_anew_for_it() {
+    let running = Running::new(&["a", "b"]);
+    running.ready("a", &["n1", "n2"]);
+    running.role("b").show(&["s1"]);
+    until("the standby shows its member", || running.status("b").members == Some(1));
+    assert_eq!(running.status("b").role, ProviderRole::Mirror);
+    let fallback = played("b", 1).role(ProviderRole::Fallback);
+    running.service.reload(vec![played("a", 2), fallback.clone()]).unwrap();
+    assert_eq!(running.status("b").role, ProviderRole::Fallback);
+    assert_eq!((running.role("b").calls(Call::Create), running.role("b").calls(Call::Open)), (1, 1));
+    assert!(running.service.registered().iter().any(|entry| entry.descriptor == fallback));
+}

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use cluster_provisioning::*;
-use running::{Company, PATIENCE, Role, Running, played, until};
+use running::{Call, Company, PATIENCE, Role, Running, played, until};
 
 const NAMES: [&str; 3] = ["first", "second", "third"];
 
@@ -266,6 +266,34 @@ fn p1_4_a_pending_provider_can_be_registered_again_without_leading_to_suppressio
     service.register(played("first", 2)).unwrap();
     assert!(states(service).1.is_empty());
     until("it shows its member", || running.status("first").members == Some(1));
+}
+
+#[test]
+fn p1_4_in_member_mode_a_start_waits_for_a_pending_provider_that_can_register_and_else_says_why_it_fails() {
+    let member = |company: &Arc<Company>, patience| {
+        let me = ClusterNode::builder("me", "10.0.0.9", 7001).build().unwrap();
+        builder(company, None).member(me).join_timeout(patience).start()
+    };
+    let cast = || {
+        let company = company(&["first"]);
+        ["second", "third"].into_iter().for_each(|name| company.role(name).register_nobody());
+        company
+    };
+    let error = member(&cast(), Duration::from_millis(100)).unwrap_err();
+    assert_eq!(error.code(), ErrorCode::RegistrationFailed);
+    assert!(error.detail().ends_with("within 100ms: those in force cannot register a node"), "{error}");
+
+    let company = cast();
+    let asks = Arc::clone(&company);
+    let backend = std::thread::spawn(move || {
+        until("it is asked again", || asks.role("first").calls(Call::Connect) > 2);
+        is_down(&asks.role("first"), false);
+    });
+    let service = member(&company, PATIENCE).unwrap();
+    backend.join().unwrap();
+    assert!(company.role("first").calls(Call::Join) > 0 && states(&service).1.is_empty());
+    service.drain().unwrap();
+    assert_eq!(company.role("first").calls(Call::Leave), 1);
 }
 
 #[test]

@@ -33,6 +33,7 @@ use crate::registry::{ProviderRegistry, RegistrySettings};
 use crate::secret::{Secret, Secrets};
 use crate::store::{FileProviderStore, ProviderStore};
 use crate::sync::Mutex;
+use crate::thread::Thread;
 use crate::topology::ClusterNode;
 use crate::validator::{ProviderValidator, SuppressionSettings};
 
@@ -166,7 +167,8 @@ impl ServiceBuilder {
         self
     }
 
-    /// How long [`start`](Self::start) waits in member mode for the first registration. Default 10 s; at most a day.
+    /// How long [`start`](Self::start) waits in member mode for the first registration, with a provider that was pending at
+    /// first perhaps. Default 10 s; at most a day.
     #[must_use]
     pub fn join_timeout(mut self, timeout: Duration) -> Self {
         self.join_timeout = timeout;
@@ -329,7 +331,7 @@ impl ServiceBuilder {
         );
         let thread = HubThread { core, dispatcher, mailbox, clock: Arc::clone(&clock), after_tick, alive };
         let identity = Arc::clone(&hub.hub_thread);
-        let spawned = thread::Builder::new().name("cluster-provisioning".into()).spawn(move || {
+        let spawned = Thread::Hub.spawn(move || {
             // The first to set it.
             _ = identity.set(thread::current().id());
             thread.run();
@@ -350,24 +352,21 @@ impl ServiceBuilder {
         };
         providers.registrations().start()?;
         providers.begin()?;
-        providers.registrations().wait_first(self.join_timeout)?;
         for difference in &report.differences {
             let error = ProvisioningError::new(ErrorCode::InvalidConfig, SETTING_UP, difference.to_string());
             let advice = "reload the given definitions if they are meant, or give those that are stored";
             providers.warn(error.with_provider(&difference.id).with_advice(advice));
         }
         providers.warn_of(&report.change);
-        for error in report.unreachable.into_iter().chain(report.epoch_warning) {
+        let (is_pending, is_unsaved) = (!report.change.pending.is_empty(), report.unsaved.is_some());
+        for error in report.unreachable.into_iter().chain(report.epoch_warning).chain(report.unsaved) {
             providers.warn(error);
         }
-        let unsaved = report.unsaved.is_some();
-        if let Some(error) = report.unsaved {
-            providers.warn(error);
-        }
-        if unsaved || !report.change.pending.is_empty() {
+        if is_unsaved || is_pending {
             let (set, pauses) = (Arc::downgrade(&providers), retry.backoff());
             PendingProviders { set, pauses, jitter: Jitter::new(seed), timeout, cancel }.start()?;
         }
+        providers.registrations().wait_first(self.join_timeout, is_pending)?;
         Ok(service)
     }
 }

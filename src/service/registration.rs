@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded, never, select};
@@ -19,6 +18,7 @@ use crate::panics::{Foreign, caught, discard};
 use crate::provider::{CancelToken, ClusterProvider, Registration, RegistrationSite};
 use crate::sync::{Condvar, Mutex, deadline, lock, wait_until};
 use crate::text::line::log_line;
+use crate::thread::Thread;
 use crate::topology::ClusterNode;
 
 const REGISTERING: &str = "registering the local node";
@@ -88,7 +88,7 @@ impl Registrations {
     /// [`ErrorCode::ThreadRefused`].
     pub(super) fn start(&self) -> Result<(), ProvisioningError> {
         let Some(keeper) = self.shared.clone() else { return Ok(()) };
-        let spawned = thread::Builder::new().name("registrations".into()).spawn(move || keeper.keep());
+        let spawned = Thread::Registrations.spawn(move || keeper.keep());
         spawned.map(drop).map_err(|error| refused(&error))
     }
 
@@ -122,14 +122,15 @@ impl Registrations {
         shared.wait_for(&gone)
     }
 
-    /// Waits until the first registration has succeeded; in client mode there is nothing to wait for.
+    /// Waits until the first registration has succeeded; in client mode there is nothing to wait for. `may_come`: whether
+    /// there are providers that are not in force yet.
     ///
     /// # Errors
     /// [`ErrorCode::RegistrationFailed`], with why the last attempt failed.
-    pub(super) fn wait_first(&self, timeout: Duration) -> Result<(), ProvisioningError> {
+    pub(super) fn wait_first(&self, timeout: Duration, may_come: bool) -> Result<(), ProvisioningError> {
         let Some(shared) = &self.shared else { return Ok(()) };
         let refused = |detail: String| ProvisioningError::new(ErrorCode::RegistrationFailed, REGISTERING, detail);
-        if lock(&shared.board).registrar.is_empty() {
+        if lock(&shared.board).registrar.is_empty() && !may_come {
             let error = refused("none of the providers can register a node".into());
             return Err(
                 error.with_advice("define one that can, or leave the member out: the process then only watches")
@@ -140,8 +141,10 @@ impl Registrations {
         }
         let board = lock(&shared.board);
         let accepted = format!("no provider accepted it within {timeout:?}");
+        let silent =
+            if board.registrar.is_empty() { "those in force cannot register a node" } else { "none has answered" };
         Err(match board.registrar.last_error() {
-            None => refused(format!("{accepted}: none has answered")),
+            None => refused(format!("{accepted}: {silent}")),
             // What is to be done about that is to be done here.
             Some(why) => refused(format!("{accepted}: {}", why.without_advice())).with_advice(why.advice().to_owned()),
         })
@@ -195,7 +198,7 @@ impl Shared {
         lock(&self.board).workers.insert(id, Worker { wake, cancel: cancel.clone() });
         let (start, started) = bounded::<()>(1);
         let work = Work { candidate, woken, cancel, shared: Arc::clone(self), registration: None, early: never() };
-        let spawned = thread::Builder::new().name(format!("register-{name}")).spawn(move || {
+        let spawned = Thread::Join(name.as_str()).spawn(move || {
             // Not before the registrar knows.
             _ = started.recv();
             work.run();

@@ -57,6 +57,7 @@ struct Part {
     refuses: Option<ProvisioningError>,
     refresh_interval: Option<Duration>,
     blind: bool,
+    registers_nobody: bool,
     site: Option<RegistrationSite>,
     /// The time that the last `leave` was given.
     leave_budget: Option<Duration>,
@@ -104,6 +105,11 @@ impl Role {
     /// It cannot watch.
     pub fn be_blind(&self) {
         self.state().blind = true;
+    }
+
+    /// It can only watch.
+    pub fn register_nobody(&self) {
+        self.state().registers_nobody = true;
     }
 
     /// The time that the last `leave` was given.
@@ -188,7 +194,8 @@ impl ClusterProvider for RoleProvider {
 
     fn capabilities(&self) -> Capabilities {
         self.role.act(Call::Capabilities);
-        Capabilities::new(!self.role.state().blind, true)
+        let state = self.role.state();
+        Capabilities::new(!state.blind, !state.registers_nobody)
     }
 
     fn refresh_interval(&self) -> Option<Duration> {
