@@ -15,8 +15,8 @@ use running::{Call, Latch, Running, alive, change, hang_in, played, until};
 use support::{Samples, Table, Target, time};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The name of the hub's thread, as Linux cuts it off.
-const HUB: &str = "cluster-provisi";
+/// The name of the hub's thread.
+const HUB: &str = "cluster-hub";
 const BUDGET: Duration = Duration::from_millis(200);
 
 fn main() {

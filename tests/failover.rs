@@ -502,6 +502,22 @@ fn p2_5_a_fallback_that_shows_others_takes_over_after_the_hold_and_gives_way_aga
 }
 
 #[test]
+fn p2_5_a_fallback_that_has_been_there_for_long_waits_out_a_short_outage_all_the_same() {
+    let mut hub = beside(WITH_FALLBACK, [&TEN[..4], &["s1", "s2"]]);
+    advance_alive(&mut hub, seconds(60), &["a", "b"]);
+    hub.take();
+    fail(&mut hub, "a");
+    advance_alive(&mut hub, seconds(9), &["b"]);
+    assert_eq!(hub.active().as_deref(), Some("a"), "it may be back in a moment");
+    hub.show("a", members(&TEN[..4]));
+    advance_alive(&mut hub, seconds(60), &["a", "b"]);
+    assert_eq!((hub.active().as_deref(), switches(&mut hub)), (Some("a"), Vec::new()), "nothing has moved");
+    fail(&mut hub, "a");
+    advance_alive(&mut hub, seconds(11), &["b"]);
+    assert_eq!(hub.active().as_deref(), Some("b"));
+}
+
+#[test]
 fn p2_4_an_empty_fallback_never_replaces_members_either() {
     let mut hub = beside(WITH_FALLBACK, [&TEN[..4], &[]]);
     hub.take();

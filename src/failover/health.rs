@@ -39,6 +39,8 @@ pub(crate) struct HealthTracker {
     unjudged: bool,
     health: ProviderHealth,
     since: Timestamp,
+    /// Since when it has not been healthy; `None` while it is.
+    ailing_since: Option<Timestamp>,
     cause: Option<ProvisioningError>,
 }
 
@@ -62,6 +64,7 @@ impl HealthTracker {
             unjudged: true,
             health: if reachable { ProviderHealth::Degraded } else { ProviderHealth::Unreachable },
             since: now,
+            ailing_since: Some(now),
             cause: None,
         };
         tracker.cause = tracker.judge(&FailoverPolicy::default()).1;
@@ -192,6 +195,11 @@ impl HealthTracker {
         self.since
     }
 
+    /// Since when it has not been healthy, whatever else it was; `None` while it is.
+    pub(crate) fn ailing_since(&self) -> Option<Timestamp> {
+        self.ailing_since
+    }
+
     /// What is wrong, if anything is, as of the last [`assess`](Self::assess).
     pub(crate) fn cause(&self) -> Option<&ProvisioningError> {
         self.cause.as_ref()
@@ -207,6 +215,10 @@ impl HealthTracker {
         if health == self.health {
             return None;
         }
+        self.ailing_since = match health {
+            ProviderHealth::Healthy => None,
+            _ => self.ailing_since.or(Some(now)),
+        };
         let since = std::mem::replace(&mut self.since, now);
         Some((std::mem::replace(&mut self.health, health), since))
     }

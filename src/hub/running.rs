@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::thread;
 
 use super::StreamCommand;
 use super::mailbox::{Inbox, Outlet, Providers};
@@ -14,6 +13,7 @@ use crate::error::{ErrorCode, ProvisioningError};
 use crate::failover::SlotKey;
 use crate::panics::{Foreign, caught, discard};
 use crate::provider::{CancelToken, ClusterProvider, ProviderEvent, ProviderStream, ProviderTermination};
+use crate::thread::Thread;
 
 /// The streams' threads.
 pub(super) struct RunningStreams {
@@ -44,7 +44,7 @@ impl RunningStreams {
             drop(theirs);
             drop(alive);
         };
-        match thread::Builder::new().name(format!("watch-{id}")).spawn(work) {
+        match Thread::Watch(id.as_str()).spawn(work) {
             Ok(_) => _ = self.running.insert(key, (generation, cancel)),
             Err(error) => {
                 let reason = ProvisioningError::new(ErrorCode::ThreadRefused, "opening a stream", error.to_string());

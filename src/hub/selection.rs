@@ -102,9 +102,9 @@ impl Selection {
         now: Timestamp,
     ) -> Choice {
         let policy = slots.policy();
-        let falls_back = self.followed().and_then(|key| slots.get(key)).is_some_and(Slot::is_fallback);
+        let followed = self.followed().and_then(|key| slots.get(key));
         let mut guard = |key: SlotKey| match (present, slots.get(key)) {
-            (Some(present), Some(slot)) => judge(slot, present, falls_back, policy, now),
+            (Some(present), Some(slot)) => judge(slot, present, followed, policy, now),
             _ => Guard::Clear,
         };
         self.controller.choose(now, &slots.candidates(local_node), &mut guard)
@@ -246,16 +246,21 @@ impl Selection {
     }
 }
 
-/// Whether the provider's set may replace the present one. `falls_back`: the present one is that of a fallback.
-fn judge(slot: &Slot, present: &Members, falls_back: bool, policy: &FailoverPolicy, now: Timestamp) -> Guard {
+/// Whether the provider's set may replace the present one, which is that of `followed`.
+fn judge(slot: &Slot, present: &Members, followed: Option<&Slot>, policy: &FailoverPolicy, now: Timestamp) -> Guard {
     if present.is_empty() || slot.members().hash() == present.hash() {
         return Guard::Clear;
     }
     if slot.members().is_empty() {
         return Guard::Empty;
     }
-    let until = slot.shrunk_at() + policy.guard_hold;
-    let is_meant = slot.is_fallback() || falls_back;
+    let mut steady_from = slot.shrunk_at();
+    if let Some(ailing_since) = followed.and_then(|slot| slot.tracker().ailing_since()).filter(|_| slot.is_fallback()) {
+        // Its set is steady by nature: what tells a short outage is how long the other has been gone.
+        steady_from = steady_from.max(ailing_since);
+    }
+    let until = steady_from + policy.guard_hold;
+    let is_meant = slot.is_fallback() || followed.is_some_and(Slot::is_fallback);
     if !is_meant && replaces(slot.members(), present, policy.guard_share) {
         return Guard::Replaces;
     }

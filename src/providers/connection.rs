@@ -6,7 +6,6 @@
 //! the connect timeout.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
@@ -14,6 +13,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::http::{Client, Target};
 use crate::provider::{CancelGuard, CancelToken};
+use crate::thread::Thread;
 
 /// The present HTTP client; `None` once cancelled.
 type Slot = Arc<Mutex<Option<Client>>>;
@@ -23,7 +23,7 @@ type Slot = Arc<Mutex<Option<Client>>>;
 pub(in crate::providers) struct Place<'a> {
     pub(in crate::providers) target: &'a Target,
     pub(in crate::providers) connect_timeout: Duration,
-    pub(in crate::providers) thread: &'a str,
+    pub(in crate::providers) thread: Thread<'static>,
 }
 
 /// A connection that answers an `Ask` with one or more `Reply`. Dropping it breaks off what is under way and ends the
@@ -54,8 +54,8 @@ impl<Ask: Send + 'static, Reply: Send + 'static> Connection<Ask, Reply> {
     ) -> Result<Self, ProvisioningError> {
         let (jobs, inbox) = unbounded::<(Client, Ask)>();
         let (outbox, replies) = waiting.map_or_else(unbounded, bounded);
-        thread::Builder::new()
-            .name(place.thread.to_owned())
+        place
+            .thread
             .spawn(move || {
                 let alive = std::cell::Cell::new(true);
                 let reply = |reply| {

@@ -42,6 +42,7 @@ use crate::provider::{
     ProviderStream, Registration, RegistrationSite,
 };
 use crate::providers::presence::Presence;
+use crate::thread::Purpose;
 use crate::topology::ClusterNode;
 
 /// Makes providers of the kind `consul`, each of which watches one service through one agent.
@@ -236,7 +237,7 @@ impl ConsulProvider {
     fn check(&self, cancel: &CancelToken) -> Result<(), ProvisioningError> {
         const DOING: &str = "checking the connection to Consul";
         let error = |code, detail: &'static str| Err(ProvisioningError::new(code, DOING, detail));
-        let connection = connection::open(&self.config, self.credential(), cancel, "check")?;
+        let connection = connection::open(&self.config, self.credential(), cancel, Purpose::Check)?;
         let path = self.config.query.watch(None, Duration::ZERO, Consistency::Default);
         let answer_timeout = self.config.answer_timeout;
         connection.send(Ask::Watch { number: 0, path, answer_timeout, believed: None });

@@ -142,6 +142,7 @@ impl KubernetesFactory {
     /// # Errors
     /// A code of the validation category if the id is unusable.
     #[cfg(feature = "kubeconfig")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "kubeconfig")))]
     pub fn from_kubeconfig(id: &str, cluster: &str) -> Result<ProviderDescriptor, ProvisioningError> {
         Ok(Self::descriptor(id, cluster)?.parameter("credentials", "kubeconfig"))
     }

@@ -33,6 +33,7 @@ use crate::registry::{ProviderRegistry, RegistrySettings};
 use crate::secret::{Secret, Secrets};
 use crate::store::{FileProviderStore, ProviderStore};
 use crate::sync::Mutex;
+use crate::thread::Thread;
 use crate::topology::ClusterNode;
 use crate::validator::{ProviderValidator, SuppressionSettings};
 
@@ -330,7 +331,7 @@ impl ServiceBuilder {
         );
         let thread = HubThread { core, dispatcher, mailbox, clock: Arc::clone(&clock), after_tick, alive };
         let identity = Arc::clone(&hub.hub_thread);
-        let spawned = thread::Builder::new().name("cluster-provisioning".into()).spawn(move || {
+        let spawned = Thread::Hub.spawn(move || {
             // The first to set it.
             _ = identity.set(thread::current().id());
             thread.run();

@@ -2,7 +2,6 @@
 //! answered, and saves to a store that could not be written, until that is done; or until the service drains.
 
 use std::sync::Weak;
-use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::select;
@@ -13,6 +12,7 @@ use crate::error::{ErrorCode, ProvisioningError};
 use crate::panics::caught;
 use crate::provider::CancelToken;
 use crate::text::line::log_line;
+use crate::thread::Thread;
 use crate::validator::check_connectivity;
 
 /// What the thread works with. It keeps the set only while it changes it: whoever drops the service finds the store free.
@@ -38,7 +38,7 @@ impl PendingProviders {
                 log_line!(Error, "the thread that asks pending providers has panicked: {panic}");
             }
         };
-        let spawned = thread::Builder::new().name("pending".into()).spawn(work);
+        let spawned = Thread::Pending.spawn(work);
         let refused = |error: std::io::Error| {
             ProvisioningError::new(ErrorCode::ThreadRefused, "asking pending providers", error.to_string())
         };

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded, never, select};
@@ -19,6 +18,7 @@ use crate::panics::{Foreign, caught, discard};
 use crate::provider::{CancelToken, ClusterProvider, Registration, RegistrationSite};
 use crate::sync::{Condvar, Mutex, deadline, lock, wait_until};
 use crate::text::line::log_line;
+use crate::thread::Thread;
 use crate::topology::ClusterNode;
 
 const REGISTERING: &str = "registering the local node";
@@ -88,7 +88,7 @@ impl Registrations {
     /// [`ErrorCode::ThreadRefused`].
     pub(super) fn start(&self) -> Result<(), ProvisioningError> {
         let Some(keeper) = self.shared.clone() else { return Ok(()) };
-        let spawned = thread::Builder::new().name("registrations".into()).spawn(move || keeper.keep());
+        let spawned = Thread::Registrations.spawn(move || keeper.keep());
         spawned.map(drop).map_err(|error| refused(&error))
     }
 
@@ -191,7 +191,7 @@ impl Shared {
         lock(&self.board).workers.insert(id, Worker { wake, cancel: cancel.clone() });
         let (start, started) = bounded::<()>(1);
         let work = Work { candidate, woken, cancel, shared: Arc::clone(self), registration: None, early: never() };
-        let spawned = thread::Builder::new().name(format!("register-{name}")).spawn(move || {
+        let spawned = Thread::Join(name.as_str()).spawn(move || {
             // Not before the registrar knows.
             _ = started.recv();
             work.run();

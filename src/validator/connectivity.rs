@@ -1,7 +1,6 @@
 //! Asking many backends at once whether they are there, within one time limit for all together.
 
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{at, bounded, select};
@@ -10,6 +9,7 @@ use crate::error::{ErrorCode, ProvisioningError};
 use crate::id::ProviderId;
 use crate::panics::{caught, discard};
 use crate::provider::{CancelToken, ClusterProvider};
+use crate::thread::Thread;
 
 const CHECKING: &str = "checking a provider's connectivity";
 
@@ -41,8 +41,8 @@ pub fn check_connectivity(
             // It may be the last to hold one that was refused meanwhile.
             discard(check);
         };
-        let name = id_of(provider.as_ref()).map_or_else(|| format!("check-{index}"), |id| format!("check-{id}"));
-        match thread::Builder::new().name(name).spawn(work) {
+        let name = id_of(provider.as_ref()).map_or_else(|| index.to_string(), |id| id.to_string());
+        match Thread::Check(&name).spawn(work) {
             Ok(_) => {
                 awaited += 1;
                 answers.push(None);

@@ -11,6 +11,7 @@ use crate::error::ProvisioningError;
 use crate::http::{BodyReader, Client, CredentialReader, Length, Method, Request};
 use crate::provider::CancelToken;
 use crate::providers::connection;
+use crate::thread::{Purpose, Thread};
 use crate::topology::Members;
 
 /// The header in which a token travels.
@@ -45,14 +46,14 @@ pub(super) fn open(
     config: &Arc<Config>,
     credential: CredentialReader,
     cancel: &CancelToken,
-    role: &'static str,
+    purpose: Purpose,
 ) -> Result<Connection, ProvisioningError> {
     let decoder = Decoder::new(config.query.service());
     let mut worker = Worker { config: Arc::clone(config), credential, decoder };
     let place = connection::Place {
         target: &config.target,
         connect_timeout: config.connect_timeout,
-        thread: &format!("consul-{role}"),
+        thread: Thread::Consul(purpose),
     };
     Connection::open(place, None, cancel, move |client, ask, reply| _ = reply(worker.answer(client, ask)))
 }

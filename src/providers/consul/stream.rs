@@ -17,6 +17,7 @@ use crate::http::CredentialReader;
 use crate::id::ProviderId;
 use crate::provider::{CancelToken, ProviderEvent, ProviderStream, ProviderTermination, RetryPolicy};
 use crate::providers::presence::Presence;
+use crate::thread::Purpose;
 
 /// The longest single wait, so that a clock that jumps (a suspended machine) is noticed.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
@@ -69,8 +70,8 @@ impl ConsulStream {
         let seed = RandomState::new().hash_one(id.as_str());
         let named = |error: ProvisioningError| error.with_provider(&id);
         let mut stream = Self {
-            watch: connection::open(&config, credential.clone(), cancel, "watch").map_err(named)?,
-            probe: connection::open(&config, credential, cancel, "probe").map_err(named)?,
+            watch: connection::open(&config, credential.clone(), cancel, Purpose::Watch).map_err(named)?,
+            probe: connection::open(&config, credential, cancel, Purpose::Probe).map_err(named)?,
             machine: Machine::new(settings, presence.local().cloned(), known, seed, clock.now()),
             id,
             config,

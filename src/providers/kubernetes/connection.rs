@@ -15,6 +15,7 @@ use crate::http::{Client, Incoming, Length, Method, Request};
 use crate::provider::CancelToken;
 use crate::providers::connection::{self, Replies};
 use crate::secret::Secret;
+use crate::thread::{Purpose, Thread};
 
 const LISTING: &str = "listing the members";
 const WATCHING: &str = "watching the members";
@@ -84,13 +85,13 @@ pub(super) fn open(
     query: &Query,
     login: Login,
     cancel: &CancelToken,
-    role: &'static str,
+    purpose: Purpose,
 ) -> Result<Connection, ProvisioningError> {
     let (config, query) = (Arc::clone(config), query.clone());
     let place = connection::Place {
         target: &config.target.clone(),
         connect_timeout: config.connect_timeout,
-        thread: &format!("kubernetes-{role}"),
+        thread: Thread::Kubernetes(purpose),
     };
     let rules = Arc::new(config.rules.clone());
     let mut worker = Worker { config, query, rules, login, cancel: cancel.clone(), slices: SliceVersion::default() };

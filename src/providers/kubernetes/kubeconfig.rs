@@ -37,6 +37,7 @@ use crate::providers::source::{Lookup, Source, switch};
 use crate::providers::tls;
 use crate::secret::{Secret, Secrets};
 use crate::text::line::log_line;
+use crate::thread::Thread;
 
 const RUNNING: &str = "running the exec plugin";
 /// Parameters that say what the kubeconfig says.
@@ -314,7 +315,7 @@ impl Kubeconfig {
             }
             drop(alive);
         };
-        if let Err(error) = std::thread::Builder::new().name("kubernetes-exec".to_owned()).spawn(work) {
+        if let Err(error) = Thread::Exec.spawn(work) {
             state.run = None;
             let error = ProvisioningError::new(ErrorCode::ThreadRefused, RUNNING, error.kind().to_string());
             state.renewal.failed(clock.now(), error);

@@ -17,6 +17,7 @@ use crate::error::{ErrorCode, ProvisioningError};
 use crate::id::ProviderId;
 use crate::provider::{CancelToken, ProviderEvent, ProviderStream, ProviderTermination, RetryPolicy};
 use crate::providers::presence::Presence;
+use crate::thread::Purpose;
 
 /// The longest single wait, so that a clock that jumps (a suspended machine) is noticed.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
@@ -55,8 +56,8 @@ impl KubernetesStream {
         let settings = Settings { probe_interval: config.probe_interval, retry };
         let seed = RandomState::new().hash_one(id.as_str());
         let mut stream = Self {
-            watch: connection::open(&config, &query, login.clone(), cancel, "watch").map_err(named)?,
-            probe: connection::open(&config, &query, login, cancel, "probe").map_err(named)?,
+            watch: connection::open(&config, &query, login.clone(), cancel, Purpose::Watch).map_err(named)?,
+            probe: connection::open(&config, &query, login, cancel, Purpose::Probe).map_err(named)?,
             machine: Machine::new(settings, presence.local().cloned(), seed, clock.now()),
             id,
             clock,

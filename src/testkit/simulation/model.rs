@@ -57,6 +57,8 @@ pub(super) struct ModelSlot {
     pub(super) has_snapshot: bool,
     pub(super) health: ProviderHealth,
     pub(super) since: Timestamp,
+    /// Since when it has not been healthy, whatever else it was.
+    pub(super) ailing_since: Option<Timestamp>,
     pub(super) last_sign: Option<Timestamp>,
     /// When it last gave a sign of life, whatever the process did since.
     heard_at: Option<Timestamp>,
@@ -646,6 +648,7 @@ impl ModelSlot {
             has_snapshot: false,
             health: ProviderHealth::Unreachable,
             since: now,
+            ailing_since: Some(now),
             last_sign: None,
             heard_at: None,
             silent: false,
@@ -697,6 +700,7 @@ impl ModelSlot {
     fn settle_health(&mut self, health: ProviderHealth, now: Timestamp, policy: &FailoverPolicy) {
         if health != self.health {
             self.forgive(now, policy);
+            self.ailing_since = self.ailing_since.or(Some(now)).filter(|_| health != ProviderHealth::Healthy);
             self.health = health;
             self.since = now;
         }
@@ -759,6 +763,7 @@ impl ModelSlot {
         self.has_snapshot = false;
         self.health = ProviderHealth::Unreachable;
         self.since = now;
+        self.ailing_since = self.ailing_since.or(Some(now));
         self.last_sign = None;
         self.heard_at = None;
         self.silent = false;

@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use super::exec::{MAX_ANSWER, Spec};
 use crate::provider::CancelToken;
+use crate::thread::Thread;
 
 /// How long a plugin may take.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -137,8 +138,7 @@ fn listen(
     read: fn(&mut dyn Read) -> Zeroizing<Vec<u8>>,
 ) -> Result<Output, Failure> {
     let (sender, output) = bounded(1);
-    let thread = std::thread::Builder::new().name("kubernetes-exec-pipe".to_owned());
-    let spawned = thread.spawn(move || drop(sender.send(read(&mut pipe))));
+    let spawned = Thread::ExecPipe.spawn(move || drop(sender.send(read(&mut pipe))));
     spawned.map(|_| output).map_err(|error| Failure::Failed(format!("no thread to listen to it: {}", error.kind())))
 }
 

@@ -2,6 +2,7 @@
 
 use super::content::lacks;
 use super::{Checker, Model, ensure};
+use crate::clock::Timestamp;
 use crate::event::{ProviderChanged, ProvisioningEvent, RemoteTopologyChange, SwitchReason};
 use crate::health::ProviderHealth;
 use crate::provider::ProviderRole;
@@ -124,10 +125,17 @@ impl Model {
         if present.is_empty() || slot.shown.hash() == present.hash() {
             return true;
         }
-        let held = self.now >= slot.changed_at + policy.guard_hold;
+        let held = self.now >= self.steady_from(slot, slot.changed_at) + policy.guard_hold;
         let lost = lacks(&slot.shown, present, policy.guard_share);
         let replaces = !self.may_replace(slot) && lost && lacks(present, &slot.shown, policy.guard_share);
         !slot.shown.is_empty() && !replaces && (held || !lost)
+    }
+
+    /// From when the guard's hold counts for a provider whose set has been steady from then on: a fallback waits for as long
+    /// as that after the one followed has ceased to be healthy.
+    fn steady_from(&self, slot: &ModelSlot, set_from: Timestamp) -> Timestamp {
+        let followed = self.slot(self.followed).filter(|_| slot.role == ProviderRole::Fallback);
+        followed.and_then(|followed| followed.ailing_since).map_or(set_from, |ailing| set_from.max(ailing))
     }
 
     /// Whether the provider, or the one that is followed, may show others than everybody else.
@@ -163,7 +171,7 @@ impl Checker for SwitchGuard {
                         continue;
                     }
                     ensure!(!to.shown.is_empty(), "{} is empty and replaces members", to.id);
-                    let held = tick.at >= to.lost_at + policy.guard_hold;
+                    let held = tick.at >= model.steady_from(to, to.lost_at) + policy.guard_hold;
                     let lost = lacks(&to.shown, &present.members, policy.guard_share);
                     ensure!(held || !lost, "{} lacks too many members and is followed at once", to.id);
                     let others = lost && lacks(&present.members, &to.shown, policy.guard_share);
