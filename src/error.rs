@@ -95,7 +95,7 @@ error_codes! {
     /// A setting or definition is wrong in a way that no narrower code names.
     InvalidConfig = "invalid-config", Validation, "correct the setting that the message names";
     /// A required field is absent or empty.
-    MissingField = "missing-field", Validation, "add the field that the message names";
+    MissingField = "missing-field", Validation, "give the field that the message names a value";
     /// A field is not known for this kind of provider.
     UnknownField = "unknown-field", Validation, "remove the field or correct its spelling";
     /// A field has a value that is malformed or out of range.
@@ -109,7 +109,7 @@ error_codes! {
     /// Too many validation failures in a short time: enabling providers is suppressed for a while.
     EnablingSuppressed = "enabling-suppressed", Validation, "correct the definitions, then wait or lift the suppression";
     /// A provider's backend has not answered since it was defined: it is not accepted yet, and asked again.
-    ProviderPending = "provider-pending", Validation, "none once its backend answers; else correct its definition, or remove it";
+    ProviderPending = "provider-pending", Validation, "see to it that its backend answers, or correct or remove its definition";
     /// No provider is configured at all.
     NoProviders = "no-providers", Validation, "configure at least one provider";
     /// A node's id, address, port, kinds or metadata are unusable.
@@ -121,7 +121,7 @@ error_codes! {
     /// The backend's index went backwards; the watch starts over.
     IndexRollback = "index-rollback", Connection, "none needed; if it repeats, check the backend for restores or restarts";
     /// The backend refused the credentials or their rights do not suffice.
-    AccessDenied = "access-denied", Connection, "check the token and its policy";
+    AccessDenied = "access-denied", Connection, "check the token and the rights that it has";
     /// The token could not be read from its file, environment variable or secret.
     TokenUnreadable = "token-unreadable", Connection, "check that the token's source exists and is readable";
     /// A file of certificates or keys could not be read, or does not hold what its field says.
@@ -135,7 +135,7 @@ error_codes! {
     /// The backend redirected the request elsewhere; credentials are not sent along.
     RedirectRefused = "redirect-refused", Connection, "configure the address that the redirect names if it is genuine";
     /// The provider's stream came to its end.
-    StreamEnded = "stream-ended", Stream, "none needed; it is opened again";
+    StreamEnded = "stream-ended", Stream, "none needed if it is rare, since it is opened again; else check the backend and the network path to it";
     /// The provider's stream failed.
     StreamFailed = "stream-failed", Stream, "see the provider's own error; the stream is opened again";
     /// The provider's stream gave no sign of life for the silence timeout.
@@ -157,7 +157,7 @@ error_codes! {
     /// The last known good data is older than the configured limit.
     DataStale = "data-stale", Failover, "restore the provider or raise the limit";
     /// A switch or update would lose too many members at once and is held back for a while.
-    MassLossHeld = "mass-loss-held", Failover, "none needed if the loss is genuine; else check the provider";
+    MassLossHeld = "mass-loss-held", Failover, "check the provider; a genuine loss is believed after a while, or at once if the provider is pinned";
     /// A standby shows mostly other members than the provider followed, and its definition does not say that it may.
     StandbyDiffers = "standby-differs", Failover, "give its definition the role fallback if that is meant; else check what it watches";
     /// The store's file is damaged: not valid JSON Lines, torn or incomplete.

@@ -343,7 +343,8 @@ pub struct RemoteTopologyEvent {
     pub position: Position,
     /// When.
     pub at: Timestamp,
-    /// What happened.
+    /// What happened; serialised as `change`, since `event` says which kind of delivery it is.
+    #[serde(rename = "change")]
     pub event: RemoteTopologyChange,
     /// The node's id.
     pub node_id: NodeId,

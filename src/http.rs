@@ -207,6 +207,7 @@ impl Client {
         let unusable = || {
             let detail = "the token has characters that no HTTP header can carry";
             ProvisioningError::new(ErrorCode::TokenUnreadable, doing.to_owned(), detail)
+                .with_advice("correct what the token's source holds: one line, in ASCII")
         };
         HeaderValue::from_str(secret.expose()).map_err(|_| unusable())?;
         HeaderValue::from_str(&self.stamp.set(name, secret)).map_err(|_| unusable())
@@ -346,7 +347,17 @@ fn failure(doing: &str, error: &ureq::Error) -> ProvisioningError {
         E::TooManyRedirects | E::RedirectFailed => (ErrorCode::RedirectRefused, "redirected".to_owned()),
         other => (ErrorCode::BackendUnavailable, other.to_string()),
     };
-    ProvisioningError::new(code, doing.to_owned(), detail)
+    let told = ProvisioningError::new(code, doing.to_owned(), detail);
+    let is_unknown = match error {
+        E::HostNotFound => true,
+        // The standard library has no kind for it.
+        E::Io(error) => error.to_string().starts_with("failed to lookup address information"),
+        _ => false,
+    };
+    match is_unknown {
+        true => told.with_advice("check the host's name in the definition, and name resolution here"),
+        false => told,
+    }
 }
 
 #[cfg(test)]

@@ -610,7 +610,8 @@ struct Taken {
 /// The warning of a start that goes on although the store cannot be written.
 fn kept_in_memory(error: &ProvisioningError) -> ProvisioningError {
     let detail = format!(
-        "{}; the stored providers are in force, but the epoch of this start is only in memory, and no change is accepted",
+        "{}; the stored providers are in force, but the epoch of this start is only in memory, and no change is accepted \
+         before it can be written",
         error.detail()
     );
     error.clone().while_doing(STARTING).with_detail(detail).with_advice(
@@ -687,7 +688,8 @@ fn check_name(entries: &[ProviderEntry], descriptor: &ProviderDescriptor) -> Res
         return Ok(());
     }
     let reason = format!("the name is taken by a different definition: {}", fields.join("; "));
-    Err(ProvisioningError::new(ErrorCode::DuplicateName, REGISTERING, reason).with_provider(&descriptor.id))
+    let error = ProvisioningError::new(ErrorCode::DuplicateName, REGISTERING, reason).with_provider(&descriptor.id);
+    Err(error.with_advice("choose another name, or reload the set to define the provider anew"))
 }
 
 /// Whether a refused submission counts towards suppression: everything that is wrong with it, but not a backend that does
@@ -714,7 +716,8 @@ fn with_store<T>(
 ) -> Result<Option<T>, ProvisioningError> {
     let Some(store) = store else { return Ok(None) };
     let outcome = caught(|| work(&mut ***store)).unwrap_or_else(|panic| {
-        Err(ProvisioningError::new(ErrorCode::StoreIo, doing, format!("the store panicked: {panic}")))
+        let error = ProvisioningError::new(ErrorCode::StoreIo, doing, format!("the store panicked: {panic}"));
+        Err(error.with_advice("report the panic to the store's author"))
     });
     outcome.map(Some)
 }
@@ -723,14 +726,16 @@ fn with_store<T>(
 fn check_names(definitions: &[ProviderDescriptor], doing: &'static str) -> Result<(), ProvisioningError> {
     if definitions.len() > MAX_PROVIDERS {
         let reason = format!("{} providers are more than the {MAX_PROVIDERS} allowed", definitions.len());
-        return Err(ProvisioningError::new(ErrorCode::InvalidConfig, doing, reason));
+        let error = ProvisioningError::new(ErrorCode::InvalidConfig, doing, reason);
+        return Err(error.with_advice("define fewer providers"));
     }
     let mut ids = BTreeSet::new();
     match definitions.iter().find(|definition| !ids.insert(&definition.id)) {
         None => Ok(()),
         Some(twice) => {
             let reason = "the set defines it more than once";
-            Err(ProvisioningError::new(ErrorCode::DuplicateName, doing, reason).with_provider(&twice.id))
+            let error = ProvisioningError::new(ErrorCode::DuplicateName, doing, reason).with_provider(&twice.id);
+            Err(error.with_advice("give each definition of the set a name of its own"))
         }
     }
 }

@@ -39,6 +39,9 @@ impl fmt::Display for Secret {
 pub struct Secrets(Arc<BTreeMap<String, Secret>>);
 
 impl Secrets {
+    /// What to do where a name has none.
+    pub(crate) const MISSING: &str = "hand it over with ServiceBuilder::secret, or correct its name";
+
     /// Secrets by name.
     pub fn new(secrets: impl IntoIterator<Item = (String, Secret)>) -> Self {
         Self(Arc::new(secrets.into_iter().collect()))

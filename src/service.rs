@@ -238,11 +238,14 @@ impl ClusterProvisioningService {
         if self.await_drained(deadline.saturating_duration_since(Instant::now())) {
             return Ok(());
         }
-        let (code, detail) = match self.hub.mailbox.life().phase() {
-            Phase::Failed => (ErrorCode::Stopped, "the hub's thread has ended"),
-            _ => (ErrorCode::WaitTimedOut, "draining has begun, but a callback keeps the hub from telling it"),
-        };
-        Err(ProvisioningError::new(code, doing, detail))
+        Err(match self.hub.mailbox.life().phase() {
+            Phase::Failed => ProvisioningError::new(ErrorCode::Stopped, doing, "the hub's thread has ended"),
+            _ => {
+                let detail = "draining has begun, but a callback keeps the hub from telling it";
+                let error = ProvisioningError::new(ErrorCode::WaitTimedOut, doing, detail);
+                error.with_advice("look for a bridge's callback that does not return")
+            }
+        })
     }
 
     /// Drains, ends every stream and stops: no callback begins when this has returned. Returns after the budget of

@@ -24,6 +24,7 @@ use crate::provider::{
     CancelToken, Capabilities, ClusterProvider, Credential, MAX_PRIORITY, ProviderDescriptor, ProviderEnvironment,
     ProviderFactory,
 };
+use crate::secret::Secrets;
 use crate::topology::ClusterNode;
 use connectivity::with_id;
 
@@ -138,7 +139,8 @@ impl ProviderValidator {
         let (made, capabilities) = ask(id, || Ok((provider.descriptor().id.clone(), provider.capabilities())))?;
         if made != *id {
             let reason = format!("the factory made a provider named {made}");
-            return Err(descriptor.refuse(ErrorCode::InvalidConfig, "id", reason));
+            let error = descriptor.refuse(ErrorCode::InvalidConfig, "id", reason);
+            return Err(error.with_advice("report it to the factory's author: the provider keeps the definition's id"));
         }
         Ok(ValidProvider { provider, capabilities, shortfall: shortfall(id, capabilities) })
     }
@@ -184,7 +186,14 @@ impl ProviderValidator {
             let known: Vec<_> = self.factories.keys().map(ProviderKind::as_str).collect();
             let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
             let reason = format!("there is no kind {}; known kinds: {known}", descriptor.kind);
-            descriptor.refuse(ErrorCode::UnknownKind, "kind", reason)
+            let error = descriptor.refuse(ErrorCode::UnknownKind, "kind", reason);
+            match descriptor.kind.as_str() {
+                "consul" | "kubernetes" => error.with_advice(format!(
+                    "build the program with this library's cargo feature `{}`, or correct the kind",
+                    descriptor.kind
+                )),
+                _ => error,
+            }
         })
     }
 
@@ -194,12 +203,16 @@ impl ProviderValidator {
             Credential::TokenFile(source) | Credential::TokenEnv(source) | Credential::Secret(source) => source,
         };
         if source.is_empty() {
-            return Err(descriptor.refuse(ErrorCode::MissingField, "credential", "it names no source"));
+            let error = descriptor.refuse(ErrorCode::MissingField, "credential", "it names no source");
+            return Err(
+                error.with_advice("name a file, an environment variable or a secret, or leave the credential out")
+            );
         }
         check_length(descriptor, "credential", source, MAX_VALUE_LENGTH)?;
         if matches!(descriptor.credential, Credential::Secret(_)) && self.environment.secrets.get(source).is_none() {
             let reason = format!("no secret named {source:?} was handed to the builder");
-            return Err(descriptor.refuse(ErrorCode::TokenUnreadable, "credential", reason));
+            let error = descriptor.refuse(ErrorCode::TokenUnreadable, "credential", reason);
+            return Err(error.with_advice(Secrets::MISSING));
         }
         Ok(())
     }
@@ -261,7 +274,8 @@ fn check_limits(descriptor: &ProviderDescriptor) -> Result<(), ProvisioningError
     }
     for (name, value) in &descriptor.parameters {
         if name.is_empty() {
-            return refuse(ErrorCode::MissingField, "parameters".to_owned(), "a parameter has no name".to_owned());
+            let error = descriptor.refuse(ErrorCode::MissingField, "parameters", "a parameter has no name");
+            return Err(error.with_advice("name the parameter, or remove it"));
         }
         check_length(descriptor, "parameters", name, MAX_NAME_LENGTH)?;
         check_length(descriptor, name, value, MAX_VALUE_LENGTH)?;

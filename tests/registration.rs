@@ -196,6 +196,7 @@ fn consul_point_19_a_node_whose_registration_was_never_answered_is_deregistered_
     let builder = builder(Script { asked: asking, early: never(), joins, renewals: never() });
     let error = builder.join_timeout(Duration::from_millis(100)).start().err().unwrap();
     assert_eq!(error.code(), ErrorCode::RegistrationFailed);
+    assert_eq!(error.advice(), ErrorCode::Timeout.advice(), "what is to be done about its cause: {error}");
     let asked: Vec<_> = asked.iter().take_while(|asked| *asked != Asked::Leave).collect();
     assert!(asked.iter().all(|asked| *asked == Asked::Join), "{asked:?}");
 }

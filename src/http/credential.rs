@@ -47,7 +47,14 @@ impl CredentialReader {
                     log_line!(Warn, "the token cannot be read, the last one stays in use: {detail}");
                     Ok(Some(last.clone()))
                 }
-                None => Err(ProvisioningError::new(ErrorCode::TokenUnreadable, "reading the token", detail)),
+                None => {
+                    let error = ProvisioningError::new(ErrorCode::TokenUnreadable, "reading the token", detail);
+                    Err(match &self.source {
+                        Credential::TokenEnv(_) => error.with_advice("set the variable where the process is started"),
+                        Credential::Secret(_) => error.with_advice(Secrets::MISSING),
+                        _ => error,
+                    })
+                }
             },
         }
     }

@@ -358,7 +358,9 @@ impl Parts {
 
     fn pin(&mut self, id: &ProviderId, turn: &mut Turn<'_>) -> Result<(), ProvisioningError> {
         let Some(slot) = self.slots.find(id) else {
-            let error = ProvisioningError::new(ErrorCode::UnknownProvider, "pinning a provider", "no such provider");
+            let known: Vec<_> = self.slots.iter().map(|slot| slot.id().as_str()).collect();
+            let detail = format!("no provider of that name is in force, but only: {}", known.join(", "));
+            let error = ProvisioningError::new(ErrorCode::UnknownProvider, "pinning a provider", detail);
             return Err(error.with_provider(id));
         };
         self.selection.pin(Some(slot.key()));
@@ -489,7 +491,11 @@ impl Parts {
             None => {
                 let detail = "it was removed, and no other provider has shown its members yet";
                 let error = ProvisioningError::new(ErrorCode::ProviderUnhealthy, "watching the topology", detail);
-                Some(error.with_provider(last))
+                Some(
+                    error
+                        .with_provider(last)
+                        .with_advice("none needed if others are defined: the first to answer is followed"),
+                )
             }
         };
         self.remote.warn(last, degraded, turn);

@@ -226,7 +226,8 @@ impl Ticket {
             Ok(outcome) => outcome,
             Err(RecvTimeoutError::Timeout) => {
                 let detail = format!("the hub did not get to it within {timeout:?}");
-                Err(ProvisioningError::new(ErrorCode::WaitTimedOut, doing, detail))
+                let error = ProvisioningError::new(ErrorCode::WaitTimedOut, doing, detail);
+                Err(error.with_advice("wait longer, or look for a bridge's callback that does not return"))
             }
             Err(RecvTimeoutError::Disconnected) => {
                 Err(ProvisioningError::new(ErrorCode::Stopped, doing, "the hub has stopped"))

@@ -192,7 +192,8 @@ impl Selection {
             return;
         }
         let detail = "the pinned provider cannot serve; another does until it is back";
-        let mut error = ProvisioningError::new(ErrorCode::ProviderUnhealthy, "holding on to a pinned provider", detail);
+        let mut error = ProvisioningError::new(ErrorCode::ProviderUnhealthy, "holding on to a pinned provider", detail)
+            .with_advice("restore the provider, or lift the pin");
         if let Some(slot) = pinned.and_then(|key| slots.get(key)) {
             error = error.with_provider(slot.id());
         }

@@ -171,6 +171,7 @@ impl Slot {
             ProviderEvent::Changes { .. } => {
                 let detail = "changes came before the stream's first snapshot";
                 let error = ProvisioningError::new(ErrorCode::MalformedAnswer, "watching the topology", detail);
+                let error = error.with_advice("report it to the provider's author: a whole snapshot has to come first");
                 self.tracker.failed(error.with_provider(&self.id));
                 return Some(Heard::NoNews);
             }

@@ -203,7 +203,10 @@ impl Member {
         let marks = Marks::of(node, cluster).map_err(|error| error.with_provider(&descriptor.id))?;
         let Some(pod) = config.pod.clone() else {
             let reason = "which pod the process runs in is not known: neither POD_NAME nor HOSTNAME is a pod's name";
-            return Err(descriptor.refuse(ErrorCode::MissingField, "pod", reason));
+            let error = descriptor.refuse(ErrorCode::MissingField, "pod", reason);
+            return Err(error.with_advice(
+                "hand metadata.name to the container as POD_NAME, or name the pod with the parameter pod",
+            ));
         };
         Ok(Some(Self { pod, marks, uid: Arc::default(), succeeded: Arc::default(), succeeds: None }))
     }

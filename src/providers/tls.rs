@@ -92,7 +92,10 @@ fn client(source: &Source<'_>, variables: Option<&Variables>) -> Result<Option<(
     };
     let (certificate, key) = (path(source, pair.0)?, path(source, pair.1)?);
     let missing = |field: &'static str, other: &str| {
-        Err(source.descriptor.refuse(ErrorCode::MissingField, field, format!("{other} is of no use without it")))
+        let error =
+            source.descriptor.refuse(ErrorCode::MissingField, field, format!("{other} is of no use without it"));
+        let is_variable = !PARAMETERS.contains(&field);
+        Err(if is_variable { error.with_advice("set both environment variables or neither") } else { error })
     };
     match (certificate, key) {
         (None, None) => Ok(None),

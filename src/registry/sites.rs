@@ -37,7 +37,8 @@ pub(super) fn check<'a>(
                     site.entry(),
                     other.entry()
                 );
-                return Err(ProvisioningError::new(ErrorCode::InvalidConfig, doing, reason).with_provider(id));
+                let error = ProvisioningError::new(ErrorCode::InvalidConfig, doing, reason).with_provider(id);
+                return Err(error.with_advice("give both the same entry, or remove one of the two"));
             }
             Some(_) => {}
             None => _ = places.insert(site.place().to_owned(), (site, id)),

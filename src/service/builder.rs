@@ -354,7 +354,8 @@ impl ServiceBuilder {
         providers.begin()?;
         for difference in &report.differences {
             let error = ProvisioningError::new(ErrorCode::InvalidConfig, SETTING_UP, difference.to_string());
-            providers.warn(error.with_provider(&difference.id));
+            let advice = "reload the given definitions if they are meant, or give those that are stored";
+            providers.warn(error.with_provider(&difference.id).with_advice(advice));
         }
         providers.warn_of(&report.change);
         let (is_pending, is_unsaved) = (!report.change.pending.is_empty(), report.unsaved.is_some());

@@ -22,7 +22,7 @@ use crate::provider::{CancelToken, ClusterProvider, ProviderDescriptor};
 use crate::registry::{self, Enablement, ProviderEntry, ProviderRegistry, RegistryChange};
 use crate::sync::{Mutex, lock};
 use crate::text::line::log_line;
-use crate::validator::{ProviderValidator, SharedSuppression, ValidationReport};
+use crate::validator::{ProviderValidator, SharedSuppression, SuppressionChange, ValidationReport};
 
 /// How long a change waits for the hub: far longer than any callback should take.
 const HUB_PATIENCE: Duration = Duration::from_secs(30);
@@ -235,7 +235,8 @@ impl ProviderSet {
         }
         if late {
             let detail = "the set is stored, but a callback keeps the hub from putting it in force";
-            return Err(ProvisioningError::new(ErrorCode::WaitTimedOut, doing, detail));
+            let error = ProvisioningError::new(ErrorCode::WaitTimedOut, doing, detail);
+            return Err(error.with_advice("look for a bridge's callback that does not return"));
         }
         Ok(())
     }
@@ -249,7 +250,8 @@ impl ProviderSet {
                 Enablement::Pending { reason } => {
                     let detail = format!("its backend has not answered: [{}] {}", reason.code(), reason.detail());
                     let error = ProvisioningError::new(ErrorCode::ProviderPending, "accepting a provider", detail);
-                    self.warn(error.with_provider(&entry.descriptor.id));
+                    let advice = format!("{}; or correct or remove its definition", reason.advice());
+                    self.warn(error.with_provider(&entry.descriptor.id).with_advice(advice));
                 }
             }
         }
@@ -269,7 +271,11 @@ impl ProviderSet {
     fn report_suppression(&self) {
         for change in self.suppression.take_changes(self.clock.now()) {
             let doing = "watching over validation failures";
-            self.warn(ProvisioningError::new(ErrorCode::EnablingSuppressed, doing, change.to_string()));
+            let error = ProvisioningError::new(ErrorCode::EnablingSuppressed, doing, change.to_string());
+            self.warn(match change {
+                SuppressionChange::Started { .. } => error,
+                SuppressionChange::Ended { .. } => error.with_advice("none needed: definitions are accepted again"),
+            });
         }
     }
 }

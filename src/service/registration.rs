@@ -129,18 +129,25 @@ impl Registrations {
     /// [`ErrorCode::RegistrationFailed`], with why the last attempt failed.
     pub(super) fn wait_first(&self, timeout: Duration, may_come: bool) -> Result<(), ProvisioningError> {
         let Some(shared) = &self.shared else { return Ok(()) };
-        let refuse = |detail: String| Err(ProvisioningError::new(ErrorCode::RegistrationFailed, REGISTERING, detail));
+        let refused = |detail: String| ProvisioningError::new(ErrorCode::RegistrationFailed, REGISTERING, detail);
         if lock(&shared.board).registrar.is_empty() && !may_come {
-            return refuse("none of the providers can register a node".into());
+            let error = refused("none of the providers can register a node".into());
+            return Err(
+                error.with_advice("define one that can, or leave the member out: the process then only watches")
+            );
         }
         if shared.wait(timeout, |board| board.registrar.has_joined()) {
             return Ok(());
         }
         let board = lock(&shared.board);
-        let none = board.registrar.is_empty();
-        let silent = if none { "those in force cannot register a node" } else { "none has answered" };
-        let why = board.registrar.last_error().map_or_else(|| silent.to_owned(), ProvisioningError::without_advice);
-        refuse(format!("no provider accepted it within {timeout:?}: {why}"))
+        let accepted = format!("no provider accepted it within {timeout:?}");
+        let silent =
+            if board.registrar.is_empty() { "those in force cannot register a node" } else { "none has answered" };
+        Err(match board.registrar.last_error() {
+            None => refused(format!("{accepted}: {silent}")),
+            // What is to be done about that is to be done here.
+            Some(why) => refused(format!("{accepted}: {}", why.without_advice())).with_advice(why.advice().to_owned()),
+        })
     }
 
     /// Deregisters everywhere, within the budget, for good.

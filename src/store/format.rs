@@ -75,7 +75,8 @@ pub(super) fn encode(set: &StoredSet) -> Result<Vec<u8>, ProvisioningError> {
     let mut body = Vec::new();
     for descriptor in &set.descriptors {
         if !ids.insert(&descriptor.id) {
-            let error = refuse(ErrorCode::DuplicateName, "the set holds it twice".to_owned());
+            let error = refuse(ErrorCode::DuplicateName, "the set holds it twice".to_owned())
+                .with_advice("give each definition of the set a name of its own");
             return Err(error.with_provider(&descriptor.id));
         }
         serde_json::to_writer(&mut body, descriptor).map_err(unserializable)?;

@@ -202,9 +202,10 @@ impl Config {
             Namespace::Of(path) => path,
         };
         let unknown = |why: String| {
-            let detail = format!("the namespace is not known: {why}; name it with the parameter namespace");
+            let detail = format!("the namespace is not known: {why}");
             ProvisioningError::new(ErrorCode::InvalidConfig, "reading the service account's namespace", detail)
                 .with_field("namespace")
+                .with_advice("name it with the parameter namespace")
         };
         let text = crate::http::read_file(path, MAX_NAMESPACE_FILE).map_err(unknown)?;
         let text = String::from_utf8_lossy(&text);
@@ -284,7 +285,8 @@ impl Definition<'_> {
     #[cfg(not(feature = "kubeconfig"))]
     fn kubeconfig(&self) -> Result<Means, ProvisioningError> {
         let reason = "kubeconfig takes the cargo feature `kubeconfig`, which this program was built without";
-        Err(self.source.invalid("credentials", reason))
+        let error = self.source.invalid("credentials", reason);
+        Err(error.with_advice("build it with that feature, or use other credentials"))
     }
 
     /// Where the server is and how one is let in.
@@ -343,8 +345,9 @@ impl Definition<'_> {
     /// The API server as every pod is told of it.
     fn in_cluster_url(&self) -> Result<String, ProvisioningError> {
         let missing = |name: &'static str| {
-            let reason = "the environment variable is not set: this is no pod; name an endpoint";
-            self.source.descriptor.refuse(ErrorCode::MissingField, name, reason)
+            let reason = "the environment variable is not set, and no endpoint is named: this is no pod";
+            let error = self.source.descriptor.refuse(ErrorCode::MissingField, name, reason);
+            error.with_advice("run it in a pod, or name the API server's URL as the endpoint, or use a kubeconfig")
         };
         let host = self.variable(HOST)?.ok_or_else(|| missing(HOST))?;
         let port = self.variable(PORT)?.ok_or_else(|| missing(PORT))?;

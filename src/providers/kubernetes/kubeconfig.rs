@@ -337,7 +337,9 @@ impl Kubeconfig {
             Err(Failure::Cancelled) => state.renewal.broken_off(),
             Err(Failure::Failed(why)) => {
                 let detail = format!("{}: {why}", spec.place);
-                let error = ProvisioningError::new(ErrorCode::TokenUnreadable, RUNNING, detail);
+                let error = ProvisioningError::new(ErrorCode::TokenUnreadable, RUNNING, detail).with_advice(
+                    "run the plugin by hand with the same arguments and environment, and correct what it says",
+                );
                 if state.renewal.failed(clock.now(), error.clone().with_field("kubeconfig")) {
                     log_line!(Warn, "the exec plugin gives no credential: {}", error.detail());
                 }

@@ -162,16 +162,17 @@ impl KubernetesRegistration {
 
     /// Sees to it that the pod carries what it shall; whether it did not.
     fn assert(&mut self, cancel: &CancelToken) -> Result<bool, ProvisioningError> {
-        let refuse =
-            |detail: &'static str| Err(ProvisioningError::new(ErrorCode::RegistrationFailed, REGISTERING, detail));
+        let refuse = |detail: &'static str, advice: &'static str| {
+            Err(ProvisioningError::new(ErrorCode::RegistrationFailed, REGISTERING, detail).with_advice(advice))
+        };
         let pod = self.patched(LOOK, self.config.answer_timeout, REGISTERING, cancel)?;
         if *self.uid.get_or_init(|| pod.uid.clone()) != pod.uid {
-            return refuse("the pod has been replaced by another of its name");
+            return refuse("the pod has been replaced by another of its name", "end this process: its pod is gone");
         }
         self.check_address(&pod)?;
         let Some(patch) = pod.patch(&self.marks) else { return Ok(false) };
         if pod.going {
-            return refuse("the pod is being deleted");
+            return refuse("the pod is being deleted", "none needed: the process is about to be ended with it");
         }
         self.patched(&patch, self.config.answer_timeout, REGISTERING, cancel).map(|_| true)
     }
@@ -220,8 +221,8 @@ impl KubernetesRegistration {
                 Err(ProvisioningError::new(ErrorCode::AccessDenied, doing, detail))
             }
             404 => {
-                let detail = format!("{}; name the pod with the parameter pod", answer.excerpt);
-                Err(ProvisioningError::new(ErrorCode::RegistrationFailed, doing, detail))
+                let error = ProvisioningError::new(ErrorCode::RegistrationFailed, doing, answer.excerpt);
+                Err(error.with_advice("name the pod in which the process runs with the parameter pod"))
             }
             // The uid is another one.
             409 | 422 => Err(answer.refusal(ErrorCode::RegistrationFailed, doing)),
