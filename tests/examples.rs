@@ -4,6 +4,9 @@
 
 #[path = "support/consul.rs"]
 mod consul;
+#[cfg(feature = "kubernetes")]
+#[path = "support/kubernetes.rs"]
+mod kubernetes;
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
@@ -162,6 +165,26 @@ fn p1_4_a_member_without_input_stays_and_deregisters_when_told_to_end_or_when_no
             assert_eq!(agent.passing(service), Vec::<String>::new(), "{name}");
         }
     }
+}
+
+#[cfg(feature = "kubernetes")]
+#[test]
+fn p1_4_a_client_of_kubernetes_without_input_stays_and_leaves_when_told_to_end() {
+    let Some(server) = kubernetes::Kubernetes::start() else { return };
+    let labels = serde_json::json!({"cluster.proto.actor/cluster": "demo", "cluster.proto.actor/port": "7001"});
+    server.run_pod("other", "10.1.0.2", &serde_json::json!({"labels": labels}));
+    let (url, account) = (server.url(), server.service_account("admin"));
+    let file = |name: &str| account.join(name).display().to_string();
+    let (token, authority) = (file("token"), file("ca.crt"));
+    let place = ["--server", &url, "--namespace", kubernetes::NAMESPACE];
+    let proof = ["--token-file", &token, "--ca", &authority];
+    let Some(mut client) = Example::start("kubernetes", &[&place[..], &proof[..]].concat(), NOBODY) else { return };
+    client.read_to("+ other at 10.1.0.2:7001");
+    client.read_to("placement is open");
+    assert!(client.is_running());
+    client.tell_to_end();
+    let (rest, errors, status) = client.finish();
+    assert!(status.success() && errors.is_empty() && rest.ends_with("Left\n"), "{status}, {errors}, {rest}");
 }
 
 #[test]
