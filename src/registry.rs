@@ -610,7 +610,8 @@ struct Taken {
 /// The warning of a start that goes on although the store cannot be written.
 fn kept_in_memory(error: &ProvisioningError) -> ProvisioningError {
     let detail = format!(
-        "{}; the stored providers are in force, but the epoch of this start is only in memory, and no change is accepted",
+        "{}; the stored providers are in force, but the epoch of this start is only in memory, and no change is accepted \
+         before it can be written",
         error.detail()
     );
     error.clone().while_doing(STARTING).with_detail(detail).with_advice(

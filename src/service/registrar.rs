@@ -632,6 +632,17 @@ mod tests {
     }
 
     #[test]
+    fn p1_4_a_renewal_that_failed_is_repeated_after_its_pause_whatever_the_provider_asks_for() {
+        let (mut registrar, only) = joined();
+        assert_eq!(registrar.step(only, at(1000)), Step::Renew);
+        registrar.answered(only, error(ErrorCode::BackendUnavailable), at(1000));
+        registrar.asked(only, at(1001));
+        let Step::Rest(until) = registrar.step(only, at(1500)) else { panic!("no pause") };
+        assert!((2000..=3000).contains(&until.since(at(0)).as_millis()), "{until:?}");
+        assert_eq!(registrar.step(only, until), Step::Renew);
+    }
+
+    #[test]
     fn p1_4_what_fails_is_tried_again_within_two_seconds_and_told_once() {
         let (mut registrar, only) = one();
         let mut now = at(0);
