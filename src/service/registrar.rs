@@ -121,8 +121,6 @@ enum Farewell {
     Leave,
     /// A newer definition's registration holds the node.
     Retire,
-    /// Another registration of the same site stands, or is left to deregister it.
-    Abandon,
 }
 
 #[derive(Debug)]
@@ -226,10 +224,8 @@ impl Registrar {
     /// Everything that may be registered is deregistered, for good.
     pub(crate) fn drain(&mut self, now: Timestamp) {
         self.draining = true;
-        // Those that surely hold the node go last, so that of one site it is they who deregister it.
-        let mut ids: Vec<_> = self.entries.iter().map(|(id, entry)| (entry.state == State::Joined, *id)).collect();
-        ids.sort();
-        for (_, id) in ids {
+        let ids: Vec<_> = self.entries.keys().copied().collect();
+        for id in ids {
             self.say_farewell(id, Farewell::Leave, now);
         }
     }
@@ -268,16 +264,16 @@ impl Registrar {
         let Some(entry) = self.entries.get(&id) else { return Step::End };
         debug_assert!(entry.started && entry.working.is_none(), "one step at a time, by the worker");
         let others = || self.of_the_same_place(id);
+        // The place is another's by now, or another is left to deregister it: of those that go, whoever surely holds the
+        // node, and the newest of them.
+        let is_anothers = |(other, held): (&RegistrationId, &Entry)| {
+            held.may_hold_already() && (held.farewell.is_none() || held.rank(*other) > entry.rank(id))
+        };
         let step = match entry.next(now) {
-            // The place is another's by now.
-            Step::Leave | Step::Retire if others().any(Entry::holds_on) => Step::End,
+            Step::Leave | Step::Retire if others().any(is_anothers) => Step::End,
             // What is under way there could undo it.
-            Step::Leave | Step::Retire
-                if others().any(|other| matches!(other.working, Some((Step::Join | Step::Renew, _)))) =>
-            {
-                Step::Rest(now + GRACE)
-            }
-            Step::Join | Step::Renew if others().any(Entry::is_letting_go) => Step::Rest(now + GRACE),
+            Step::Leave | Step::Retire if others().any(|(_, other)| other.is_asking()) => Step::Rest(now + GRACE),
+            Step::Join | Step::Renew if others().any(|(_, other)| other.is_letting_go()) => Step::Rest(now + GRACE),
             step => step,
         };
         let Some(entry) = self.entries.get_mut(&id) else { return Step::End };
@@ -445,10 +441,10 @@ impl Registrar {
     }
 
     /// The other registrations of the same place.
-    fn of_the_same_place(&self, id: RegistrationId) -> impl Iterator<Item = &Entry> {
+    fn of_the_same_place(&self, id: RegistrationId) -> impl Iterator<Item = (&RegistrationId, &Entry)> {
         let site = self.entries.get(&id).and_then(|entry| entry.site.as_ref());
         let same = move |entry: &Entry| site.is_some() && entry.site.as_ref() == site;
-        self.entries.iter().filter(move |(other, entry)| **other != id && same(entry)).map(|(_, entry)| entry)
+        self.entries.iter().filter(move |(other, entry)| **other != id && same(entry))
     }
 
     fn say_farewell(&mut self, id: RegistrationId, farewell: Farewell, now: Timestamp) {
@@ -457,7 +453,6 @@ impl Registrar {
             self.entries.remove(&id);
             return;
         }
-        let farewell = if self.of_the_same_place(id).any(Entry::holds_on) { Farewell::Abandon } else { farewell };
         if let Some(entry) = self.entries.get_mut(&id) {
             match entry.farewell {
                 // Nothing is left that the node could be retired in favour of.
@@ -479,7 +474,6 @@ impl Entry {
     fn next(&self, now: Timestamp) -> Step {
         match self.farewell {
             Some(_) if !self.may_be_registered() => return Step::End,
-            Some(Farewell::Abandon) => return Step::End,
             Some(_) if now < self.leaves_at => return Step::Rest(self.leaves_at),
             Some(Farewell::Leave) => return Step::Leave,
             Some(Farewell::Retire) => return Step::Retire,
@@ -496,9 +490,9 @@ impl Entry {
         }
     }
 
-    /// It may hold the node, and goes on doing so.
-    fn holds_on(&self) -> bool {
-        self.farewell.is_none() && self.may_be_registered()
+    /// A request is under way by which the node may come to be registered.
+    fn is_asking(&self) -> bool {
+        matches!(self.working, Some((Step::Join | Step::Renew, _)))
     }
 
     /// A deregistration is under way.
@@ -508,6 +502,24 @@ impl Entry {
 
     fn may_be_registered(&self) -> bool {
         !matches!(self.state, State::Absent | State::Gone)
+    }
+
+    /// The same whatever becomes of the request under way: of a first one, nothing may have been sent.
+    fn may_hold_already(&self) -> bool {
+        !matches!(self.settled(), State::Absent | State::Gone)
+    }
+
+    /// What the backend knew before the request under way.
+    fn settled(&self) -> State {
+        match self.working {
+            Some((Step::Join | Step::Renew, before)) => before,
+            _ => self.state,
+        }
+    }
+
+    /// Of several that go and hold one place, the greatest deregisters the node.
+    fn rank(&self, id: RegistrationId) -> (bool, RegistrationId) {
+        (self.settled() == State::Joined, id)
     }
 
     /// The node is registered, and wants to be left alone for that long.
@@ -815,7 +827,9 @@ mod tests {
         assert_eq!(registrar.step(id(2, 2), at(2)), Step::Rest(at(252)), "it would be undone");
         registrar.answered(id(1, 1), error(ErrorCode::Timeout), at(2000));
         assert_eq!(registrar.step(id(2, 2), at(2000)), Step::Join);
-        assert_eq!(registrar.step(id(1, 1), at(9000)), Step::End, "the place is another's by now");
+        assert_eq!(registrar.step(id(1, 1), at(9000)), Step::Rest(at(9250)), "nobody knows yet whether it comes");
+        registrar.answered(id(2, 2), done(), at(9100));
+        assert_eq!(registrar.step(id(1, 1), at(9250)), Step::End, "the place is another's by now");
 
         // A request that is under way for the place when all is left.
         let mut registrar = Registrar::new(7);
@@ -827,6 +841,26 @@ mod tests {
         assert_eq!(registrar.step(id(1, 1), at(1)), Step::Rest(at(251)));
         registrar.answered(id(2, 2), error(ErrorCode::Stopped), at(251));
         assert_eq!((registrar.step(id(2, 2), at(251)), registrar.step(id(1, 1), at(251))), (Step::End, Step::Leave));
+    }
+
+    #[test]
+    fn p3_5_of_two_that_go_the_one_that_was_never_sent_leaves_the_place_to_the_other() {
+        // An edited definition of the same place, whose token cannot be read, and the former one, whose renewals fail.
+        let place = |edition| wanted(1, edition, Some("agent"));
+        let (former, edited) = (id(1, 1), id(1, 2));
+        let mut registrar = Registrar::new(7);
+        follow(&mut registrar, &[place(1)], at(0));
+        registrar.step(former, at(0));
+        registrar.answered(former, done(), at(0));
+        assert_eq!(registrar.step(former, at(1000)), Step::Renew);
+        registrar.answered(former, error(ErrorCode::TokenUnreadable), at(1000));
+        follow(&mut registrar, &[place(2)], at(3000));
+        assert_eq!((registrar.step(former, at(3000)), registrar.step(edited, at(3000))), (Step::Renew, Step::Join));
+        registrar.drain(at(3001));
+        registrar.answered(edited, error(ErrorCode::TokenUnreadable), at(3010));
+        assert_eq!(registrar.step(edited, at(3010)), Step::End);
+        registrar.answered(former, error(ErrorCode::TokenUnreadable), at(3020));
+        assert_eq!(registrar.step(former, at(3020)), Step::Leave);
     }
 
     #[test]
