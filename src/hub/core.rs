@@ -17,7 +17,7 @@ use super::selection::Selection;
 use super::slot::{Heard, Slot, SlotSpec};
 use super::slots::Slots;
 use super::streams::Ending;
-use super::timer::{SlotTimer, Timer, TimerTable};
+use super::timer::{HubTimer, SlotTimer, Timer, TimerTable};
 use super::turn::{Report, Turn};
 use super::{HubSettings, Input, LogLine, Published, Tick};
 use crate::clock::Timestamp;
@@ -36,7 +36,7 @@ const HOUSEKEEPING: Duration = Duration::from_secs(1);
 const STANDSTILL: Duration = Duration::from_secs(5);
 
 /// The hub's state machine. Each tick is [`handle`](Self::handle) or [`handle_timers`](Self::handle_timers), then
-/// [`conclude`](Self::conclude) once PlacementSupervisor has been told.
+/// [`conclude`](Self::conclude) once PlacementSupervisor has been told, and [`publish`](Self::publish) once everyone has.
 #[derive(Debug)]
 pub(crate) struct HubCore {
     now: Timestamp,
@@ -99,14 +99,12 @@ impl HubCore {
         turn.finish(Ok(()))
     }
 
-    /// Ends a tick, when PlacementSupervisor has been told its deliveries: what follows for the gate. `recalculated`:
+    /// Goes on with a tick when PlacementSupervisor has been told its deliveries: what follows for the gate. `recalculated`:
     /// whether it came to its end with the tick's snapshots; absent if there were none.
     pub(crate) fn conclude(&mut self, recalculated: Option<bool>) -> (Vec<ProvisioningEvent>, Vec<LogLine>) {
         let mut turn = Turn::begin(&mut self.record, self.now);
         self.parts.conclude(recalculated, &mut turn);
-        let concluded = turn.into_events();
-        self.arm();
-        concluded
+        turn.into_events()
     }
 
     /// The name of a provider in force.
@@ -131,18 +129,35 @@ impl HubCore {
         turn.into_events()
     }
 
-    /// The state as it is now, with what the caller has measured.
-    pub(crate) fn publish(&mut self, mut metrics: ProvisioningMetrics) -> Published {
-        let (followed, pinned) = (self.parts.selection.followed(), self.parts.selection.pinned());
+    /// Enters what the rules count.
+    pub(crate) fn report(&self, metrics: &mut ProvisioningMetrics) {
         metrics.position = self.record.position();
         metrics.deliveries = metrics.position.seq_no;
         metrics.guard_holds = 0;
-        self.parts.slots.report(&mut metrics);
-        self.parts.selection.report(&mut metrics);
-        self.parts.outbox.report(&mut metrics);
-        self.parts.remote.report(&mut metrics);
+        self.parts.slots.report(metrics);
+        self.parts.selection.report(metrics);
+        self.parts.outbox.report(metrics);
+        self.parts.remote.report(metrics);
+    }
+
+    /// The state before the first tick.
+    pub(crate) fn publish_first(&mut self) -> Published {
+        let mut metrics = ProvisioningMetrics::default();
+        self.report(&mut metrics);
+        self.state(Arc::new(metrics))
+    }
+
+    /// Ends a tick, when everyone has been told: sets what can happen later, and gives the state as it is now, with its
+    /// metrics.
+    pub(crate) fn publish(&mut self, metrics: Arc<ProvisioningMetrics>) -> Published {
+        self.arm();
+        self.state(metrics)
+    }
+
+    fn state(&mut self, metrics: Arc<ProvisioningMetrics>) -> Published {
+        let (followed, pinned) = (self.parts.selection.followed(), self.parts.selection.pinned());
         Published {
-            position: metrics.position,
+            position: self.record.position(),
             snapshot: self.parts.outbox.delivered().cloned(),
             gate: self.parts.gate.gate(),
             providers: self.parts.slots.statuses(followed, pinned),
@@ -187,27 +202,28 @@ impl HubCore {
         let Parts { slots, selection, outbox, blocks, gate, .. } = parts;
         let ahead = |at: Option<Timestamp>| at.filter(|at| *at > now);
         let (policy, followed) = (slots.policy(), parts.followed());
-        timers.set(Timer::Standstill, Some(now + HOUSEKEEPING));
-        timers.set(Timer::Block, blocks.ends_at());
-        timers.set(Timer::Window, ahead(outbox.window_ends(followed, blocks)));
-        timers.set(Timer::Urgency, ahead(outbox.urgency_ends(followed, blocks)));
+        let own = timers.own();
+        own.set(HubTimer::Standstill, Some(now + HOUSEKEEPING));
+        own.set(HubTimer::Block, blocks.ends_at());
+        own.set(HubTimer::Window, ahead(outbox.window_ends(followed, blocks)));
+        own.set(HubTimer::Urgency, ahead(outbox.urgency_ends(followed, blocks)));
         let held = followed.filter(|_| outbox.is_holding());
-        timers.set(Timer::MassLoss, ahead(held.map(|slot| slot.shrunk_at() + policy.guard_hold)));
-        timers.set(Timer::Guard, ahead(selection.guard_ends()));
-        timers.set(Timer::InitialGrace, ahead(selection.initial_grace_ends()));
-        timers.set(Timer::Cooldown, ahead(selection.cooldown_ends()));
-        timers.set(Timer::Stale, ahead(selection.stale_at()));
-        timers.set(Timer::Unwatched, ahead(selection.unwatched_at()));
-        timers.set(Timer::Gate, ahead(gate.opens_at()));
-        timers.set(Timer::Recalculation, ahead(gate.retries_at()));
+        own.set(HubTimer::MassLoss, ahead(held.map(|slot| slot.shrunk_at() + policy.guard_hold)));
+        own.set(HubTimer::Guard, ahead(selection.guard_ends()));
+        own.set(HubTimer::InitialGrace, ahead(selection.initial_grace_ends()));
+        own.set(HubTimer::Cooldown, ahead(selection.cooldown_ends()));
+        own.set(HubTimer::Stale, ahead(selection.stale_at()));
+        own.set(HubTimer::Unwatched, ahead(selection.unwatched_at()));
+        own.set(HubTimer::Gate, ahead(gate.opens_at()));
+        own.set(HubTimer::Recalculation, ahead(gate.retries_at()));
         timers.retain(|key| slots.get(key).is_some());
         for slot in slots.iter() {
-            let mut set = |timer, at| timers.set(Timer::Of(slot.key(), timer), at);
-            set(SlotTimer::Silence, slot.tracker().silent_at(policy));
-            set(SlotTimer::Mute, slot.mute_at(policy));
-            set(SlotTimer::Overdue, slot.tracker().overdue_at());
-            set(SlotTimer::Hold, ahead(Some(selection.hold_ends(&slot.candidate(None)))));
-            set(SlotTimer::Reopen, ahead(slot.reopens_at()));
+            let timers = timers.of(slot.key());
+            timers.set(SlotTimer::Silence, slot.tracker().silent_at(policy));
+            timers.set(SlotTimer::Mute, slot.mute_at(policy));
+            timers.set(SlotTimer::Overdue, slot.tracker().overdue_at());
+            timers.set(SlotTimer::Hold, ahead(Some(selection.hold_ends(&slot.candidate(None)))));
+            timers.set(SlotTimer::Reopen, ahead(slot.reopens_at()));
         }
     }
 }
@@ -253,22 +269,24 @@ impl Parts {
     /// A timer has run out.
     fn fire(&mut self, timer: Timer, turn: &mut Turn<'_>) {
         match timer {
-            Timer::Block => self.blocks.expire(turn.now()),
+            Timer::Hub(HubTimer::Block) => self.blocks.expire(turn.now()),
             Timer::Of(key, SlotTimer::Silence) => self.slots.fall_silent(key),
             Timer::Of(key, SlotTimer::Overdue) => self.slots.become_overdue(key),
             Timer::Of(key, SlotTimer::Mute) => self.give_up(key, turn),
             // Whatever the time has made possible is found by settling.
-            Timer::Standstill
-            | Timer::Window
-            | Timer::Urgency
-            | Timer::MassLoss
-            | Timer::Guard
-            | Timer::InitialGrace
-            | Timer::Cooldown
-            | Timer::Stale
-            | Timer::Unwatched
-            | Timer::Gate
-            | Timer::Recalculation
+            Timer::Hub(
+                HubTimer::Standstill
+                | HubTimer::Window
+                | HubTimer::Urgency
+                | HubTimer::MassLoss
+                | HubTimer::Guard
+                | HubTimer::InitialGrace
+                | HubTimer::Cooldown
+                | HubTimer::Stale
+                | HubTimer::Unwatched
+                | HubTimer::Gate
+                | HubTimer::Recalculation,
+            )
             | Timer::Of(_, SlotTimer::Hold | SlotTimer::Reopen) => {}
         }
     }

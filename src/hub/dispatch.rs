@@ -10,6 +10,7 @@ use super::core::HubCore;
 use super::lifecycle::Lifecycle;
 use super::loglines::LogLines;
 use super::mailbox::Mailbox;
+use super::published::PublishedMetrics;
 use super::{Publication, Published, Tick};
 use crate::bridge::{PartitionManagerBridge, PlacementSupervisorBridge, RemotingBridge};
 use crate::clock::{Clock, Timestamp};
@@ -37,6 +38,7 @@ pub(crate) struct Dispatcher {
     slow_limit: Duration,
     lines: LogLines,
     metrics: ProvisioningMetrics,
+    published: PublishedMetrics,
     faults: Vec<ProvisioningError>,
 }
 
@@ -58,6 +60,7 @@ impl Dispatcher {
             slow_limit,
             lines: LogLines::new(),
             metrics: ProvisioningMetrics::default(),
+            published: PublishedMetrics::default(),
             faults: Vec::new(),
         }
     }
@@ -86,7 +89,11 @@ impl Dispatcher {
                 }
             }
         }
-        self.publication.store(Arc::new(core.publish(self.metrics.clone())));
+        let metrics = self.published.next(|metrics| {
+            metrics.clone_from(&self.metrics);
+            core.report(metrics);
+        });
+        self.publication.store(Arc::new(core.publish(metrics)));
         if !tick.lines.is_empty() {
             self.lines.write(std::mem::take(&mut tick.lines), self.clock.now());
         }

@@ -98,7 +98,7 @@ impl ProviderWatchHub {
     /// What has been counted and measured since the start, as of the delivery that it names.
     pub fn metrics(&self) -> ProvisioningMetrics {
         let validation_failures = self.validation_failures.load(Ordering::Relaxed);
-        ProvisioningMetrics { validation_failures, ..self.publication.load().metrics.clone() }
+        ProvisioningMetrics { validation_failures, ..ProvisioningMetrics::clone(&self.publication.load().metrics) }
     }
 
     /// The last decisions (up to 64) with their reasons, in words, oldest first.

@@ -216,15 +216,16 @@ impl Inbox {
             let mut state = lock(&lane.state);
             floods.extend(state.lane.take_flood(now).map(|reports| (key, reports)));
             let waiting = state.lane.take();
-            let ended = state.ended;
-            drop(state);
-            if !waiting.is_empty() {
-                lane.room.notify_one();
-            }
-            messages.extend(waiting.into_iter().map(|waiting| {
+            let makes_room = waiting.len() > 0;
+            messages.extend(waiting.map(|waiting| {
                 let input = Input::Event { key, generation, event: waiting.event };
                 Message::Input { input, at: waiting.at, reply: None }
             }));
+            let ended = state.ended;
+            drop(state);
+            if makes_room {
+                lane.room.notify_one();
+            }
             let closed = |at| Message::Input { input: Input::StreamClosed { key, generation }, at, reply: None };
             messages.extend(ended.map(closed));
             ended.is_none()
@@ -255,8 +256,9 @@ impl SharedLane {
     fn close(&self) {
         let mut state = lock(&self.state);
         state.closed = true;
-        state.lane.take();
+        let unheard = std::mem::take(&mut state.lane);
         drop(state);
+        drop(unheard);
         self.room.notify_all();
     }
 }

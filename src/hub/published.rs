@@ -92,8 +92,30 @@ pub(crate) struct Published {
     pub(crate) confirmed_at: Option<Timestamp>,
     /// The end signal told last.
     pub(crate) last_end: Option<Arc<StreamEnded>>,
-    pub(crate) metrics: ProvisioningMetrics,
+    pub(crate) metrics: Arc<ProvisioningMetrics>,
     pub(crate) stopped: bool,
+}
+
+/// The metrics as they are published: two copies take turns, so that a tick allocates none unless a reader still holds
+/// the state of the tick before the last.
+#[derive(Default)]
+pub(super) struct PublishedMetrics {
+    last: Arc<ProvisioningMetrics>,
+    before: Arc<ProvisioningMetrics>,
+}
+
+impl PublishedMetrics {
+    /// The copy to publish next, filled in from nothing or from an older one.
+    pub(super) fn next(&mut self, fill: impl FnOnce(&mut ProvisioningMetrics)) -> Arc<ProvisioningMetrics> {
+        std::mem::swap(&mut self.last, &mut self.before);
+        if Arc::get_mut(&mut self.last).is_none() {
+            self.last = Arc::default();
+        }
+        if let Some(metrics) = Arc::get_mut(&mut self.last) {
+            fill(metrics);
+        }
+        Arc::clone(&self.last)
+    }
 }
 
 /// Where the hub leaves the state, and everyone finds it.
@@ -144,5 +166,25 @@ impl Published {
         nodes.sort_by(|a, b| a.id.cmp(&b.id));
         nodes.dedup_by(|a, b| a.id == b.id);
         nodes
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p5_1_published_metrics_never_change_and_use_the_copies_that_nobody_holds() {
+        let mut published = PublishedMetrics::default();
+        let mut next = |snapshots| published.next(|metrics| metrics.snapshots = snapshots);
+        let (first, second) = (next(1), next(2));
+        let places = [Arc::as_ptr(&first), Arc::as_ptr(&second)];
+        drop(first);
+        let third = next(3);
+        assert_eq!((second.snapshots, third.snapshots), (2, 3));
+        assert_eq!(Arc::as_ptr(&third), places[0], "nobody held the first");
+        let fourth = next(4);
+        assert_eq!((second.snapshots, fourth.snapshots), (2, 4));
+        assert_ne!(Arc::as_ptr(&fourth), places[1], "the second is held");
     }
 }

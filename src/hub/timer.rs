@@ -8,9 +8,18 @@ use std::collections::BTreeMap;
 use crate::clock::Timestamp;
 use crate::failover::SlotKey;
 
-/// A deadline of the hub as a whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// A deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Timer {
+    /// One of the hub as a whole.
+    Hub(HubTimer),
+    /// One of a provider.
+    Of(SlotKey, SlotTimer),
+}
+
+/// A deadline of the hub as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HubTimer {
     /// The clock is looked at, so that a standstill of the whole process shows as a gap.
     Standstill,
     /// An entry of the block list ends.
@@ -35,12 +44,10 @@ pub(super) enum Timer {
     Gate,
     /// PlacementSupervisor, which panicked, is asked to recalculate again.
     Recalculation,
-    /// A deadline of one provider.
-    Of(SlotKey, SlotTimer),
 }
 
 /// A deadline of one provider.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SlotTimer {
     /// The provider has been silent for too long, and is Unreachable.
     Silence,
@@ -54,41 +61,62 @@ pub(super) enum SlotTimer {
     Reopen,
 }
 
-const OWN: [Timer; 12] = [
-    Timer::Standstill,
-    Timer::Block,
-    Timer::Window,
-    Timer::Urgency,
-    Timer::MassLoss,
-    Timer::Guard,
-    Timer::InitialGrace,
-    Timer::Cooldown,
-    Timer::Stale,
-    Timer::Unwatched,
-    Timer::Gate,
-    Timer::Recalculation,
+/// In the order of their declaration, as the tables keep them.
+const OF_THE_HUB: [HubTimer; 12] = [
+    HubTimer::Standstill,
+    HubTimer::Block,
+    HubTimer::Window,
+    HubTimer::Urgency,
+    HubTimer::MassLoss,
+    HubTimer::Guard,
+    HubTimer::InitialGrace,
+    HubTimer::Cooldown,
+    HubTimer::Stale,
+    HubTimer::Unwatched,
+    HubTimer::Gate,
+    HubTimer::Recalculation,
 ];
 const OF_A_SLOT: [SlotTimer; 5] =
     [SlotTimer::Silence, SlotTimer::Mute, SlotTimer::Overdue, SlotTimer::Hold, SlotTimer::Reopen];
 
+/// When each timer of the hub as a whole runs out.
+#[derive(Clone, Debug, Default)]
+pub(super) struct HubTimers([Option<Timestamp>; OF_THE_HUB.len()]);
+
+impl HubTimers {
+    /// Sets the timer, or stops it.
+    pub(super) fn set(&mut self, timer: HubTimer, at: Option<Timestamp>) {
+        self.0[timer as usize] = at;
+    }
+}
+
+/// When each timer of one provider runs out.
+#[derive(Clone, Debug, Default)]
+pub(super) struct SlotTimers([Option<Timestamp>; OF_A_SLOT.len()]);
+
+impl SlotTimers {
+    /// Sets the timer, or stops it.
+    pub(super) fn set(&mut self, timer: SlotTimer, at: Option<Timestamp>) {
+        self.0[timer as usize] = at;
+    }
+}
+
 /// When each timer runs out.
 #[derive(Clone, Debug, Default)]
 pub(super) struct TimerTable {
-    own: [Option<Timestamp>; OWN.len()],
-    slots: BTreeMap<SlotKey, [Option<Timestamp>; OF_A_SLOT.len()]>,
+    own: HubTimers,
+    slots: BTreeMap<SlotKey, SlotTimers>,
 }
 
 impl TimerTable {
-    /// Sets the timer, or stops it.
-    pub(super) fn set(&mut self, timer: Timer, at: Option<Timestamp>) {
-        match timer {
-            Timer::Of(key, timer) => self.slots.entry(key).or_default()[timer as usize] = at,
-            _ => {
-                if let Some(place) = OWN.iter().position(|own| *own == timer) {
-                    self.own[place] = at;
-                }
-            }
-        }
+    /// The timers of the hub as a whole.
+    pub(super) fn own(&mut self) -> &mut HubTimers {
+        &mut self.own
+    }
+
+    /// Those of a provider.
+    pub(super) fn of(&mut self, key: SlotKey) -> &mut SlotTimers {
+        self.slots.entry(key).or_default()
     }
 
     /// Forgets the timers of every provider that is not among these.
@@ -98,7 +126,8 @@ impl TimerTable {
 
     /// When the next timer runs out.
     pub(super) fn next(&self) -> Option<Timestamp> {
-        self.own.iter().chain(self.slots.values().flatten()).flatten().min().copied()
+        let slots = self.slots.values().flat_map(|slot| &slot.0);
+        self.own.0.iter().chain(slots).flatten().min().copied()
     }
 
     /// Stops the timers that have run out by now and gives them: those of the hub first, in the order of their
@@ -106,13 +135,13 @@ impl TimerTable {
     pub(super) fn expire(&mut self, now: Timestamp) -> Vec<Timer> {
         let has_run_out = |at: &mut Option<Timestamp>| at.take_if(|at| *at <= now).is_some();
         let mut expired = Vec::new();
-        for (timer, at) in OWN.iter().zip(&mut self.own) {
+        for (timer, at) in OF_THE_HUB.iter().zip(&mut self.own.0) {
             if has_run_out(at) {
-                expired.push(*timer);
+                expired.push(Timer::Hub(*timer));
             }
         }
         for (key, slot) in &mut self.slots {
-            for (timer, at) in OF_A_SLOT.iter().zip(slot) {
+            for (timer, at) in OF_A_SLOT.iter().zip(&mut slot.0) {
                 if has_run_out(at) {
                     expired.push(Timer::Of(*key, *timer));
                 }
@@ -130,35 +159,39 @@ mod tests {
         Timestamp::from_millis(millis)
     }
 
+    fn set(table: &mut TimerTable, timer: Timer, at: Option<Timestamp>) {
+        match timer {
+            Timer::Hub(timer) => table.own().set(timer, at),
+            Timer::Of(key, timer) => table.of(key).set(timer, at),
+        }
+    }
+
     #[test]
     fn every_timer_has_a_place_of_its_own() {
-        let all = || OWN.into_iter().chain(OF_A_SLOT.map(|timer| Timer::Of(7, timer)));
+        let all = || OF_THE_HUB.map(Timer::Hub).into_iter().chain(OF_A_SLOT.map(|timer| Timer::Of(7, timer)));
         let mut table = TimerTable::default();
         for (millis, timer) in (1..).zip(all()) {
-            table.set(timer, Some(at(millis)));
+            set(&mut table, timer, Some(at(millis)));
         }
         for (millis, timer) in (1..).zip(all()) {
             assert_eq!(table.next(), Some(at(millis)));
             assert_eq!(table.expire(at(millis)), [timer]);
         }
         assert_eq!(table.next(), None);
-        for (place, timer) in OF_A_SLOT.iter().enumerate() {
-            assert_eq!(*timer as usize, place);
-        }
     }
 
     #[test]
     fn a_timer_runs_out_once_can_be_stopped_and_goes_with_its_provider() {
         let mut table = TimerTable::default();
-        table.set(Timer::Window, Some(at(5)));
-        table.set(Timer::Of(1, SlotTimer::Mute), Some(at(3)));
-        table.set(Timer::Of(2, SlotTimer::Reopen), Some(at(4)));
+        table.own().set(HubTimer::Window, Some(at(5)));
+        table.of(1).set(SlotTimer::Mute, Some(at(3)));
+        table.of(2).set(SlotTimer::Reopen, Some(at(4)));
         assert_eq!(table.expire(at(2)), []);
         table.retain(|key| key == 1);
-        assert_eq!(table.expire(at(9)), [Timer::Window, Timer::Of(1, SlotTimer::Mute)]);
+        assert_eq!(table.expire(at(9)), [Timer::Hub(HubTimer::Window), Timer::Of(1, SlotTimer::Mute)]);
         assert_eq!(table.expire(at(9)), []);
-        table.set(Timer::Gate, Some(at(10)));
-        table.set(Timer::Gate, None);
+        table.own().set(HubTimer::Gate, Some(at(10)));
+        table.own().set(HubTimer::Gate, None);
         assert_eq!((table.next(), table.expire(at(99))), (None, vec![]));
     }
 }

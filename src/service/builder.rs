@@ -26,7 +26,6 @@ use crate::hub::mailbox::Mailbox;
 use crate::hub::thread::HubThread;
 use crate::hub::{Bridges, Dispatcher, HubCore, HubSettings, ProviderWatchHub};
 use crate::id::ProviderKind;
-use crate::metrics::ProvisioningMetrics;
 use crate::panics::Foreign;
 use crate::provider::{CancelToken, ProviderDescriptor, ProviderEnvironment, ProviderFactory, RetryPolicy};
 use crate::registry::{ProviderRegistry, RegistrySettings};
@@ -246,7 +245,8 @@ impl ServiceBuilder {
     /// Another clock, for tests. Default: the system's. Waits are in real time whatever the clock shows.
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.clock = clock;
+        // It is the host's own code, and may be set back.
+        self.clock = SteadyClock::over(clock);
         self
     }
 
@@ -282,8 +282,7 @@ impl ServiceBuilder {
     pub fn start(self) -> Result<ClusterProvisioningService, ProvisioningError> {
         self.hub.failover.validate()?;
         self.check_durations()?;
-        // The host's clock is its own code, and may be set.
-        let clock = SteadyClock::over(self.clock);
+        let clock = self.clock;
         let (now, cancel) = (clock.now(), CancelToken::new());
         let store: Option<Box<dyn ProviderStore>> = match self.store {
             Store::None => None,
@@ -305,7 +304,7 @@ impl ServiceBuilder {
         let seed = now.as_nanos() ^ u64::from(std::process::id());
         let settings = HubSettings { seed, ..self.hub };
         let mut core = HubCore::new(settings, registry.epoch(), now);
-        let publication = Arc::new(ArcSwap::from_pointee(core.publish(ProvisioningMetrics::default())));
+        let publication = Arc::new(ArcSwap::from_pointee(core.publish_first()));
         let (publisher, mailbox, progress) = (self.publisher, Mailbox::new(), Arc::new(Progress::new()));
         let (alive, threads_ended) = bounded(0);
         let hub = ProviderWatchHub {

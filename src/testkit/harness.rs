@@ -119,7 +119,7 @@ impl SetUp {
         let HarnessSettings { failover, coalesce, local_node, seed, slow_bridge } = settings;
         let settings = HubSettings { failover, coalesce, local_node, seed, ..HubSettings::default() };
         let mut core = HubCore::new(settings, clock.now().as_millis(), clock.now());
-        let state = core.publish(ProvisioningMetrics::default());
+        let state = core.publish_first();
         let publication: Publication = Arc::new(ArcSwap::from_pointee(state));
         let bridges = Bridges {
             placement_supervisor: Some(Foreign::new(recorder.clone())),
@@ -436,7 +436,7 @@ impl Harness {
 
     /// What has been counted and measured.
     pub fn metrics(&self) -> ProvisioningMetrics {
-        self.publication.load().metrics.clone()
+        ProvisioningMetrics::clone(&self.publication.load().metrics)
     }
 
     /// The last decisions.

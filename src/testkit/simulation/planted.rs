@@ -127,7 +127,7 @@ impl PlantedBug {
                     }
                 }
             }
-            CountWrong => edit_state(tick, |state| state.metrics.snapshots += 1),
+            CountWrong => edit_state(tick, |state| Arc::make_mut(&mut state.metrics).snapshots += 1),
             WrongHash => edit_snapshot(tick, |_, snapshot| snapshot.hash ^= 1),
             WrongInvalidates => edit_snapshot(tick, |delivery, _| delivery.invalidates = Some(1)),
             WrongDiff => edit_snapshot(tick, |delivery, _| {
