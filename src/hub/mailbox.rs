@@ -256,9 +256,8 @@ impl SharedLane {
     fn close(&self) {
         let mut state = lock(&self.state);
         state.closed = true;
-        let unheard = std::mem::take(&mut state.lane);
+        drop(state.lane.take());
         drop(state);
-        drop(unheard);
         self.room.notify_all();
     }
 }
