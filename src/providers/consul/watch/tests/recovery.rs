@@ -194,7 +194,7 @@ fn consul_point_7_polls_that_are_cut_at_once_are_an_error_that_stays() {
         }
     }
     sim.pass(Duration::from_secs(8), 100);
-    assert_eq!(sim.told().pop().unwrap(), "heartbeat true");
+    assert!(sim.told().contains(&"heartbeat true".to_owned()));
 }
 
 #[test]
