@@ -123,6 +123,20 @@ fn p1_5_a_clock_that_was_set_back_without_a_store_is_warned_of_with_what_to_do_u
 }
 
 #[test]
+fn p1_5_a_consumer_sees_that_the_epoch_fell_and_what_it_stored_raises_it() {
+    // Another process has been here before, with a clock that was ahead: nothing of it is remembered but by the consumer.
+    let watermark = Position { epoch: u64::MAX / 4, seq_no: 70 };
+    let stored = Deduplicator::from_watermark(watermark);
+    let first = |epoch| Position { epoch, seq_no: 1 };
+    let (fallen, _) = start(NOON, |builder| builder);
+    assert!(stored.is_of_an_earlier_epoch(first(fallen)) && !stored.clone().fresh(first(fallen)));
+    let (raised, warnings) = start(NOON, |builder| builder.epoch_above(watermark.epoch));
+    assert!(!stored.is_of_an_earlier_epoch(first(raised)) && stored.clone().fresh(first(raised)));
+    assert_eq!(warnings, []);
+    assert!(!stored.is_of_an_earlier_epoch(watermark), "a repeat is none of an earlier start");
+}
+
+#[test]
 fn p2_5_a_clock_that_is_set_back_an_hour_keeps_no_timer_waiting() {
     let clock = SetClock::new();
     let mut policy = FailoverPolicy::default();
