@@ -55,7 +55,7 @@ use crate::topology::ClusterNode;
 /// `http://host:port`: IPv6 in brackets, the port 443 (80 for http) if absent, and a path if the server is behind one;
 /// the credential is a bearer token, or there is a client certificate. The token is read anew for each request, and files
 /// of certificates when they have changed, so that both can be rotated. The proxy that the environment names is used,
-/// except for a loopback address.
+/// by the rules of `docs/proxies.md`, except for a loopback address.
 ///
 /// With the feature `kubeconfig` and `credentials = kubeconfig`, server and credentials are those of a context of a
 /// kubeconfig: authority, client certificate and key (as data or files), `token`, `tokenFile`, or an exec plugin of
