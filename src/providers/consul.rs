@@ -33,7 +33,7 @@ use self::config::Config;
 use self::connection::{Ask, Reply};
 use self::query::Consistency;
 use self::registration::{ConsulRegistration, Definition};
-use self::stream::{ConsulStream, Parts, SharedMemory};
+use self::stream::{Parts, SharedMemory};
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::http::CredentialReader;
 use crate::id::ProviderKind;
@@ -296,7 +296,7 @@ impl ClusterProvider for ConsulProvider {
             presence: Arc::clone(&self.presence),
             retry: self.environment.retry,
         };
-        Ok(Box::new(ConsulStream::open(parts, cancel)?))
+        Ok(Box::new(stream::open(parts, cancel)?))
     }
 
     fn registration(&self, node: &ClusterNode) -> Result<Box<dyn Registration>, ProvisioningError> {

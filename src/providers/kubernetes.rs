@@ -36,7 +36,7 @@ use self::login::Login;
 use self::query::Select;
 use self::registration::KubernetesRegistration;
 use self::registration::marks::Marks;
-use self::stream::{KubernetesStream, Parts};
+use self::stream::Parts;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::id::ProviderKind;
 use crate::provider::{
@@ -296,7 +296,7 @@ impl ClusterProvider for KubernetesProvider {
             presence: Arc::clone(&self.presence),
             retry: self.environment.retry,
         };
-        Ok(Box::new(KubernetesStream::open(parts, cancel)?))
+        Ok(Box::new(stream::open(parts, cancel)?))
     }
 
     fn registration(&self, node: &ClusterNode) -> Result<Box<dyn Registration>, ProvisioningError> {
