@@ -6,7 +6,7 @@ mod running;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use cluster_provisioning::*;
@@ -180,8 +180,14 @@ fn p1_5_with_a_store_what_is_pending_stays_so_over_a_restart_during_the_outage()
     }
 }
 
-/// A store whose disk is full, for as long as is said.
-struct FullDisk(FileProviderStore, Arc<AtomicBool>);
+/// A disk that is full, for as long as is said, and how often it was written to meanwhile.
+#[derive(Default)]
+struct Disk {
+    full: AtomicBool,
+    refused: AtomicUsize,
+}
+
+struct FullDisk(FileProviderStore, Arc<Disk>);
 
 impl ProviderStore for FullDisk {
     fn load(&mut self) -> Result<StoredSet, ProvisioningError> {
@@ -189,10 +195,11 @@ impl ProviderStore for FullDisk {
     }
 
     fn save(&mut self, set: &StoredSet) -> Result<(), ProvisioningError> {
-        match self.1.load(Ordering::SeqCst) {
-            true => Err(ProvisioningError::new(ErrorCode::StoreIo, "saving", "no space left on device")),
-            false => self.0.save(set),
+        if !self.1.full.load(Ordering::SeqCst) {
+            return self.0.save(set);
         }
+        self.1.refused.fetch_add(1, Ordering::SeqCst);
+        Err(ProvisioningError::new(ErrorCode::StoreIo, "saving", "no space left on device"))
     }
 }
 
@@ -202,9 +209,10 @@ fn p1_5_p5_5_a_full_disk_keeps_no_stored_set_from_starting_and_it_is_kept_once_t
     let path = directory.path().join("providers.jsonl");
     drop(builder(&company(&[]), Some(&path)).start().unwrap());
     let stored = std::fs::read(&path).unwrap();
-    let full = Arc::new(AtomicBool::new(true));
+    let disk = Arc::new(Disk::default());
+    disk.full.store(true, Ordering::SeqCst);
     let start = || {
-        let store = FullDisk(FileProviderStore::open(&path).unwrap(), Arc::clone(&full));
+        let store = FullDisk(FileProviderStore::open(&path).unwrap(), Arc::clone(&disk));
         let builder = builder(&company(&[]), None).store(store);
         let events = builder.subscribe(1000);
         let service = builder.start().unwrap();
@@ -227,7 +235,10 @@ fn p1_5_p5_5_a_full_disk_keeps_no_stored_set_from_starting_and_it_is_kept_once_t
 
     let (service, _, second) = start();
     assert!(second > first, "{second} after {first}");
-    full.store(false, Ordering::SeqCst);
+    let refused = || disk.refused.load(Ordering::SeqCst);
+    let before = refused();
+    until("it is tried again, more than once", || refused() > before + 1);
+    disk.full.store(false, Ordering::SeqCst);
     until("the epoch is kept", || std::fs::read(&path).unwrap() != stored);
     service.remove(&ProviderId::new("third").unwrap()).unwrap();
     drop(service);
