@@ -208,10 +208,16 @@ impl Consul {
                 self.remove_check(&id);
                 ok(stream)
             }
+            (_, "/v1/agent/checks") => {
+                let held = self.state.lock().unwrap().agent.clone().unwrap_or_default();
+                send(stream, "200 OK", "", json!(held.checks).to_string().as_bytes())
+            }
             (_, "/v1/agent/health/service/id/n1") => match self.state.lock().unwrap().agent.clone() {
                 None => unknown(stream),
                 Some(Instance { service, checks }) => {
-                    let checks: Vec<_> = checks.into_values().collect();
+                    let mut checks: Vec<_> = checks.into_values().collect();
+                    // Versions up to 1.8 do not say here how it is checked.
+                    checks.iter_mut().for_each(|check| check["Type"] = "".into());
                     send(stream, "200 OK", "", json!({"Checks": checks, "Service": service}).to_string().as_bytes())
                 }
             },

@@ -18,7 +18,7 @@ use crossbeam_channel::Receiver;
 
 pub(super) use self::definition::Definition;
 use self::heartbeat::Heartbeat;
-use self::holding::{Finding, Holding, catalog_path, is_shown};
+use self::holding::{Finding, Holding, catalog_path, checks_path, is_shown, left_over};
 use self::repair::{Look, Loss, Repair, Step};
 use self::succession::Seal;
 use super::agent::{Agent, Call, refusal};
@@ -238,7 +238,13 @@ impl ConsulRegistration {
             let error = ProvisioningError::new(ErrorCode::InvalidConfig, REGISTERING, detail);
             return Err(error.with_advice("give both definitions the same service, or another agent each"));
         }
-        for check in holding.left_over(subject) {
+        let path = checks_path(subject);
+        let left = self.get(&path, token, cancel).and_then(|answer| match answer.status {
+            200 => left_over(&answer.body, self.definition.subject(), REGISTERING),
+            _ => Err(unreadable(&answer, token)),
+        });
+        // Where nobody can tell, the registration is made over whatever is there.
+        for check in left.unwrap_or_default() {
             log_line!(Info, "{}: removing the check {check:?}, which an earlier registration left", self.id);
             self.put(&Definition::remove_path(&check), REGISTERING, token, cancel)?;
         }
@@ -262,7 +268,7 @@ impl ConsulRegistration {
             Finding::OwnCheck => {
                 let own = subject.check();
                 // Whoever else writes the check would go on doing so beside ours.
-                if self.heartbeat.is_fresh(self.clock.now()) || holding.left_over(subject).contains(&own) {
+                if self.heartbeat.is_fresh(self.clock.now()) {
                     log_line!(Info, "{}: somebody else writes the check {own:?}: making it anew", self.id);
                     _ = self.put(&Definition::remove_path(&own), LOOKING, token, cancel);
                 }

@@ -7,6 +7,8 @@
 //! write helps. Our own check may be written by others too: an earlier life's HTTP check of the same id goes on beside a
 //! TTL that replaces it, until it is removed.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 use super::succession::{Seal, Subject, read};
@@ -120,17 +122,6 @@ impl Holding {
         (subject.has_incarnation() && incarnation == subject.incarnation()).then_some(held.name.as_str())
     }
 
-    /// The checks that would keep the node out, or write its own, and are not the registration's: what an earlier life
-    /// left. Maintenance is none of them.
-    pub(super) fn left_over(&self, subject: &Subject) -> Vec<String> {
-        let own = subject.check();
-        let is_left = |check: &&Check| match check.id == own {
-            true => !matches!(check.kind.as_str(), "" | "ttl"),
-            false => check.service == subject.id && !check.is_maintenance(),
-        };
-        self.checks().filter(is_left).map(|check| check.id.clone()).collect()
-    }
-
     /// Why the node is not shown.
     pub(super) fn finding(&self, subject: &Subject, service: &str, seal: &Seal) -> Finding {
         let own = subject.check();
@@ -158,6 +149,32 @@ impl Holding {
             _ => Finding::OwnCheck,
         }
     }
+}
+
+/// Where the agent tells of the checks that it has of the node, and how each is checked, which not every version tells
+/// beside the service.
+pub(super) fn checks_path(subject: &Subject) -> String {
+    let filter = subject.filter("ServiceID").map(|filter| format!("?filter={filter}")).unwrap_or_default();
+    format!("/v1/agent/checks{filter}")
+}
+
+/// The checks that would keep the node out, or write its own, and are not the registration's: what an earlier life left.
+/// Maintenance is none of them.
+///
+/// # Errors
+/// [`ErrorCode::MalformedAnswer`](crate::ErrorCode::MalformedAnswer).
+pub(super) fn left_over(
+    answer: &[u8],
+    subject: &Subject,
+    doing: &'static str,
+) -> Result<Vec<String>, ProvisioningError> {
+    let checks: BTreeMap<String, Check> = read(answer, doing)?;
+    let own = subject.check();
+    let is_left = |check: &Check| match check.id == own {
+        true => !matches!(check.kind.as_str(), "" | "ttl"),
+        false => check.service == subject.id && !check.is_maintenance(),
+    };
+    Ok(checks.into_values().filter(is_left).map(|check| check.id).collect())
 }
 
 /// Where the catalog tells of the checks that a host has of the node. The filter makes the answer small; who is meant is
@@ -267,11 +284,16 @@ mod tests {
             check("_node_maintenance", "", "critical", "maintenance"),
             check("disk", "", "critical", "script"),
         ];
-        assert_eq!(held("orders", checks).left_over(&subject(7)), ["http", "legacy"]);
-        let own_is_http = held("orders", vec![check("service:n1", "n1", "passing", "http")]);
-        assert_eq!(own_is_http.left_over(&subject(7)), ["service:n1"], "it would go on beside the TTL");
-        let unsaid = held("orders", vec![check("service:n1", "n1", "passing", "")]);
-        assert_eq!(unsaid.left_over(&subject(7)), [""; 0]);
+        let left = |checks: Vec<Value>| {
+            let checks: serde_json::Map<_, _> =
+                checks.into_iter().map(|check| (check["CheckID"].as_str().unwrap().to_owned(), check)).collect();
+            left_over(Value::from(checks).to_string().as_bytes(), &subject(7), "testing").unwrap()
+        };
+        assert_eq!(left(checks), ["http", "legacy"]);
+        let own_of = |kind| left(vec![check("service:n1", "n1", "passing", kind)]);
+        assert_eq!(own_of("http"), ["service:n1"], "it would go on beside the TTL");
+        assert_eq!((own_of(""), own_of("ttl")), (vec![], vec![]));
+        assert_eq!(checks_path(&subject(7)), "/v1/agent/checks?filter=ServiceID%20%3D%3D%20%22n1%22");
     }
 
     #[test]
