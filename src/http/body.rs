@@ -116,7 +116,7 @@ impl BodyReader {
 
     fn broken(&self, error: &std::io::Error) -> ProvisioningError {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<ureq::Error>()) {
-            Some(inner) => failure(&self.doing, inner),
+            Some(inner) => failure(&self.doing, inner, None),
             None => {
                 let cut = format!("the answer was cut off after {} bytes ({})", self.read, error.kind());
                 ProvisioningError::new(ErrorCode::BackendUnavailable, self.doing.clone(), cut)
