@@ -69,8 +69,8 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// A client that is not connected yet. A connect, with the name's look-up and the handshake, and sending a request may
-    /// each take `connect_timeout`.
+    /// A client that is not connected yet. A name look-up, a connect with its handshake, and sending a request may each
+    /// take `connect_timeout`; what a look-up leaves of its time is the connect's.
     pub(crate) fn new(target: &Target, connect_timeout: Duration) -> Self {
         Self::with(target, connect_timeout, dial::spawn, |name| std::env::var(name).ok())
     }
@@ -83,11 +83,12 @@ impl Client {
         variable: impl Fn(&str) -> Option<String>,
     ) -> Self {
         let way = proxy::way(target, variable);
+        let looks_up = !target.is_literal() || matches!(way, Ok(Some(_)));
         let mut config = Agent::config_builder()
             .max_redirects(0)
             .max_redirects_will_error(false)
             .http_status_as_error(false)
-            .timeout_connect(Some(connect_timeout))
+            .timeout_connect(Some(if looks_up { connect_timeout * 2 } else { connect_timeout }))
             .timeout_send_request(Some(connect_timeout))
             .max_idle_connections(1)
             .max_idle_age(Duration::from_secs(60))
@@ -110,7 +111,7 @@ impl Client {
         }
         let connector =
             ().chain(ConnectProxyConnector::default())
-                .chain(Dial::new(spawn))
+                .chain(Dial::new(spawn, connect_timeout))
                 .chain(TlsConnector::new(target.secured()))
                 .chain(stamp.clone());
         let agent = Agent::with_parts(config.build(), connector, NoLookup);

@@ -56,11 +56,13 @@ impl Resolver for NoLookup {
 #[derive(Debug)]
 pub(super) struct Dial {
     spawn: Spawn,
+    /// How long a look-up may take.
+    limit: Duration,
 }
 
 impl Dial {
-    pub(super) fn new(spawn: Spawn) -> Self {
-        Self { spawn }
+    pub(super) fn new(spawn: Spawn, limit: Duration) -> Self {
+        Self { spawn, limit }
     }
 
     fn look_up(&self, uri: &Uri, timeout: NextTimeout) -> Result<Vec<SocketAddr>, ureq::Error> {
@@ -73,10 +75,10 @@ impl Dial {
         let (sender, found) = bounded(1);
         let work = move || drop(sender.send((host.as_str(), port).to_socket_addrs().map(Vec::from_iter)));
         (self.spawn)(Box::new(work)).map_err(|error| io::Error::other(ThreadRefused(error.kind())))?;
-        let limit = timeout.not_zero().map_or(Duration::MAX, |limit| *limit);
+        let limit = timeout.not_zero().map_or(self.limit, |left| self.limit.min(*left));
         let addresses: Vec<SocketAddr> = match found.recv_timeout(limit) {
             Ok(addresses) => addresses?,
-            Err(RecvTimeoutError::Timeout) => return Err(ureq::Error::Timeout(timeout.reason)),
+            Err(RecvTimeoutError::Timeout) => return Err(ureq::Error::Timeout(ureq::Timeout::Resolve)),
             Err(RecvTimeoutError::Disconnected) => return Err(ureq::Error::HostNotFound),
         };
         if addresses.is_empty() { Err(ureq::Error::HostNotFound) } else { Ok(addresses) }

@@ -169,6 +169,11 @@ impl Target {
         }
     }
 
+    /// Whether there is no name to look up.
+    pub(super) fn is_literal(&self) -> bool {
+        self.socket().is_some() || self.ip().is_some()
+    }
+
     /// Whether it is this machine.
     pub(crate) fn is_loopback(&self) -> bool {
         match (&self.address, self.ip()) {
@@ -309,7 +314,7 @@ mod tests {
     fn consul_point_17_a_unix_socket_is_read_as_the_official_client_reads_it() {
         let target = Target::parse("unix:///run/consul sock#1", 1, 1).unwrap();
         assert_eq!((target.socket(), target.is_tls()), (Some(Path::new("/run/consul sock#1")), false));
-        assert_eq!(target.base(), "http://localhost");
+        assert_eq!((target.base().as_str(), target.is_literal()), ("http://localhost", true));
         assert_eq!(Target::parse("unix://consul.sock", 1, 1).unwrap().socket(), Some(Path::new("consul.sock")));
         let reason = Target::parse(&format!("unix:///{}", "x".repeat(200)), 1, 1).unwrap_err();
         assert!(reason.contains("too long"), "{reason}");
