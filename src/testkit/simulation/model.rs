@@ -379,6 +379,7 @@ impl Model {
                 _ => {}
             }
         }
+        follow_updates(&mut self.announced, &tick.state.announced);
         // Who came or went was taken out by a failure detector anyway, and that is known to everyone.
         let is_told = |delivered: &ProviderSnapshot| {
             let told = delivered.blocked.iter().map(|entry| (&entry.node, entry.source));
@@ -596,6 +597,16 @@ fn recalculation(tick: &TracedTick) -> Option<bool> {
         call.bridge == BridgeKind::PlacementSupervisor && matches!(call.event, ProvisioningEvent::Snapshot(_))
     });
     given.next_back().map(|call| call.panicked)
+}
+
+/// What Remoting was told of is as `published` says, where that is the same life: who it is may be known better than when
+/// it joined, or less well.
+pub(super) fn follow_updates(told: &mut BTreeMap<NodeId, Arc<ClusterNode>>, published: &Members) {
+    for node in published.iter() {
+        if let Some(known) = told.get_mut(node.id()).filter(|known| known.is_same_life(node)) {
+            *known = Arc::clone(node);
+        }
+    }
 }
 
 /// Whether the block lists of two snapshots hold other entries, renewed ones aside.
