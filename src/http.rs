@@ -8,6 +8,7 @@
 mod body;
 mod credential;
 mod file;
+mod route;
 mod stamp;
 mod target;
 mod tls;
@@ -40,6 +41,7 @@ pub(crate) use tls::{Held, Material, Pem};
 pub(crate) use ureq::http::HeaderMap;
 pub(crate) use ureq::http::Method;
 
+use self::route::Route;
 use self::stamp::Stamp;
 use self::tls::{Refusal, TlsConnector, Unreadable};
 #[cfg(unix)]
@@ -61,6 +63,7 @@ const EXCERPT: usize = 240;
 pub(crate) struct Client {
     agent: Agent,
     stamp: Stamp,
+    route: Route,
     target: Target,
 }
 
@@ -85,13 +88,14 @@ impl Client {
             // Compression between neighbours in one machine costs more than it saves.
             config = config.proxy(None).accept_encoding(AutoHeaderValue::None);
         }
-        let stamp = Stamp::default();
+        let (stamp, route) = (Stamp::default(), Route::new(target));
         #[cfg(unix)]
         if let Some(path) = target.socket() {
             let connector = UnixConnector::new(path).chain(stamp.clone());
             return Self {
                 agent: Agent::with_parts(config.build(), connector, NoLookup),
                 stamp,
+                route,
                 target: target.clone(),
             };
         }
@@ -104,12 +108,13 @@ impl Client {
             );
         }
         let connector =
-            ().chain(ConnectProxyConnector::default())
+            ().chain(route.clone())
+                .chain(ConnectProxyConnector::default())
                 .chain(TcpConnector::default())
                 .chain(TlsConnector::new(target.secured()))
                 .chain(stamp.clone());
         let agent = Agent::with_parts(config, connector, DefaultResolver::default());
-        Self { agent, stamp, target: target.clone() }
+        Self { agent, stamp, route, target: target.clone() }
     }
 
     /// Ends a request blocked on its socket, at once, and spoils this client and its clones. A connect or name look-up
@@ -141,7 +146,6 @@ impl Client {
     /// for a credential that no header can carry, [`ErrorCode::CertificateUnreadable`], [`ErrorCode::CertificateRejected`],
     /// [`ErrorCode::BackendUnavailable`] for all else.
     pub(crate) fn open(&self, request: &Request<'_>) -> Result<Incoming, ProvisioningError> {
-        let failed = |error: &ureq::Error| failure(request.doing, error);
         let mut head = ureq::http::Request::builder().method(request.method.clone()).uri(request.url);
         if request.length.is_stream() {
             head = head.header(ACCEPT_ENCODING, "identity");
@@ -162,7 +166,7 @@ impl Client {
             }
         };
         self.stamp.clear();
-        let response = response.map_err(|error| failed(&error))?;
+        let response = response.map_err(|error| failure(request.doing, &self.route, &error))?;
         let (parts, body) = response.into_parts();
         if parts.status.is_redirection() {
             let detail = match parts.headers.get("location").and_then(|value| value.to_str().ok()) {
@@ -174,7 +178,7 @@ impl Client {
         // A stream may go on for ever; a refusal may not.
         let max_body =
             if request.length.is_stream() && parts.status.is_success() { usize::MAX } else { request.max_body };
-        let body = BodyReader::new(body, max_body, request.doing)?;
+        let body = BodyReader::new(body, max_body, self.route.clone(), request.doing)?;
         let login = self.target.authorization().cloned();
         Ok(Incoming { status: parts.status.as_u16(), headers: parts.headers, body, login })
     }
@@ -332,7 +336,8 @@ pub(crate) fn encode(text: &str) -> String {
     encoded
 }
 
-fn failure(doing: &str, error: &ureq::Error) -> ProvisioningError {
+/// What became of a request on that way, which the detail names.
+fn failure(doing: &str, route: &Route, error: &ureq::Error) -> ProvisioningError {
     use ureq::Error as E;
     let (code, detail) = match error {
         E::Timeout(phase) => (ErrorCode::Timeout, format!("no answer in time ({phase})")),
@@ -347,13 +352,16 @@ fn failure(doing: &str, error: &ureq::Error) -> ProvisioningError {
         E::TooManyRedirects | E::RedirectFailed => (ErrorCode::RedirectRefused, "redirected".to_owned()),
         other => (ErrorCode::BackendUnavailable, other.to_string()),
     };
-    let told = ProvisioningError::new(code, doing.to_owned(), detail);
     let is_unknown = match error {
         E::HostNotFound => true,
         // The standard library has no kind for it.
         E::Io(error) => error.to_string().starts_with("failed to lookup address information"),
         _ => false,
     };
+    if is_unknown {
+        route.forget();
+    }
+    let told = ProvisioningError::new(code, doing.to_owned(), format!("{route}: {detail}"));
     match is_unknown {
         true => told.with_advice("check the host's name in the definition, and name resolution here"),
         false => told,

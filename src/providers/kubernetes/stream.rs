@@ -53,7 +53,12 @@ impl KubernetesStream {
         let Parts { id, config, login, clock, presence, retry } = parts;
         let named = |error: ProvisioningError| error.with_provider(&id);
         let query = config.query().map_err(named)?;
-        let settings = Settings { probe_interval: config.probe_interval, retry };
+        let settings = Settings {
+            probe_interval: config.probe_interval,
+            answer_timeout: config.answer_timeout,
+            list_interval: config.list_interval,
+            retry,
+        };
         let seed = RandomState::new().hash_one(id.as_str());
         let mut stream = Self {
             watch: connection::open(&config, &query, login.clone(), cancel, Purpose::Watch).map_err(named)?,
