@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Serialize, Serializer};
 
+use crate::civil;
 use crate::panics::{Foreign, caught};
 
 /// A point in time: nanoseconds since the Unix epoch as the wall clock stood when the [`Clock`] was made, carried
@@ -63,7 +64,7 @@ impl std::ops::Add<Duration> for Timestamp {
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let millis = self.as_millis();
-        let (year, month, day) = civil_date(millis / 86_400_000);
+        let (year, month, day) = civil::date(millis / 86_400_000);
         let (hour, minute) = (millis / 3_600_000 % 24, millis / 60_000 % 60);
         let (second, milli) = (millis / 1000 % 60, millis % 1000);
         f.pad(&format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z"))
@@ -75,19 +76,6 @@ impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
-}
-
-/// Year, month and day of the day that many days after the Unix epoch, by Howard Hinnant's `civil_from_days`: years
-/// begin in March, so that the leap day is the last of its year.
-fn civil_date(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let march_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
-    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
-    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
 impl fmt::Debug for Timestamp {

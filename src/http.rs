@@ -1,13 +1,15 @@
 //! What the providers that speak HTTP share: where a backend is, an agent to reach it, and one bounded exchange.
 //!
-//! Decided here: an environment's proxy is never used for a loopback address; a redirect is never followed, so that no
+//! Decided here: an environment's proxy is used by the rules of [`proxy`]; a redirect is never followed, so that no
 //! credential travels to another host; every exchange is bounded in time and its body in size, after decompression;
 //! and each way in which an exchange can fail has its code. What is asked, how often and what an answer means is left
 //! to each provider.
 
 mod body;
 mod credential;
+mod dial;
 mod file;
+mod proxy;
 mod route;
 mod stamp;
 mod target;
@@ -19,12 +21,11 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use ureq::config::{AutoHeaderValue, Config};
+use ureq::config::AutoHeaderValue;
 use ureq::http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE};
 use ureq::http::{HeaderName, HeaderValue};
-use ureq::unversioned::resolver::DefaultResolver;
-use ureq::unversioned::transport::{ConnectProxyConnector, Connector, TcpConnector};
-use ureq::{Agent, AsSendBody, Body, ProxyProtocol};
+use ureq::unversioned::transport::{ConnectProxyConnector, Connector};
+use ureq::{Agent, AsSendBody, Body};
 use zeroize::Zeroizing;
 
 pub(crate) use body::{BodyReader, Incoming};
@@ -41,14 +42,15 @@ pub(crate) use tls::{Held, Material, Pem};
 pub(crate) use ureq::http::HeaderMap;
 pub(crate) use ureq::http::Method;
 
+use self::dial::{Dial, NoLookup, Spawn, ThreadRefused};
+use self::proxy::Way;
 use self::route::Route;
 use self::stamp::Stamp;
 use self::tls::{Refusal, TlsConnector, Unreadable};
 #[cfg(unix)]
-use self::unix::{NoLookup, UnixConnector};
+use self::unix::UnixConnector;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::secret::Secret;
-use crate::text::line::log_line;
 
 /// The type of a JSON document.
 pub(crate) const JSON: &str = "application/json";
@@ -65,28 +67,39 @@ pub(crate) struct Client {
     stamp: Stamp,
     route: Route,
     target: Target,
+    /// The proxy on the way to the target, or why the one that is named cannot be used.
+    way: Result<Option<Way>, String>,
 }
 
 impl Client {
     /// A client that is not connected yet. A name look-up, a connect with its handshake, and sending a request may each
-    /// take `connect_timeout`.
+    /// take `connect_timeout`; what a look-up leaves of its time is the connect's.
     pub(crate) fn new(target: &Target, connect_timeout: Duration) -> Self {
+        Self::with(target, connect_timeout, dial::spawn, |name| std::env::var(name).ok())
+    }
+
+    /// The same with another way to start a thread, and another environment.
+    fn with(
+        target: &Target,
+        connect_timeout: Duration,
+        spawn: Spawn,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Self {
+        let way = proxy::way(target, variable);
+        let looks_up = !target.is_literal() || matches!(way, Ok(Some(_)));
         let mut config = Agent::config_builder()
             .max_redirects(0)
             .max_redirects_will_error(false)
             .http_status_as_error(false)
-            .timeout_connect(Some(connect_timeout))
+            .timeout_connect(Some(if looks_up { connect_timeout * 2 } else { connect_timeout }))
             .timeout_send_request(Some(connect_timeout))
             .max_idle_connections(1)
             .max_idle_age(Duration::from_secs(60))
             .user_agent(concat!("cluster-provisioning/", env!("CARGO_PKG_VERSION")));
-        if !target.is_literal() {
-            // With a limit the look-up costs a thread, which an address that needs none does not have to pay.
-            config = config.timeout_resolve(Some(connect_timeout));
-        }
+        config = config.proxy(way.as_ref().ok().and_then(Option::as_ref).map(|way| way.proxy.clone()));
         if target.is_loopback() {
             // Compression between neighbours in one machine costs more than it saves.
-            config = config.proxy(None).accept_encoding(AutoHeaderValue::None);
+            config = config.accept_encoding(AutoHeaderValue::None);
         }
         let (stamp, route) = (Stamp::default(), Route::new(target));
         #[cfg(unix)]
@@ -97,24 +110,16 @@ impl Client {
                 stamp,
                 route,
                 target: target.clone(),
+                way,
             };
         }
-        let config = config.build();
-        if unusable_proxy(&config, target) {
-            let base = target.base();
-            log_line!(
-                Warn,
-                "the environment names a SOCKS proxy for {base}, which is not supported: it is out of reach"
-            );
-        }
         let connector =
-            ().chain(route.clone())
-                .chain(ConnectProxyConnector::default())
-                .chain(TcpConnector::default())
+            ().chain(ConnectProxyConnector::default())
+                .chain(Dial::new(spawn, connect_timeout, route.clone()))
                 .chain(TlsConnector::new(target.secured()))
                 .chain(stamp.clone());
-        let agent = Agent::with_parts(config, connector, DefaultResolver::default());
-        Self { agent, stamp, route, target: target.clone() }
+        let agent = Agent::with_parts(config.build(), connector, NoLookup);
+        Self { agent, stamp, route, target: target.clone(), way }
     }
 
     /// Ends a request blocked on its socket, at once, and spoils this client and its clones. A connect or name look-up
@@ -144,8 +149,14 @@ impl Client {
     /// [`ErrorCode::RedirectRefused`] for a redirect, [`ErrorCode::Timeout`], [`ErrorCode::AnswerTooLarge`],
     /// [`ErrorCode::MalformedAnswer`] for what is not HTTP or not the announced encoding, [`ErrorCode::TokenUnreadable`]
     /// for a credential that no header can carry, [`ErrorCode::CertificateUnreadable`], [`ErrorCode::CertificateRejected`],
-    /// [`ErrorCode::BackendUnavailable`] for all else.
+    /// [`ErrorCode::ThreadRefused`] where the name cannot be looked up for want of a thread,
+    /// [`ErrorCode::BackendUnavailable`] for all else, which is all where the environment's proxy cannot be used.
     pub(crate) fn open(&self, request: &Request<'_>) -> Result<Incoming, ProvisioningError> {
+        let way = self.way.as_ref().map_err(|why| {
+            let error = ProvisioningError::new(ErrorCode::BackendUnavailable, request.doing.to_owned(), why.clone());
+            error.with_advice("correct the variable, or name the host in NO_PROXY")
+        })?;
+        let failed = |error: &ureq::Error| failure(request.doing, &self.route, error, way.as_ref());
         let mut head = ureq::http::Request::builder().method(request.method.clone()).uri(request.url);
         if request.length.is_stream() {
             head = head.header(ACCEPT_ENCODING, "identity");
@@ -166,7 +177,7 @@ impl Client {
             }
         };
         self.stamp.clear();
-        let response = response.map_err(|error| failure(request.doing, &self.route, &error))?;
+        let response = response.map_err(|error| failed(&error))?;
         let (parts, body) = response.into_parts();
         if parts.status.is_redirection() {
             let detail = match parts.headers.get("location").and_then(|value| value.to_str().ok()) {
@@ -303,13 +314,6 @@ fn origin(location: &str) -> String {
     format!("{scheme}://{host}").chars().filter(|c| c.is_ascii_graphic()).take(EXCERPT).collect()
 }
 
-/// Whether the way to the target leads through a proxy of a kind that is not supported.
-fn unusable_proxy(config: &Config, target: &Target) -> bool {
-    let Some(proxy) = config.proxy() else { return false };
-    let bypassed = target.base().parse().is_ok_and(|uri| proxy.is_no_proxy(&uri));
-    !bypassed && !matches!(proxy.protocol(), ProxyProtocol::Http | ProxyProtocol::Https)
-}
-
 /// A refusal's text without the login, should the backend repeat it: as it was sent, or in clear.
 fn without_login(body: &[u8], login: &Secret) -> Vec<u8> {
     let encoded = login.expose().strip_prefix("Basic ").unwrap_or(login.expose());
@@ -336,13 +340,14 @@ pub(crate) fn encode(text: &str) -> String {
     encoded
 }
 
-/// What became of a request on that way, which the detail names.
-fn failure(doing: &str, route: &Route, error: &ureq::Error) -> ProvisioningError {
+/// What a failure means. `route`: where the request led, which the detail names; `way`: the proxy that it was to go through.
+fn failure(doing: &str, route: &Route, error: &ureq::Error, way: Option<&Way>) -> ProvisioningError {
     use ureq::Error as E;
     let (code, detail) = match error {
         E::Timeout(phase) => (ErrorCode::Timeout, format!("no answer in time ({phase})")),
         E::Io(error) => match error.get_ref().and_then(|inner| inner.downcast_ref::<Refusal>()) {
             Some(refusal) => (refusal.code, refusal.detail.clone()),
+            None if is_thread_refused(error) => (ErrorCode::ThreadRefused, error.to_string()),
             None => (ErrorCode::BackendUnavailable, error.to_string()),
         },
         E::HostNotFound => (ErrorCode::BackendUnavailable, "the host name is unknown".to_owned()),
@@ -361,11 +366,23 @@ fn failure(doing: &str, route: &Route, error: &ureq::Error) -> ProvisioningError
     if is_unknown {
         route.forget();
     }
-    let told = ProvisioningError::new(code, doing.to_owned(), format!("{route}: {detail}"));
-    match is_unknown {
-        true => told.with_advice("check the host's name in the definition, and name resolution here"),
-        false => told,
+    let detail = match way {
+        Some(way) => format!("{route}: {detail} ({})", way.told),
+        None => format!("{route}: {detail}"),
+    };
+    let told = ProvisioningError::new(code, doing.to_owned(), detail);
+    let is_the_way = way.is_some() && matches!(code, ErrorCode::BackendUnavailable | ErrorCode::Timeout);
+    match (is_the_way, is_unknown) {
+        (true, _) => {
+            told.with_advice("check that the proxy runs and lets the connection pass, or name the host in NO_PROXY")
+        }
+        (false, true) => told.with_advice("check the host's name in the definition, and name resolution here"),
+        (false, false) => told,
     }
+}
+
+fn is_thread_refused(error: &std::io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<ThreadRefused>())
 }
 
 #[cfg(test)]
@@ -382,6 +399,34 @@ mod tests {
             let excerpt = answer.excerpt(Some(&secret));
             assert!(!excerpt.contains("s3c") && excerpt.chars().count() <= EXCERPT, "{padding}: {excerpt}");
         }
+    }
+
+    #[test]
+    fn a_proxy_that_is_out_of_reach_or_of_no_use_is_named_without_its_password() {
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let asked = |proxy: String| {
+            let variable = move |name: &str| (name == "HTTP_PROXY").then(|| proxy.clone());
+            let target = Target::parse("http://consul.invalid:8500", 80, 443).unwrap();
+            let client = Client::with(&target, Duration::from_secs(20), dial::spawn, variable);
+            let request = Request {
+                method: Method::GET,
+                url: "http://consul.invalid:8500/v1/status/leader",
+                body: None,
+                credential: None,
+                answer_timeout: Duration::from_secs(20),
+                max_body: 1024,
+                length: Length::Document,
+                doing: "testing",
+            };
+            client.exchange(&request).map(|answer| answer.status).unwrap_err()
+        };
+        let dead = asked(format!("http://someone:hunter2@{closed}"));
+        assert_eq!(dead.code(), ErrorCode::BackendUnavailable);
+        let text = dead.to_string();
+        assert!(text.contains(&format!("through the proxy http://{closed}, which HTTP_PROXY names")), "{text}");
+        assert!(text.contains("NO_PROXY") && !text.contains("hunter2") && !text.contains("someone"), "{text}");
+        let text = asked("socks5://someone:hunter2@proxy:1080".to_owned()).to_string();
+        assert!(text.contains("HTTP_PROXY names a SOCKS proxy") && !text.contains("hunter2"), "{text}");
     }
 
     #[test]

@@ -57,6 +57,7 @@
 
 mod backoff;
 mod bridge;
+mod civil;
 mod clock;
 mod error;
 mod event;

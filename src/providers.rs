@@ -16,6 +16,8 @@ mod rival;
 mod source;
 #[cfg(feature = "_http")]
 mod tls;
+#[cfg(feature = "_http")]
+mod watching;
 
 #[cfg(feature = "consul")]
 pub use consul::ConsulFactory;

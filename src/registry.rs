@@ -181,15 +181,16 @@ pub struct ProviderRegistry {
 impl ProviderRegistry {
     /// Starts from the store, or, if it holds no definitions, from the given ones.
     ///
-    /// The epoch comes first: the start time in milliseconds, or the stored epoch + 1 if that is greater, is saved before
-    /// anything else is done. Where the store holds a set and cannot be written ([`ErrorCode::StoreIo`]: a full disk, say),
-    /// the start goes on with it all the same and [says so](RestoreReport::unsaved), unless only the store could make sure
-    /// that epochs rise: with the clock behind the stored epoch, and the host's no greater. A stored set wins over the given one; its backends are asked, all at once, but need not
-    /// answer. Given definitions that seed an empty store must all be right; of those that are, each is accepted whose
-    /// backend answers. The others are *pending*: registered under their names, but neither accepted nor stored, to be
-    /// asked again with [`ask_pending`](Self::ask_pending), also after a restart. The start needs one that is accepted, and
-    /// asks again for as long as the connectivity timeout allows until there is one. Without a store nothing outlives the
-    /// process, and the epoch is the start time, or one more than the last one of this process.
+    /// The epoch comes first: the start time in milliseconds, or the stored epoch + 1 if that is greater, is saved
+    /// before anything else is done. Where the store holds a set and cannot be written ([`ErrorCode::StoreIo`]: a full
+    /// disk, say), the start goes on with it all the same and [says so](RestoreReport::unsaved), unless only the store
+    /// could make sure that epochs rise: with the clock behind the stored epoch, and the host's no greater. A stored
+    /// set wins over the given one; its backends are asked, all at once, but need not answer. Given definitions that
+    /// seed an empty store must all be right; of those that are, each is accepted whose backend answers. The others are
+    /// *pending*: registered under their names, but neither accepted nor stored, to be asked again with
+    /// [`ask_pending`](Self::ask_pending), also after a restart. The start needs one that is accepted, and asks again
+    /// for as long as the connectivity timeout allows until there is one. Without a store nothing outlives the process,
+    /// and the epoch is the start time, or one more than the last one of this process.
     ///
     /// # Errors
     /// Those of the store; [`ErrorCode::DuplicateName`] if two given definitions share a name;

@@ -28,6 +28,9 @@ pub(crate) enum Thread<'a> {
     /// A connection to an API server of Kubernetes, for that purpose.
     #[cfg(feature = "kubernetes")]
     Kubernetes(Purpose),
+    /// Looks up the name of a backend's host.
+    #[cfg(feature = "_http")]
+    Lookup,
     /// Runs an exec plugin of a kubeconfig.
     #[cfg(feature = "kubeconfig")]
     Exec,
@@ -59,6 +62,8 @@ impl fmt::Display for Thread<'_> {
             Thread::Consul(purpose) => write!(f, "consul-{purpose}"),
             #[cfg(feature = "kubernetes")]
             Thread::Kubernetes(purpose) => write!(f, "k8s-{purpose}"),
+            #[cfg(feature = "_http")]
+            Thread::Lookup => f.write_str("name-lookup"),
             #[cfg(feature = "kubeconfig")]
             Thread::Exec => f.write_str("k8s-exec"),
             #[cfg(feature = "kubeconfig")]
@@ -104,6 +109,8 @@ mod tests {
         all.extend([Purpose::Watch, Purpose::Probe, Purpose::Check].map(Thread::Consul));
         #[cfg(feature = "kubernetes")]
         all.extend([Purpose::Watch, Purpose::Probe].map(Thread::Kubernetes));
+        #[cfg(feature = "_http")]
+        all.push(Thread::Lookup);
         #[cfg(feature = "kubeconfig")]
         all.extend([Thread::Exec, Thread::ExecPipe]);
         all

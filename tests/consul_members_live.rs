@@ -372,3 +372,25 @@ fn consul_protoactor_what_a_member_registers_has_the_shape_that_protoactor_go_re
     assert_eq!((&check["Type"], &check["ServiceName"]), (&json!("ttl"), &json!(SERVICE)));
     assert_eq!(consul.get("/v1/agent/services").as_object().unwrap().len(), 3, "nothing else is registered");
 }
+
+#[test]
+fn p1_1_members_whose_addresses_are_spelled_otherwise_are_themselves_and_shown_in_one_way() {
+    let Some(consul) = Consul::start() else { return };
+    let spelled = [("n1", "FD00:0:0::2"), ("n2", "[fd00:0::4]"), ("n3", "::ffff:10.1.0.9")];
+    let providers = [provider(&consul.url())];
+    let members = spelled.map(|(id, address)| {
+        let node = Some(member::Node { address: address.to_owned(), ..members::node(id) });
+        MemberProcess::spawn(id, &member::Setup { node, providers: providers.to_vec() })
+    });
+    let mut cast = Cast::of(members.into(), &IDS);
+    // Each heartbeat and each list would tell again.
+    a_fourth_joins(&mut cast, &providers);
+    let taken = cast.all.iter().flat_map(MemberProcess::lines).find(|line| line.code == "node-id-taken");
+    assert_eq!(taken, None);
+    let list = consul.get(&format!("/v1/health/service/{SERVICE}"));
+    let mut shown: Vec<_> = list.as_array().unwrap().iter().map(|entry| entry["Service"]["Address"].clone()).collect();
+    shown.sort_by_key(ToString::to_string);
+    assert_eq!(shown, ["10.1.0.9", "127.0.0.1", "fd00::2", "fd00::4"]);
+    cast.assert_nobody_left();
+    cast.finish();
+}

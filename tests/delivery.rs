@@ -143,7 +143,7 @@ fn p2_1_changes_before_the_streams_first_snapshot_are_an_error_and_change_nothin
 #[test]
 fn p2_3_a_changed_address_or_incarnation_is_a_leave_and_a_join_other_changes_are_neither() {
     let mut hub = one(&["n1"]);
-    let moved = ClusterNode::builder("n1", "10.0.0.2", 8080);
+    let moved = ClusterNode::builder("n1", "10.0.0.2", 8080).incarnation(1);
     hub.show("a", [moved.clone().build().unwrap()].into_iter().collect());
     assert_eq!(story(&mut hub), ["snapshot a: n1", "leave n1", "join n1"]);
     hub.advance(SECOND);

@@ -1,5 +1,7 @@
 //! Time that is set: epochs rise from start to start whatever the clock shows, and timers go on.
 
+#[path = "support/child.rs"]
+mod child;
 #[path = "support/running.rs"]
 mod support;
 
@@ -7,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use child::{in_child, is_child};
 use cluster_provisioning::testkit::BridgeKind;
 use cluster_provisioning::*;
 use support::*;
@@ -120,6 +123,24 @@ fn p1_5_a_clock_that_was_set_back_without_a_store_is_warned_of_with_what_to_do_u
     let (epoch, warnings) = start(NOON - 3_600_000, |builder| builder.epoch_above(last));
     assert!(epoch > last);
     assert_eq!(warnings, [], "the host remembers");
+}
+
+#[test]
+fn p1_5_a_consumer_sees_that_the_epoch_fell_and_what_it_stored_raises_it() {
+    if !is_child() {
+        // A process remembers the epochs of its starts: those of the other tests would be in the way.
+        return in_child("p1_5_a_consumer_sees_that_the_epoch_fell_and_what_it_stored_raises_it", &[]);
+    }
+    // Another process has been here before, with a clock that was ahead: nothing of it is remembered but by the consumer.
+    let watermark = Position { epoch: u64::MAX / 4, seq_no: 70 };
+    let stored = Deduplicator::from_watermark(watermark);
+    let first = |epoch| Position { epoch, seq_no: 1 };
+    let (fallen, _) = start(NOON, |builder| builder);
+    assert!(stored.is_of_an_earlier_epoch(first(fallen)) && !stored.clone().fresh(first(fallen)));
+    let (raised, warnings) = start(NOON, |builder| builder.epoch_above(watermark.epoch));
+    assert!(!stored.is_of_an_earlier_epoch(first(raised)) && stored.clone().fresh(first(raised)));
+    assert_eq!(warnings, []);
+    assert!(!stored.is_of_an_earlier_epoch(watermark), "a repeat is none of an earlier start");
 }
 
 #[test]

@@ -124,3 +124,34 @@ fn p2_5_a_switch_from_a_provider_to_its_next_definition_is_reconfigured_also_und
     });
     assert_eq!(changed, Some((Some("a".to_owned()), SwitchReason::Reconfigured)));
 }
+
+#[test]
+fn p2_2_what_a_provider_showed_last_goes_out_before_the_end_of_its_silent_stream() {
+    let mut settings = HarnessSettings::default();
+    settings.coalesce = 60 * SECOND;
+    settings.failover.silence_timeout = 15 * SECOND;
+    let mut hub = Harness::with(settings, [HarnessProvider::new("a", 10), HarnessProvider::new("b", 1)]);
+    hub.show("a", members(&["n1"]));
+    hub.show("b", members(&["n1", "n3"]));
+    hub.advance(SECOND);
+    hub.take();
+    hub.show("a", members(&["n1", "n2"]));
+    assert_eq!(hub.snapshot().unwrap().members, members(&["n1"]), "the window is open");
+    for _ in 0..16 {
+        hub.refresh("b");
+        hub.advance(SECOND);
+    }
+    let told: Vec<_> = hub
+        .take()
+        .into_iter()
+        .filter_map(|event| match event {
+            ProvisioningEvent::Snapshot(delivery) => {
+                Some(format!("{} of {}", delivery.snapshot.members.len(), delivery.snapshot.provider_id))
+            }
+            ProvisioningEvent::StreamEnded(end) => Some(format!("end of {}", end.provider_id)),
+            ProvisioningEvent::ProviderChanged(change) => Some(format!("to {}", change.to)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(told[..3], ["2 of a", "end of a", "to b"], "{told:?}");
+}

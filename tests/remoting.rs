@@ -151,6 +151,33 @@ fn p4_3_a_failover_to_a_degraded_provider_tells_leaves_and_holds_joins() {
 }
 
 #[test]
+fn p4_1_a_failover_to_a_provider_without_incarnations_or_back_is_no_leave_and_no_join() {
+    let shown = |incarnation: u64| -> Members {
+        let node = |id: &str| ClusterNode::builder(id, "10.0.0.1", 8080).incarnation(incarnation).build().unwrap();
+        ["n1", "n2"].map(node).into_iter().collect()
+    };
+    let delivered = |hub: &mut Harness| {
+        let deliveries = hub.take().into_iter();
+        let mut snapshots = deliveries.filter_map(|event| match event {
+            ProvisioningEvent::Snapshot(delivery) => Some(delivery),
+            ProvisioningEvent::RemoteTopology(event) => panic!("{event:?}"),
+            _ => None,
+        });
+        snapshots.next_back().unwrap()
+    };
+    for (before, after) in [(7, 0), (0, 7)] {
+        let mut hub = Harness::new(&[("a", 10), ("b", 5)]);
+        hub.show("a", shown(before));
+        hub.show("b", shown(after));
+        hub.take();
+        hub.end("a");
+        let SnapshotDelivery { snapshot, diff, .. } = delivered(&mut hub);
+        assert_eq!((snapshot.provider_id.as_str(), &snapshot.members), ("b", &shown(after)), "as it is shown");
+        assert_eq!((diff.left().len(), diff.joined().len(), diff.updated().len()), (0, 0, 2));
+    }
+}
+
+#[test]
 fn p4_3_overdue_data_is_stale_and_only_a_refresh_ends_that() {
     let mut declared = provider("a", 10);
     declared.refresh_interval = Some(seconds(10));

@@ -10,7 +10,9 @@ use crate::topology::Position;
 ///
 /// A consumer whose effects outlive the process stores the [watermark](Self::watermark) together with them, and goes on
 /// [from it](Self::from_watermark) after a restart; the service's own restart raises the epoch, so that its first
-/// deliveries are above any earlier watermark.
+/// deliveries are above any earlier watermark. Without a store that depends on the clock, unless the service is started
+/// [above the watermark's epoch](crate::ServiceBuilder::epoch_above). Where nobody has seen to that and the clock was set
+/// back, everything would be dropped, which [shows](Self::is_of_an_earlier_epoch).
 ///
 /// ```
 /// use cluster_provisioning::{Deduplicator, Position};
@@ -37,6 +39,14 @@ impl Deduplicator {
     /// The highest position seen; epoch 0, number 0 if there is none.
     pub const fn watermark(&self) -> Position {
         self.watermark
+    }
+
+    /// Whether the delivery is of an earlier start than the latest seen. From a service that has just been started that means
+    /// that its clock was set back, that nothing remembers the epochs of earlier starts, and that all it delivers would be
+    /// dropped: start it again with [`epoch_above`](crate::ServiceBuilder::epoch_above) the watermark's epoch, or with a
+    /// store.
+    pub const fn is_of_an_earlier_epoch(&self, position: Position) -> bool {
+        position.epoch < self.watermark.epoch
     }
 
     /// Whether the delivery is above everything seen so far; if it is, it counts as seen from now on. A consumer whose

@@ -117,7 +117,7 @@ impl BodyReader {
 
     fn broken(&self, error: &std::io::Error) -> ProvisioningError {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<ureq::Error>()) {
-            Some(inner) => failure(&self.doing, &self.route, inner),
+            Some(inner) => failure(&self.doing, &self.route, inner, None),
             None => {
                 let cut =
                     format!("{}: the answer was cut off after {} bytes ({})", self.route, self.read, error.kind());

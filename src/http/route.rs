@@ -4,8 +4,6 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ureq::unversioned::transport::{ConnectionDetails, Connector, Transport};
-
 use super::Target;
 
 /// How many addresses of a name are shown.
@@ -31,7 +29,7 @@ impl Route {
     }
 
     /// A connection to that host is about to be made. A proxy's addresses are none of the target's.
-    fn found(&self, host: Option<&str>, addresses: &[SocketAddr]) {
+    pub(super) fn found(&self, host: Option<&str>, addresses: &[SocketAddr]) {
         if self.name.is_some() && self.name.as_deref() == host {
             *self.addresses.lock().unwrap_or_else(PoisonError::into_inner) = addresses.to_vec();
         }
@@ -49,15 +47,6 @@ impl fmt::Display for Route {
         let shown: Vec<_> = addresses.iter().take(SHOWN).map(SocketAddr::to_string).collect();
         let more = if addresses.len() > SHOWN { ", …" } else { "" };
         write!(f, " ({}{more})", shown.join(", "))
-    }
-}
-
-impl<In: Transport> Connector<In> for Route {
-    type Out = In;
-
-    fn connect(&self, details: &ConnectionDetails, chained: Option<In>) -> Result<Option<In>, ureq::Error> {
-        self.found(details.uri.host(), &details.addrs);
-        Ok(chained)
     }
 }
 

@@ -169,7 +169,7 @@ impl Target {
     }
 
     /// Whether there is no name to look up.
-    pub(crate) fn is_literal(&self) -> bool {
+    pub(super) fn is_literal(&self) -> bool {
         self.socket().is_some() || self.ip().is_some()
     }
 

@@ -14,10 +14,8 @@ mod refusal;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustls::{ClientConnection, StreamOwned};
-use ureq::unversioned::transport::time::Instant;
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, RustlsConnector, Transport, TransportAdapter,
 };
@@ -27,6 +25,8 @@ pub(super) use files::{Tls, Unreadable};
 #[cfg(feature = "kubeconfig")]
 pub(crate) use material::{Held, Material, Pem};
 pub(super) use refusal::Refusal;
+
+use super::dial::left;
 
 /// Secures connections to one backend.
 #[derive(Debug)]
@@ -120,21 +120,6 @@ impl TlsTransport {
     }
 }
 
-/// The time left for connecting: the socket's connect and a proxy have used some of it.
-fn left(details: &ConnectionDetails) -> Result<NextTimeout, ureq::Error> {
-    let mut timeout = details.timeout;
-    if !timeout.after.is_not_happening()
-        && let (Instant::Exact(begun), Instant::Exact(now)) = (details.now, (details.current_time)())
-    {
-        let left = timeout.after.saturating_sub(now.saturating_duration_since(begun));
-        if left == Duration::ZERO {
-            return Err(ureq::Error::Timeout(timeout.reason));
-        }
-        timeout.after = left.into();
-    }
-    Ok(timeout)
-}
-
 impl Transport for TlsTransport {
     fn buffers(&mut self) -> &mut dyn Buffers {
         &mut self.buffers
@@ -177,7 +162,7 @@ impl fmt::Debug for TlsTransport {
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
 
     use super::*;
     use crate::error::ErrorCode;

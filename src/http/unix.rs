@@ -2,16 +2,15 @@
 //! same as over TCP.
 
 use std::fmt;
-use std::io::{self, Read, Write};
+#[cfg(not(target_os = "linux"))]
+use std::io::Write;
+use std::io::{self, Read};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use ureq::config::Config;
-use ureq::http::Uri;
-use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, ShutdownHandle, Transport,
 };
@@ -95,6 +94,29 @@ impl UnixTransport {
     }
 }
 
+/// Sends all of it. A peer that is gone is an error and no `SIGPIPE`, which would end a host that has left that signal as
+/// the system has it: the standard library sees to that for TCP only.
+#[cfg(target_os = "linux")]
+fn send_all(socket: &UnixStream, mut rest: &[u8]) -> io::Result<()> {
+    use rustix::io::Errno;
+    use rustix::net::{SendFlags, send};
+    while !rest.is_empty() {
+        match send(socket, rest, SendFlags::NOSIGNAL) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(sent) => rest = rest.get(sent..).unwrap_or_default(),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Elsewhere the standard library has said so of the socket itself, or nobody can.
+#[cfg(not(target_os = "linux"))]
+fn send_all(mut socket: &UnixStream, output: &[u8]) -> io::Result<()> {
+    socket.write_all(output)
+}
+
 /// A socket's own timeout in the client's terms.
 fn timed_out(error: io::Error, timeout: NextTimeout) -> ureq::Error {
     match error.kind() {
@@ -114,7 +136,7 @@ impl Transport for UnixTransport {
         let Some(output) = self.buffers.output().get(..amount) else {
             return Err(io::Error::from(io::ErrorKind::InvalidInput).into());
         };
-        (&self.socket.0).write_all(output).map_err(|error| timed_out(error, timeout))
+        send_all(&self.socket.0, output).map_err(|error| timed_out(error, timeout))
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
@@ -149,12 +171,20 @@ impl fmt::Debug for UnixTransport {
     }
 }
 
-/// A unix socket has a path and no host: there is nothing to look up.
-#[derive(Debug)]
-pub(super) struct NoLookup;
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
-impl Resolver for NoLookup {
-    fn resolve(&self, _: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        Ok(self.empty())
+    #[test]
+    fn consul_point_16_a_peer_that_is_gone_is_an_error_and_no_signal() {
+        let signalled = Arc::new(AtomicBool::new(false));
+        let id = signal_hook::flag::register(signal_hook::consts::SIGPIPE, Arc::clone(&signalled)).unwrap();
+        let (socket, peer) = UnixStream::pair().unwrap();
+        send_all(&socket, b"heard").unwrap();
+        drop(peer);
+        assert_eq!(send_all(&socket, b"unheard").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        assert!(!signalled.load(Ordering::SeqCst));
+        signal_hook::low_level::unregister(id);
     }
 }

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use crate::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use crate::sync::{Condvar, Mutex, deadline, lock, wait_until};
 
+/// Under the model checker there is no time, and one look is as good as many.
+const MODELLED: bool = cfg!(all(test, loom));
 /// How often a waiting thread looks before it sleeps: what follows a callback usually comes within a few microseconds.
 const BUSY_LOOKS: u32 = 64;
 /// How often it looks after that, giving the processor away in between.
@@ -12,7 +14,7 @@ const LATER_LOOKS: u32 = 4;
 /// A ring within this time after the thread began to wait follows closely: then the thread goes on looking for as long
 /// the next time. It is longer than waking a thread takes, so that two threads that answer each other do not both sleep
 /// each time.
-const CLOSE: Duration = Duration::from_micros(100);
+const CLOSE: Duration = if MODELLED { Duration::ZERO } else { Duration::from_micros(100) };
 
 /// Nobody has rung, and nobody sleeps.
 const QUIET: u8 = 0;
@@ -72,7 +74,7 @@ impl Bell {
 
     /// Looks several times whether the bell is rung; takes it if it is.
     fn look(&self) -> bool {
-        for look in 0..if cfg!(all(test, loom)) { 1 } else { BUSY_LOOKS + LATER_LOOKS } {
+        for look in 0..if MODELLED { 1 } else { BUSY_LOOKS + LATER_LOOKS } {
             if self.take() {
                 return true;
             }

@@ -161,6 +161,8 @@ struct SharedLane {
 #[derive(Debug, Default)]
 struct LaneState {
     lane: Lane,
+    /// The stream's thread waits for room. To wake it asks the kernel, which takes longer than all else here.
+    is_awaited: bool,
     /// The hub no longer listens.
     closed: bool,
     /// The stream's thread has ended then.
@@ -215,15 +217,13 @@ impl Inbox {
             let (key, generation) = (*key, *generation);
             let mut state = lock(&lane.state);
             floods.extend(state.lane.take_flood(now).map(|reports| (key, reports)));
-            let waiting = state.lane.take();
-            let makes_room = waiting.len() > 0;
-            messages.extend(waiting.map(|waiting| {
+            messages.extend(state.lane.take().map(|waiting| {
                 let input = Input::Event { key, generation, event: waiting.event };
                 Message::Input { input, at: waiting.at, reply: None }
             }));
-            let ended = state.ended;
+            let (ended, is_awaited) = (state.ended, std::mem::take(&mut state.is_awaited));
             drop(state);
-            if makes_room {
+            if is_awaited {
                 lane.room.notify_one();
             }
             let closed = |at| Message::Input { input: Input::StreamClosed { key, generation }, at, reply: None };
@@ -256,9 +256,8 @@ impl SharedLane {
     fn close(&self) {
         let mut state = lock(&self.state);
         state.closed = true;
-        let unheard = std::mem::take(&mut state.lane);
+        drop(state.lane.take());
         drop(state);
-        drop(unheard);
         self.room.notify_all();
     }
 }
@@ -291,6 +290,7 @@ impl Outlet {
                     deadline(until.since(now))
                 }
             };
+            state.is_awaited = true;
             let (state, _) = wait_until(&self.lane.room, state, deadline);
             drop(state);
         }

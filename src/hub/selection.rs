@@ -143,9 +143,14 @@ impl Selection {
         self.guard_holds += 1;
         let doing = "switching to a standby";
         let error = match guard {
-            Guard::Empty => {
-                held(to.id(), doing, "it shows no members at all, and the present provider may come back".to_owned())
-            }
+            Guard::Empty => held(
+                to.id(),
+                doing,
+                "it shows no members at all, and the present provider may come back".to_owned(),
+            )
+            .with_advice(
+                "register members with it, or bring the present provider back; an empty set takes over only by a pin",
+            ),
             Guard::Replaces => differs(to, doing, "and the present provider may come back"),
             _ => {
                 let detail = format!("it shows {} members and lacks too many of the present ones", to.members().len());

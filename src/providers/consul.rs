@@ -33,7 +33,7 @@ use self::config::Config;
 use self::connection::{Ask, Reply};
 use self::query::Consistency;
 use self::registration::{ConsulRegistration, Definition};
-use self::stream::{ConsulStream, Parts, SharedMemory};
+use self::stream::{Parts, SharedMemory};
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::http::CredentialReader;
 use crate::id::ProviderKind;
@@ -49,8 +49,8 @@ use crate::topology::ClusterNode;
 ///
 /// The descriptor's one endpoint is the agent's URL, `http://host:port` or `https://host:port`: IPv6 in brackets, the
 /// port 8500 (8501 for https) if absent, nothing after it; or, where there are unix sockets, `unix:///run/consul.sock`.
-/// The proxy that the environment names is used, except for a loopback address and a unix socket. The credential is an
-/// ACL token that may read the service and its nodes; it is read anew for each request, so that it can be rotated.
+/// The proxy that the environment names is used, by the rules of `docs/proxies.md`, except for a loopback address and a unix
+/// socket. The credential is an ACL token that may read the service and its nodes; it is read anew for each request, so that it can be rotated.
 ///
 /// Over https the agent's certificate is checked against the authorities in `ca-file` and `ca-path`, or the Mozilla
 /// roots that are compiled in if there is neither. The files of certificates and keys are read again when they have
@@ -296,7 +296,7 @@ impl ClusterProvider for ConsulProvider {
             presence: Arc::clone(&self.presence),
             retry: self.environment.retry,
         };
-        Ok(Box::new(ConsulStream::open(parts, cancel)?))
+        Ok(Box::new(stream::open(parts, cancel)?))
     }
 
     fn registration(&self, node: &ClusterNode) -> Result<Box<dyn Registration>, ProvisioningError> {

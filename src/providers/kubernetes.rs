@@ -36,7 +36,7 @@ use self::login::Login;
 use self::query::Select;
 use self::registration::KubernetesRegistration;
 use self::registration::marks::Marks;
-use self::stream::{KubernetesStream, Parts};
+use self::stream::Parts;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::id::ProviderKind;
 use crate::provider::{
@@ -55,7 +55,7 @@ use crate::topology::ClusterNode;
 /// `http://host:port`: IPv6 in brackets, the port 443 (80 for http) if absent, and a path if the server is behind one;
 /// the credential is a bearer token, or there is a client certificate. The token is read anew for each request, and files
 /// of certificates when they have changed, so that both can be rotated. The proxy that the environment names is used,
-/// except for a loopback address.
+/// by the rules of `docs/proxies.md`, except for a loopback address.
 ///
 /// With the feature `kubeconfig` and `credentials = kubeconfig`, server and credentials are those of a context of a
 /// kubeconfig: authority, client certificate and key (as data or files), `token`, `tokenFile`, or an exec plugin of
@@ -297,7 +297,7 @@ impl ClusterProvider for KubernetesProvider {
             presence: Arc::clone(&self.presence),
             retry: self.environment.retry,
         };
-        Ok(Box::new(KubernetesStream::open(parts, cancel)?))
+        Ok(Box::new(stream::open(parts, cancel)?))
     }
 
     fn registration(&self, node: &ClusterNode) -> Result<Box<dyn Registration>, ProvisioningError> {

@@ -1,6 +1,8 @@
-//! What makes a text the address of a node: a host name or an IP address, and nothing around it.
+//! What makes a text the address of a node: a host name or an IP address, and nothing around it; and the one way in which
+//! it is written, so that comparing and hashing the text compares the address, in whichever process and from whichever
+//! source.
 //!
-//! Looked at for every node of every answer, so it is one pass over the bytes.
+//! Looked at for every node of every answer, so it is one pass over the bytes for all but IPv6.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -11,9 +13,23 @@ const MAX_LABEL: usize = 63;
 /// How much of a refused text is shown, in characters.
 const SHOWN: usize = 80;
 
-/// Whether the text is an IP address (IPv6 without brackets, with a zone or without) or a host name: letters, digits, `-`,
-/// `_` and `.`.
-pub(super) fn is_address(text: &str) -> bool {
+/// The address as it is always written: IPv6 as in RFC 5952, without brackets, and as IPv4 where it is a mapped one; a host
+/// name in lower case. `None` for a text that is none: no IP address (IPv6 in brackets or not, with a zone or without) and no
+/// host name of letters, digits, `-`, `_` and `.`.
+pub(super) fn canonical(mut text: String) -> Option<String> {
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    if bare.is_some() || text.contains(':') {
+        return canonical_ipv6(bare.unwrap_or(&text));
+    }
+    if !is_plain(&text) {
+        return None;
+    }
+    text.make_ascii_lowercase();
+    Some(text)
+}
+
+/// Whether the text is an IPv4 address or a host name.
+fn is_plain(text: &str) -> bool {
     let (mut label, mut dots, mut numeric) = (0, 0, true);
     for byte in text.bytes() {
         match byte {
@@ -21,7 +37,6 @@ pub(super) fn is_address(text: &str) -> bool {
             b'0'..=b'9' => label += 1,
             b'a'..=b'z' | b'A'..=b'Z' | b'_' => (label, numeric) = (label + 1, false),
             b'-' if label > 0 => (label, numeric) = (label + 1, false),
-            b':' => return is_ipv6(text),
             _ => return false,
         }
         if label > MAX_LABEL {
@@ -35,11 +50,18 @@ pub(super) fn is_address(text: &str) -> bool {
     }
 }
 
-fn is_ipv6(text: &str) -> bool {
+fn canonical_ipv6(text: &str) -> Option<String> {
     let (address, zone) = text.split_once('%').map_or((text, None), |(address, zone)| (address, Some(zone)));
+    let address: Ipv6Addr = address.parse().ok()?;
     let in_zone = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
-    address.parse::<Ipv6Addr>().is_ok()
-        && zone.is_none_or(|zone| (1..=MAX_LABEL).contains(&zone.len()) && zone.bytes().all(in_zone))
+    match zone {
+        // The names of interfaces tell upper and lower case apart.
+        Some(zone) => {
+            let is_zone = (1..=MAX_LABEL).contains(&zone.len()) && zone.bytes().all(in_zone);
+            is_zone.then(|| format!("{address}%{zone}"))
+        }
+        None => Some(address.to_canonical().to_string()),
+    }
 }
 
 /// What is wrong with a text that is no address, and what a right one looks like.
@@ -52,7 +74,7 @@ pub(super) fn refusal(text: &str) -> String {
     let cut = if shown.len() < text.len() { "…" } else { "" };
     format!(
         "{shown:?}{cut} is no host name or IP address, such as orders-1.example.org, 10.0.0.1 or fd00::1: without a \
-         scheme, port, path or brackets"
+         scheme, port or path"
     )
 }
 
@@ -83,11 +105,10 @@ mod tests {
             "fd00::1",
             "fe80::1%eth0",
             "fe80::1%br-lan_0.7",
-            "::ffff:10.0.0.1",
             &longest,
         ];
         for text in right {
-            assert!(is_address(text), "{text}");
+            assert_eq!(canonical(text.to_owned()).as_deref(), Some(text));
         }
         let (long_label, long) = ("x".repeat(64), format!("x{longest}"));
         let wrong = [
@@ -98,8 +119,13 @@ mod tests {
             "x/",
             "x:80",
             "10.0.0.1:80",
-            "[::1]",
             "[::1]:80",
+            "[::1",
+            "::1]",
+            "[[::1]]",
+            "[]",
+            "[10.0.0.1]",
+            "[localhost]",
             "a\nb",
             "a\0",
             "bücher.de",
@@ -124,18 +150,39 @@ mod tests {
             &long,
         ];
         for text in wrong {
-            assert!(!is_address(text), "{text}");
+            assert_eq!(canonical(text.to_owned()), None, "{text}");
             assert!(refusal(text).contains("such as orders-1.example.org, 10.0.0.1 or fd00::1"));
         }
         assert!(refusal(&"/".repeat(10_000)).len() < 300);
     }
 
+    #[test]
+    fn p2_3_an_address_is_written_in_one_way_however_it_was_spelled() {
+        let spelled = [
+            ("FD00:0:0::2", "fd00::2"),
+            ("[fd00:0::4]", "fd00::4"),
+            ("fd00:0000:0000:0000:0000:0000:0000:0004", "fd00::4"),
+            ("::ffff:10.1.0.9", "10.1.0.9"),
+            ("[::FFFF:0a01:0009]", "10.1.0.9"),
+            ("::10.1.0.9", "::a01:9"),
+            ("FE80::1%Eth0", "fe80::1%Eth0"),
+            ("[fe80:0::1%eth0]", "fe80::1%eth0"),
+            ("Orders-1.Example.ORG", "orders-1.example.org"),
+        ];
+        for (text, expected) in spelled {
+            assert_eq!(canonical(text.to_owned()).as_deref(), Some(expected), "{text}");
+        }
+    }
+
     proptest! {
         #[test]
         fn p1_1_every_ip_address_is_one_and_no_text_breaks_the_check(ip in any::<std::net::IpAddr>(), text in "(?s).{0,40}") {
-            prop_assert!(is_address(&ip.to_string()));
-            if is_address(&text) {
-                prop_assert!(text.bytes().all(|byte| byte.is_ascii_graphic()));
+            prop_assert_eq!(canonical(ip.to_string()), Some(ip.to_canonical().to_string()));
+            for text in [text.clone(), format!("[{text}]"), ip.to_string().to_uppercase()] {
+                if let Some(address) = canonical(text) {
+                    prop_assert!(address.bytes().all(|byte| byte.is_ascii_graphic()));
+                    prop_assert_eq!(canonical(address.clone()), Some(address));
+                }
             }
         }
     }

@@ -11,8 +11,8 @@ use super::{ClusterNode, Members};
 /// The difference between two sets of members, each part sorted by id.
 ///
 /// A node whose incarnation, address or port changed under the same id is in `left` (as it was) *and* in `joined` (as it
-/// is): a restart must not leave stale channels or placements behind. One whose kinds or metadata changed is in
-/// `updated`.
+/// is): a restart must not leave stale channels or placements behind. One whose kinds or metadata changed, or of which an
+/// [incarnation](ClusterNode::incarnation) is known in one of the two sets only, is in `updated`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct TopologyDiff {
     joined: Vec<Arc<ClusterNode>>,
@@ -87,7 +87,7 @@ impl TopologyDiff {
         &self.left
     }
 
-    /// The nodes whose kinds or metadata changed, as they are now.
+    /// The nodes whose kinds or metadata changed, or whose incarnation became known or unknown, as they are now.
     pub fn updated(&self) -> &[Arc<ClusterNode>] {
         &self.updated
     }

@@ -92,7 +92,7 @@ pub struct ClusterNode {
 }
 
 impl ClusterNode {
-    /// Starts a node from what it cannot do without.
+    /// Starts a node from what it cannot do without. The address may be spelled in any way: see [`address`](Self::address).
     pub fn builder(id: impl Into<String>, address: impl Into<String>, port: u16) -> ClusterNodeBuilder {
         ClusterNodeBuilder {
             id: id.into(),
@@ -111,11 +111,20 @@ impl ClusterNode {
 
     /// Which life of the node this is: a restart under the same id has another incarnation. 0 where the source of the
     /// node knows none.
+    ///
+    /// 0 says nothing, and is no change against any other: where a provider with incarnations and one without follow each
+    /// other, nobody leaves or joins. A snapshot shows what the provider followed shows, so the incarnation there turns
+    /// from 7 to 0, or back, the node is in [`TopologyDiff::updated`](crate::TopologyDiff::updated), and its hash is
+    /// another one. A restart at the same place goes unnoticed while the provider followed knows no incarnations, and is
+    /// not made up for when one follows that does.
     pub fn incarnation(&self) -> u64 {
         self.incarnation
     }
 
-    /// The host name or IP address at which the node is reached; IPv6 without brackets.
+    /// The host name or IP address at which the node is reached, always written in one way, however it was spelled, so
+    /// that equal addresses are equal texts and have one hash in every process: a host name in lower case, IPv6 as in
+    /// RFC 5952 and without brackets (`FD00:0:0::2` is `fd00::2`), and as IPv4 where it is mapped (`::ffff:10.1.0.9` is
+    /// `10.1.0.9`).
     pub fn address(&self) -> &str {
         self.piece(0)
     }
@@ -191,13 +200,12 @@ impl ClusterNode {
         })
     }
 
-    /// Whether `other` is the same life of the node at the same place: equal id, incarnation, address and port. Where
-    /// it is not, the change from one to the other is a leave and a join.
+    /// Whether `other` is the same life of the node at the same place: equal id, address and port, and no other
+    /// [incarnation](Self::incarnation), of which 0 is none. Where it is not, the change from one to the other is a leave
+    /// and a join. Addresses are equal however they were spelled.
     pub fn is_same_life(&self, other: &ClusterNode) -> bool {
-        self.id == other.id
-            && self.incarnation == other.incarnation
-            && self.port == other.port
-            && self.address() == other.address()
+        let is_other_life = self.incarnation != other.incarnation && self.incarnation != 0 && other.incarnation != 0;
+        !is_other_life && self.id == other.id && self.port == other.port && self.address() == other.address()
     }
 }
 
@@ -306,13 +314,12 @@ impl ClusterNodeBuilder {
     /// # Errors
     /// [`ErrorCode::InvalidNode`], naming the field, where the id, a kind or a metadata key is no name as
     /// [`NodeId::new`] takes it; the address is no host name or IP address (letters, digits, `-`, `_` and `.`, at most 254
-    /// bytes; IPv6 without brackets, with a zone or without); the port is 0; there are more than 1,024 kinds or metadata
+    /// bytes; IPv6 in brackets or not, with a zone or without); the port is 0; there are more than 1,024 kinds or metadata
     /// entries; or a value is longer than 64 KiB.
     pub fn build(self) -> Result<ClusterNode, ProvisioningError> {
         let id = NodeId::new(&self.id)?;
-        if !address::is_address(&self.address) {
-            return Err(invalid("address", address::refusal(&self.address)));
-        }
+        let refused = |given: &str| invalid("address", address::refusal(given));
+        let address = address::canonical(self.address.clone()).ok_or_else(|| refused(&self.address))?;
         if self.port == 0 {
             return Err(invalid("port", "is 0; it is the port at which the node is reached"));
         }
@@ -335,8 +342,7 @@ impl ClusterNodeBuilder {
             }
         }
         let metadata = self.metadata.iter().flat_map(|(key, value)| [key.as_str(), value.as_str()]);
-        let pieces =
-            || [self.address.as_str()].into_iter().chain(kinds.iter().map(String::as_str)).chain(metadata.clone());
+        let pieces = || [address.as_str()].into_iter().chain(kinds.iter().map(String::as_str)).chain(metadata.clone());
         let mut text = String::with_capacity(pieces().map(str::len).sum());
         let mut ends = Vec::with_capacity(1 + kinds.len() + 2 * self.metadata.len());
         for piece in pieces() {
@@ -434,6 +440,33 @@ mod tests {
         let other = node("a").kinds(["y", "x"]).build().unwrap();
         assert_eq!(one, other);
         assert_eq!(one.hash(), other.hash());
+    }
+
+    #[test]
+    fn p2_3_an_address_spelled_otherwise_is_the_same_node_in_every_process() {
+        let spelled = |address: &str| ClusterNode::builder("a", address, 8080).incarnation(7).build().unwrap();
+        for (one, other) in [
+            ("FD00:0:0::2", "fd00::2"),
+            ("[fd00:0::4]", "fd00::4"),
+            ("::ffff:10.1.0.9", "10.1.0.9"),
+            ("Orders-1.example.org", "orders-1.Example.org"),
+        ] {
+            let (one, other) = (spelled(one), spelled(other));
+            assert!(one.is_same_life(&other));
+            assert_eq!((one.hash(), one.address()), (other.hash(), other.address()));
+            assert_eq!(one, other);
+        }
+        assert!(!spelled("fd00::2").is_same_life(&spelled("fd00::3")));
+    }
+
+    #[test]
+    fn p4_1_an_incarnation_of_0_says_nothing() {
+        let life = |incarnation| node("a").incarnation(incarnation).build().unwrap();
+        assert!(life(7).is_same_life(&life(0)) && life(0).is_same_life(&life(7)) && life(0).is_same_life(&life(0)));
+        assert!(!life(7).is_same_life(&life(8)));
+        assert_ne!(life(7), life(0), "what a source says of a node is still another");
+        let elsewhere = ClusterNode::builder("a", "10.0.0.2", 8080).build().unwrap();
+        assert!(!life(7).is_same_life(&elsewhere));
     }
 
     #[test]

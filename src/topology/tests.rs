@@ -8,7 +8,7 @@ use super::*;
 /// A node of which `n` is the id and `life` decides the rest: 0 to 3 are two lives with two sets of metadata each.
 fn node(n: u32, life: u8) -> Arc<ClusterNode> {
     let builder = ClusterNode::builder(format!("node-{n:05}"), "10.0.0.1", 8080);
-    let node = builder.incarnation(u64::from(life / 2)).metadata("m", (life % 2).to_string());
+    let node = builder.incarnation(1 + u64::from(life / 2)).metadata("m", (life % 2).to_string());
     Arc::new(node.build().unwrap())
 }
 

@@ -11,6 +11,8 @@ use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
+use crate::civil;
+
 /// Checks servers against trusted certificates.
 #[derive(Debug)]
 pub(super) struct PinnedOrIssued {
@@ -114,16 +116,11 @@ fn time(bytes: &[u8]) -> Option<(UnixTime, &[u8])> {
         return None;
     }
     let number = |from: usize, to: usize| digits.get(from..to)?.parse::<u64>().ok();
-    let (year, month, day) = (number(0, 4)?, number(4, 6)?, number(6, 8)?);
-    let (hour, minute, second) = (number(8, 10)?, number(10, 12)?, number(12, 14)?);
-    if !(1..=12).contains(&month) || !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 59 {
-        return None;
-    }
-    // Days since the epoch, with years that begin in March, so that the leap day is the last of its year.
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year.checked_sub(1)?, month + 9) };
-    let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1;
-    // What was valid before 1970 was so in 1970.
-    let seconds = days.saturating_sub(719_468) * 86_400 + hour * 3600 + minute * 60 + second;
+    let year = number(0, 4)?;
+    let date = [year.max(1970), number(4, 6)?, number(6, 8)?];
+    let seconds = civil::seconds(date, [number(8, 10)?, number(10, 12)?, number(12, 14)?])?;
+    // What was valid before 1970 was so on its first day.
+    let seconds = if year < 1970 { seconds % 86_400 } else { seconds };
     Some((UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds)), rest))
 }
 

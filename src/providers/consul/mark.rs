@@ -13,10 +13,10 @@ pub(crate) struct Mark {
     pub(super) index: Option<u64>,
     /// How long ago the answering server heard of its leader; absent on old servers.
     pub(super) last_contact: Option<Duration>,
-    /// Whether it knows a leader; absent on old servers.
+    /// Whether it knows a leader; absent on old servers, and where the agent streams.
     pub(super) known_leader: Option<bool>,
-    /// Whether the server says that it did not ask its leader, which it may do unasked.
-    pub(super) stale: bool,
+    /// Whether it may lag behind its leader: it says that it did not ask it, which it may do unasked, or it streams.
+    pub(super) may_lag: bool,
 }
 
 /// Checks the status and reads the mark. The body of an answer that is none of 200 is read for the error's text.
@@ -53,12 +53,14 @@ pub(crate) fn mark(headers: &HeaderMap, doing: &str) -> Result<Mark, Provisionin
         let detail = "the token's rights do not cover all of the service";
         return Err(ProvisioningError::new(ErrorCode::AccessDenied, doing.to_owned(), detail));
     }
+    // The agent answers from what it was streamed, and then says of every leader that it is unknown.
+    let streams = text("x-consul-query-backend").is_some_and(|value| value.trim() == "streaming");
     let number = |name| text(name).and_then(|value| value.trim().parse::<u64>().ok());
     Ok(Mark {
         index: number("x-consul-index").filter(|index| *index > 0),
         last_contact: number("x-consul-lastcontact").map(Duration::from_millis),
-        known_leader: text("x-consul-knownleader").and_then(|value| value.trim().parse().ok()),
-        stale: text("x-consul-effective-consistency").is_some_and(|value| value.trim() == "stale"),
+        known_leader: text("x-consul-knownleader").filter(|_| !streams).and_then(|value| value.trim().parse().ok()),
+        may_lag: streams || text("x-consul-effective-consistency").is_some_and(|value| value.trim() == "stale"),
     })
 }
 
@@ -77,15 +79,29 @@ mod tests {
         for bad in ["0", "", "-1", "x", "99999999999999999999", "1.5"] {
             assert_eq!(read(bad), None, "{bad}");
         }
-        let expected = Mark { index: None, last_contact: None, known_leader: None, stale: false };
+        let expected = Mark { index: None, last_contact: None, known_leader: None, may_lag: false };
         assert_eq!(mark(&HeaderMap::new(), "testing").unwrap(), expected);
     }
+
+    #[test]
+    fn consul_point_11_what_is_streamed_knows_no_leader_and_may_lag() {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-consul-knownleader", "false".parse().unwrap());
+        for (backend, known_leader, may_lag) in
+            [("streaming", None, true), ("blocking-query", Some(false), false), ("", Some(false), false)]
+        {
+            headers.insert("x-consul-query-backend", backend.parse().unwrap());
+            let mark = mark(&headers, "testing").unwrap();
+            assert_eq!((mark.known_leader, mark.may_lag), (known_leader, may_lag), "{backend}");
+        }
+    }
+
     #[test]
     fn consul_point_11_an_answer_is_stale_only_where_the_server_says_that_it_did_not_ask_its_leader() {
         for (value, stale) in [("stale", true), (" stale ", true), ("leader", false), ("consistent", false)] {
             let mut headers = HeaderMap::new();
             headers.insert("x-consul-effective-consistency", value.parse().unwrap());
-            assert_eq!(mark(&headers, "testing").unwrap().stale, stale, "{value}");
+            assert_eq!(mark(&headers, "testing").unwrap().may_lag, stale, "{value}");
         }
     }
 }

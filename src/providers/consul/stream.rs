@@ -1,26 +1,23 @@
-//! The stream: drives the [machine](super::watch) on the provider's thread, with one connection for the watch and one
-//! for the probe. It has no rules of its own.
+//! The [machine](super::watch) with its connections, as a stream drives it.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crossbeam_channel::{after, select};
+use crossbeam_channel::Receiver;
 
 use super::config::Config;
 use super::connection::{self, Ask, Connection, Reply};
 use super::watch::{Input, Machine, Memory, Output, Settings};
-use crate::clock::Clock;
-use crate::error::{ErrorCode, ProvisioningError};
+use crate::clock::{Clock, Timestamp};
+use crate::error::ProvisioningError;
 use crate::http::CredentialReader;
 use crate::id::ProviderId;
-use crate::provider::{CancelToken, ProviderEvent, ProviderStream, ProviderTermination, RetryPolicy};
+use crate::provider::{CancelToken, ProviderEvent, RetryPolicy};
 use crate::providers::presence::Presence;
+use crate::providers::watching::{Watch, WatchStream};
 use crate::thread::Purpose;
-
-/// The longest single wait, so that a clock that jumps (a suspended machine) is noticed.
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// What a stream shares with its provider: it outlives the stream.
 pub(super) type SharedMemory = Arc<Mutex<Memory>>;
@@ -37,56 +34,69 @@ pub(super) struct Parts {
 }
 
 /// A watch of one service.
-pub(super) struct ConsulStream {
-    id: ProviderId,
+pub(super) struct ServiceWatch {
     config: Arc<Config>,
-    clock: Arc<dyn Clock>,
-    cancel: CancelToken,
     memory: SharedMemory,
     presence: Arc<Presence>,
     machine: Machine,
     watch: Connection,
     probe: Connection,
-    events: VecDeque<ProviderEvent>,
 }
 
-impl ConsulStream {
-    /// Opens the stream; connects to nothing yet.
-    ///
-    /// # Errors
-    /// [`ErrorCode::ThreadRefused`].
-    pub(super) fn open(parts: Parts, cancel: &CancelToken) -> Result<Self, ProvisioningError> {
-        let Parts { id, config, credential, clock, memory, presence, retry } = parts;
-        let settings = Settings {
-            consistency: config.consistency,
-            wait: config.wait,
-            max_stale: config.max_stale,
-            repair_grace: config.repair_grace,
-            probe_interval: config.probe_interval(presence.local().is_some()),
-            ttl: config.ttl,
-            retry,
-        };
-        let known = memory.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let seed = RandomState::new().hash_one(id.as_str());
-        let named = |error: ProvisioningError| error.with_provider(&id);
-        let mut stream = Self {
-            watch: connection::open(&config, credential.clone(), cancel, Purpose::Watch).map_err(named)?,
-            probe: connection::open(&config, credential, cancel, Purpose::Probe).map_err(named)?,
-            machine: Machine::new(settings, presence.local().cloned(), known, seed, clock.now()),
-            id,
-            config,
-            clock,
-            cancel: cancel.clone(),
-            memory,
-            presence,
-            events: VecDeque::new(),
-        };
-        stream.act();
-        Ok(stream)
+/// Opens the stream; connects to nothing yet.
+///
+/// # Errors
+/// [`ErrorCode::ThreadRefused`](crate::ErrorCode::ThreadRefused).
+pub(super) fn open(parts: Parts, cancel: &CancelToken) -> Result<WatchStream<ServiceWatch>, ProvisioningError> {
+    let Parts { id, config, credential, clock, memory, presence, retry } = parts;
+    let settings = Settings {
+        consistency: config.consistency,
+        wait: config.wait,
+        max_stale: config.max_stale,
+        repair_grace: config.repair_grace,
+        probe_interval: config.probe_interval(presence.local().is_some()),
+        ttl: config.ttl,
+        retry,
+    };
+    let known = memory.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let seed = RandomState::new().hash_one(id.as_str());
+    let named = |error: ProvisioningError| error.with_provider(&id);
+    let watch = ServiceWatch {
+        watch: connection::open(&config, credential.clone(), cancel, Purpose::Watch).map_err(named)?,
+        probe: connection::open(&config, credential, cancel, Purpose::Probe).map_err(named)?,
+        machine: Machine::new(settings, presence.local().cloned(), known, seed, clock.now()),
+        config,
+        memory,
+        presence,
+    };
+    Ok(WatchStream::begin(id, "watching the service", clock, cancel, watch))
+}
+
+impl Watch for ServiceWatch {
+    type Reply = Reply;
+
+    fn replies(&self) -> [&Receiver<Reply>; 2] {
+        [self.watch.replies(), self.probe.replies()]
     }
 
-    /// Carries out what the machine has decided.
-    fn act(&mut self) {
+    fn timeout(&self) -> Timestamp {
+        self.machine.timeout()
+    }
+
+    fn handle(&mut self, now: Timestamp, reply: Option<Reply>) {
+        let input = match reply {
+            None => Input::Timer,
+            Some(Reply::Watch(number, result)) => Input::Watch(number, result),
+            Some(Reply::Probe(result)) => Input::Probe(result),
+        };
+        let is_watch = matches!(input, Input::Watch(..));
+        self.machine.handle(now, self.presence.standing(), input);
+        if is_watch {
+            *self.memory.lock().unwrap_or_else(PoisonError::into_inner) = self.machine.memory();
+        }
+    }
+
+    fn act(&mut self, events: &mut VecDeque<ProviderEvent>) {
         while let Some(output) = self.machine.output() {
             match output {
                 Output::Watch { number, index, wait, consistency } => {
@@ -102,57 +112,7 @@ impl ConsulStream {
                 }
                 Output::AbortWatch => self.watch.abort(),
                 Output::Sighted(sighting) => self.presence.report(sighting),
-                Output::Event(event) => self.events.push_back(self.named(event)),
-            }
-        }
-    }
-
-    fn named(&self, event: ProviderEvent) -> ProviderEvent {
-        match event {
-            ProviderEvent::Degraded { error } => ProviderEvent::Degraded { error: error.with_provider(&self.id) },
-            ProviderEvent::Doubtful { reason } => ProviderEvent::Doubtful { reason: reason.with_provider(&self.id) },
-            other => other,
-        }
-    }
-
-    fn ended(&self, detail: &'static str) -> ProviderEvent {
-        let reason = ProvisioningError::new(ErrorCode::StreamFailed, "watching the service", detail);
-        ProviderEvent::Terminated(ProviderTermination::Errored { reason: reason.with_provider(&self.id) })
-    }
-}
-
-impl ProviderStream for ConsulStream {
-    fn next(&mut self) -> ProviderEvent {
-        loop {
-            if self.cancel.is_cancelled() {
-                return ProviderEvent::Terminated(ProviderTermination::Ended);
-            }
-            if let Some(event) = self.events.pop_front() {
-                return event;
-            }
-            let wait = self.machine.timeout().since(self.clock.now()).min(LONGEST_WAIT);
-            let timer = if wait.is_zero() { None } else { Some(after(wait)) };
-            let reply = match timer {
-                None => None,
-                Some(timer) => select! {
-                    recv(self.watch.replies()) -> reply => Some(reply),
-                    recv(self.probe.replies()) -> reply => Some(reply),
-                    recv(self.cancel.receiver()) -> _ => continue,
-                    recv(timer) -> _ => None,
-                },
-            };
-            let input = match reply {
-                None => Input::Timer,
-                Some(Ok(Reply::Watch(number, result))) => Input::Watch(number, result),
-                Some(Ok(Reply::Probe(result))) => Input::Probe(result),
-                Some(Err(_)) if self.cancel.is_cancelled() => continue,
-                Some(Err(_)) => return self.ended("a connection's thread has ended"),
-            };
-            let is_watch = matches!(input, Input::Watch(..));
-            self.machine.handle(self.clock.now(), self.presence.standing(), input);
-            self.act();
-            if is_watch {
-                *self.memory.lock().unwrap_or_else(PoisonError::into_inner) = self.machine.memory();
+                Output::Event(event) => events.push_back(event),
             }
         }
     }

@@ -4,11 +4,12 @@
 //! Two requests may be under way at once. The *watch* is a blocking query: it answers once the index is above ours. The
 //! [*probe*](probe) asks every few seconds for the index alone, which tells silence from peace, and shows what a blocked
 //! watch cannot: an index lower than ours (the server would answer only once it exceeds ours) or one that is higher while
-//! the watch stays mute (its connection is dead).
+//! the watch stays mute. Then the members are asked for: if they are others the connection is dead, and else all is well.
 //!
 //! What is believed:
 //! - An answer of an ordinary index is believed, in client mode also an empty one.
-//! - An answer of a lower index, one that lacks members at the same index, or an empty one of index 1, is not. Nor is the
+//! - An answer of a [`lower`] index whose members agree is believed where its server may lag: that is no break of a timeline.
+//! - Any other answer of a lower index, one that lacks members at the same index, or an empty one of index 1, is not. Nor is the
 //!   first one after an outage if it lacks members and the others did not keep their entries ([`Lineage`]): the server may
 //!   have lost its state and grown past our index meanwhile. Nor is one that lacks members after a wait that was broken off
 //!   without news, or together with new entries of members that were never seen to leave: often that is all that is seen
@@ -42,6 +43,7 @@ mod bucket;
 mod doubt;
 mod life;
 mod local;
+mod lower;
 mod outage;
 mod probe;
 
@@ -52,6 +54,7 @@ use std::time::Duration;
 use self::bucket::{Bucket, TOKEN};
 use self::doubt::{Continuity, Doubt};
 use self::life::Life;
+use self::lower::Lower;
 use self::outage::Outage;
 use self::probe::Probe;
 use super::lineage::Lineage;
@@ -178,6 +181,7 @@ pub(super) struct Machine {
     outputs: VecDeque<Output>,
     /// Judging against the highest index of the present timeline; 0 after a rollback until the next answer.
     index: u64,
+    lower: Lower,
     /// Which index the next watch is sent with; `None`: unindexed.
     ask: Option<u64>,
     /// The members last believed, by this stream or the one before it, and the lineage of their answer.
@@ -209,6 +213,8 @@ pub(super) struct Machine {
     /// Since when, and for which watch, the index is known to be above ours.
     behind: Option<(u64, Timestamp)>,
     behind_grace: Duration,
+    /// Whether the last watch was given up since it stayed mute.
+    mute: bool,
     /// Whether there was an error since the last refresh.
     failing: bool,
     last_event: Timestamp,
@@ -235,6 +241,7 @@ impl Machine {
             jitter,
             outputs: VecDeque::new(),
             index: memory.index,
+            lower: Lower::default(),
             ask: None,
             continuity: if memory.members.is_some() { Continuity::Outage } else { Continuity::Seen },
             believed: memory.members,
@@ -255,6 +262,7 @@ impl Machine {
             probe_leader: false,
             behind: None,
             behind_grace: probe::BEHIND_GRACE,
+            mute: false,
             failing: false,
             last_event: now,
             last_call: now,
@@ -369,6 +377,7 @@ impl Machine {
 
     fn failed(&mut self, now: Timestamp, error: ProvisioningError) {
         self.interrupted(now);
+        self.mute = false;
         self.ask = None;
         self.watch = Watch::BackingOff(now + self.backoff.pause(&mut self.jitter));
         self.report(now, ProviderEvent::Degraded { error });
@@ -379,11 +388,12 @@ impl Machine {
             return self.ask_anew(now);
         }
         self.sight(now, &answer.members);
-        let Mark { index, stale, .. } = answer.mark;
+        let index = answer.mark.index;
         let asked_leader = std::mem::take(&mut self.ask_leader);
-        let regressed = index.is_some_and(|index| index < self.index);
-        // A server that lags behind the one asked before is no rollback: its leader knows better.
-        let lags = regressed && !asked_leader && (stale || self.settings.consistency == Consistency::Stale);
+        // A server that lags behind the one asked before is no rollback: its members agree, or its leader knows better.
+        let may_lag = self.may_lag(&answer.mark);
+        let regressed = index.is_some_and(|index| index < self.index) && !(may_lag && self.agrees(&answer));
+        let lags = regressed && !asked_leader && may_lag;
         if lags || !self.is_fresh(&answer.mark) {
             if asked_leader {
                 return self.failed(now, leaderless());
@@ -438,12 +448,21 @@ impl Machine {
         mark.known_leader != Some(false) && mark.last_contact.is_none_or(|age| age <= self.settings.max_stale)
     }
 
-    /// Takes the index over and asks from it on. Without a usable one 1 is asked for: the server answers at once if it
-    /// has anything newer, and is not asked in a hot loop, which an unindexed query would be.
+    /// Whether the answer shows exactly what is believed, in entries of the same history.
+    fn agrees(&self, answer: &WatchAnswer) -> bool {
+        let same = self.believed.as_ref() == Some(&answer.members);
+        same && matches!(self.doubt, Doubt::None) && !answer.lineage.renews(&self.lineage)
+    }
+
+    /// Takes the index over and asks from it on; of one that lags nothing but the asking. Without a usable one 1 is asked
+    /// for: the server answers at once if it has anything newer, and is not asked in a hot loop, which an unindexed query
+    /// would be.
     fn adopt(&mut self, answer: &WatchAnswer) {
         let index = answer.mark.index;
-        if let Some(index) = index {
-            self.index = index;
+        match index {
+            Some(index) if index < self.index => self.lower.agrees(index),
+            Some(index) => self.index = index,
+            None => {}
         }
         self.ask = Some(index.unwrap_or(1).max(1));
     }
@@ -466,6 +485,7 @@ impl Machine {
     fn roll_back(&mut self, now: Timestamp, detail: String) {
         self.unsettled = true;
         self.index = 0;
+        self.lower.forget();
         self.doubt = Doubt::Confirming;
         self.ask_anew(now);
         self.doubt_it(now, doubtful(ErrorCode::IndexRollback, detail));
@@ -491,6 +511,7 @@ impl Machine {
         self.unsettled = false;
         self.reason = None;
         self.behind_grace = probe::BEHIND_GRACE;
+        let mute = std::mem::take(&mut self.mute);
         self.life.compared(now, self.number);
         if self.life.is_known() {
             self.continuity = Continuity::Seen;
@@ -498,8 +519,14 @@ impl Machine {
         self.lineage = answer.lineage;
         self.absence_believed = self.lacks_local(&answer.members);
         if self.reported && self.believed.as_ref() == Some(&answer.members) {
+            self.lower.excuse();
             self.report(now, ProviderEvent::Heartbeat { current: self.life.is_known() });
             return false;
+        }
+        self.lower.forget();
+        if mute && self.reported {
+            let error = doubtful(ErrorCode::Timeout, "the watch stayed mute although there was news");
+            self.report(now, ProviderEvent::Degraded { error });
         }
         let members = match &self.believed {
             Some(before) => answer.members.shared_with(before),
@@ -530,6 +557,7 @@ impl Machine {
     fn interrupted(&mut self, now: Timestamp) {
         self.outage.trouble();
         self.life.interrupted(now, self.number);
+        self.lower.forget();
         self.doubt_continuity();
         if let Doubt::Holding { until, .. } = &mut self.doubt {
             *until = None;

@@ -442,12 +442,12 @@ fn what_a_program_registers_itself_is_its_own_whoever_joins_there() {
     let (clock, cluster) = cluster();
     let cancel = CancelToken::new();
     // For good: a registration beside it changes nothing, and neither does its departure.
-    cluster.register(node("a"));
-    let mut registration = joined(&cluster, &node("a"));
+    cluster.register(life(1, 8080));
+    let mut registration = joined(&cluster, &life(1, 8080));
     registration.leave(TTL).unwrap();
     assert_eq!(cluster.members().len(), 1);
     // For a time: the registration holds it beyond that.
-    cluster.register_with_ttl(node("a"), TTL);
+    cluster.register_with_ttl(life(1, 8080), TTL);
     registration.join(&cancel).unwrap();
     clock.advance(TTL);
     assert_eq!((cluster.expire(), cluster.members().len()), (0, 1));

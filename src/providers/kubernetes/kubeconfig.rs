@@ -5,6 +5,7 @@
 //! says which files are read, `document`, `entry` and `node` what they say, `exec` what plugins are told and answer, `renewal`
 //! when they are run, `process` how. No error, log or `Debug` repeats what a file or a plugin says but names.
 
+mod child;
 mod document;
 mod entry;
 mod exec;

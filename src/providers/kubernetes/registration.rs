@@ -180,7 +180,7 @@ impl KubernetesRegistration {
     /// The others see the address of the pod, whatever the local node says.
     fn check_address(&self, pod: &Pod) -> Result<(), ProvisioningError> {
         let Some(local) = self.presence.local() else { return Ok(()) };
-        let canonical = |text: &str| text.parse::<IpAddr>().ok();
+        let canonical = |text: &str| text.parse::<IpAddr>().ok().map(|ip| ip.to_canonical());
         let own = canonical(local.address());
         if pod.addresses.is_empty() || pod.addresses.iter().any(|address| canonical(address) == own && own.is_some()) {
             return Ok(());

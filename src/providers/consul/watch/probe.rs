@@ -6,9 +6,9 @@
 
 use std::time::Duration;
 
-use super::{Asked, Doubt, Machine, Mark, Output, Watch, doubtful, leaderless};
+use super::{Asked, Doubt, Machine, Mark, Output, Watch, leaderless};
 use crate::clock::Timestamp;
-use crate::error::{ErrorCode, ProvisioningError};
+use crate::error::ProvisioningError;
 use crate::provider::ProviderEvent;
 use crate::providers::consul::query::Consistency;
 
@@ -117,6 +117,9 @@ impl Machine {
             return self.alive(now, false);
         }
         self.outage.heard(now);
+        if index < self.index && self.may_lag(&mark) {
+            return self.look(now, index);
+        }
         if index < self.index {
             let detail = format!("the index went back from {} to {index}, as a probe shows", self.index);
             return self.roll_back(now, detail);
@@ -131,9 +134,17 @@ impl Machine {
         self.alive(now, false);
     }
 
+    /// The leader is behind us, too, where any server may answer: its members tell whether that is all.
+    fn look(&mut self, now: Timestamp, index: u64) {
+        self.lower.suspect(index);
+        self.ask_leader = true;
+        self.ask_anew(now);
+        self.alive(now, false);
+    }
+
     /// Any server may have answered: one that lags proves nothing.
-    fn may_lag(&self, mark: &Mark) -> bool {
-        mark.stale || self.settings.consistency == Consistency::Stale
+    pub(super) fn may_lag(&self, mark: &Mark) -> bool {
+        mark.may_lag || self.settings.consistency == Consistency::Stale
     }
 
     fn judge_probe(&mut self, now: Timestamp, mark: Mark, sent: u64, asked_leader: bool) {
@@ -150,12 +161,20 @@ impl Machine {
         };
         let (Some(index), true) = (mark.index, indexed) else { return self.alive(now, false) };
         if index < sent && sent <= self.index {
-            if !asked_leader && self.may_lag(&mark) {
+            let may_lag = self.may_lag(&mark);
+            if may_lag && self.lower.excuses(index) {
+                let shown = self.lower.shows(index);
+                return self.alive(now, shown && self.is_fresh(&mark) && self.life.is_known());
+            }
+            if may_lag && !asked_leader {
                 self.probe_leader = true;
                 return self.alive(now, false);
             }
             if under_way.is_some() {
                 self.outputs.push_back(Output::AbortWatch);
+            }
+            if may_lag {
+                return self.look(now, index);
             }
             let detail = format!("the index went back from {sent} to {index}, as a probe shows");
             return self.roll_back(now, detail);
@@ -190,9 +209,10 @@ impl Machine {
             self.life.broken_off();
             return self.go_on(now);
         }
-        // The watch is dead but the server lives: no reason to wait before asking again.
+        // The server lives: no reason to wait before asking again. Only the members tell whether the watch is dead: the
+        // index of a service that nobody is registered for rises with others, which a streaming agent is not told.
+        self.mute = true;
         self.ask_anew(now);
-        let error = doubtful(ErrorCode::Timeout, "the watch stays mute although there is news");
-        self.report(now, ProviderEvent::Degraded { error });
+        self.alive(now, false);
     }
 }

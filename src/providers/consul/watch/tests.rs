@@ -49,7 +49,7 @@ fn set(ids: &[&str]) -> Members {
 }
 
 fn mark(index: u64) -> Mark {
-    Mark { index: Some(index), last_contact: Some(Duration::ZERO), known_leader: Some(true), stale: false }
+    Mark { index: Some(index), last_contact: Some(Duration::ZERO), known_leader: Some(true), may_lag: false }
 }
 
 fn error(code: ErrorCode) -> ProvisioningError {
@@ -380,12 +380,82 @@ fn consul_point_6_a_watch_that_stays_mute_although_there_is_news_is_given_up() {
     while sim.aborts == 0 {
         sim.probe(Ok(mark(101)));
     }
-    assert_eq!(sim.told(), ["degraded timeout"]);
+    assert_eq!(sim.told(), ["heartbeat false"]);
     assert!(sim.now.since(start) >= BEHIND_GRACE && sim.now.since(start) <= Duration::from_secs(12));
     sim.settle();
     assert_eq!(sim.asked(), None);
     sim.answer(101, &["a", "b"]);
-    assert_eq!(sim.told(), [snapshot(&["a", "b"])]);
+    assert_eq!(sim.told(), ["degraded timeout", &snapshot(&["a", "b"])]);
+}
+
+#[test]
+fn consul_point_6_an_index_that_rises_without_a_change_of_the_members_is_peace() {
+    // A new agent streams: of an empty service its index stays, while the plain one rises with others' deregistrations.
+    let mut sim = Sim::settled(&[], 14);
+    for index in 15..25 {
+        let aborts = sim.aborts;
+        while sim.aborts == aborts {
+            sim.probe(Ok(mark(index)));
+        }
+        sim.settle();
+        assert_eq!(sim.asked(), None);
+        sim.answer(index, &[]);
+        sim.settle();
+        let mut told = sim.told();
+        assert_eq!(told.pop().unwrap(), "heartbeat true");
+        assert!(told.iter().all(|event| event == "heartbeat false"), "{told:?}");
+    }
+}
+
+/// What an agent says that answers from its stream.
+fn streamed(index: u64) -> Mark {
+    Mark { may_lag: true, known_leader: None, ..mark(index) }
+}
+
+#[test]
+fn consul_point_2_a_streamed_index_that_lags_is_no_rollback_while_the_members_agree() {
+    for ids in [&[][..], &["a", "b"]] {
+        let mut sim = Sim::settled(ids, 27);
+        sim.pass(*sim.waits.last().unwrap(), 27);
+        sim.told();
+        sim.answer_with(streamed(23), ids);
+        sim.settle();
+        assert_eq!((sim.told(), sim.asked()), (vec!["heartbeat true".to_owned()], Some(23)));
+        assert!(*sim.waits.last().unwrap() >= settings().wait);
+        // The plain index is the one before, and still confirms.
+        sim.probe(Ok(mark(27)));
+        assert_eq!((sim.told(), sim.aborts), (vec!["heartbeat true".to_owned()], 0));
+        // A plain one that is lower is a rollback, whatever was streamed.
+        sim.probe(Ok(mark(23)));
+        assert_eq!((sim.told(), sim.aborts), (vec!["doubtful index-rollback".to_owned()], 1));
+    }
+    // Other members at a lower index are asked of the leader, who may be of that opinion, too.
+    let mut sim = Sim::settled(&["a", "b"], 27);
+    sim.answer_with(streamed(23), &["b"]);
+    sim.settle();
+    assert_eq!((sim.told().len(), sim.asked(), sim.watch.unwrap().2), (0, None, Consistency::Consistent));
+    sim.answer(23, &["b"]);
+    assert_eq!(sim.told(), ["doubtful index-rollback"]);
+}
+
+#[test]
+fn consul_point_2_members_that_agree_in_new_entries_are_none_of_the_same_timeline() {
+    let mut sim = Sim::new();
+    sim.answer_of(100, &[("a", 20), ("b", 21)]);
+    sim.settle();
+    sim.told();
+    let lineage = |entries: &[(&str, u64)]| {
+        let mut lineage = Lineage::default();
+        entries.iter().for_each(|(id, created)| lineage.add(&NodeId::new(*id).unwrap(), *created));
+        lineage
+    };
+    let answer = |lineage| WatchAnswer { mark: streamed(50), members: set(&["a", "b"]), lineage, skipped: 0 };
+    sim.end_watch(Ok(answer(lineage(&[("a", 20), ("b", 21)]))));
+    sim.settle();
+    assert_eq!(sim.told(), ["heartbeat true"]);
+    sim.end_watch(Ok(answer(lineage(&[("a", 40), ("b", 41)]))));
+    sim.settle();
+    assert_eq!((sim.told().len(), sim.asked(), sim.watch.unwrap().2), (0, None, Consistency::Consistent));
 }
 
 #[test]
@@ -654,7 +724,7 @@ fn consul_point_10_denied_access_keeps_the_set_and_names_its_code() {
 #[test]
 fn consul_point_11_absent_headers_are_accepted() {
     let mut sim = Sim::new();
-    sim.answer_with(Mark { index: Some(5), last_contact: None, known_leader: None, stale: false }, &["a"]);
+    sim.answer_with(Mark { index: Some(5), last_contact: None, known_leader: None, may_lag: false }, &["a"]);
     assert_eq!(sim.told(), [snapshot(&["a"])]);
 }
 
@@ -702,6 +772,40 @@ fn consul_point_11_a_lagging_server_in_stale_mode_is_neither_rollback_nor_refres
     assert!(sim.told().is_empty());
     sim.answer(100, &["a"]);
     assert_eq!(sim.told(), ["heartbeat true"]);
+}
+
+#[test]
+fn consul_point_11_servers_that_are_behind_each_other_raise_no_alarm_while_their_members_agree() {
+    let mut sim = Sim::with(Settings { consistency: Consistency::Stale, ..settings() }, Memory::default());
+    sim.answer(100, &["a", "b"]);
+    sim.settle();
+    assert_eq!(sim.told(), [snapshot(&["a", "b"])]);
+    // Each request comes to the next of three servers, also one for the leader.
+    let mut indexes = [97, 95, 100].into_iter().cycle();
+    let start = sim.now;
+    let mut refreshed = sim.now;
+    while sim.now.since(start) < Duration::from_secs(600) {
+        match (sim.watch, sim.probe) {
+            (Some((_, None, _)), _) => sim.answer(indexes.next().unwrap(), &["a", "b"]),
+            (_, Some(_)) => sim.end_probe(Ok(mark(indexes.next().unwrap()))),
+            _ => sim.tick(),
+        }
+        for event in sim.told() {
+            assert!(event.starts_with("heartbeat"), "{event}");
+            if event == "heartbeat true" {
+                refreshed = sim.now;
+            }
+        }
+        assert!(sim.now.since(refreshed) < Duration::from_secs(20));
+    }
+    // Each of the two lower indexes was looked into once, and each wait that was given up for it begins anew.
+    assert!(sim.sent.len() <= 8, "{} requests", sim.sent.len());
+    // Whoever is missing at a lower index is asked of the leader, and held.
+    sim.answer(95, &["b"]);
+    sim.settle();
+    assert_eq!((sim.told().len(), sim.asked(), sim.watch.unwrap().2), (0, None, Consistency::Consistent));
+    sim.answer(95, &["b"]);
+    assert_eq!(sim.told(), ["doubtful index-rollback"]);
 }
 
 #[test]
@@ -763,7 +867,7 @@ proptest::proptest! {
                 index: Some(index).filter(|index| *index > 0),
                 last_contact: Some(Duration::from_secs(if what == 7 { 60 } else { 0 })),
                 known_leader: Some(what != 6),
-                stale: what == 5,
+                may_lag: what == 5,
             };
             match (what, sim.watch.is_some(), sim.probe.is_some()) {
                 (0, true, _) => sim.fail(),

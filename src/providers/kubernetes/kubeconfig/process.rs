@@ -2,12 +2,13 @@
 //! started when nobody waits for it any more. What it says on standard output is its answer and goes nowhere else.
 
 use std::io::{ErrorKind, Read};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded, never, select};
 use zeroize::Zeroizing;
 
+use super::child::{Ending, Plugin};
 use super::exec::{MAX_ANSWER, Spec};
 use crate::provider::CancelToken;
 use crate::thread::Thread;
@@ -52,7 +53,7 @@ fn run_within(limit: Duration, spec: &Spec, info: &str, cancel: &CancelToken) ->
     #[cfg(unix)]
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
     let mut plugin = match command.spawn() {
-        Ok(child) => Plugin(child),
+        Ok(child) => Plugin::new(child),
         Err(error) => {
             let hint = spec.hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default();
             let why = match error.kind() {
@@ -62,8 +63,8 @@ fn run_within(limit: Duration, spec: &Spec, info: &str, cancel: &CancelToken) ->
             return Err(Failure::Failed(format!("{why}{hint}")));
         }
     };
-    let stdout = plugin.0.stdout.take().map(|pipe| listen(pipe, head)).transpose()?.unwrap_or_else(never);
-    let stderr = plugin.0.stderr.take().map(|pipe| listen(pipe, tail)).transpose()?.unwrap_or_else(never);
+    let stdout = plugin.stdout().map(|pipe| listen(pipe, head)).transpose()?.unwrap_or_else(never);
+    let stderr = plugin.stderr().map(|pipe| listen(pipe, tail)).transpose()?.unwrap_or_else(never);
     let deadline = Instant::now() + limit;
     let (mut answer, mut exit, mut open_until) = (None, None, deadline);
     while answer.is_none() || exit.is_none() {
@@ -86,50 +87,23 @@ fn run_within(limit: Duration, spec: &Spec, info: &str, cancel: &CancelToken) ->
             return Err(Failure::Failed(format!("its answer is larger than {MAX_ANSWER} bytes")));
         }
         if exit.is_none()
-            && let Ok(Some(status)) = plugin.0.try_wait()
+            && let Some(ending) = plugin.ending()
         {
-            exit = Some(status);
+            exit = Some(ending);
             open_until = open_until.min(Instant::now() + GRACE);
         }
     }
-    match (exit, answer) {
-        (Some(status), Some(answer)) if status.success() => {
-            plugin.let_go();
-            Ok(answer)
-        }
-        (status, _) => {
-            let status = status.map(|status| status.to_string()).unwrap_or_default();
-            let stderr = stderr.recv_timeout(GRACE).unwrap_or_default();
-            let words = spec.last_words(&stderr).map(|words| format!(": {words}")).unwrap_or_default();
-            Err(Failure::Failed(format!("it failed ({status}){words}")))
-        }
-    }
-}
-
-/// A plugin that runs. Unless it has been let go, it is ended with all that it has started when it is dropped.
-struct Plugin(Child);
-
-impl Plugin {
-    /// It has ended by itself: what it left running is meant to stay.
-    fn let_go(self) {
-        let mut this = std::mem::ManuallyDrop::new(self);
-        let _ = this.0.wait();
-    }
-}
-
-impl Drop for Plugin {
-    fn drop(&mut self) {
-        // As long as it has not been waited for, its id is nobody else's, and so is that of its group.
-        #[cfg(unix)]
-        if let Ok(None) = self.0.try_wait() {
-            let _ = rustix::process::kill_process_group(
-                rustix::process::Pid::from_child(&self.0),
-                rustix::process::Signal::KILL,
-            );
-        }
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+    // Where nobody can say how it ended, what it said does.
+    let answer = answer.filter(|answer| match exit {
+        Some(Ending::Status(status)) => status.success(),
+        _ => !answer.is_empty(),
+    });
+    answer.ok_or_else(|| {
+        let how = exit.map(|ending| ending.to_string()).unwrap_or_default();
+        let stderr = stderr.recv_timeout(GRACE).unwrap_or_default();
+        let words = spec.last_words(&stderr).map(|words| format!(": {words}")).unwrap_or_default();
+        Failure::Failed(format!("it failed ({how}){words}"))
+    })
 }
 
 /// Reads a pipe on a thread of its own, which ends with the pipe.
@@ -201,6 +175,39 @@ mod tests {
     }
 
     #[test]
+    fn kubernetes_point_21_where_the_host_leaves_no_child_to_wait_for_the_answer_is_used_and_nobody_else_is_killed() {
+        const IGNORED: &str = "CHILDREN_ARE_NOT_WAITED_FOR";
+        if std::env::var_os(IGNORED).is_none() {
+            // What is ignored stays so in a program that is started.
+            let ignoring = "trap '' CHLD; exec \"$0\" \"$@\"";
+            let name = "where_the_host_leaves_no_child_to_wait_for_the_answer_is_used_and_nobody_else_is_killed";
+            let mut again = Command::new("/bin/bash");
+            again.args(["-c", ignoring]).arg(std::env::current_exe().unwrap()).args([name, "--test-threads", "1"]);
+            // Nobody can wait for it but with the signal as it is here.
+            let done = again.env(IGNORED, "1").output().unwrap();
+            let told = String::from_utf8_lossy(&done.stdout);
+            assert!(done.status.success() && told.contains("1 passed"), "{told}");
+            return;
+        }
+        // The answer is there at once, and so is the end of the plugin, of which nothing else is left to be seen.
+        let begun = Instant::now();
+        assert_eq!(script("echo answer", LIMIT, &CancelToken::new()).unwrap(), "answer\n");
+        assert!(begun.elapsed() < LIMIT / 2, "it was not waited for until the limit");
+        // Its group is that of its id. What it leaves there would be hit by a signal to either.
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("id");
+        let text = format!("sleep 600 >/dev/null 2>&1 & echo $! > {}; echo last >&2", file.display());
+        assert_eq!(failed(&text), "it failed (how is unknown: the host takes its children's ends away): last");
+        assert!(is_alive(&file), "nobody is killed by an id that may be another's");
+        end(&file);
+        // One that runs is still ended with all that it has started.
+        let text = format!("sleep 600 & echo $! > {}; wait", file.display());
+        let why = script(&text, Duration::from_secs(1), &CancelToken::new()).unwrap_err();
+        assert_eq!(why, Failure::Failed("it took longer than 1 s and was ended".to_owned()));
+        wait_until("the child of the plugin lives", || !is_alive(&file));
+    }
+
+    #[test]
     fn kubernetes_point_21_a_plugin_that_floods_is_ended_and_its_complaints_are_bounded() {
         assert!(failed("yes s3cr3t").contains("larger than 1048576 bytes"));
         let why = failed("yes filler | head -n 1000000 >&2; echo end >&2; exit 1");
@@ -212,6 +219,13 @@ mod tests {
         let id = std::fs::read_to_string(file).unwrap_or_default();
         let id: i32 = id.trim().parse().unwrap();
         rustix::process::test_kill_process(rustix::process::Pid::from_raw(id).unwrap()).is_ok()
+    }
+
+    /// Ends the process whose id the script has written there.
+    fn end(file: &std::path::Path) {
+        let id = std::fs::read_to_string(file).unwrap().trim().parse().unwrap();
+        let id = rustix::process::Pid::from_raw(id).unwrap();
+        rustix::process::kill_process(id, rustix::process::Signal::KILL).unwrap();
     }
 
     fn wait_until(what: &str, is: impl Fn() -> bool) {
@@ -255,9 +269,7 @@ mod tests {
         let text = format!("sleep 600 >/dev/null 2>&1 & echo $! > {}; echo answer", file.display());
         assert_eq!(script(&text, LIMIT, &CancelToken::new()).unwrap(), "answer\n");
         assert!(is_alive(&file));
-        let id = std::fs::read_to_string(&file).unwrap().trim().parse().unwrap();
-        let id = rustix::process::Pid::from_raw(id).unwrap();
-        rustix::process::kill_process(id, rustix::process::Signal::KILL).unwrap();
+        end(&file);
         // What holds the output open makes the answer's end unknown.
         let begun = Instant::now();
         assert!(failed("sleep 5 & echo answer").contains("holds its standard output open"));

@@ -5,6 +5,7 @@
 use serde::de::{IgnoredAny, MapAccess};
 
 use super::PREFIX;
+use crate::civil;
 use crate::json::{Key, Loose, Shape, Text, Unusable, fields};
 
 /// An object's metadata.
@@ -56,16 +57,7 @@ impl Ours<'_> {
 pub(super) fn seconds(time: &str) -> Option<u64> {
     let (date, clock) = time.strip_suffix('Z')?.split_once('T')?;
     let clock = clock.split_once('.').map_or(clock, |(clock, _)| clock);
-    let [year, month, day] = numbers(date, '-')?;
-    let [hour, minute, second] = numbers(clock, ':')?;
-    let is_time = hour < 24 && minute < 60 && second <= 60;
-    if !(1970..=9999).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) || !is_time {
-        return None;
-    }
-    // Years that begin in March have their leap day last.
-    let (year, month) = if month < 3 { (year - 1, month + 9) } else { (year, month - 3) };
-    let days = year * 365 + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + day - 1;
-    Some((days.checked_sub(719_468)? * 24 + hour) * 3600 + minute * 60 + second)
+    civil::seconds(numbers(date, '-')?, numbers(clock, ':')?)
 }
 
 /// The three numbers of a text.

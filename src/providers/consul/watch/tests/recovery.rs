@@ -140,7 +140,7 @@ fn consul_point_7_and_11_a_server_that_lags_after_an_error_is_no_rollback() {
     let mut sim = Sim::settled(&["a"], 100);
     sim.fail();
     sim.told();
-    sim.recover(Ok(Mark { stale: true, ..mark(90) }));
+    sim.recover(Ok(Mark { may_lag: true, ..mark(90) }));
     assert_eq!(sim.told(), ["heartbeat false"]);
     assert_eq!(sim.probe, Some(Consistency::Consistent));
     sim.end_probe(Ok(mark(100)));
@@ -154,7 +154,7 @@ fn consul_point_7_and_11_our_index_ends_an_error_also_if_any_server_may_have_giv
     sim.settle();
     sim.fail();
     sim.told();
-    sim.recover(Ok(Mark { stale: true, ..mark(100) }));
+    sim.recover(Ok(Mark { may_lag: true, ..mark(100) }));
     assert_eq!((sim.told(), sim.probe, sim.asked()), (vec!["heartbeat false".to_owned()], None, Some(100)));
     sim.wait_over(100, &["a"]);
     assert_eq!(sim.told(), ["heartbeat true"]);

@@ -96,6 +96,8 @@ fn kubernetes_another_process_under_the_local_id_is_told_and_an_earlier_life_is_
     assert!(sim.sightings.is_empty());
     sim.line(shown(0, "elsewhere"));
     sim.line(shown(0, "h"));
-    sim.line(shown(5, "h"));
+    sim.line(shown(5, "elsewhere"));
     assert_eq!(sim.sightings, [Sighting::Taken, Sighting::Present, Sighting::Taken]);
+    sim.line(shown(5, "h"));
+    assert_eq!(sim.sightings.last(), Some(&Sighting::Present), "the local node's own life is unknown");
 }
