@@ -196,6 +196,10 @@ error_codes! {
     RegistrationFailed = "registration-failed", Connection, "check the backend's state and the token's rights to register";
     /// Another process is registered under the local node's id.
     NodeIdTaken = "node-id-taken", Connection, "give each process a node id of its own, and stop one of the two";
+    /// The backend accepted the local node's registration, and does not show it.
+    RegistrationUnseen = "registration-unseen", Connection, "look into the agent's log for why it cannot write its state to the servers";
+    /// A check that is not the registration's own keeps the local node out.
+    CheckFailing = "check-failing", Connection, "correct what is checked, or remove the check";
     /// The provider cannot do what was asked (join, leave).
     Unsupported = "unsupported", Control, "use a provider with that capability";
     /// A bridge's callback panicked; the hub went on.

@@ -26,7 +26,7 @@ use consul::{Consul, Setup};
 use consul_acl::Token;
 use member::now;
 use members::{MemberProcess, after};
-use scene::{IDS, SOON, TTL, a_fourth_joins, lasting, provider, wait_passing};
+use scene::{IDS, SERVICE, SOON, TTL, a_fourth_joins, lasting, provider, wait_passing};
 
 /// What a member's token needs, as it is documented.
 const MEMBER: &str = "service \"orders\" { policy = \"write\" } node_prefix \"\" { policy = \"read\" }";
@@ -180,7 +180,12 @@ fn a_fourth_joins_without(cast: &mut Cast, denying: &Denying) {
 fn consul_point_15_a_token_that_is_replaced_in_its_file_is_used_and_the_old_one_can_be_revoked() {
     let Some(denying) = Denying::start() else { return };
     let (mut cast, tokens) = denying.cast();
-    let written = |id: &str| denying.consul.log().matches(&format!("Synced service: service={id}\n")).count();
+    // Each registration leaves other notes, which are in the catalog once the agent has written them.
+    let written = |id: &str| {
+        let checks = denying.consul.get(&format!("/v1/health/checks/{SERVICE}"));
+        let check = checks.as_array().unwrap().iter().find(|check| check["ServiceID"] == id).cloned();
+        check.map(|check| check["Notes"].to_string())
+    };
     for (id, token) in IDS.iter().zip(&tokens) {
         let before = written(id);
         // Written beside the old one and renamed, as an operator would.

@@ -324,6 +324,75 @@ fn created(consul: &Consul, id: &str) -> u64 {
     entry.and_then(|entry| entry["Service"]["CreateIndex"].as_u64()).unwrap_or_default()
 }
 
+/// Who is shown, and how its agent holds n2.
+fn wait_maintained(consul: &Consul) {
+    let deadline = Instant::now() + SOON;
+    loop {
+        assert_eq!(consul.passing(SERVICE), ["n1", "n3"], "maintenance has been undone");
+        let checks = consul.get("/v1/agent/checks");
+        if checks["service:n2"]["Status"] == "passing" && checks["_service_maintenance:n2"]["Status"] == "critical" {
+            return;
+        }
+        assert!(Instant::now() < deadline, "n2 is not registered in maintenance: {checks}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn consul_point_13_maintenance_takes_a_member_out_until_it_is_lifted_whatever_is_lost_meanwhile() {
+    let Some(consul) = Consul::start() else { return };
+    let mut cast = Cast::start(&IDS, &[provider(&consul.url())]);
+    consul.put("/v1/agent/service/maintenance/n2?enable=true&reason=a%20new%20disk", "");
+    for name in ["n1", "n3", "w"] {
+        cast.get(name).wait_members(&["n1", "n3"], SOON);
+    }
+    let maintained = |duration| {
+        let end = Instant::now() + duration;
+        while Instant::now() < end {
+            wait_maintained(&consul);
+        }
+    };
+    // Longer than the member believes that its registration was lost.
+    maintained(Duration::from_secs(12));
+    consul.deregister_in_catalog("n2");
+    maintained(Duration::from_secs(6));
+    consul.deregister("n2");
+    maintained(Duration::from_secs(6));
+    assert_eq!(consul.get("/v1/agent/checks")["_service_maintenance:n2"]["Notes"], "a new disk");
+    cast.assert_left(&["n2"]);
+    consul.put("/v1/agent/service/maintenance/n2?enable=false", "");
+    let lifted = Instant::now();
+    cast.wait_members(&IDS, SOON);
+    println!("back everywhere {:?} after it was lifted", lifted.elapsed());
+    cast.mark();
+    cast.wait_healthy(SOON);
+    cast.finish();
+}
+
+#[test]
+fn consul_point_13_checks_that_an_earlier_life_left_under_the_id_keep_no_member_out() {
+    let Some(consul) = Consul::start() else { return };
+    let http = |id: &str| {
+        let url = format!("http://127.0.0.1:{}/", consul.other_port());
+        json!({"CheckID": id, "Name": id, "HTTP": url, "Interval": "100ms", "Timeout": "50ms"})
+    };
+    let legacy = json!({"CheckID": "legacy", "Name": "legacy", "TTL": "1h", "Status": "critical"});
+    let registration = json!({
+        "ID": "n1", "Name": SERVICE, "Address": "127.0.0.1", "Port": 1, "Meta": {"id": "n1"},
+        "Checks": [http("service:n1"), http("health"), legacy],
+    });
+    consul.put("/v1/agent/service/register", &registration.to_string());
+    let cast = Cast::start(&IDS, &[provider(&consul.url())]);
+    let checks = consul.get("/v1/agent/checks");
+    let mut ids: Vec<_> = checks.as_object().unwrap().keys().map(String::as_str).collect();
+    ids.sort_unstable();
+    assert_eq!(ids, ["service:n1", "service:n2", "service:n3"]);
+    // Many intervals of the check that went on beside ours.
+    lasting(TTL);
+    cast.assert_nobody_left();
+    cast.finish();
+}
+
 #[test]
 fn consul_protoactor_a_registration_as_protoactor_go_makes_it_is_a_member_like_any_other() {
     let Some(consul) = Consul::start() else { return };

@@ -222,6 +222,9 @@ fn kubernetes_in_member_mode_only_own_keys_are_patched_and_what_no_label_carries
     assert_eq!(requests[0].body, "{}");
     assert!(requests[1].body.contains("\"cluster.proto.actor/kind-old\":null"), "{}", requests[1].body);
     assert!(requests[2].body.contains("\"cluster.proto.actor/member-id\":null"), "{}", requests[2].body);
+    let spelled = ClusterNode::builder("n1", "[::FFFF:10.0.0.1]", 7001).kind("user").build().unwrap();
+    let same = provider_of(&descriptor, secrets(), Some(spelled.clone()));
+    join(&*same, &spelled).unwrap().leave(PROMPT).unwrap();
     let elsewhere = ClusterNode::builder("n1", "10.9.9.9", 7001).build().unwrap();
     let other = provider_of(&descriptor, secrets(), Some(elsewhere.clone()));
     let error = join(&*other, &elsewhere).err().unwrap();

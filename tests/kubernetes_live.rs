@@ -215,7 +215,8 @@ fn kubernetes_protoactor_a_member_replaces_what_an_earlier_life_left_and_leaves_
     };
     let (watching_a, mut a, node_a) = member("a", "10.1.0.1");
     client.expect_members(&["a", "b"], SOON);
-    let (_watching_b, mut b, node_b) = member("b", "10.1.0.2");
+    // The same address as the pod's, spelled otherwise.
+    let (_watching_b, mut b, node_b) = member("b", "::ffff:10.1.0.2");
     watching_a.expect_node(&node_a, SOON);
     watching_a.expect_node(&node_b, SOON);
     let labels = server.pod("pod-b")["metadata"]["labels"].clone();

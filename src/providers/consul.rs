@@ -12,6 +12,7 @@ mod agent;
 mod config;
 mod connection;
 mod environment;
+mod failure;
 mod lineage;
 pub(crate) mod mark;
 mod query;
@@ -245,8 +246,14 @@ impl ConsulProvider {
         let limit = after(self.config.connect_timeout * 3 + answer_timeout);
         select! {
             recv(connection.replies()) -> reply => match reply {
-                Ok(Reply::Watch(_, result)) => self.check_rights(!result?.members.is_empty(), cancel),
-                Ok(Reply::Probe(result)) => result.map(drop),
+                Ok(Reply::Watch(_, Ok(answer))) => self.check_rights(!answer.members.is_empty(), cancel),
+                // The answer does not say which right is missing.
+                Ok(Reply::Watch(_, Err(failure))) if failure.error.code() == ErrorCode::AccessDenied => {
+                    let proof = self.check_rights(false, cancel).err();
+                    Err(proof.filter(|proof| proof.code() == ErrorCode::AccessDenied).unwrap_or(failure.error))
+                }
+                Ok(Reply::Watch(_, Err(failure))) => Err(failure.error),
+                Ok(Reply::Probe(result)) => result.map(drop).map_err(|failure| failure.error),
                 Err(_) => error(ErrorCode::StreamFailed, "the connection's thread has ended"),
             },
             recv(cancel.receiver()) -> _ => error(ErrorCode::Stopped, "the check was cancelled"),

@@ -4,6 +4,7 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
@@ -241,6 +242,9 @@ fn spawn(binary: &str, setup: &Setup, ports: &[u16], folder: &tempfile::TempDir)
     let own_folder = folder.path().display().to_string();
     let mut command = Command::new(binary);
     command.args(["agent", "-bind", "127.0.0.1", "-grpc-port", "-1", "-dns-port", "-1"]);
+    if opens_grpc_tls(binary) {
+        command.args(["-grpc-tls-port", "-1"]);
+    }
     command.args(["-node", &format!("node-{}", ports[0])]);
     command.args(["-http-port", &port(0), "-server-port", &port(1)]);
     command.args(["-serf-lan-port", &port(2), "-serf-wan-port", &port(3)]);
@@ -257,6 +261,19 @@ fn spawn(binary: &str, setup: &Setup, ports: &[u16], folder: &tempfile::TempDir)
         command.args(["-hcl", &configuration]);
     }
     command.stdin(Stdio::null()).stdout(log).stderr(Stdio::null()).spawn().unwrap()
+}
+
+/// Whether that version opens a port for gRPC over TLS unless it is told not to, by an option that earlier ones refuse.
+fn opens_grpc_tls(binary: &str) -> bool {
+    static OPENS: OnceLock<bool> = OnceLock::new();
+    *OPENS.get_or_init(|| {
+        let help = Command::new(binary).args(["agent", "-help"]).stdin(Stdio::null()).output();
+        help.is_ok_and(|help| [help.stdout, help.stderr].iter().any(|text| has(text, b"-grpc-tls-port")))
+    })
+}
+
+fn has(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
 }
 
 /// Ports that nobody listens on: below those from which the system takes the ports of outgoing connections, so that a

@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::config::Config;
+use super::failure::{Failure, FailureKind};
 use super::mark::{self, Mark};
 use super::watch::WatchAnswer;
 use super::wire::{self, Decoder};
-use crate::error::ProvisioningError;
+use crate::error::{ErrorCode, ProvisioningError};
 use crate::http::{BodyReader, Client, CredentialReader, Length, Method, Request};
 use crate::provider::CancelToken;
 use crate::providers::connection;
+use crate::secret::Secret;
 use crate::thread::{Purpose, Thread};
 use crate::topology::Members;
 
@@ -30,9 +32,9 @@ pub(super) enum Ask {
 #[derive(Debug)]
 pub(super) enum Reply {
     /// Of the watch of that number.
-    Watch(u64, Result<WatchAnswer, ProvisioningError>),
+    Watch(u64, Result<WatchAnswer, Failure>),
     /// Of a probe.
-    Probe(Result<Mark, ProvisioningError>),
+    Probe(Result<Mark, Failure>),
 }
 
 /// A connection to the agent.
@@ -96,7 +98,7 @@ impl Worker {
         answer_timeout: Duration,
         length: Length,
         doing: &str,
-    ) -> Result<(Mark, BodyReader), ProvisioningError> {
+    ) -> Result<(Mark, BodyReader), Failure> {
         let token = self.credential.read()?;
         let url = format!("{}{path}", self.config.target.base());
         let answer = client.open(&Request {
@@ -108,7 +110,25 @@ impl Worker {
             max_body: self.config.max_body,
             length,
             doing,
+        });
+        let answer = answer.map_err(|error| {
+            let is_cut = error.code() == ErrorCode::BackendUnavailable && client.was_sent();
+            Failure { error, kind: if is_cut { FailureKind::Cut } else { FailureKind::Other } }
         })?;
-        mark::admit(answer, token.as_ref(), doing)
+        let status = answer.status;
+        mark::admit(answer, token.as_ref(), doing).map_err(|error| {
+            let kind = match status {
+                408 | 504 => FailureKind::Cut,
+                401 | 403 if self.is_replaced(token.as_ref()) => FailureKind::Outdated,
+                _ => FailureKind::Other,
+            };
+            Failure { error, kind }
+        })
+    }
+
+    /// Whether the token is another by now.
+    fn is_replaced(&mut self, token: Option<&Secret>) -> bool {
+        let Ok(present) = self.credential.read() else { return false };
+        present.as_ref().map(Secret::expose) != token.map(Secret::expose)
     }
 }

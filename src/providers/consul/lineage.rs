@@ -48,11 +48,11 @@ impl Lineage {
         self.oldest.is_empty()
     }
 
-    /// Whether most of the members that are in both have kept their entries. One alone may have been given its former
-    /// index by chance, since every history begins with low ones.
+    /// Whether most of the members that are in both have kept their entries, and more than one. One alone may have been
+    /// given its former index by chance, since every history begins with low ones.
     pub(super) fn continues(&self, before: &Lineage) -> bool {
         let (kept, renewed) = self.compare(before);
-        kept > renewed
+        kept > 1.max(renewed)
     }
 
     /// Whether a member has another entry than before, or than in the answer before.
@@ -83,10 +83,13 @@ mod tests {
 
     #[test]
     fn consul_point_8_entries_that_kept_their_indexes_prove_the_history() {
-        let before = lineage(&[("a", 10), ("b", 11)]);
-        assert!(lineage(&[("b", 11), ("c", 20)]).continues(&before));
+        let before = lineage(&[("a", 10), ("b", 11), ("d", 12)]);
+        assert!(lineage(&[("b", 11), ("c", 20), ("d", 12)]).continues(&before));
+        assert!(!lineage(&[("b", 11), ("c", 20)]).continues(&before), "one may be given its former index by chance");
         assert!(!lineage(&[("a", 20), ("b", 10), ("c", 11)]).continues(&before), "the same indexes, but of others");
-        assert!(!lineage(&[("a", 10), ("b", 12)]).continues(&before), "one may be given its former index by chance");
+        assert!(lineage(&[("a", 10), ("b", 11), ("d", 13)]).continues(&before));
+        assert!(!lineage(&[("a", 10), ("b", 12), ("d", 12)]).renews(&lineage(&[])));
+        assert!(!lineage(&[("a", 20), ("b", 11), ("d", 13)]).continues(&before), "most are new");
         assert!(!lineage(&[("c", 20)]).continues(&before), "all others");
         assert!(lineage(&[("a", 10), ("b", 12)]).renews(&before));
         assert!(!lineage(&[("a", 10), ("c", 12)]).renews(&before));
@@ -102,7 +105,7 @@ mod tests {
         assert_eq!(lineage(&entries), before);
         assert_eq!(before.oldest.len(), SAMPLE);
         // Whoever comes is younger, and displaces nobody.
-        entries.truncate(85);
+        entries.truncate(86);
         entries.extend([("new", 2000), ("newer", 2001)]);
         assert!(lineage(&entries).continues(&before));
         assert!(!lineage(&entries[..84]).continues(&before), "all of the sample are gone");

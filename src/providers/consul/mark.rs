@@ -22,8 +22,8 @@ pub(crate) struct Mark {
 /// Checks the status and reads the mark. The body of an answer that is none of 200 is read for the error's text.
 ///
 /// # Errors
-/// [`ErrorCode::AccessDenied`] for 401, 403 and results that ACLs filtered, [`ErrorCode::InvalidConfig`] for 400,
-/// [`ErrorCode::BackendUnavailable`] for any other status but 200; those of reading the body.
+/// [`ErrorCode::AccessDenied`] for 401, 403 and results that ACLs filtered, [`ErrorCode::InvalidConfig`] for 400 and a
+/// question that Consul cannot answer, [`ErrorCode::BackendUnavailable`] for any other status but 200; those of reading the body.
 pub(super) fn admit(
     answer: Incoming,
     token: Option<&Secret>,
@@ -38,9 +38,17 @@ pub(super) fn admit(
         401 | 403 => ErrorCode::AccessDenied,
         // A namespace where there are none, a filter that is none, plain HTTP to an HTTPS port.
         400 => ErrorCode::InvalidConfig,
+        500 if blames_the_question(&refusal.body) => ErrorCode::InvalidConfig,
         _ => ErrorCode::BackendUnavailable,
     };
     Err(ProvisioningError::new(code, doing.to_owned(), detail))
+}
+
+/// Whether the text of an internal error says that it is the question's: Consul has no status for a filter that it does not
+/// understand, nor for a datacenter that it does not know.
+fn blames_the_question(text: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(text);
+    ["No path to datacenter", "boolean expression evaluator"].iter().any(|blame| text.contains(blame))
 }
 
 /// Reads the mark of an answer of status 200.
@@ -50,7 +58,8 @@ pub(super) fn admit(
 pub(crate) fn mark(headers: &HeaderMap, doing: &str) -> Result<Mark, ProvisioningError> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     if text("x-consul-results-filtered-by-acls").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
-        let detail = "the token's rights do not cover all of the service";
+        let detail = "Consul left out what the token may not read: its policy needs read for the service, and for all the \
+            nodes that its instances run on (node_prefix)";
         return Err(ProvisioningError::new(ErrorCode::AccessDenied, doing.to_owned(), detail));
     }
     // The agent answers from what it was streamed, and then says of every leader that it is unknown.

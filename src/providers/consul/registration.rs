@@ -4,6 +4,7 @@
 
 mod definition;
 mod heartbeat;
+mod holding;
 mod repair;
 mod succession;
 
@@ -17,7 +18,8 @@ use crossbeam_channel::Receiver;
 
 pub(super) use self::definition::Definition;
 use self::heartbeat::Heartbeat;
-use self::repair::{Loss, Repair, Step};
+use self::holding::{Finding, Holding, catalog_path, checks_path, is_shown, left_over};
+use self::repair::{Look, Loss, Repair, Step};
 use self::succession::Seal;
 use super::agent::{Agent, Call, refusal};
 use super::config::Config;
@@ -34,6 +36,7 @@ use crate::text::line::log_line;
 const REGISTERING: &str = "registering the local node";
 const RENEWING: &str = "renewing the registration of the local node";
 const LEAVING: &str = "deregistering the local node";
+const LOOKING: &str = "looking for the local node's registration";
 const RETIRING: &str = "making way for the local node's new registration";
 /// The shortest pause between two rounds.
 const SHORTEST: Duration = Duration::from_millis(10);
@@ -64,9 +67,9 @@ pub(super) struct ConsulRegistration {
     agent: Agent,
     clock: Arc<dyn Clock>,
     definition: Definition,
-    /// What is registered, and the seal that is on it.
-    document: Vec<u8>,
+    /// The seal that is on what is registered, and how many times it was sent.
     seal: Seal,
+    writes: u64,
     presence: Arc<Presence>,
     heartbeat: Heartbeat,
     repair: Repair,
@@ -98,8 +101,8 @@ impl ConsulRegistration {
             repair: Repair::new(retry, now),
             config,
             clock,
-            document: definition.document(&seal),
             seal,
+            writes: 0,
             definition,
             presence,
             taken: false,
@@ -125,31 +128,42 @@ impl ConsulRegistration {
         if self.token.as_ref().map(Secret::expose) != token.as_ref().map(Secret::expose) {
             self.repair.lost(Loss::Credential, self.clock.now());
         }
-        self.register_if_due(token.as_ref(), cancel)?;
-        if self.heartbeat.due() <= self.clock.now() {
-            self.pass(token.as_ref(), cancel)?;
+        let joined = self.register_if_due(token.as_ref(), cancel)?;
+        if self.heartbeat.due() <= self.clock.now() && !self.repair.is_displaced() {
+            match self.pass(token.as_ref(), cancel) {
+                // The node is registered, and its check passes from the start: the next heartbeat is soon enough.
+                Err(error) if joined && error.code().is_outage() => {}
+                passed => passed?,
+            }
             // A check that is unknown is not waited for: the node is registered again at once, unless it just was.
+            self.register_if_due(token.as_ref(), cancel)?;
+        }
+        if self.due_step() == Some(Step::Look) {
+            let looked = self.look(token.as_ref(), cancel);
+            let now = self.clock.now();
+            self.repair.looked(looked.as_ref().map_or(Look::Failed, Look::clone), now);
+            if let Err(error) = looked {
+                return Err(self.say_if_lapsed(error, now));
+            }
             self.register_if_due(token.as_ref(), cancel)?;
         }
         if self.taken {
             let detail = "Consul shows another process under the local node's id";
             return Err(ProvisioningError::new(ErrorCode::NodeIdTaken, RENEWING, detail));
         }
-        Ok(())
+        let alarm = self.repair.alarm(self.clock.now());
+        alarm.map_or(Ok(()), |(code, detail)| Err(ProvisioningError::new(code, RENEWING, detail)))
     }
 
-    fn register_if_due(&mut self, token: Option<&Secret>, cancel: &CancelToken) -> Result<(), ProvisioningError> {
-        let Some(step) = self.repair.step(self.clock.now()).filter(|_| !self.succeeded.load(Ordering::SeqCst)) else {
-            return Ok(());
-        };
-        if step == Step::Replace {
-            log_line!(
-                Info,
-                "the watch keeps not showing the local node: deregistering it before it is registered again"
-            );
-            self.deregister(self.config.answer_timeout, cancel)?;
-        }
-        let done = self.register(token, cancel);
+    /// What is due. Whoever is succeeded repairs nothing.
+    fn due_step(&self) -> Option<Step> {
+        self.repair.step(self.clock.now()).filter(|_| !self.succeeded.load(Ordering::SeqCst))
+    }
+
+    /// Whether the node joined just now.
+    fn register_if_due(&mut self, token: Option<&Secret>, cancel: &CancelToken) -> Result<bool, ProvisioningError> {
+        let Some(Step::Register { joins }) = self.due_step() else { return Ok(false) };
+        let done = self.register(joins, token, cancel);
         let now = self.clock.now();
         match done {
             Ok(()) => {
@@ -163,14 +177,29 @@ impl ConsulRegistration {
             }
             Err(_) => self.repair.failed(now, self.heartbeat.interval()),
         }
-        done
+        done.map(|()| joins)
     }
 
-    fn register(&mut self, token: Option<&Secret>, cancel: &CancelToken) -> Result<(), ProvisioningError> {
+    /// Registers the node over whatever the agent holds of it. Maintenance outlives that, also where the agent has lost
+    /// it together with the node.
+    fn register(&mut self, joins: bool, token: Option<&Secret>, cancel: &CancelToken) -> Result<(), ProvisioningError> {
+        let maintenance = self.repair.maintenance().map(str::to_owned);
+        let mut lost = false;
+        if joins || maintenance.is_some() {
+            match self.holding(token, cancel) {
+                Ok(Some(holding)) if joins => self.clear(&holding, token, cancel)?,
+                Ok(holding) => lost = holding.is_none(),
+                // What cannot be looked at is registered over.
+                Err(_) => {}
+            }
+        }
+        let maintenance = maintenance.filter(|_| lost);
+        self.writes += 1;
+        let document = self.definition.document(&self.seal, self.writes, maintenance.is_none());
         let call = Call {
             method: Method::PUT,
             path: "/v1/agent/service/register",
-            body: Some(&self.document),
+            body: Some(&document),
             answer_timeout: self.config.answer_timeout,
             doing: REGISTERING,
         };
@@ -183,8 +212,115 @@ impl ConsulRegistration {
         };
         let answer = answer?;
         match answer.status {
+            200 => {}
+            _ => return Err(refusal(&answer, token, ErrorCode::RegistrationFailed, REGISTERING)),
+        }
+        match maintenance {
+            None => Ok(()),
+            Some(reason) => self.put(&self.definition.maintenance_path(&reason), REGISTERING, token, cancel),
+        }
+    }
+
+    /// Makes way for the registration: what an earlier life left beside it, or under its check's id, is removed.
+    fn clear(
+        &mut self,
+        holding: &Holding,
+        token: Option<&Secret>,
+        cancel: &CancelToken,
+    ) -> Result<(), ProvisioningError> {
+        let subject = self.definition.subject();
+        let rival = holding.rival(subject, self.definition.service()).filter(|_| self.succeeds.is_none());
+        if let Some(rival) = rival {
+            let detail = format!(
+                "the agent holds the local node as an instance of the service {rival:?}, which another provider \
+                 registers; it has one instance of each id, so that each would overwrite the other"
+            );
+            let error = ProvisioningError::new(ErrorCode::InvalidConfig, REGISTERING, detail);
+            return Err(error.with_advice("give both definitions the same service, or another agent each"));
+        }
+        let path = checks_path(subject);
+        let left = self.get(&path, token, cancel).and_then(|answer| match answer.status {
+            200 => left_over(&answer.body, self.definition.subject(), REGISTERING),
+            _ => Err(unreadable(&answer, token)),
+        });
+        // Where nobody can tell, the registration is made over whatever is there.
+        for check in left.unwrap_or_default() {
+            log_line!(Info, "{}: removing the check {check:?}, which an earlier registration left", self.id);
+            self.put(&Definition::remove_path(&check), REGISTERING, token, cancel)?;
+        }
+        Ok(())
+    }
+
+    /// Looks why the node is not shown.
+    ///
+    /// # Errors
+    /// The agent cannot be asked.
+    fn look(&mut self, token: Option<&Secret>, cancel: &CancelToken) -> Result<Look, ProvisioningError> {
+        let holding = match self.holding(token, cancel) {
+            Ok(Some(holding)) => holding,
+            Ok(None) => return Ok(Look::Lost),
+            Err(error) if error.code().is_outage() => return Err(error),
+            Err(_) => return Ok(Look::Mute),
+        };
+        let subject = self.definition.subject();
+        let host = match holding.finding(subject, self.definition.service(), &self.seal) {
+            Finding::Held(host) => host,
+            Finding::OwnCheck => {
+                let own = subject.check();
+                // Whoever else writes the check would go on doing so beside ours.
+                if self.heartbeat.is_fresh(self.clock.now()) {
+                    log_line!(Info, "{}: somebody else writes the check {own:?}: making it anew", self.id);
+                    _ = self.put(&Definition::remove_path(&own), LOOKING, token, cancel);
+                }
+                return Ok(Look::Found(Finding::OwnCheck));
+            }
+            found => return Ok(Look::Found(found)),
+        };
+        let path = catalog_path(subject, &host);
+        let shown = self.get(&path, token, cancel).and_then(|answer| match answer.status {
+            200 => is_shown(&answer.body, self.definition.subject(), &self.seal, LOOKING),
+            _ => Err(unreadable(&answer, token)),
+        });
+        Ok(match shown {
+            Ok(true) => Look::Shown,
+            Ok(false) => Look::Missing,
+            // The agent answers, and the servers do not.
+            Err(error) if error.code().is_outage() => Look::Failed,
+            Err(_) => Look::Mute,
+        })
+    }
+
+    /// What the agent holds under the node's id.
+    fn holding(&mut self, token: Option<&Secret>, cancel: &CancelToken) -> Result<Option<Holding>, ProvisioningError> {
+        let answer = self.get(&self.definition.subject().agent_path(), token, cancel)?;
+        match answer.status {
+            200 | 429 | 503 => Holding::read(&answer.body, LOOKING).map(Some),
+            404 => Ok(None),
+            _ => Err(unreadable(&answer, token)),
+        }
+    }
+
+    /// Asks for something, for no longer than a heartbeat may wait.
+    fn get(&mut self, path: &str, token: Option<&Secret>, cancel: &CancelToken) -> Result<Answer, ProvisioningError> {
+        let answer_timeout = self.heartbeat.interval();
+        let call = Call { method: Method::GET, path, body: None, answer_timeout, doing: LOOKING };
+        self.agent.call(&call, token, cancel)
+    }
+
+    /// Has the agent do something.
+    fn put(
+        &mut self,
+        path: &str,
+        doing: &'static str,
+        token: Option<&Secret>,
+        cancel: &CancelToken,
+    ) -> Result<(), ProvisioningError> {
+        let answer_timeout = self.config.answer_timeout;
+        let call = Call { method: Method::PUT, path, body: None, answer_timeout, doing };
+        let answer = self.agent.call(&call, token, cancel)?;
+        match answer.status {
             200 => Ok(()),
-            _ => Err(refusal(&answer, token, ErrorCode::RegistrationFailed, REGISTERING)),
+            _ => Err(refusal(&answer, token, ErrorCode::RegistrationFailed, doing)),
         }
     }
 
@@ -194,7 +330,7 @@ impl ConsulRegistration {
             method: Method::PUT,
             path: &self.definition.pass_path(),
             body: None,
-            answer_timeout: self.heartbeat.interval(),
+            answer_timeout: self.heartbeat.patience(),
             doing: RENEWING,
         };
         let outcome = self.agent.call(&call, token, cancel).and_then(|answer| match answer.status {
@@ -211,7 +347,11 @@ impl ConsulRegistration {
                 self.repair.lost(Loss::Agent, now);
             }
             Err(error) => {
-                self.heartbeat.failed(sent, now);
+                match error.code() {
+                    ErrorCode::Timeout => self.heartbeat.timed_out(sent, now),
+                    _ => self.heartbeat.failed(sent, now),
+                }
+                self.repair.postponed(self.heartbeat.due());
                 return Err(self.say_if_lapsed(error, now));
             }
         }
@@ -273,7 +413,8 @@ impl Registration for ConsulRegistration {
     fn leave(&mut self, budget: Duration) -> Result<(), ProvisioningError> {
         self.presence.set_standing(Standing::Left);
         let budget = Budget::of(budget);
-        if self.may_stand { self.remove(budget) } else { Ok(()) }
+        // What has overwritten the registration is not its to remove.
+        if self.may_stand && !self.repair.is_displaced() { self.remove(budget) } else { Ok(()) }
     }
 
     fn retire(&mut self, budget: Duration) -> Result<(), ProvisioningError> {
@@ -368,4 +509,10 @@ impl ConsulRegistration {
             answer => Ok((answer?, token)),
         }
     }
+}
+
+/// An answer that does not tell.
+fn unreadable(answer: &Answer, token: Option<&Secret>) -> ProvisioningError {
+    let code = if answer.status >= 500 { ErrorCode::BackendUnavailable } else { ErrorCode::MalformedAnswer };
+    refusal(answer, token, code, LOOKING)
 }

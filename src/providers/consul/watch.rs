@@ -7,7 +7,8 @@
 //! the watch stays mute. Then the members are asked for: if they are others the connection is dead, and else all is well.
 //!
 //! What is believed:
-//! - An answer of an ordinary index is believed, in client mode also an empty one.
+//! - An answer of an ordinary index is believed, in client mode also an empty one. That nobody is left of those who are
+//!   believed is confirmed by a query without an index, so that an answer that was made up for want of one costs nobody.
 //! - An answer of a [`lower`] index whose members agree is believed where its server may lag: that is no break of a timeline.
 //! - Any other answer of a lower index, one that lacks members at the same index, or an empty one of index 1, is not. Nor is the
 //!   first one after an outage if it lacks members and the others did not keep their entries ([`Lineage`]): the server may
@@ -35,6 +36,11 @@
 //! watch goes on from our index, and waits for a moment of its own choice before the whole set comes, is compared, and
 //! counts as fresh. While nothing has been believed yet, or anything is doubtful, the first request is an unindexed watch.
 //!
+//! What is routine: a poll that is cut after it has lasted, as happens to every one behind some proxies, is asked again at
+//! once. It may also have been the server's end, so the members are compared soon, and no error is told. A request that is
+//! refused for a token that was replaced meanwhile is asked again with the present one. What goes wrong again and again
+//! although answers keep coming is told for as long as it lasts (see [`unrest`]).
+//!
 //! How often it asks: never more than one watch and one probe at a time; attempts after errors are paced by the backoff,
 //! and answers that come at once by a [bucket]. While the watch is backing off nothing is probed. Everything periodic is
 //! drawn from a range, so that a thousand watchers do not ask at one moment.
@@ -46,6 +52,7 @@ mod local;
 mod lower;
 mod outage;
 mod probe;
+mod unrest;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -57,6 +64,8 @@ use self::life::Life;
 use self::lower::Lower;
 use self::outage::Outage;
 use self::probe::Probe;
+use self::unrest::{PAUSE, Unrest, Witness};
+use super::failure::{Failure, FailureKind};
 use super::lineage::Lineage;
 use super::mark::Mark;
 use super::query::Consistency;
@@ -73,6 +82,8 @@ const QUIET: Duration = Duration::from_secs(4);
 const STANDSTILL: Duration = Duration::from_secs(10);
 /// How often an answer that cannot be waited for, or is never believed, is asked for again at the most.
 const RECHECK: Duration = Duration::from_secs(1);
+/// A poll that was cut after that long was worth asking for: some proxies cut every one.
+const ROUTINE: Duration = Duration::from_secs(1);
 /// The shortest wait: none at all would mean the server's longest.
 const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 /// The longest wait that a server accepts.
@@ -117,9 +128,9 @@ impl Memory {
 #[derive(Debug)]
 pub(super) enum Input {
     /// The watch of that number ended.
-    Watch(u64, Result<WatchAnswer, ProvisioningError>),
+    Watch(u64, Result<WatchAnswer, Failure>),
     /// The probe ended.
-    Probe(Result<Mark, ProvisioningError>),
+    Probe(Result<Mark, Failure>),
     /// The time of [`Machine::timeout`] has come.
     Timer,
 }
@@ -215,6 +226,9 @@ pub(super) struct Machine {
     behind_grace: Duration,
     /// Whether the last watch was given up since it stayed mute.
     mute: bool,
+    unrest: Unrest,
+    /// How long the last poll was held that was cut, until one is held longer.
+    patience: Option<Duration>,
     /// Whether there was an error since the last refresh.
     failing: bool,
     last_event: Timestamp,
@@ -263,6 +277,8 @@ impl Machine {
             behind: None,
             behind_grace: probe::BEHIND_GRACE,
             mute: false,
+            unrest: Unrest::default(),
+            patience: None,
             failing: false,
             last_event: now,
             last_call: now,
@@ -318,9 +334,10 @@ impl Machine {
                     return;
                 }
                 self.behind = None;
+                self.endured(now);
                 match result {
                     Ok(answer) => self.answered(now, answer, asked),
-                    Err(error) => self.failed(now, error),
+                    Err(failure) => self.broke(now, failure, asked),
                 }
             }
             Input::Probe(result) => self.probed(now, result),
@@ -359,8 +376,11 @@ impl Machine {
             // Without news the whole set comes at the end of it, to be compared.
             Doubt::None if !self.life.is_known() => {
                 let members = self.believed.as_ref().map_or(0, Members::len);
-                self.jitter.scale(self.life.span(members).min(self.settings.wait), 0.0).max(SHORTEST_WAIT)
+                let longest = self.patience.map_or(self.settings.wait, |patience| patience / 2);
+                self.jitter.scale(self.life.span(members).min(longest), 0.0).max(SHORTEST_WAIT)
             }
+            // An answer without news is what would end the contradiction.
+            Doubt::None if self.unrest.contradicts_watch() => self.calm(self.settings.wait.min(PAUSE / 2)),
             _ => self.calm(self.settings.wait),
         };
         // In the unit in which it is sent, so that no server is taken for one that breaks it off.
@@ -375,6 +395,48 @@ impl Machine {
         self.jitter.scale(wait.mul_f64(1.25), 0.8).min(WAIT_MAX)
     }
 
+    fn broke(&mut self, now: Timestamp, failure: Failure, asked: Asked) {
+        let lasted = now.since(asked.since);
+        match failure.kind {
+            // The server refuses a token that was replaced meanwhile: it speaks, and the next request has the new one.
+            FailureKind::Outdated => self.watch = Watch::Due(self.bucket.next(now)),
+            FailureKind::Cut if asked.index.is_some() && lasted >= ROUTINE => self.cut(now, lasted),
+            FailureKind::Cut if asked.index.is_some() => {
+                self.unrest.cut();
+                self.failed(now, failure.error);
+            }
+            FailureKind::Cut | FailureKind::Other => self.failed(now, failure.error),
+        }
+    }
+
+    /// A poll was cut that had lasted. It is asked again at once, and if that fails there is an error. Else it may still
+    /// have been the server's end, so that the members are compared; that has to fit into what is granted.
+    fn cut(&mut self, now: Timestamp, lasted: Duration) {
+        self.life.cut(self.number);
+        self.doubt_continuity();
+        self.unrest.interrupted();
+        self.patience = Some(lasted);
+        self.watch = Watch::Due(self.bucket.next(now));
+    }
+
+    /// Takes note of a poll that has lasted.
+    fn endured(&mut self, now: Timestamp) {
+        let Watch::Pending { asked: Asked { index: Some(_), since, .. }, .. } = self.watch else { return };
+        let lasted = now.since(since);
+        if lasted >= ROUTINE {
+            self.unrest.lasted();
+            self.calm_down();
+        }
+        self.patience = self.patience.filter(|patience| lasted <= *patience);
+    }
+
+    /// What went wrong again and again may be over.
+    fn calm_down(&mut self) {
+        if matches!(self.doubt, Doubt::None) {
+            self.reason = self.unrest.reason();
+        }
+    }
+
     fn failed(&mut self, now: Timestamp, error: ProvisioningError) {
         self.interrupted(now);
         self.mute = false;
@@ -384,10 +446,14 @@ impl Machine {
     }
 
     fn answered(&mut self, now: Timestamp, answer: WatchAnswer, asked: Asked) {
-        if self.life.answered(self.number) {
+        let is_known = self.reported && self.believed.as_ref() == Some(&answer.members);
+        let again = self.life.answered(self.number, !is_known);
+        if !again || !self.life.was_overtaken(self.number) {
+            self.sight(now, &answer.members);
+        }
+        if again {
             return self.ask_anew(now);
         }
-        self.sight(now, &answer.members);
         let index = answer.mark.index;
         let asked_leader = std::mem::take(&mut self.ask_leader);
         // A server that lags behind the one asked before is no rollback: its members agree, or its leader knows better.
@@ -401,36 +467,55 @@ impl Machine {
             self.ask_leader = true;
             return self.ask_anew(now);
         }
-        if self.life.proves(self.number) {
+        if self.life.proves(self.number) && self.unrest.reason().is_none() {
             self.backoff.reset();
         }
         self.outage.heard(now);
+        if asked.index.is_none() {
+            let is_whole = self.missing(&answer.members) == 0;
+            let went_on = |before| index.is_none_or(|index| index >= before);
+            self.unrest.judged(|witness, before| is_whole && (witness == Witness::Watch || went_on(before)));
+        }
+        let witness = asked.index.map(|_| Witness::Watch);
         let early = now < asked.until && now.since(asked.since) < TOKEN;
         let fruitless = early && (asked.index.is_some() || asked_leader);
         if regressed {
             let detail = format!("the index went back from {} to {}", self.index, index.unwrap_or_default());
-            self.roll_back(now, detail);
+            self.roll_back(now, witness, detail);
         } else if matches!(self.doubt, Doubt::None) && index == Some(self.index) && self.missing(&answer.members) > 0 {
             // One timeline has one content for each index: another has grown to the same one.
             let detail = format!("members are gone although the index is still {}", self.index);
-            self.roll_back(now, detail);
+            self.roll_back(now, witness, detail);
         } else if !self.unsettled && self.may_have_lost(&answer) {
             let detail = match self.continuity {
                 Continuity::Replaced => "members are gone after a wait that was broken off without news",
                 Continuity::Outage => "members are gone after an outage, and the others have new entries",
                 Continuity::Seen => "members are gone, and others that were there all the time have new entries",
             };
-            self.roll_back(now, detail.to_owned());
+            self.roll_back(now, witness, detail.to_owned());
         } else if matches!(self.doubt, Doubt::None) && is_faint(&answer) {
+            self.look_into(witness);
             self.doubt = Doubt::Confirming;
             self.ask_anew(now);
             self.doubt_it(now, doubtful(ErrorCode::DoubtfulAnswer, "no members, with index 1: asked again"));
+        } else if witness.is_some() && self.is_last_seen(&answer.members) {
+            self.look_into(witness);
+            self.doubt = Doubt::Confirming;
+            self.ask_anew(now);
         } else {
             self.adopt(&answer);
             let news = match self.why(now, &answer) {
                 Some(why) => self.hold(now, asked, answer, why),
-                None => self.believe(now, answer),
+                None => {
+                    if let Some(witness) = witness {
+                        self.unrest.agrees(witness);
+                    }
+                    self.believe(now, answer)
+                }
             };
+            if news {
+                self.unrest.lasted();
+            }
             let broken_off = asked.index.is_some() && asked.index == index && now < asked.until;
             if broken_off {
                 self.continuity = Continuity::Replaced;
@@ -440,6 +525,24 @@ impl Machine {
             if !matches!(self.watch, Watch::Due(_)) {
                 self.watch = Watch::Due(self.bucket.next(now));
             }
+            if witness.is_none() && self.unrest.contradicts_watch() {
+                self.watch = Watch::Due(now + self.jitter.scale(PAUSE, 0.5));
+            }
+        }
+    }
+
+    /// Whether nobody is left of those who are believed, and the local node would not know better.
+    fn is_last_seen(&self, members: &Members) -> bool {
+        let is_news = members.is_empty() && self.believed.as_ref().is_some_and(|believed| !believed.is_empty());
+        is_news
+            && !matches!(self.standing, Standing::Joining | Standing::Registered)
+            && matches!(self.doubt, Doubt::None)
+    }
+
+    /// What a witness has shown is looked into: a whole answer is asked for.
+    fn look_into(&mut self, witness: Option<Witness>) {
+        if let Some(witness) = witness {
+            self.unrest.heard(witness, self.index);
         }
     }
 
@@ -482,7 +585,8 @@ impl Machine {
 
     /// The answer, or the probe, is of another timeline than ours: everything is asked anew. An index that reaches ours
     /// again does not settle it: it rises while the members register again.
-    fn roll_back(&mut self, now: Timestamp, detail: String) {
+    fn roll_back(&mut self, now: Timestamp, witness: Option<Witness>, detail: String) {
+        self.look_into(witness);
         self.unsettled = true;
         self.index = 0;
         self.lower.forget();
@@ -509,7 +613,7 @@ impl Machine {
     fn believe(&mut self, now: Timestamp, answer: WatchAnswer) -> bool {
         self.doubt = Doubt::None;
         self.unsettled = false;
-        self.reason = None;
+        self.reason = self.unrest.reason();
         self.behind_grace = probe::BEHIND_GRACE;
         let mute = std::mem::take(&mut self.mute);
         self.life.compared(now, self.number);
@@ -520,7 +624,7 @@ impl Machine {
         self.absence_believed = self.lacks_local(&answer.members);
         if self.reported && self.believed.as_ref() == Some(&answer.members) {
             self.lower.excuse();
-            self.report(now, ProviderEvent::Heartbeat { current: self.life.is_known() });
+            self.alive(now, self.life.is_known());
             return false;
         }
         self.lower.forget();
@@ -536,6 +640,9 @@ impl Machine {
         self.believed = Some(members.clone());
         self.reported = true;
         self.report(now, ProviderEvent::Snapshot { members, revision, skipped: answer.skipped });
+        if self.reason.is_some() {
+            self.alive(now, false);
+        }
         true
     }
 
@@ -556,6 +663,7 @@ impl Machine {
     /// Nothing has been seen for a while: what is held may have changed, and the server may have lost its state.
     fn interrupted(&mut self, now: Timestamp) {
         self.outage.trouble();
+        self.unrest.interrupted();
         self.life.interrupted(now, self.number);
         self.lower.forget();
         self.doubt_continuity();
@@ -571,6 +679,8 @@ impl Machine {
     }
 
     fn doubt_it(&mut self, now: Timestamp, reason: ProvisioningError) {
+        // Of what lasts one reason is told, and not another with each answer.
+        let reason = self.unrest.reason().unwrap_or(reason);
         self.reason = Some(reason.clone());
         self.hasten_probe(now);
         self.report(now, ProviderEvent::Doubtful { reason });

@@ -2,8 +2,9 @@
 //!
 //! `ID` is the node's id, `Name` the service, `Tags` the kinds; `Meta` holds `id`, `incarnation` unless it is 0, and the
 //! node's metadata. One TTL check, `service:<ID>`, passes from the start, so that registering again does not make the
-//! node flap; its notes are the registration's [seal](super::succession). The limits are Consul's own (`agent/structs`: 64 pairs of metadata, keys of 128 letters, digits, `-` and
-//! `_`, values of 512 bytes, the prefix `consul-` reserved; any-addresses refused).
+//! node flap; its notes are the registration's [seal](super::succession), and differ with each write. The limits are
+//! Consul's own (`agent/structs`: 64 pairs of metadata, keys of 128 letters, digits, `-` and `_`, values of 512 bytes,
+//! the prefix `consul-` reserved; any-addresses refused).
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -77,18 +78,19 @@ impl Definition {
                 "CheckID": subject.check(),
                 "Name": format!("TTL of {id}"),
                 "TTL": format!("{}ms", ttl.as_millis()),
-                "Status": "passing",
                 "DeregisterCriticalServiceAfter": format!("{}s", deregister_after.as_secs()),
             },
         });
         Ok(Self { subject, service: service.to_owned(), document })
     }
 
-    /// The body of the registration with that seal.
-    pub(super) fn document(&self, seal: &Seal) -> Vec<u8> {
+    /// The body of the registration with that seal, sent for the `write`th time. `passes`: whether the check passes from
+    /// the start, where the agent does not know it.
+    pub(super) fn document(&self, seal: &Seal, write: u64, passes: bool) -> Vec<u8> {
         let mut document = self.document.clone();
         if let Some(Value::Object(check)) = document.get_mut("Check") {
-            check.insert("Notes".to_owned(), Value::String(seal.to_string()));
+            check.insert("Notes".to_owned(), Value::String(seal.notes(write)));
+            check.insert("Status".to_owned(), Value::from(if passes { "passing" } else { "critical" }));
         }
         document.to_string().into_bytes()
     }
@@ -106,6 +108,17 @@ impl Definition {
     /// Where the check is told to pass.
     pub(super) fn pass_path(&self) -> String {
         format!("/v1/agent/check/pass/{}", encode(&self.subject.check()))
+    }
+
+    /// Where a check is deregistered.
+    pub(super) fn remove_path(check: &str) -> String {
+        format!("/v1/agent/check/deregister/{}", encode(check))
+    }
+
+    /// Where the service is put into maintenance.
+    pub(super) fn maintenance_path(&self, reason: &str) -> String {
+        let (id, reason) = (encode(&self.subject.id), encode(reason));
+        format!("/v1/agent/service/maintenance/{id}?enable=true&reason={reason}")
     }
 
     /// Where the service is deregistered.
@@ -178,7 +191,7 @@ mod tests {
     #[test]
     fn consul_point_18_the_document_follows_the_conventions_of_protoactor_go() {
         let document = |node| {
-            let document = define(node).unwrap().document(&Seal::new(255));
+            let document = define(node).unwrap().document(&Seal::new(255), 4, true);
             serde_json::from_slice::<Value>(&document).unwrap()
         };
         let plain = document(node().kind("user"));
@@ -186,7 +199,7 @@ mod tests {
             "ID": "node-1", "Name": "orders", "Tags": ["user"], "Address": "10.0.0.1", "Port": 8090,
             "Meta": {"id": "node-1"},
             "Check": {"CheckID": "service:node-1", "Name": "TTL of node-1", "TTL": "3000ms", "Status": "passing",
-                "Notes": "cluster-provisioning registration 00000000000000ff", "DeregisterCriticalServiceAfter": "60s"},
+                "Notes": "cluster-provisioning registration 00000000000000ff, write 4", "DeregisterCriticalServiceAfter": "60s"},
         });
         assert_eq!(plain, expected);
         let rich = document(node().incarnation(7).metadata("zone", "eu-1"));

@@ -5,32 +5,42 @@
 //! the node, Consul reaped it): the heartbeat is answered that the check is unknown. The *catalog* lost it (a snapshot
 //! was restored, a server's state is gone), though the agent still has it: only the watch sees that, and the agent would
 //! notice at its next full synchronisation, in a minute or more. Both are repaired alike: the node is registered again,
-//! which makes the agent write the catalog. Where that does not help several times in a row, the node is first
-//! deregistered: an agent may take an equal registration for one that needs no writing.
+//! and each time a little differently, which makes every agent write the catalog. Nothing is ever deregistered for it.
+//!
+//! Whoever the watch does not show need not be lost. So the agent and the catalog are looked at first: a node in
+//! maintenance, or held back by a check that is not its own, or displaced by another service's registration of its id, is
+//! left as it is, and looked at until that is over. The same look, a moment after each registration, tells whether
+//! it came to be shown at all: an agent that accepts it may be unable to write it, for ever.
 //!
 //! The first repair is made at once; those that follow it without effect come slower and slower, since a node that its
-//! own watch must not see (rights, a filter, maintenance) would else write to the catalog for ever. The pauses are those of
-//! the [`RetryPolicy`]: from a quarter of its first to its longest, and never above 2 s after a loss at the agent.
+//! own watch must not see (rights, a filter) would else ask, or write, for ever. The pauses are those of the
+//! [`RetryPolicy`]: from a quarter of its first to its longest, and never above 2 s after a loss at the agent.
 
 use std::time::Duration;
 
+use super::holding::Finding;
 use crate::clock::Timestamp;
+use crate::error::ErrorCode;
 use crate::provider::RetryPolicy;
 
 /// The longest pause between repairs that follow a loss at the agent, and after a registration that failed.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// After how many repairs in a row without effect the node is deregistered before it is registered.
-const REPLACE_AFTER: u32 = 3;
 /// How long no loss must be found for the next one to be repaired at once.
 const CALM: Duration = Duration::from_secs(60);
+/// How long after a registration the catalog has to show it: the agent writes it within milliseconds.
+const TAKES_EFFECT: Duration = Duration::from_secs(1);
+/// How often it is looked whether what keeps the node out is over.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+/// For how long a registered node may be missing from the catalog before that is told.
+const MISSING_LONG: Duration = Duration::from_secs(5);
 
 /// What to do now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Register the node.
-    Register,
-    /// Deregister it, then register it.
-    Replace,
+    /// Register the node. `joins`: for the first time, or as if it were.
+    Register { joins: bool },
+    /// Look at what the agent holds, and if nothing speaks against it, at what the catalog shows.
+    Look,
 }
 
 /// Where the registration is lost.
@@ -44,27 +54,68 @@ pub(super) enum Loss {
     Credential,
 }
 
+/// What a look has shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// Nobody could be asked: there may be an answer later.
+    Failed,
+    /// There was an answer, and it tells nothing.
+    Mute,
+    /// The agent holds nothing.
+    Lost,
+    /// The agent holds the node, and that is why it is not shown.
+    Found(Finding),
+    /// The agent holds the node, and the catalog does not show it.
+    Missing,
+    /// The catalog shows the node.
+    Shown,
+}
+
+/// What a step is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Need {
+    Joining,
+    Lost(Loss),
+    /// A registration was accepted, and shall be shown by then.
+    Confirmation,
+    /// It is known that the catalog does not show it.
+    Missing,
+}
+
+/// What keeps the node out, as far as is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Obstacle {
+    None,
+    Maintenance(Option<String>),
+    HeldBack(String),
+    Displaced(String),
+    /// The catalog has not shown it since then.
+    Missing(Timestamp),
+}
+
 /// The state of the registration.
 #[derive(Clone, Debug)]
 pub(super) struct Repair {
     retry: RetryPolicy,
-    /// When to register, and what for; `None`: nothing is known to be lost.
-    due: Option<(Timestamp, Option<Loss>)>,
-    /// Repairs in a row, each within [`CALM`] of the one before, since the watch last showed the node anew.
+    /// When to do something, and what for; `None`: nothing is known to be lost.
+    due: Option<(Timestamp, Need)>,
+    /// Repairs in a row, each within [`CALM`] of the one before, since one had its effect.
     in_a_row: u32,
-    /// When the last registration succeeded.
-    registered: Option<Timestamp>,
+    /// When the node was last registered, or found to be in the catalog.
+    acted: Option<Timestamp>,
+    obstacle: Obstacle,
 }
 
 impl Repair {
     /// Nothing is registered yet: that is due at once.
     pub(super) fn new(retry: RetryPolicy, now: Timestamp) -> Self {
-        Self { retry: retry.sound(), due: Some((now, None)), in_a_row: 0, registered: None }
+        let due = Some((now, Need::Joining));
+        Self { retry: retry.sound(), due, in_a_row: 0, acted: None, obstacle: Obstacle::None }
     }
 
     /// Registering is due at once, whatever is known.
     pub(super) fn demanded(&mut self, now: Timestamp) {
-        self.due = Some((now, None));
+        self.due = Some((now, Need::Joining));
     }
 
     /// When [`step`](Self::step) has something to do.
@@ -74,50 +125,164 @@ impl Repair {
 
     /// What to do now, if anything.
     pub(super) fn step(&self, now: Timestamp) -> Option<Step> {
-        let (due, loss) = self.due?;
-        let replaces = loss == Some(Loss::Unseen) && self.in_a_row > REPLACE_AFTER;
-        (due <= now).then_some(if replaces { Step::Replace } else { Step::Register })
+        let (due, need) = self.due?;
+        let step = match need {
+            Need::Lost(Loss::Unseen) | Need::Confirmation => Step::Look,
+            Need::Joining => Step::Register { joins: true },
+            Need::Lost(Loss::Agent | Loss::Credential) | Need::Missing => Step::Register { joins: false },
+        };
+        (due <= now).then_some(step)
     }
 
     /// A loss was found.
     pub(super) fn lost(&mut self, loss: Loss, now: Timestamp) {
-        if matches!(self.due, Some((_, known)) if known != Some(Loss::Unseen) || loss == Loss::Unseen) {
-            // Known already; what follows takes care of this too. Only a slow repair for the watch's sake gives way.
-            return;
+        let unseen = loss == Loss::Unseen;
+        match self.due {
+            // Known already; what follows takes care of this too. Only what is done for the watch's sake gives way.
+            Some((_, Need::Joining | Need::Missing | Need::Lost(Loss::Agent | Loss::Credential))) => return,
+            Some((_, Need::Lost(Loss::Unseen))) if unseen => return,
+            _ => {}
         }
-        let last = self.registered.unwrap_or_default();
+        let last = self.acted.unwrap_or_default();
         if loss == Loss::Credential || now.since(last) >= CALM {
             self.in_a_row = 0;
         }
         // What the watch sees may be older than the last registration: the pause counts from that.
-        let due = now.max(last + self.pause(loss));
-        self.due = Some((due, Some(loss)));
+        let due = now.max(last + self.pause(!unseen));
+        if matches!(self.due, Some((before, Need::Confirmation)) if unseen && before <= due) {
+            return;
+        }
+        self.due = Some((due, Need::Lost(loss)));
         self.in_a_row = self.in_a_row.saturating_add(1);
     }
 
-    /// The watch shows the node again: the repairs had their effect, and one that is still due for its sake is not needed.
+    /// The watch shows the node again: the repairs had their effect, and what is still due for its sake is not needed.
     pub(super) fn seen(&mut self) {
         self.in_a_row = 0;
-        if matches!(self.due, Some((_, Some(Loss::Unseen)))) {
+        self.obstacle = Obstacle::None;
+        if matches!(self.due, Some((_, Need::Lost(Loss::Unseen) | Need::Confirmation | Need::Missing))) {
             self.due = None;
         }
     }
 
     /// The node was registered.
     pub(super) fn registered(&mut self, now: Timestamp) {
-        self.due = None;
-        self.registered = Some(now);
+        self.due = Some((now + TAKES_EFFECT, Need::Confirmation));
+        self.acted = Some(now);
     }
 
     /// Registering failed: it is tried again after `pause`.
     pub(super) fn failed(&mut self, now: Timestamp, pause: Duration) {
-        let loss = self.due.and_then(|(_, loss)| loss);
-        self.due = Some((now + pause.min(LONGEST_PAUSE), loss));
+        let need = self.due.map_or(Need::Joining, |(_, need)| need);
+        self.due = Some((now + pause.min(LONGEST_PAUSE), need));
+    }
+
+    /// The agent is away: it is looked at no sooner than then.
+    pub(super) fn postponed(&mut self, until: Timestamp) {
+        if let Some((due, Need::Lost(Loss::Unseen) | Need::Confirmation)) = &mut self.due {
+            *due = until.max(*due);
+        }
+    }
+
+    /// What the look that was due has shown.
+    pub(super) fn looked(&mut self, look: Look, now: Timestamp) {
+        let Some((_, need)) = self.due else { return };
+        let confirms = need == Need::Confirmation;
+        match look {
+            Look::Shown => {
+                (self.due, self.acted, self.obstacle) = (None, Some(now), Obstacle::None);
+                if confirms {
+                    self.in_a_row = 0;
+                }
+            }
+            Look::Lost => {
+                self.due = None;
+                self.lost(Loss::Agent, now);
+            }
+            Look::Found(Finding::Maintenance(reason)) => self.waits(Obstacle::Maintenance(reason), now),
+            Look::Found(Finding::HeldBack(why)) => self.waits(Obstacle::HeldBack(why), now),
+            Look::Found(Finding::Displaced(by)) => self.waits(Obstacle::Displaced(by), now),
+            Look::Found(Finding::OwnCheck | Finding::Held(_)) => self.write(confirms, now),
+            Look::Missing => {
+                if !matches!(self.obstacle, Obstacle::Missing(_)) {
+                    self.obstacle = Obstacle::Missing(now);
+                }
+                self.write(confirms, now);
+            }
+            // What is known to keep the node out may still do so.
+            Look::Failed | Look::Mute if self.is_left_alone() => self.due = Some((now + LOOK_AGAIN, need)),
+            Look::Failed if confirms => {
+                self.in_a_row = self.in_a_row.saturating_add(1);
+                self.due = Some((now + self.pause(false), need));
+            }
+            Look::Mute if confirms => self.due = None,
+            Look::Failed | Look::Mute => self.write(confirms, now),
+        }
+    }
+
+    /// What has to be told as long as it is so.
+    pub(super) fn alarm(&self, now: Timestamp) -> Option<(ErrorCode, String)> {
+        match &self.obstacle {
+            Obstacle::None | Obstacle::Maintenance(_) => None,
+            Obstacle::HeldBack(why) => Some((ErrorCode::CheckFailing, format!("the node is registered, but {why}"))),
+            Obstacle::Displaced(by) => {
+                let detail = format!(
+                    "the agent has one instance of each id, and holds the node's as one of the service {by:?} by now, \
+                     which another provider registers at the same agent, or another process"
+                );
+                Some((ErrorCode::InvalidConfig, detail))
+            }
+            Obstacle::Missing(since) => {
+                let lasted = now.since(*since);
+                let detail = format!(
+                    "the agent has accepted the node, but the catalog has not shown it for {lasted:.0?}: the agent \
+                     cannot write it, as when another one has its host's name, or the token must not read it"
+                );
+                (lasted >= MISSING_LONG).then_some((ErrorCode::RegistrationUnseen, detail))
+            }
+        }
+    }
+
+    /// Whether the node was in maintenance when that was looked at last, and the reason given.
+    pub(super) fn maintenance(&self) -> Option<&str> {
+        match &self.obstacle {
+            Obstacle::Maintenance(Some(reason)) => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// Whether the agent holds another registration under the node's id, whose check is not to be kept passing.
+    pub(super) fn is_displaced(&self) -> bool {
+        matches!(self.obstacle, Obstacle::Displaced(_))
+    }
+
+    fn is_left_alone(&self) -> bool {
+        !matches!(self.obstacle, Obstacle::None | Obstacle::Missing(_))
+    }
+
+    /// The node is left as it is, and looked at again.
+    fn waits(&mut self, obstacle: Obstacle, now: Timestamp) {
+        self.obstacle = obstacle;
+        self.due = Some((now + LOOK_AGAIN, Need::Lost(Loss::Unseen)));
+    }
+
+    /// The node has to be registered again. `confirms`: the last registration, of which that is found, is the one to pause
+    /// after.
+    fn write(&mut self, confirms: bool, now: Timestamp) {
+        if self.is_left_alone() {
+            self.obstacle = Obstacle::None;
+        }
+        let mut due = now;
+        if confirms {
+            due = now.max(self.acted.unwrap_or_default() + self.pause(false));
+            self.in_a_row = self.in_a_row.saturating_add(1);
+        }
+        self.due = Some((due, Need::Missing));
     }
 
     /// The pause before the next of the repairs in a row; none before the first.
-    fn pause(&self, loss: Loss) -> Duration {
-        let longest = if loss == Loss::Unseen { self.retry.longest } else { self.retry.longest.min(LONGEST_PAUSE) };
+    fn pause(&self, at_agent: bool) -> Duration {
+        let longest = if at_agent { self.retry.longest.min(LONGEST_PAUSE) } else { self.retry.longest };
         match self.in_a_row.checked_sub(1) {
             None => Duration::ZERO,
             Some(doublings) => {
@@ -131,27 +296,50 @@ impl Repair {
 mod tests {
     use super::*;
 
+    const JOIN: Option<Step> = Some(Step::Register { joins: true });
+    const REGISTER: Option<Step> = Some(Step::Register { joins: false });
+    const LOOK: Option<Step> = Some(Step::Look);
+
     fn at(millis: u64) -> Timestamp {
         Timestamp::from_millis(10_000_000 + millis)
     }
 
     fn registered() -> Repair {
         let mut repair = Repair::new(RetryPolicy::default(), at(0));
-        assert_eq!(repair.step(at(0)), Some(Step::Register));
+        assert_eq!(repair.step(at(0)), JOIN);
         repair.registered(at(0));
+        assert_eq!((repair.step(at(999)), repair.due()), (None, Some(at(1000))));
+        assert_eq!(repair.step(at(1000)), LOOK, "whether it took effect");
+        repair.looked(Look::Shown, at(1000));
         assert_eq!((repair.step(at(100_000)), repair.due()), (None, None));
         repair
     }
 
+    fn maintenance() -> Look {
+        Look::Found(Finding::Maintenance(Some("broken".to_owned())))
+    }
+
+    /// The watch does not show the node, and the catalog does not either: the time at which it is registered again.
+    fn missed(repair: &mut Repair, now: Timestamp) -> Timestamp {
+        repair.lost(Loss::Unseen, now);
+        let due = repair.due().unwrap();
+        assert_eq!(repair.step(due), LOOK);
+        repair.looked(Look::Missing, due);
+        assert_eq!(repair.step(due), REGISTER);
+        repair.registered(due);
+        due
+    }
+
     #[test]
     fn consul_point_19_the_first_loss_is_repaired_at_once_wherever_it_is() {
-        for loss in [Loss::Agent, Loss::Unseen, Loss::Credential] {
+        for loss in [Loss::Agent, Loss::Credential] {
             let mut repair = registered();
-            repair.lost(loss, at(100));
-            assert_eq!(repair.step(at(100)), Some(Step::Register), "{loss:?}");
-            repair.registered(at(101));
-            assert_eq!(repair.step(at(50_000)), None);
+            repair.lost(loss, at(2000));
+            assert_eq!(repair.step(at(2000)), REGISTER, "{loss:?}");
+            repair.registered(at(2001));
+            assert_eq!(repair.step(at(3000)), None);
         }
+        assert_eq!(missed(&mut registered(), at(2000)), at(2000));
     }
 
     #[test]
@@ -162,27 +350,154 @@ mod tests {
             repair.lost(Loss::Agent, now);
             let due = repair.due().unwrap();
             assert!(due.since(now) <= Duration::from_secs(2));
-            assert_eq!(repair.step(due), Some(Step::Register));
+            assert_eq!(repair.step(due), REGISTER);
             repair.registered(due);
             now = due;
         }
     }
 
     #[test]
-    fn consul_point_19_a_node_that_stays_unseen_is_replaced_in_the_end_and_ever_more_rarely() {
+    fn consul_point_19_a_node_that_stays_missing_is_written_ever_more_rarely() {
         let mut repair = registered();
-        let (mut now, mut steps, mut pauses) = (at(100_000), Vec::new(), Vec::new());
+        let (mut now, mut pauses) = (at(100_000), Vec::new());
         for _ in 0..10 {
             repair.lost(Loss::Unseen, now);
-            let due = repair.due().unwrap();
-            steps.push(repair.step(due).unwrap());
+            let mut due = repair.due().unwrap();
+            // It is the look after the registration that finds it, where that comes first.
+            repair.looked(Look::Missing, due);
+            due = repair.due().unwrap();
+            assert_eq!(repair.step(due), REGISTER);
             pauses.push(due.since(now).as_millis());
             repair.registered(due);
             now = due;
         }
         assert_eq!(pauses, [0, 500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000]);
-        assert_eq!(steps[..3], [Step::Register; 3]);
-        assert_eq!(steps[3..], [Step::Replace; 7]);
+    }
+
+    #[test]
+    fn consul_point_19_a_registration_that_never_takes_effect_is_an_alarm_that_lasts() {
+        let mut repair = Repair::new(RetryPolicy::default(), at(0));
+        let (mut now, mut pauses) = (at(0), Vec::new());
+        for _ in 0..9 {
+            repair.registered(now);
+            let look = repair.due().unwrap();
+            assert_eq!((look, repair.step(look)), (now + TAKES_EFFECT, LOOK), "found without the watch");
+            repair.looked(Look::Missing, look);
+            let due = repair.due().unwrap();
+            assert_eq!(repair.step(due), REGISTER);
+            pauses.push(due.since(now).as_millis());
+            let told = repair.alarm(due).map(|(code, _)| code);
+            let expected = (due.since(at(1000)) >= Duration::from_secs(5)).then_some(ErrorCode::RegistrationUnseen);
+            assert_eq!(told, expected, "{due:?}");
+            now = due;
+        }
+        assert_eq!(pauses, [1000, 1000, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000]);
+        assert!(repair.alarm(now).unwrap().1.contains("for "), "says since when");
+        repair.registered(now);
+        repair.looked(Look::Shown, now + TAKES_EFFECT);
+        assert_eq!((repair.alarm(now + MISSING_LONG), repair.due()), (None, None));
+    }
+
+    #[test]
+    fn consul_point_13_maintenance_is_left_alone_until_it_is_lifted() {
+        let mut repair = registered();
+        let mut now = at(100_000);
+        repair.lost(Loss::Unseen, now);
+        for _ in 0..100 {
+            assert_eq!(repair.step(now), LOOK);
+            repair.looked(maintenance(), now);
+            repair.lost(Loss::Unseen, now);
+            assert_eq!(repair.due(), Some(now + LOOK_AGAIN));
+            assert_eq!((repair.alarm(now), repair.maintenance()), (None, Some("broken")));
+            now = now + LOOK_AGAIN;
+        }
+        // Nor does an agent that cannot be asked end it.
+        for mute in [Look::Failed, Look::Mute] {
+            repair.looked(mute, now);
+            assert_eq!((repair.due(), repair.maintenance()), (Some(now + LOOK_AGAIN), Some("broken")));
+            now = now + LOOK_AGAIN;
+        }
+        // It was lost in the catalog meanwhile.
+        repair.looked(Look::Missing, now);
+        assert_eq!((repair.step(now), repair.maintenance()), (REGISTER, None));
+    }
+
+    #[test]
+    fn consul_point_13_maintenance_outlives_a_loss_at_the_agent() {
+        let mut repair = registered();
+        repair.lost(Loss::Unseen, at(100_000));
+        repair.looked(maintenance(), at(100_000));
+        repair.lost(Loss::Agent, at(101_000));
+        assert_eq!((repair.step(at(101_000)), repair.maintenance()), (REGISTER, Some("broken")));
+        repair.registered(at(101_000));
+        assert_eq!(repair.maintenance(), Some("broken"));
+        // The same where it is the look that finds the loss.
+        repair.looked(maintenance(), at(102_000));
+        repair.looked(Look::Lost, at(104_000));
+        assert_eq!((repair.step(at(106_000)), repair.maintenance()), (REGISTER, Some("broken")));
+        // Lifted: the watch shows it.
+        repair.registered(at(106_000));
+        repair.seen();
+        assert_eq!((repair.due(), repair.maintenance()), (None, None));
+    }
+
+    #[test]
+    fn consul_point_13_what_another_check_or_another_registration_does_is_told_as_long_as_it_lasts() {
+        for (finding, code) in [
+            (Finding::HeldBack("the check \"http\" is critical: refused".to_owned()), ErrorCode::CheckFailing),
+            (Finding::Displaced("sales".to_owned()), ErrorCode::InvalidConfig),
+        ] {
+            let mut repair = registered();
+            repair.lost(Loss::Unseen, at(100_000));
+            for n in 0..20 {
+                let now = at(100_000 + 2000 * n);
+                assert_eq!(repair.step(now), LOOK);
+                repair.looked(Look::Found(finding.clone()), now);
+                let (told, detail) = repair.alarm(now).unwrap();
+                assert!(told == code && (detail.contains("refused") || detail.contains("sales")), "{detail}");
+                assert_eq!(repair.is_displaced(), code == ErrorCode::InvalidConfig);
+            }
+            repair.looked(Look::Found(Finding::OwnCheck), at(140_000));
+            assert_eq!((repair.alarm(at(140_000)), repair.step(at(140_000))), (None, REGISTER));
+        }
+    }
+
+    #[test]
+    fn consul_point_19_where_nobody_can_be_asked_what_is_unseen_is_written_and_what_was_written_is_believed() {
+        for mute in [Look::Failed, Look::Mute] {
+            let mut repair = registered();
+            repair.lost(Loss::Unseen, at(100_000));
+            repair.looked(mute, at(100_000));
+            assert_eq!(repair.step(at(100_000)), REGISTER);
+        }
+        let mut repair = registered();
+        repair.registered(at(100_000));
+        repair.looked(Look::Mute, at(101_000));
+        assert_eq!((repair.due(), repair.alarm(at(200_000))), (None, None));
+        repair.registered(at(200_000));
+        let mut now = at(201_000);
+        for pause in [500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000] {
+            repair.looked(Look::Failed, now);
+            assert_eq!(repair.due().unwrap().since(now).as_millis(), pause);
+            now = repair.due().unwrap();
+            assert_eq!((repair.step(now), repair.alarm(now)), (LOOK, None));
+        }
+    }
+
+    #[test]
+    fn consul_point_19_a_node_that_the_catalog_shows_is_not_written_whatever_the_watch_says() {
+        let mut repair = registered();
+        let (mut now, mut pauses) = (at(100_000), Vec::new());
+        for _ in 0..9 {
+            repair.lost(Loss::Unseen, now);
+            let due = repair.due().unwrap();
+            assert_eq!(repair.step(due), LOOK);
+            repair.looked(Look::Shown, due);
+            assert_eq!((repair.due(), repair.alarm(due)), (None, None));
+            pauses.push(due.since(now).as_millis());
+            now = due;
+        }
+        assert_eq!(pauses, [0, 500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000]);
     }
 
     #[test]
@@ -192,6 +507,7 @@ mod tests {
             let mut repair = Repair { retry: policy, ..registered() };
             let mut now = at(100_000);
             [(); 5].map(|()| {
+                repair.due = None;
                 repair.lost(loss, now);
                 let due = repair.due().unwrap();
                 let pause = due.since(now).as_millis();
@@ -209,13 +525,13 @@ mod tests {
     #[test]
     fn consul_point_19_after_a_calm_minute_a_loss_is_repaired_at_once_again() {
         let mut repair = registered();
-        for n in 0..3 {
-            repair.lost(Loss::Unseen, at(100_000 + n));
-            repair.registered(repair.due().unwrap());
+        let mut last = at(100_000);
+        for _ in 0..3 {
+            last = missed(&mut repair, last);
+            repair.looked(Look::Mute, last);
         }
-        let last = repair.registered.unwrap();
-        repair.lost(Loss::Unseen, last + Duration::from_secs(61));
-        assert_eq!(repair.step(last + Duration::from_secs(61)), Some(Step::Register));
+        let calm = last + Duration::from_secs(61);
+        assert_eq!(missed(&mut repair, calm), calm);
     }
 
     #[test]
@@ -223,31 +539,34 @@ mod tests {
         let mut repair = registered();
         for round in 0..10 {
             let now = at(100_000 + 2_000 * round);
-            repair.lost(Loss::Unseen, now);
-            assert_eq!(repair.step(now), Some(Step::Register), "round {round}");
-            repair.registered(now);
+            assert_eq!(missed(&mut repair, now), now, "round {round}");
             // An answer from before the registration took effect; then the one with it.
             repair.lost(Loss::Unseen, now);
             repair.seen();
             assert_eq!(repair.due(), None);
         }
+        // The catalog shows it, before the watch does.
+        for round in 0..10 {
+            let now = at(150_000 + 2_000 * round);
+            assert_eq!(missed(&mut repair, now), now, "round {round}");
+            repair.looked(Look::Shown, now + TAKES_EFFECT);
+        }
         // What the agent lost is not mended by what the watch still shows.
         repair.lost(Loss::Agent, at(200_000));
         repair.seen();
-        assert_eq!(repair.step(at(200_000)), Some(Step::Register));
+        assert_eq!(repair.step(at(200_000)), REGISTER);
     }
 
     #[test]
     fn consul_point_19_what_the_watch_saw_before_the_registration_took_effect_does_not_undo_the_pause() {
         let mut repair = registered();
-        repair.lost(Loss::Unseen, at(1));
-        repair.registered(at(2));
-        repair.lost(Loss::Unseen, at(3));
-        assert_eq!(repair.step(at(3)), None);
-        assert_eq!(repair.due(), Some(at(502)));
+        assert_eq!(missed(&mut repair, at(2001)), at(2001));
+        repair.lost(Loss::Unseen, at(2003));
+        assert_eq!(repair.step(at(2003)), None);
+        assert_eq!(repair.due(), Some(at(2501)));
         // A second report changes nothing.
-        repair.lost(Loss::Unseen, at(4));
-        assert_eq!(repair.due(), Some(at(502)));
+        repair.lost(Loss::Unseen, at(2004));
+        assert_eq!(repair.due(), Some(at(2501)));
     }
 
     #[test]
@@ -257,7 +576,7 @@ mod tests {
         for _ in 0..8 {
             repair.lost(Loss::Unseen, now);
             now = repair.due().unwrap();
-            repair.registered(now);
+            repair.looked(Look::Shown, now);
         }
         repair.lost(Loss::Unseen, now);
         assert_eq!(repair.due().unwrap().since(now), Duration::from_secs(30));
@@ -266,11 +585,25 @@ mod tests {
     }
 
     #[test]
+    fn consul_point_18_an_agent_that_is_away_is_looked_at_with_the_next_heartbeat() {
+        let mut repair = registered();
+        repair.lost(Loss::Unseen, at(2000));
+        repair.postponed(at(2500));
+        assert_eq!(repair.due(), Some(at(2500)));
+        repair.registered(at(3000));
+        repair.postponed(at(3500));
+        assert_eq!(repair.due(), Some(at(4000)));
+        repair.lost(Loss::Agent, at(4000));
+        repair.postponed(at(9000));
+        assert_eq!(repair.step(at(5000)), REGISTER, "what is known to be lost does not wait");
+    }
+
+    #[test]
     fn consul_point_18_a_failed_registration_is_tried_again_within_two_seconds() {
         let mut repair = registered();
-        repair.lost(Loss::Agent, at(100));
-        repair.failed(at(100), Duration::from_secs(9));
-        assert_eq!(repair.due(), Some(at(2100)));
-        assert_eq!(repair.step(at(2099)), None);
+        repair.lost(Loss::Agent, at(2000));
+        repair.failed(at(2000), Duration::from_secs(9));
+        assert_eq!(repair.due(), Some(at(4000)));
+        assert_eq!((repair.step(at(3999)), repair.step(at(4000))), (None, REGISTER));
     }
 }

@@ -14,6 +14,7 @@ use std::fmt;
 
 use serde::Deserialize;
 
+use super::holding::{Check, Holding, Meta};
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::http::encode;
 use crate::topology::ClusterNode;
@@ -29,6 +30,20 @@ impl Seal {
     }
 }
 
+impl Seal {
+    /// The notes of the check as it is written for the `write`th time. They differ each time: an agent newer than 1.9
+    /// takes an equal registration for one that needs no writing, and so would never bring back what only the catalog
+    /// lost.
+    pub(super) fn notes(&self, write: u64) -> String {
+        format!("{}, write {write}", self.0)
+    }
+
+    /// Whether these are the notes of a check under this seal.
+    pub(super) fn is_on(&self, notes: &str) -> bool {
+        notes.strip_prefix(self.0.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with(','))
+    }
+}
+
 impl fmt::Display for Seal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -41,20 +56,6 @@ pub(super) struct Subject {
     pub(super) id: String,
     /// As the metadata has it; empty for none.
     incarnation: String,
-}
-
-/// A check, at the agent and in the catalog.
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Check {
-    #[serde(default)]
-    node: String,
-    #[serde(rename = "CheckID")]
-    id: String,
-    #[serde(default)]
-    status: String,
-    #[serde(default)]
-    notes: String,
 }
 
 impl Subject {
@@ -77,10 +78,24 @@ impl Subject {
     /// Where the catalog tells who else is registered under the node's id in that service. The filter makes the answer
     /// small, and is left out where no expression can quote the id; who is meant is checked anyway.
     pub(super) fn catalog_path(&self, service: &str) -> String {
-        let quote = ['"', '`'].into_iter().find(|quote| !self.id.contains([*quote, '\\']));
-        let filter = quote.map(|quote| encode(&format!("Service.ID == {quote}{}{quote}", self.id)));
-        let filter = filter.map(|filter| format!("&filter={filter}")).unwrap_or_default();
+        let filter = self.filter("Service.ID").map(|filter| format!("&filter={filter}")).unwrap_or_default();
         format!("/v1/health/service/{}?consistent{filter}", encode(service))
+    }
+
+    /// The expression, encoded, that the field is the node's id; `None` where no expression can quote that.
+    pub(super) fn filter(&self, field: &str) -> Option<String> {
+        let quote = ['"', '`'].into_iter().find(|quote| !self.id.contains([*quote, '\\']))?;
+        Some(encode(&format!("{field} == {quote}{}{quote}", self.id)))
+    }
+
+    /// The node's incarnation, as the metadata has it; empty for none.
+    pub(super) fn incarnation(&self) -> &str {
+        &self.incarnation
+    }
+
+    /// Whether its lives are told apart.
+    pub(super) fn has_incarnation(&self) -> bool {
+        !self.incarnation.is_empty()
     }
 
     /// The host on which the agent holds what that seal is on; `None` if it holds something else, or nothing.
@@ -93,14 +108,7 @@ impl Subject {
         seal: &Seal,
         doing: &'static str,
     ) -> Result<Option<String>, ProvisioningError> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "PascalCase")]
-        struct Held {
-            checks: Option<Vec<Check>>,
-        }
-        let held: Held = read(answer, doing)?;
-        let mut checks = held.checks.into_iter().flatten();
-        Ok(checks.find(|check| check.id == self.check() && check.notes == seal.0).map(|check| check.node))
+        Ok(Holding::read(answer, doing)?.sealed(self, seal).map(|check| check.node.clone()))
     }
 
     /// Whether the catalog shows the node's successor: the same life of it, passing, under another seal than that, on
@@ -134,23 +142,18 @@ impl Subject {
             id: String,
             meta: Option<Meta>,
         }
-        #[derive(Deserialize)]
-        struct Meta {
-            #[serde(default)]
-            incarnation: String,
-        }
         let entries: Vec<Entry> = read(answer, doing)?;
         Ok(entries.into_iter().any(|Entry { node, service, checks }| {
             let checks = checks.unwrap_or_default();
             let incarnation = service.meta.map(|meta| meta.incarnation).unwrap_or_default();
             let is_it = service.id == self.id && incarnation == self.incarnation && node.node != host;
             let passes = !checks.is_empty() && checks.iter().all(|check| check.status == "passing");
-            is_it && passes && checks.iter().all(|check| check.notes != seal.0)
+            is_it && passes && checks.iter().all(|check| !seal.is_on(&check.notes))
         }))
     }
 }
 
-fn read<'a, T: Deserialize<'a>>(answer: &'a [u8], doing: &'static str) -> Result<T, ProvisioningError> {
+pub(super) fn read<'a, T: Deserialize<'a>>(answer: &'a [u8], doing: &'static str) -> Result<T, ProvisioningError> {
     serde_json::from_slice(answer)
         .map_err(|_| ProvisioningError::new(ErrorCode::MalformedAnswer, doing, "what came is no answer of Consul's"))
 }
@@ -165,13 +168,13 @@ mod tests {
         Subject::of(&ClusterNode::builder("n1", "10.0.0.1", 1).incarnation(incarnation).build().unwrap())
     }
 
-    fn entry(host: &str, notes: &Seal) -> Value {
+    fn entry(host: &str, seal: &Seal) -> Value {
         json!({
             "Node": {"Node": host},
             "Service": {"ID": "n1", "Meta": {"id": "n1", "incarnation": "7"}},
             "Checks": [
                 {"CheckID": "serfHealth", "Status": "passing", "Notes": ""},
-                {"CheckID": "service:n1", "Status": "passing", "Notes": notes.to_string()},
+                {"CheckID": "service:n1", "Status": "passing", "Notes": seal.notes(3)},
             ],
         })
     }
@@ -186,8 +189,10 @@ mod tests {
                 json!({"AggregatedStatus": "critical", "Service": {"ID": "n1"}, "Checks": [check]}).to_string();
             subject(7).host(answer.as_bytes(), &ours, "testing").unwrap()
         };
-        assert_eq!(held(&ours.to_string()).as_deref(), Some("vm"));
-        assert_eq!((held(&other.to_string()), held("")), (None, None));
+        for ours in [ours.to_string(), ours.notes(1), ours.notes(12)] {
+            assert_eq!(held(&ours).as_deref(), Some("vm"), "{ours}");
+        }
+        assert_eq!((held(&other.notes(1)), held(""), held(&format!("{ours}0"))), (None, None, None));
         let nothing = br#"{"AggregatedStatus": "critical", "Service": null, "Checks": null}"#;
         assert_eq!(subject(7).host(nothing, &ours, "testing").unwrap(), None);
         let bad = subject(7).host(b"<html>", &ours, "testing").unwrap_err();

@@ -122,6 +122,8 @@ impl Machine {
             }
             _ => Some(why.limit(now + self.settings.repair_grace)),
         };
+        // Who is shown nobody at once, again and again, is not asked all the time.
+        let is_endless = matches!(self.doubt, Doubt::Waiting) && asked.index.is_some() && now < asked.until;
         self.doubt = if why.is_endless() { Doubt::Waiting } else { Doubt::Holding { until, absent } };
         // Whatever hides the local node may have lost others, too.
         if absent || why == Why::Nobody {
@@ -131,6 +133,8 @@ impl Machine {
             let recheck = now + RECHECK;
             self.ask_anew(now);
             self.watch = Watch::Due(self.bucket.next(now).max(until.map_or(recheck, |until| recheck.min(until))));
+        } else if is_endless {
+            self.watch = Watch::Due(self.bucket.next(now).max(now + RECHECK * 3));
         }
         self.doubt_it(now, why.reason());
         false

@@ -4,9 +4,10 @@
 //! may be at our very index, with another content: an equal index settles nothing. It may have restarted wherever it was
 //! not seen to go on: when a request failed, on either connection, and while the whole process stood still. After such a
 //! *trouble* an index confirms nothing, before a whole answer to a watch that was sent later was compared with what is
-//! believed. What a watch from before it brings may have been on its way for a moment: it is taken for what it says, and
-//! proves nothing. From before a standstill it may be of any age: it is asked for again, though not twice in a row, lest a
-//! process that stands still all the time learn nothing.
+//! believed. What a watch from before it brings may have been on its way for a moment, and proves nothing: what it shows
+//! to be the same is no sign of freshness, and news are asked for again. So is whatever comes from before a standstill,
+//! which may be of any age. Neither is asked for again twice in a row, lest a process that stands still all the time, or
+//! one whose probes keep failing, learn nothing.
 //!
 //! A trouble strikes all watchers at the same moment, where it is a change of leader. So the watch that brings the whole
 //! answer goes on from our index and waits: news come at once, as always, and without any the answer comes after a short
@@ -59,11 +60,26 @@ impl Life {
         self.overtaken = Some(sent);
     }
 
-    /// That watch was answered; whether it has to be asked again, since the answer may be of any age.
-    pub(super) fn answered(&mut self, watch: u64) -> bool {
+    /// A watch was cut that had lasted, as happens to every one behind some proxies; the last one that was sent is that
+    /// one. No trouble that would let the next comparison wait longer.
+    pub(super) fn cut(&mut self, sent: u64) {
+        if self.doubted.is_none() {
+            self.in_a_row = 0;
+        }
+        self.doubted = Some(sent);
+    }
+
+    /// That watch was answered, with `news` or without; whether it has to be asked again.
+    pub(super) fn answered(&mut self, watch: u64, news: bool) -> bool {
         self.broken_off = false;
-        self.asked_again = self.overtaken == Some(watch) && !self.asked_again;
+        let is_open = self.was_overtaken(watch) || (news && !self.proves(watch));
+        self.asked_again = is_open && !self.asked_again;
         self.asked_again
+    }
+
+    /// Whether the answer to that watch may be of any age, since the process stood still meanwhile.
+    pub(super) fn was_overtaken(&self, watch: u64) -> bool {
+        self.overtaken == Some(watch)
     }
 
     /// A watch was broken off because it was sent before the trouble.
@@ -127,13 +143,37 @@ mod tests {
     fn consul_an_answer_from_before_a_standstill_is_asked_for_again_but_not_twice_in_a_row() {
         let mut life = Life::default();
         life.interrupted(at(0), 1);
-        assert!(!life.answered(1), "an error is no standstill");
+        assert!(!life.answered(1, false), "an error is no standstill");
         life.stood_still(at(0), 2);
-        assert!(life.answered(2) && !life.proves(2));
+        assert!(life.answered(2, false) && life.was_overtaken(2) && !life.proves(2));
         life.stood_still(at(0), 3);
-        assert!(!life.answered(3) && !life.proves(3), "it is taken, and proves nothing");
+        assert!(!life.answered(3, false) && !life.proves(3), "it is taken, and proves nothing");
         life.stood_still(at(0), 4);
-        assert!(life.answered(4) && !life.answered(5) && life.proves(5));
+        assert!(life.answered(4, false) && !life.answered(5, true) && life.proves(5));
+    }
+
+    #[test]
+    fn consul_point_7_news_from_before_a_trouble_are_asked_for_again_but_not_twice_in_a_row() {
+        let mut life = Life::default();
+        assert!(!life.answered(1, true));
+        life.interrupted(at(0), 2);
+        assert!(life.answered(2, true) && !life.was_overtaken(2));
+        life.interrupted(at(0), 3);
+        assert!(!life.answered(3, true), "probes keep failing while slow bodies arrive");
+        life.interrupted(at(0), 4);
+        assert!(life.answered(4, true) && !life.answered(5, true));
+    }
+
+    #[test]
+    fn consul_point_7_a_cut_proves_nothing_and_lets_no_comparison_wait_longer() {
+        let mut life = Life::default();
+        for watch in 0..9 {
+            life.cut(watch);
+            assert!(!life.is_known() && !life.proves(watch));
+            assert_eq!(life.span(100).as_secs(), 1);
+            life.compared(at(watch), watch + 1);
+            assert!(life.is_known());
+        }
     }
 
     #[test]

@@ -6,10 +6,10 @@
 
 use std::time::Duration;
 
-use super::{Asked, Doubt, Machine, Mark, Output, Watch, leaderless};
+use super::{Asked, Doubt, Machine, Mark, Output, Watch, Witness, leaderless};
 use crate::clock::Timestamp;
-use crate::error::ProvisioningError;
 use crate::provider::ProviderEvent;
+use crate::providers::consul::failure::{Failure, FailureKind};
 use crate::providers::consul::query::Consistency;
 
 /// How long the index may be above ours before the mute watch is given up. Doubles each time, so that a slow body that
@@ -68,7 +68,8 @@ impl Machine {
         let interval = self.settings.probe_interval;
         // A doubt without an end is no reason to hurry.
         let doubted = matches!(self.doubt, Doubt::Confirming | Doubt::Holding { .. }) || !self.life.is_known();
-        if self.failing || self.behind.is_some() || doubted {
+        // Nor is what goes wrong all the time.
+        if (self.failing || self.behind.is_some() || doubted) && self.unrest.reason().is_none() {
             now + self.jitter.scale(interval.min(HASTE), 0.5)
         } else {
             now + self.jitter.scale(interval, 0.9)
@@ -89,17 +90,23 @@ impl Machine {
         }
     }
 
-    pub(super) fn probed(&mut self, now: Timestamp, result: Result<Mark, ProvisioningError>) {
+    pub(super) fn probed(&mut self, now: Timestamp, result: Result<Mark, Failure>) {
         let Probe::Pending { index: sent, consistency } = self.probe else { return };
         self.probe_leader = false;
         let asked_leader = consistency == Consistency::Consistent;
         match (result, &self.watch) {
+            // The next one has the token that is there by now.
+            (Err(Failure { kind: FailureKind::Outdated, .. }), _) => {
+                self.probe_leader = asked_leader;
+                self.probe = Probe::Due(now + self.jitter.scale(HASTE, 0.0));
+                return;
+            }
             (Ok(mark), Watch::Recovering) => self.recovered(now, mark, asked_leader),
-            (Err(error), Watch::Recovering) => self.failed(now, error),
+            (Err(failure), Watch::Recovering) => self.failed(now, failure.error),
             (Ok(mark), _) => self.judge_probe(now, mark, sent, asked_leader),
-            (Err(error), _) => {
+            (Err(failure), _) => {
                 self.interrupted(now);
-                self.report(now, ProviderEvent::Degraded { error });
+                self.report(now, ProviderEvent::Degraded { error: failure.error });
             }
         }
         self.probe = Probe::Due(if self.probe_leader { now } else { self.next_probe(now) });
@@ -122,7 +129,7 @@ impl Machine {
         }
         if index < self.index {
             let detail = format!("the index went back from {} to {index}, as a probe shows", self.index);
-            return self.roll_back(now, detail);
+            return self.roll_back(now, Some(Witness::Probe), detail);
         }
         self.go_on(now);
     }
@@ -151,6 +158,7 @@ impl Machine {
         if self.is_fresh(&mark) {
             self.outage.heard(now);
         }
+        self.endured(now);
         if let Doubt::Holding { until: until @ None, .. } = &mut self.doubt {
             *until = Some(now + self.settings.repair_grace);
         }
@@ -177,15 +185,17 @@ impl Machine {
                 return self.look(now, index);
             }
             let detail = format!("the index went back from {sent} to {index}, as a probe shows");
-            return self.roll_back(now, detail);
+            return self.roll_back(now, Some(Witness::Probe), detail);
         }
+        self.unrest.agrees(Witness::Probe);
+        self.calm_down();
         let has_news = index > self.index;
         // One that was sent before the trouble may be waiting on a connection that is dead.
         let is_left_over = |number: &u64| !self.life.proves(*number) && matches!(self.doubt, Doubt::None);
         let Some(number) = under_way.filter(|number| has_news || is_left_over(number)) else {
             self.behind = None;
             let current = index == self.index && self.is_fresh(&mark) && self.life.is_known();
-            if current && under_way.is_some() {
+            if current && under_way.is_some() && self.unrest.reason().is_none() {
                 // The watch is held as it should be: it works.
                 self.backoff.reset();
             }

@@ -134,7 +134,14 @@ impl Sim {
 
     fn end_watch(&mut self, result: Result<WatchAnswer, ProvisioningError>) {
         let (number, ..) = self.watch.take().expect("a watch is under way");
-        self.input(Input::Watch(number, result));
+        self.input(Input::Watch(number, result.map_err(Failure::from)));
+    }
+
+    /// The watch under way ends with a failure of that kind.
+    fn break_watch(&mut self, kind: FailureKind) {
+        let (number, ..) = self.watch.take().expect("a watch is under way");
+        let failure = Failure { error: error(ErrorCode::BackendUnavailable), kind };
+        self.input(Input::Watch(number, Err(failure)));
     }
 
     fn answer_with(&mut self, mark: Mark, ids: &[&str]) {
@@ -167,7 +174,7 @@ impl Sim {
 
     fn end_probe(&mut self, result: Result<Mark, ProvisioningError>) {
         self.probe.take().expect("a probe is under way");
-        self.input(Input::Probe(result));
+        self.input(Input::Probe(result.map_err(Failure::from)));
     }
 
     /// Goes to the next timer.
@@ -707,10 +714,85 @@ fn consul_point_8_a_new_stream_remembers_the_one_before_it() {
 fn consul_point_9_a_genuine_empty_answer_is_published() {
     let mut sim = Sim::settled(&["a", "b"], 100);
     sim.answer(101, &[]);
+    sim.settle();
+    assert_eq!((sim.told().len(), sim.asked(), sim.watch.unwrap().2), (0, None, Consistency::Consistent));
+    sim.answer(101, &[]);
     assert_eq!(sim.told(), [snapshot(&[])]);
     let mut fresh = Sim::new();
     fresh.answer(10, &[]);
     assert_eq!(fresh.told(), [snapshot(&[])]);
+}
+
+/// A server whose answers to queries with an index are wrong: a member of a list, and what it says instead.
+fn contradicting(indexed: (u64, &[&str]), probe: u64) {
+    let mut sim = Sim::settled(&["a", "b", "c"], 10);
+    let start = sim.now;
+    let (mut steady, mut requests) = (None, 0);
+    while sim.now.since(start) < Duration::from_secs(600) {
+        match (sim.watch, sim.probe) {
+            (Some((_, None, _)), _) => sim.answer(10, &["a", "b", "c"]),
+            // Held if there is nothing newer for it, as a server does.
+            (Some((_, Some(asked), _)), _) if asked < indexed.0 || !indexed.1.contains(&"a") => {
+                sim.answer(indexed.0, indexed.1);
+            }
+            (_, Some(_)) => sim.end_probe(Ok(mark(probe))),
+            _ => sim.tick(),
+        }
+        for event in sim.told() {
+            assert!(!event.starts_with("snapshot"), "{event}");
+            if steady.is_some() {
+                assert!(!event.contains("true"), "{indexed:?} {probe}: {event}");
+            } else if sim.machine.unrest.reason().is_some() {
+                steady = Some(sim.now);
+                requests = sim.sent.len() + sim.probes;
+            }
+        }
+    }
+    let steady = steady.unwrap_or_else(|| panic!("{indexed:?} {probe}: never told"));
+    assert!(steady.since(start) < Duration::from_secs(20), "{indexed:?} {probe}: {:?}", steady.since(start));
+    let rate = (sim.sent.len() + sim.probes - requests) as f64 / sim.now.since(steady).as_secs_f64();
+    assert!(rate < 1.0, "{indexed:?} {probe}: {rate} requests/s");
+    assert_eq!(sim.machine.memory().members.unwrap().len(), 3);
+    // It is over once an answer agrees.
+    sim.settle();
+    while sim.asked().is_none() {
+        sim.answer(10, &["a", "b", "c"]);
+        sim.settle();
+    }
+    sim.told();
+    sim.answer(10, &["a", "b", "c"]);
+    if probe >= 10 {
+        assert_eq!(sim.told(), ["heartbeat true"]);
+    }
+}
+
+#[test]
+fn consul_point_5_answers_that_contradict_each_other_keep_the_view_and_are_told_for_as_long_as_they_do() {
+    for indexed in [10, 11, 9, 1] {
+        for probe in [10, indexed.max(10), 25] {
+            contradicting((indexed, &[]), probe);
+        }
+    }
+    contradicting((10, &["b"]), 10);
+    // The probe is the one that is wrong.
+    contradicting((10, &["a", "b", "c"]), 5);
+}
+
+#[test]
+fn consul_point_5_one_contradiction_is_chance() {
+    let mut sim = Sim::settled(&["a", "b"], 100);
+    for index in (110..200).step_by(10) {
+        sim.answer(index, &[]);
+        sim.settle();
+        sim.answer(index, &["a", "b"]);
+        sim.settle();
+        assert_eq!(sim.told(), ["heartbeat true"]);
+        sim.pass(Duration::from_secs(30), index);
+        sim.told();
+        sim.answer(index + 1, &["b", "a"]);
+        sim.settle();
+        assert_eq!(sim.told(), ["heartbeat true"]);
+    }
 }
 
 #[test]

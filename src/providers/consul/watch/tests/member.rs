@@ -186,6 +186,9 @@ fn consul_point_9_a_client_and_a_member_that_left_believe_a_genuine_empty_answer
         let mut sim = registered(&["a", "me"]);
         sim.standing = standing;
         sim.answer(101, &[]);
+        sim.settle();
+        assert_eq!(sim.asked(), None, "it is confirmed first");
+        sim.answer(101, &[]);
         assert_eq!((sim.told(), sim.absences), (vec![snapshot(&[])], 0));
     }
     // Also one that was doubted until the node left.

@@ -183,7 +183,7 @@ impl World {
             self.end_watch(Err(error(ErrorCode::BackendUnavailable)));
         }
         if self.probe.take().is_some() {
-            self.input(Input::Probe(Err(error(ErrorCode::BackendUnavailable))));
+            self.input(Input::Probe(Err(error(ErrorCode::BackendUnavailable).into())));
         }
         lasts
     }
@@ -288,7 +288,7 @@ impl World {
 
     fn end_watch(&mut self, result: Result<WatchAnswer, ProvisioningError>) {
         if let Some((number, ..)) = self.watch.take() {
-            self.input(Input::Watch(number, result));
+            self.input(Input::Watch(number, result.map_err(Failure::from)));
         }
     }
 
@@ -388,7 +388,7 @@ impl World {
             };
             if let Some(result) = result {
                 self.probe = None;
-                self.input(Input::Probe(result));
+                self.input(Input::Probe(result.map_err(Failure::from)));
             }
         }
         assert!(self.now.since(self.last_event) <= crate::provider::SIGN_OF_LIFE, "seed {}", self.seed);

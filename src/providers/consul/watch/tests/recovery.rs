@@ -87,18 +87,134 @@ fn consul_point_7_what_was_under_way_as_the_probe_failed_is_taken_for_what_it_sa
     sim.probe(Err(error(ErrorCode::Timeout)));
     sim.told();
     sim.answer(101, &["a", "b"]);
-    sim.probe(Ok(mark(101)));
-    assert_eq!(sim.told(), ["heartbeat false"], "the set is known, and is not fresh");
-    assert_eq!(sim.machine.memory().members.unwrap(), set(&["a", "b"]));
     sim.settle();
-    sim.wait_over(101, &["a", "b"]);
-    assert_eq!(sim.told(), ["heartbeat true"]);
-    // The same without news.
+    assert_eq!((sim.told().len(), sim.asked()), (0, None), "a snapshot would be a sign of freshness");
+    sim.answer(101, &["a", "b"]);
     sim.settle();
+    assert_eq!(sim.told(), [snapshot(&["a", "b"])]);
+    // Without news it is taken for what it says.
     sim.probe(Err(error(ErrorCode::Timeout)));
     sim.told();
     sim.answer(101, &["a", "b"]);
     assert_eq!(sim.told(), ["heartbeat false"]);
+}
+
+#[test]
+fn consul_point_7_news_are_taken_that_come_again_from_before_a_trouble() {
+    let mut sim = Sim::settled(&["a"], 100);
+    for told in [Vec::new(), vec![snapshot(&["a", "b"])]] {
+        sim.probe(Err(error(ErrorCode::Timeout)));
+        sim.told();
+        sim.answer(101, &["a", "b"]);
+        sim.settle();
+        assert_eq!(sim.told(), told);
+    }
+}
+
+#[test]
+fn consul_point_7_a_poll_that_is_cut_after_it_has_lasted_is_asked_again_at_once_and_nothing_is_told() {
+    for lasts in [50, 3] {
+        let mut sim = Sim::settled(&["a", "b"], 100);
+        let (start, mut refreshed) = (sim.now, sim.now);
+        while sim.now.since(start) < Duration::from_secs(600) {
+            // Each poll lasts that long at the most.
+            let cut = *sim.sent.last().unwrap() + Duration::from_secs(lasts);
+            let over = *sim.sent.last().unwrap() + *sim.waits.last().unwrap();
+            let next = sim.machine.timeout().min(cut).min(over);
+            sim.now = next;
+            match sim.probe {
+                Some(_) => sim.end_probe(Ok(mark(100))),
+                None if next == over => sim.answer(100, &["a", "b"]),
+                None if next == cut => sim.break_watch(FailureKind::Cut),
+                None => sim.input(Input::Timer),
+            }
+            assert_eq!((sim.asked(), *sim.sent.last().unwrap() == sim.now || next < over.min(cut)), (Some(100), true));
+            for event in sim.told() {
+                assert!(event.starts_with("heartbeat"), "{event}");
+                if event == "heartbeat true" {
+                    refreshed = sim.now;
+                }
+            }
+            assert!(sim.now.since(refreshed) <= Duration::from_secs(8), "{lasts}");
+        }
+        let limit = 2 * 600 / lasts as usize + 2;
+        assert!(sim.sent.len() <= limit, "{} requests of {limit}", sim.sent.len());
+        sim.settle();
+        sim.answer(101, &["b"]);
+        assert_eq!(sim.told(), [snapshot(&["b"])], "an entry that is gone is gone at once");
+    }
+}
+
+#[test]
+fn consul_point_7_after_a_cut_the_members_are_compared_before_our_index_counts_again() {
+    let mut sim = Sim::settled(&["a", "b"], 100);
+    sim.pass(Duration::from_secs(20), 100);
+    sim.break_watch(FailureKind::Cut);
+    sim.told();
+    sim.settle();
+    assert!(*sim.waits.last().unwrap() <= Duration::from_millis(20));
+    sim.answer(100, &["a", "c"]);
+    assert_eq!(sim.told(), ["doubtful index-rollback"]);
+    // Where the server is gone, it is an error like any other.
+    let mut sim = Sim::settled(&["a"], 100);
+    sim.pass(Duration::from_secs(20), 100);
+    sim.break_watch(FailureKind::Cut);
+    sim.told();
+    sim.settle();
+    sim.fail();
+    assert_eq!(sim.told(), ["degraded backend-unavailable"]);
+}
+
+#[test]
+fn consul_point_7_polls_that_are_cut_at_once_are_an_error_that_stays() {
+    let mut sim = Sim::settled(&["a"], 100);
+    let start = sim.now;
+    let mut since = None;
+    while sim.now.since(start) < Duration::from_secs(300) {
+        let long = sim.waits.last().is_some_and(|wait| *wait > Duration::from_secs(1));
+        match (sim.watch, sim.probe) {
+            (Some((_, Some(_), _)), _) if long => sim.break_watch(FailureKind::Cut),
+            (Some(_), _) => sim.answer(100, &["a"]),
+            (_, Some(_)) => sim.end_probe(Ok(mark(100))),
+            _ => sim.tick(),
+        }
+        for event in sim.told() {
+            assert!(since.is_none() || !event.starts_with("heartbeat true"), "it is not healthy in between");
+            since = since.or((sim.machine.unrest.reason().is_some()).then_some(sim.now));
+        }
+    }
+    assert!(since.unwrap().since(start) < Duration::from_secs(15));
+    assert!(sim.sent.len() < 60, "{} requests", sim.sent.len());
+    // Polls last again: it is over, and that is seen by a probe.
+    while sim.watch.is_none() || sim.waits.last().is_some_and(|wait| *wait <= Duration::from_secs(1)) {
+        match (sim.watch, sim.probe) {
+            (Some(_), _) => sim.answer(100, &["a"]),
+            (_, Some(_)) => sim.end_probe(Ok(mark(100))),
+            _ => sim.tick(),
+        }
+    }
+    sim.pass(Duration::from_secs(8), 100);
+    assert!(sim.told().contains(&"heartbeat true".to_owned()));
+}
+
+#[test]
+fn consul_point_15_a_watch_that_was_refused_for_the_token_before_is_asked_again_at_once() {
+    let mut sim = Sim::settled(&["a"], 100);
+    sim.pass(Duration::from_secs(20), 100);
+    sim.told();
+    let sent = sim.sent.len();
+    sim.break_watch(FailureKind::Outdated);
+    assert_eq!((sim.sent.len(), sim.asked(), sim.told().len()), (sent + 1, Some(100), 0));
+    assert!(*sim.waits.last().unwrap() >= settings().wait, "nothing was interrupted");
+    while sim.probe.is_none() {
+        sim.tick();
+    }
+    sim.told();
+    sim.input(Input::Probe(Err(Failure { error: error(ErrorCode::AccessDenied), kind: FailureKind::Outdated })));
+    sim.probe = None;
+    sim.drain();
+    sim.probe(Ok(mark(100)));
+    assert_eq!(sim.told(), ["heartbeat true"]);
 }
 
 #[test]
