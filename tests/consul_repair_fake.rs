@@ -22,6 +22,8 @@ use serde_json::{Value, json};
 
 /// What takes no longer unless the test fails.
 const SOON: Duration = Duration::from_secs(20);
+/// So few that what follows one another closely is not spaced out for long.
+const LOSSES: usize = 6;
 const OWN: &str = "service:n1";
 const MAINTENANCE: &str = "_service_maintenance:n1";
 
@@ -338,7 +340,7 @@ fn consul_point_19_what_only_the_catalog_lost_is_written_again_by_agents_of_ever
         let consul = Consul::new(version);
         let (member, fake) = Member::of(&consul);
         let mut times = Vec::new();
-        for _ in 0..20 {
+        for _ in 0..LOSSES {
             wait_watched(&consul, &fake);
             consul.lose_in_catalog();
             let lost = Instant::now();
@@ -346,10 +348,10 @@ fn consul_point_19_what_only_the_catalog_lost_is_written_again_by_agents_of_ever
             times.push(lost.elapsed());
         }
         times.sort();
-        println!("{version:?}: written again after p50 {:?}, p95 {:?}, at most {:?}", times[9], times[18], times[19]);
+        println!("{version:?}: written again after {times:?}");
         assert_eq!(count(&fake, "/deregister/"), 0, "{version:?}");
         let turns = consul.state.lock().unwrap().turns.len();
-        assert_eq!(turns, 2 + 2 * 20, "{version:?}: it was gone only when it was lost");
+        assert_eq!(turns, 2 + 2 * LOSSES, "{version:?}: it was gone only when it was lost");
         drop(member);
     }
 }
