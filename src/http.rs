@@ -10,6 +10,7 @@ mod credential;
 mod dial;
 mod file;
 mod proxy;
+mod route;
 mod stamp;
 mod target;
 mod tls;
@@ -43,6 +44,7 @@ pub(crate) use ureq::http::Method;
 
 use self::dial::{Dial, NoLookup, Spawn, ThreadRefused};
 use self::proxy::Way;
+use self::route::Route;
 use self::stamp::Stamp;
 use self::tls::{Refusal, TlsConnector, Unreadable};
 #[cfg(unix)]
@@ -63,6 +65,7 @@ const EXCERPT: usize = 240;
 pub(crate) struct Client {
     agent: Agent,
     stamp: Stamp,
+    route: Route,
     target: Target,
     /// The proxy on the way to the target, or why the one that is named cannot be used.
     way: Result<Option<Way>, String>,
@@ -98,24 +101,25 @@ impl Client {
             // Compression between neighbours in one machine costs more than it saves.
             config = config.accept_encoding(AutoHeaderValue::None);
         }
-        let stamp = Stamp::default();
+        let (stamp, route) = (Stamp::default(), Route::new(target));
         #[cfg(unix)]
         if let Some(path) = target.socket() {
             let connector = UnixConnector::new(path).chain(stamp.clone());
             return Self {
                 agent: Agent::with_parts(config.build(), connector, NoLookup),
                 stamp,
+                route,
                 target: target.clone(),
                 way,
             };
         }
         let connector =
             ().chain(ConnectProxyConnector::default())
-                .chain(Dial::new(spawn, connect_timeout))
+                .chain(Dial::new(spawn, connect_timeout, route.clone()))
                 .chain(TlsConnector::new(target.secured()))
                 .chain(stamp.clone());
         let agent = Agent::with_parts(config.build(), connector, NoLookup);
-        Self { agent, stamp, target: target.clone(), way }
+        Self { agent, stamp, route, target: target.clone(), way }
     }
 
     /// Ends a request blocked on its socket, at once, and spoils this client and its clones. A connect or name look-up
@@ -152,7 +156,7 @@ impl Client {
             let error = ProvisioningError::new(ErrorCode::BackendUnavailable, request.doing.to_owned(), why.clone());
             error.with_advice("correct the variable, or name the host in NO_PROXY")
         })?;
-        let failed = |error: &ureq::Error| failure(request.doing, error, way.as_ref());
+        let failed = |error: &ureq::Error| failure(request.doing, &self.route, error, way.as_ref());
         let mut head = ureq::http::Request::builder().method(request.method.clone()).uri(request.url);
         if request.length.is_stream() {
             head = head.header(ACCEPT_ENCODING, "identity");
@@ -185,7 +189,7 @@ impl Client {
         // A stream may go on for ever; a refusal may not.
         let max_body =
             if request.length.is_stream() && parts.status.is_success() { usize::MAX } else { request.max_body };
-        let body = BodyReader::new(body, max_body, request.doing)?;
+        let body = BodyReader::new(body, max_body, self.route.clone(), request.doing)?;
         let login = self.target.authorization().cloned();
         Ok(Incoming { status: parts.status.as_u16(), headers: parts.headers, body, login })
     }
@@ -336,8 +340,8 @@ pub(crate) fn encode(text: &str) -> String {
     encoded
 }
 
-/// What a failure means. `way`: the proxy that the request was to go through.
-fn failure(doing: &str, error: &ureq::Error, way: Option<&Way>) -> ProvisioningError {
+/// What a failure means. `route`: where the request led, which the detail names; `way`: the proxy that it was to go through.
+fn failure(doing: &str, route: &Route, error: &ureq::Error, way: Option<&Way>) -> ProvisioningError {
     use ureq::Error as E;
     let (code, detail) = match error {
         E::Timeout(phase) => (ErrorCode::Timeout, format!("no answer in time ({phase})")),
@@ -353,17 +357,20 @@ fn failure(doing: &str, error: &ureq::Error, way: Option<&Way>) -> ProvisioningE
         E::TooManyRedirects | E::RedirectFailed => (ErrorCode::RedirectRefused, "redirected".to_owned()),
         other => (ErrorCode::BackendUnavailable, other.to_string()),
     };
-    let detail = match way {
-        Some(way) => format!("{detail} ({})", way.told),
-        None => detail,
-    };
-    let told = ProvisioningError::new(code, doing.to_owned(), detail);
     let is_unknown = match error {
         E::HostNotFound => true,
         // The standard library has no kind for it.
         E::Io(error) => error.to_string().starts_with("failed to lookup address information"),
         _ => false,
     };
+    if is_unknown {
+        route.forget();
+    }
+    let detail = match way {
+        Some(way) => format!("{route}: {detail} ({})", way.told),
+        None => format!("{route}: {detail}"),
+    };
+    let told = ProvisioningError::new(code, doing.to_owned(), detail);
     let is_the_way = way.is_some() && matches!(code, ErrorCode::BackendUnavailable | ErrorCode::Timeout);
     match (is_the_way, is_unknown) {
         (true, _) => {

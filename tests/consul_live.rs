@@ -64,6 +64,19 @@ fn p2_1_registrations_checks_and_maintenance_show() {
 }
 
 #[test]
+fn consul_point_17_a_filter_or_datacenter_that_the_agent_does_not_know_is_an_invalid_definition() {
+    let Some(consul) = Consul::start() else { return };
+    for (parameter, value) in
+        [("filter", "Service.Nope == \"x\""), ("filter", "Service.Port =="), ("datacenter", "nowhere")]
+    {
+        let descriptor = ConsulFactory::descriptor("consul-live", &consul.url(), "orders").unwrap();
+        let provider = provider(&descriptor.parameter(parameter, value));
+        let error = provider.check_connectivity(&CancelToken::new()).unwrap_err();
+        assert_eq!(error.code(), ErrorCode::InvalidConfig, "{error}");
+    }
+}
+
+#[test]
 fn consul_point_8_a_killed_agent_that_comes_back_empty_loses_nobody_who_registers_again() {
     let Some(mut consul) = Consul::start() else { return };
     consul.register("orders", "n1", 8001);

@@ -89,7 +89,7 @@ fn kubernetes_point_11_nothing_is_asked_before_the_time_that_the_server_wants() 
                     r#"{"kind":"Status","reason":"TooManyRequests","details":{"retryAfterSeconds":2},"code":429}"#;
                 begin(stream, &event("ERROR", status)) && end(stream)
             }
-            _ => follow(stream, ""),
+            _ => follow(stream, &bookmark("1")),
         },
     );
     let fakes = [(list, 0), (watch_head, 1), (line, 1)];
@@ -127,7 +127,7 @@ fn kubernetes_point_11_a_retry_after_that_is_no_number_of_seconds_is_passed_over
 fn kubernetes_point_5_watches_closed_at_once_are_opened_after_growing_pauses_and_then_there_is_a_list() {
     let fake = scripted(
         |count, stream| json(stream, "200 OK", &list_of(["7", "9"][count], "", &["a"])),
-        |count, stream| if count < 3 { begin(stream, "") && end(stream) } else { follow(stream, "") },
+        |count, stream| if count < 3 { begin(stream, "") && end(stream) } else { follow(stream, &bookmark("9")) },
     );
     let watching = watch(&descriptor(&fake.url()));
     watching.expect_members(&["a"], SOON);
@@ -253,6 +253,49 @@ fn stops_promptly(phase: &str, mut begun: impl FnMut() -> Watching) {
     assert!(stops.iter().any(|stop| *stop < millis(100)), "{phase}: {stops:?}");
 }
 
+/// A server whose first list shows somebody who is gone in those after it, with watches that never say so.
+fn forgetful(watch: impl Fn(&mut TcpStream) -> bool + Send + Sync + 'static) -> Fake {
+    let lists = |count: usize, stream: &mut TcpStream| {
+        let members: &[&str] = if count == 0 { &["a", "gone"] } else { &["a"] };
+        json(stream, "200 OK", &list_of("7", "", members))
+    };
+    scripted(lists, move |_, stream| watch(stream))
+}
+
+#[test]
+fn kubernetes_where_watches_say_nothing_lists_tell_who_is_gone() {
+    let error = event("ERROR", r#"{"kind":"Status","message":"cannot decode","code":500}"#);
+    let fakes = [
+        ("a proxy lets the head through", forgetful(|stream| follow(stream, ""))),
+        ("the head waits for an event", forgetful(hold)),
+        ("an error comes each time", forgetful(move |stream| begin(stream, &error) && end(stream))),
+        ("no watch is opened", forgetful(|stream| json(stream, "500 Internal Server Error", "{}"))),
+    ];
+    let watching = fakes.each_ref().map(|(_, fake)| watch(&descriptor(&fake.url()).parameter("answer-timeout", "1s")));
+    for ((what, fake), watching) in fakes.iter().zip(&watching) {
+        watching.expect_members(&["a", "gone"], SOON);
+        watching.expect("an error", SOON, |event| match event {
+            ProviderEvent::Degraded { .. } => Some(()),
+            _ => None,
+        });
+        watching.expect_members(&["a"], SOON);
+        assert!(lists(fake) >= 2 && watched(fake).iter().all(|version| version == "7"), "{what}");
+    }
+}
+
+#[test]
+fn kubernetes_a_list_once_in_a_while_tells_what_the_watch_has_lost() {
+    let fake = forgetful(|stream| follow(stream, &bookmark("7")));
+    let watching = watch(&descriptor(&fake.url()).parameter("list-interval", "1s"));
+    watching.expect_members(&["a", "gone"], SOON);
+    watching.expect_members(&["a"], SOON);
+    let without = forgetful(|stream| follow(stream, &bookmark("7")));
+    let watching = watch(&descriptor(&without.url()).parameter("list-interval", "off"));
+    watching.expect_members(&["a", "gone"], SOON);
+    watching.expect_current(SOON);
+    assert_eq!(lists(&without), 1);
+}
+
 #[test]
 fn kubernetes_point_20_stop_is_prompt_in_each_phase() {
     /// How many requests are held.
@@ -374,7 +417,7 @@ fn kubernetes_point_10_an_answer_that_comes_byte_by_byte_ends_in_time_and_holds_
     for watching in &mut all {
         assert!(watching.stop() < PROMPT);
     }
-    assert!(watched(&head).iter().all(|version| version == "1") && lists(&head) == 1, "a head that is late is no 410");
+    assert!(watched(&head).iter().all(|version| version == "1") && lists(&head) > 1, "lists stand in for the watch");
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! The Kubernetes provider against a real API server, and its etcd, that fail: are killed, stand still, forget.
 #![cfg(feature = "kubernetes")]
 
+#[path = "support/fake.rs"]
+#[allow(dead_code)]
+mod fake;
 #[path = "support/kubernetes.rs"]
 mod kubernetes;
 #[path = "support/pods.rs"]
@@ -8,9 +11,13 @@ mod pods;
 #[path = "support/kubernetes_rights.rs"]
 mod rights;
 
+use std::io::Write;
+use std::net::TcpStream;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cluster_provisioning::{ErrorCode, ProviderDescriptor, ProviderEvent};
+use cluster_provisioning::{ErrorCode, KubernetesFactory, ProviderDescriptor, ProviderEvent};
+use fake::{Fake, hold, send};
 use kubernetes::{Kubernetes, Part};
 use pods::{Watching, provider};
 use serde_json::{Value, json};
@@ -211,4 +218,77 @@ fn kubernetes_point_20_stop_is_prompt_in_a_watch_and_while_the_server_stands_sti
         any_error(watching, SOON);
     }
     stop("while the server is down", all);
+}
+
+#[test]
+fn kubernetes_watches_of_a_quiet_server_are_short_at_first_and_their_silence_is_no_alarm() {
+    let Some(server) = scene() else { return };
+    let watching = watch(&server.descriptor("orders", "client").parameter("answer-timeout", "1s"));
+    let asked = |verb| server.asked(verb, "labelSelector", 0);
+    // Where nothing happened this server sends no bookmark. It writes a watch down when it ends.
+    watching.expect("two watches", SOON * 2, |event| {
+        assert!(!matches!(event, ProviderEvent::Degraded { .. }), "{event:?}");
+        (asked("watch").len() >= 2).then_some(())
+    });
+    let timeouts: Vec<u64> = asked("watch")
+        .iter()
+        .map(|(uri, _)| uri.split_once("timeoutSeconds=").and_then(|(_, rest)| rest.parse().ok()).unwrap())
+        .collect();
+    assert!(timeouts[0] <= 6 && timeouts[1] <= 12, "{timeouts:?}");
+    watching.expect_current(SOON);
+}
+
+/// What a proxy lets through of a watch.
+#[derive(Clone, Copy, Debug)]
+enum Lets {
+    /// Nothing but its head.
+    Head,
+    /// Nothing at all.
+    Nothing,
+    /// Everything, once it has ended.
+    AllAtTheEnd,
+}
+
+/// A proxy before that server, whose watches it holds back.
+fn holding_back(server: &Arc<Kubernetes>, lets: Lets) -> Fake {
+    const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let server = Arc::clone(server);
+    Fake::start(move |request, stream: &mut TcpStream| {
+        let is_watch = request.target.contains("watch=1");
+        match lets {
+            Lets::Head if is_watch => return stream.write_all(HEAD).is_ok() && hold(stream),
+            Lets::Nothing if is_watch => return hold(stream),
+            _ => {}
+        }
+        let Ok((status, body)) = server.request("GET", &request.target, &Value::Null) else { return false };
+        let body = match body {
+            Value::String(text) => text,
+            one => format!("{one}\n"),
+        };
+        send(stream, &format!("{status} As Said"), "Content-Type: application/json\r\n", body.as_bytes())
+    })
+}
+
+#[test]
+fn kubernetes_behind_a_proxy_that_holds_watches_back_whoever_is_deleted_leaves_and_who_comes_joins() {
+    let Some(server) = scene() else { return };
+    let server = Arc::new(server);
+    let proxies = [Lets::Head, Lets::Nothing, Lets::AllAtTheEnd].map(|lets| (lets, holding_back(&server, lets)));
+    let watching = proxies.each_ref().map(|(_, proxy)| {
+        let outside = KubernetesFactory::descriptor("k8s", "orders").unwrap().endpoint(proxy.url());
+        let outside = outside.parameter("namespace", kubernetes::NAMESPACE).parameter("answer-timeout", "1s");
+        Watching::start(&provider(&outside, Kubernetes::secrets()))
+    });
+    for ((lets, _), watching) in proxies.iter().zip(&watching) {
+        println!("{lets:?}");
+        watching.expect_members(&["a", "b"], SOON);
+    }
+    server.delete_pod("b");
+    for watching in &watching {
+        watching.expect_members(&["a"], SOON);
+    }
+    server.run_member("orders", "c", "10.1.0.3");
+    for watching in &watching {
+        watching.expect_members(&["a", "c"], SOON);
+    }
 }

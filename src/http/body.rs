@@ -8,7 +8,7 @@ use std::io::Read;
 use ureq::Body;
 use ureq::http::HeaderMap;
 
-use super::{Answer, failure, without_login};
+use super::{Answer, Route, failure, without_login};
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::secret::Secret;
 
@@ -47,6 +47,7 @@ pub(crate) struct BodyReader {
     announced: Option<u64>,
     read: usize,
     max: usize,
+    route: Route,
     doing: String,
 }
 
@@ -55,9 +56,9 @@ impl BodyReader {
     ///
     /// # Errors
     /// [`ErrorCode::AnswerTooLarge`] if a greater length is announced.
-    pub(super) fn new(body: Body, max: usize, doing: &str) -> Result<Self, ProvisioningError> {
+    pub(super) fn new(body: Body, max: usize, route: Route, doing: &str) -> Result<Self, ProvisioningError> {
         let announced = body.content_length();
-        let body = Self { reader: body.into_reader(), announced, read: 0, max, doing: doing.to_owned() };
+        let body = Self { reader: body.into_reader(), announced, read: 0, max, route, doing: doing.to_owned() };
         match announced.is_some_and(|length| length > max as u64) {
             true => Err(body.too_large()),
             false => Ok(body),
@@ -116,9 +117,10 @@ impl BodyReader {
 
     fn broken(&self, error: &std::io::Error) -> ProvisioningError {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<ureq::Error>()) {
-            Some(inner) => failure(&self.doing, inner, None),
+            Some(inner) => failure(&self.doing, &self.route, inner, None),
             None => {
-                let cut = format!("the answer was cut off after {} bytes ({})", self.read, error.kind());
+                let cut =
+                    format!("{}: the answer was cut off after {} bytes ({})", self.route, self.read, error.kind());
                 ProvisioningError::new(ErrorCode::BackendUnavailable, self.doing.clone(), cut)
             }
         }

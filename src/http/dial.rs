@@ -16,6 +16,7 @@ use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::time::Instant;
 use ureq::unversioned::transport::{ConnectionDetails, Connector, NextTimeout, TcpConnector, Transport};
 
+use super::route::Route;
 use super::target::bare;
 use crate::thread::Thread;
 
@@ -58,11 +59,13 @@ pub(super) struct Dial {
     spawn: Spawn,
     /// How long a look-up may take.
     limit: Duration,
+    /// What is told of a name that was looked up.
+    route: Route,
 }
 
 impl Dial {
-    pub(super) fn new(spawn: Spawn, limit: Duration) -> Self {
-        Self { spawn, limit }
+    pub(super) fn new(spawn: Spawn, limit: Duration, route: Route) -> Self {
+        Self { spawn, limit, route }
     }
 
     fn look_up(&self, uri: &Uri, timeout: NextTimeout) -> Result<Vec<SocketAddr>, ureq::Error> {
@@ -94,6 +97,7 @@ impl<In: Transport> Connector<In> for Dial {
         }
         let mut addrs = details.resolver.empty();
         let found = self.look_up(details.uri, left(details)?)?;
+        self.route.found(details.uri.host(), &found);
         found.into_iter().take(MAX_ADDRESSES).for_each(|address| addrs.push(address));
         let details = ConnectionDetails {
             uri: details.uri,

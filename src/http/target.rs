@@ -130,7 +130,6 @@ impl Target {
     }
 
     /// Where it is: what tells one from the other, with the path of a unix socket.
-    #[cfg(feature = "consul")]
     pub(crate) fn place(&self) -> String {
         match &self.address {
             Address::Host { .. } => self.base(),
@@ -172,6 +171,14 @@ impl Target {
     /// Whether there is no name to look up.
     pub(super) fn is_literal(&self) -> bool {
         self.socket().is_some() || self.ip().is_some()
+    }
+
+    /// The host's name, where there is one to look up.
+    pub(super) fn name(&self) -> Option<&str> {
+        match &self.address {
+            Address::Host { host, .. } if self.ip().is_none() => Some(host),
+            _ => None,
+        }
     }
 
     /// Whether it is this machine.

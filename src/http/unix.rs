@@ -32,7 +32,7 @@ impl Connector<()> for UnixConnector {
         let timeout = details.timeout;
         let stream = connect(&self.0, limit(timeout)).map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ureq::Error::Timeout(timeout.reason),
-            kind => ureq::Error::Io(io::Error::new(kind, format!("unix socket {:?}: {kind}", self.0))),
+            kind => ureq::Error::Io(kind.into()),
         })?;
         let socket = Arc::new(Socket(stream));
         (details.register_shutdown)(Arc::downgrade(&socket) as Weak<dyn ShutdownHandle>)?;

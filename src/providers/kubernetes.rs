@@ -82,7 +82,7 @@ use crate::topology::ClusterNode;
 /// | `service` | required for endpoint-slices | a name | the service whose EndpointSlices are watched |
 /// | `namespace` | the pod's | a name | where they are; by default `POD_NAMESPACE`, or the service account's; with a kubeconfig the context's, or `default` |
 /// | `port` | none | a number or a name | the port of a pod without a label of it, or of an endpoint; by default a slice's only one |
-/// | `container` | the one with the port | a name | the container of a pod whose restarts are new lives of the node, where no annotation says which life it is |
+/// | `container` | the one with the port | a name | the container that the node of a pod runs in: while it waits, in CrashLoopBackOff for example, or has ended, the pod is no member; its restarts are new lives of the node, where no annotation says which life it is |
 /// | `require-ready` | `on` | `on`, `off` | whether only what is ready is a member, as in protoactor-go; `off` where readiness depends on membership |
 /// | `ip-family` | `any` | `any`, `ipv4`, `ipv6` | which address of a pod, or which slices, count |
 /// | `page-size` | `500` | 1 to 10000 | how many objects a page of a list may have |
@@ -91,6 +91,7 @@ use crate::topology::ClusterNode;
 /// | `probe-timeout` | `2s` | 100 ms to 5 s | how long that may take |
 /// | `connect-timeout` | `2s` | 100 ms to 30 s | how long a name look-up, and a connect with its TLS handshake, may take |
 /// | `answer-timeout` | `10s` | 100 ms to 1 min | how long the head of a watch, a line of it, and any other answer may take; a page of a list a minute longer |
+/// | `list-interval` | `30m` | 1 s to 24 h, `off` | how often everything is listed although no watch asks for it, at a time drawn from the upper half |
 /// | `pod` | the process's | a name | member mode: the pod that the process runs in; by default `POD_NAME` or `HOSTNAME` |
 /// | `credentials` | see above | `in-cluster`, `explicit`, `kubeconfig` | whether those of the pod's service account are used, by default unless there is an endpoint; or those of a kubeconfig (feature `kubeconfig`) |
 /// | `kubeconfig` | as kubectl | a path | the kubeconfig; by default those that `KUBECONFIG` lists, or `~/.kube/config` |

@@ -42,6 +42,7 @@ const PARAMETERS: &[&str] = &[
     "credentials",
     "ip-family",
     "kubeconfig",
+    "list-interval",
     "max-body",
     "namespace",
     "page-size",
@@ -100,6 +101,8 @@ pub(super) struct Config {
     pub(super) probe_timeout: Duration,
     pub(super) connect_timeout: Duration,
     pub(super) answer_timeout: Duration,
+    /// How often there is a list although nothing asks for one.
+    pub(super) list_interval: Option<Duration>,
     /// The pod that this process runs in, if that is known.
     pub(super) pod: Option<String>,
 }
@@ -180,6 +183,10 @@ impl Config {
             probe_timeout: descriptor.duration("probe-timeout", secs(2), millis(100)..=secs(5))?,
             connect_timeout: descriptor.duration("connect-timeout", secs(2), millis(100)..=secs(30))?,
             answer_timeout: descriptor.duration("answer-timeout", secs(10), millis(100)..=secs(60))?,
+            list_interval: match descriptor.parameters.get("list-interval").map(String::as_str) {
+                Some("off") => None,
+                _ => Some(descriptor.duration("list-interval", secs(1800), secs(1)..=secs(86_400))?),
+            },
             pod: definition.pod()?,
         })
     }

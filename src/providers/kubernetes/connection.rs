@@ -194,8 +194,11 @@ impl Worker {
         timeout: Duration,
     ) -> Result<(Incoming, Option<Secret>), Failure> {
         let path = |query: &Query, slices| query.watch(slices, resource_version, timeout);
-        let (answer, token) =
-            self.ask(client, path, self.config.answer_timeout, Length::Stream, WATCHING).map_err(other)?;
+        let asked = self.ask(client, path, self.config.answer_timeout, Length::Stream, WATCHING);
+        let (answer, token) = asked.map_err(|error| match error.code() {
+            ErrorCode::Timeout if client.was_sent() => Failure { kind: FailureKind::Unanswered, ..other(error) },
+            _ => other(error),
+        })?;
         let answer = admit(answer, token.as_ref(), WATCHING).map_err(|failure| self.with_rule(failure, "watch"))?;
         Ok((answer, token))
     }

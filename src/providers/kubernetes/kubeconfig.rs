@@ -58,7 +58,8 @@ pub(super) struct Opened {
 pub(super) struct Kubeconfig {
     files: Files,
     cluster: String,
-    user: String,
+    /// None: the server is asked as nobody.
+    user: Option<String>,
     /// Those that a server's URL without one means.
     ports: (u16, u16),
     place: Place,
@@ -104,13 +105,20 @@ struct Run {
 struct Found {
     cluster: Cluster,
     user: User,
+    /// The user that the context names is not there: nobody stands for it, as with kubectl.
+    absent: bool,
 }
 
 impl Found {
-    fn read(merged: &Merged, cluster: &str, user: &str) -> Result<Self, String> {
+    fn read(merged: &Merged, cluster: &str, user: Option<&str>) -> Result<Self, String> {
+        let there = user.filter(|name| merged.has(Kind::User, name));
         Ok(Self {
             cluster: merged.entry(Kind::Cluster, cluster, Cluster::read)?,
-            user: merged.entry(Kind::User, user, User::read)?,
+            user: match there {
+                Some(name) => merged.entry(Kind::User, name, User::read)?,
+                None => User::anonymous(),
+            },
+            absent: user.is_some() && there.is_none(),
         })
     }
 }
@@ -161,7 +169,15 @@ pub(super) fn open(source: &Source<'_>, lookup: Lookup<'_>, ports: (u16, u16)) -
         Some(_) => source.invalid("context", why),
         None => refuse(why),
     })?;
-    let Found { cluster, user } = Found::read(&merged, &context.cluster, &context.user).map_err(refuse)?;
+    let Found { cluster, user, absent } =
+        Found::read(&merged, &context.cluster, context.user.as_deref()).map_err(refuse)?;
+    if let (true, Some(user)) = (absent, &context.user) {
+        log_line!(
+            Warn,
+            "the kubeconfig has no {}, which its context {name:?} names: the server is asked without credentials",
+            Kind::User.place(user)
+        );
+    }
     let field = |key| format!("{}.{key}", Kind::Cluster.place(&context.cluster));
     let target = Target::parse_with_path(&cluster.server, ports.0, ports.1)
         .map_err(|why| refuse(format!("{}: {why}", field("server"))))?;
@@ -236,7 +252,7 @@ impl Kubeconfig {
             return;
         }
         state.seen = seen;
-        let Found { cluster, user } = match self.find() {
+        let Found { cluster, user, .. } = match self.find(&state.user) {
             Ok(found) => found,
             Err(complaint) => {
                 if state.complaint.as_ref() != Some(&complaint) {
@@ -266,9 +282,14 @@ impl Kubeconfig {
         }
     }
 
-    /// The cluster and the user as the files have them now, if the server is still the same.
-    fn find(&self) -> Result<Found, String> {
-        let found = Found::read(&self.files.read()?, &self.cluster, &self.user)?;
+    /// The cluster and the user as the files have them now, if the server is still the same, and the user is there if it
+    /// was.
+    fn find(&self, present: &User) -> Result<Found, String> {
+        let merged = self.files.read()?;
+        let found = Found::read(&merged, &self.cluster, self.user.as_deref())?;
+        if let (true, false, Some(user)) = (found.absent, present.is_anonymous(), &self.user) {
+            return Err(format!("{}: it is not there any more", Kind::User.place(user)));
+        }
         let Cluster { server, server_name, unchecked, .. } = &found.cluster;
         let server = Target::parse_with_path(server, self.ports.0, self.ports.1);
         let server = server.map(|target| target.base()).unwrap_or_default();

@@ -91,6 +91,10 @@ pub(super) enum FailureKind {
     Unauthorized,
     /// 403: a right is missing.
     Forbidden,
+    /// 500: the server failed at this request.
+    Internal,
+    /// The request was sent, and the head of its answer did not come in time.
+    Unanswered,
     /// Anything else.
     Other,
 }

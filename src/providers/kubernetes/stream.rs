@@ -45,7 +45,12 @@ pub(super) fn open(parts: Parts, cancel: &CancelToken) -> Result<WatchStream<Sel
     let Parts { id, config, login, clock, presence, retry } = parts;
     let named = |error: ProvisioningError| error.with_provider(&id);
     let query = config.query().map_err(named)?;
-    let settings = Settings { probe_interval: config.probe_interval, retry };
+    let settings = Settings {
+        probe_interval: config.probe_interval,
+        answer_timeout: config.answer_timeout,
+        list_interval: config.list_interval,
+        retry,
+    };
     let seed = RandomState::new().hash_one(id.as_str());
     let watch = SelectionWatch {
         watch: connection::open(&config, &query, login.clone(), cancel, Purpose::Watch).map_err(named)?,

@@ -15,6 +15,8 @@
 //!   is never watched again.
 //! - A watch that ends in order goes on from the last version at once, no more than once a second. One that is closed at
 //!   once without a line is tried again after a pause; after three in a row there is a list.
+//! - A watch that says nothing in all of its time, or is answered with an error again and again, proves nothing: there are
+//!   lists in its place until one [proves itself](trust).
 //! - A token that is refused is read anew, and tried at once; if it is refused again, after a pause.
 //! - An event that was lost leads to a list within a minute, a server whose state went back to one at once (see [`gap`]).
 //! - Anything else: the same again. A watch that breaks after it has worked for a while is nothing to report: there are
@@ -24,7 +26,7 @@
 //! doubt; so about every probe interval. A refresh interval of three times that leaves room for opening a watch anew.
 //! No watch is trusted for long when it is mute: bookmarks come about once a minute, and where none come for two, the
 //! watch is opened anew. A connection that is cut off without a sign shows no other way. One that has passed the end
-//! that the server was told is broken off, too.
+//! that the server was told is broken off, too. What no protocol shows, a list once in a while does.
 
 mod gap;
 mod lines;
@@ -33,15 +35,17 @@ mod pace;
 mod probe;
 #[cfg(any(test, feature = "testkit"))]
 pub(crate) mod script;
+mod trust;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use self::lines::Held;
-use self::list::{Listing, PAGE_TIMEOUT};
+use self::list::{GATHERING, Listing};
 use self::pace::Pace;
 use self::probe::Probe;
+use self::trust::Trust;
 use super::directory::Directory;
 use super::object::{Failure, FailureKind, Line, Page};
 use crate::backoff::Jitter;
@@ -57,16 +61,13 @@ const QUIET: Duration = Duration::from_secs(4);
 const STANDSTILL: Duration = Duration::from_secs(10);
 /// The longest that a server is told to hold a watch; drawn from its upper half.
 const WATCH_MAX: Duration = Duration::from_secs(600);
-/// How much longer a watch may last than the server was told.
+/// How much longer a watch may last than the server was told, and its head take than the answer timeout says: that
+/// includes connecting.
 const MARGIN: Duration = Duration::from_secs(15);
-/// How long the head of a watch's answer may take.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// A watch without a line for that long is opened anew; drawn from the upper fifth.
 const MUTE: Duration = Duration::from_secs(150);
 /// A watch that ends sooner, without a line, was refused. Also how often watches are opened at the most.
 const BRIEF: Duration = Duration::from_secs(1);
-/// So many brief watches in a row lead to a list.
-const BRIEF_MAX: u32 = 3;
 /// A watch that breaks after that long has worked.
 const ROUTINE: Duration = Duration::from_secs(30);
 
@@ -74,6 +75,10 @@ const ROUTINE: Duration = Duration::from_secs(30);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Settings {
     pub(super) probe_interval: Duration,
+    /// How long the head of an answer may take.
+    pub(super) answer_timeout: Duration,
+    /// How often there is a list although nothing asks for one; drawn from the upper half.
+    pub(super) list_interval: Option<Duration>,
     /// The pauses after failures.
     pub(super) retry: RetryPolicy,
 }
@@ -125,7 +130,9 @@ enum Phase {
     Opening {
         number: u64,
         since: Timestamp,
-        until: Timestamp,
+        /// How long it shall last.
+        timeout: Duration,
+        begun_at: Arc<str>,
         /// Whether it goes on from a list.
         listed: bool,
     },
@@ -138,13 +145,15 @@ struct Watching {
     number: u64,
     sent: Timestamp,
     opened: Timestamp,
-    /// When the server should have ended it.
-    until: Timestamp,
+    /// How long it shall last.
+    timeout: Duration,
     /// When it last showed that it lives, and for how long that is good.
     heard: Timestamp,
     mute: Duration,
-    /// Whether there was a line.
-    fruitful: bool,
+    /// The version that it began from.
+    begun_at: Arc<str>,
+    /// When the first usable line came.
+    spoke: Option<Timestamp>,
     /// Whether its connection may be dead.
     suspect: bool,
     /// Whether the version that it goes on from is known to be of the server's history.
@@ -164,8 +173,10 @@ pub(super) struct Machine {
     directory: Directory,
     /// Where a watch goes on from; none: a list is needed.
     version: Option<Arc<str>>,
-    /// When a list has to tell what was lost.
+    /// When a list has to tell what was lost, or may have been.
     gap: Option<Timestamp>,
+    /// When a list may take the place of a watch that cannot be relied upon.
+    stand_in: Timestamp,
     /// Whether the version is that of a list, from which no watch was sent yet.
     listed: bool,
     /// Whether this stream has reported its members.
@@ -177,8 +188,7 @@ pub(super) struct Machine {
     pace: Pace,
     /// How many lists expired since the last whole one.
     expiries: u32,
-    /// How many watches in a row were closed at once, since the last list.
-    brief: u32,
+    trust: Trust,
     /// How many 410s and empty watches there were since a watch worked.
     strikes: u32,
     /// Whether there was an error since the last refresh.
@@ -202,6 +212,7 @@ impl Machine {
             directory: Directory::new(),
             version: None,
             gap: None,
+            stand_in: now,
             listed: false,
             reported: false,
             held: Held::default(),
@@ -210,7 +221,7 @@ impl Machine {
             probe: Probe::Due(first_probe),
             pace: Pace::new(settings.retry, now),
             expiries: 0,
-            brief: 0,
+            trust: Trust::default(),
             strikes: 0,
             failing: false,
             last_event: now,
@@ -239,10 +250,10 @@ impl Machine {
     fn deadline(&self) -> Timestamp {
         match &self.phase {
             Phase::Due(at) => *at,
-            Phase::Listing(listing) => listing.since + PAGE_TIMEOUT,
-            Phase::Opening { since, .. } => *since + HEAD_TIMEOUT,
+            Phase::Listing(listing) => listing.since + self.settings.answer_timeout + GATHERING,
+            Phase::Opening { since, .. } => *since + self.settings.answer_timeout + MARGIN,
             Phase::Watching(watching) => {
-                let end = watching.until.min(watching.heard + watching.mute);
+                let end = (watching.sent + watching.timeout + MARGIN).min(watching.heard + watching.mute);
                 self.gap.map_or(end, |gap| gap.min(end))
             }
         }
@@ -312,23 +323,31 @@ impl Machine {
 
     fn send_watch(&mut self, now: Timestamp, resource_version: Arc<str>) {
         self.number += 1;
-        let timeout = self.jitter.scale(WATCH_MAX, 0.5);
+        let timeout = self.watch_timeout();
         let listed = std::mem::take(&mut self.listed);
-        self.phase = Phase::Opening { number: self.number, since: now, until: now + timeout + MARGIN, listed };
+        self.phase = Phase::Opening {
+            number: self.number,
+            since: now,
+            timeout,
+            begun_at: Arc::clone(&resource_version),
+            listed,
+        };
         self.outputs.push_back(Output::Watch { number: self.number, resource_version, timeout });
     }
 
     /// The watch is open, if it was not before: the probe shows whether that holds.
     fn opened(&mut self, now: Timestamp) {
-        let Phase::Opening { number, since, until, listed } = self.phase else { return };
+        let Phase::Opening { number, since, timeout, ref begun_at, listed } = self.phase else { return };
+        let begun_at = Arc::clone(begun_at);
         self.phase = Phase::Watching(Watching {
             number,
             sent: since,
             opened: now,
-            until,
+            timeout,
             heard: now,
-            mute: self.jitter.scale(MUTE, 0.8),
-            fruitful: false,
+            mute: Self::grace(timeout).unwrap_or_else(|| self.jitter.scale(MUTE, 0.8)),
+            begun_at,
+            spoke: None,
             suspect: false,
             followed: listed,
         });
@@ -345,14 +364,21 @@ impl Machine {
             }
             return;
         };
-        let worked = self.has_worked(now);
+        let (list, worked) = (self.closes(now, result.is_ok()), self.has_worked(now));
         match result {
-            Ok(()) if worked => self.phase = Phase::Due(now.max(sent + BRIEF)),
-            Ok(()) => {
-                self.brief += 1;
-                if self.brief >= BRIEF_MAX {
-                    self.relist();
+            Ok(()) if worked => {
+                if list {
+                    self.stands_in(now);
                 }
+                self.phase = Phase::Due(now.max(sent + BRIEF));
+                return;
+            }
+            // The pause that follows is time enough for a list.
+            _ if list => self.relist(),
+            _ => {}
+        }
+        match result {
+            Ok(()) => {
                 self.strike(now, error(ErrorCode::StreamEnded, "the watch was closed at once"));
                 self.pause(now, None);
             }
@@ -365,10 +391,10 @@ impl Machine {
 
     /// Whether the watch that ends now was any good: then a row of bad ones is over.
     fn has_worked(&mut self, now: Timestamp) -> bool {
-        let Phase::Watching(Watching { opened, fruitful, .. }) = self.phase else { return false };
-        let worked = fruitful || now.since(opened) >= BRIEF;
+        let Phase::Watching(Watching { opened, spoke, .. }) = self.phase else { return false };
+        let worked = spoke.is_some() || now.since(opened) >= BRIEF;
         if worked {
-            (self.brief, self.strikes) = (0, 0);
+            self.strikes = 0;
         }
         worked
     }
@@ -395,15 +421,28 @@ impl Machine {
                 }
                 self.report(now, ProviderEvent::Degraded { error });
             }
-            FailureKind::Forbidden | FailureKind::Other => self.report(now, ProviderEvent::Degraded { error }),
+            FailureKind::Unanswered if matches!(self.phase, Phase::Opening { .. }) => return self.unanswered(now),
+            FailureKind::Internal if matches!(self.phase, Phase::Opening { .. }) => {
+                self.refused(now);
+                self.report(now, ProviderEvent::Degraded { error });
+            }
+            FailureKind::Forbidden | FailureKind::Internal | FailureKind::Unanswered | FailureKind::Other => {
+                self.report(now, ProviderEvent::Degraded { error });
+            }
         }
         self.pause(now, retry_after);
+    }
+
+    /// The head of the watch's answer did not come: the server may keep it until there is something to say.
+    fn unanswered(&mut self, now: Timestamp) {
+        let Phase::Opening { since, .. } = self.phase else { return };
+        self.is_mute(now);
+        self.phase = Phase::Due(now.max(since + BRIEF));
     }
 
     /// The version is of no use: a list is needed.
     fn relist(&mut self) {
         self.version = None;
-        self.brief = 0;
     }
 
     /// What happens now and then in good order is an error only if it happens again.
@@ -427,22 +466,23 @@ impl Machine {
             return;
         }
         self.outputs.push_back(Output::Abort);
-        let detail = match &self.phase {
-            Phase::Listing(_) => "a page of the list did not arrive in time",
-            Phase::Opening { .. } => "the watch was not answered in time",
+        match &self.phase {
+            Phase::Listing(_) => {
+                let error = error(ErrorCode::Timeout, "a page of the list did not arrive in time");
+                self.failed(now, Failure { kind: FailureKind::Other, error, retry_after: None });
+            }
+            Phase::Opening { .. } => self.unanswered(now),
             // It may be as quiet as it looks: nothing to report.
             Phase::Due(_) | Phase::Watching(_) => {
                 if self.gap.is_some_and(|gap| now >= gap) {
+                    self.judge(now, None);
                     self.relist();
+                } else {
+                    self.is_mute(now);
                 }
                 self.phase = Phase::Due(now);
-                return;
             }
-        };
-        self.failed(
-            now,
-            Failure { kind: FailureKind::Other, error: error(ErrorCode::Timeout, detail), retry_after: None },
-        );
+        }
     }
 
     /// The number of the watch that is open.

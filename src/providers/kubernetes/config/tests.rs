@@ -24,6 +24,9 @@ fn p1_1_defaults_are_as_documented() {
     let rules = PodRules { family: Family::Any, port: None, ready: true, container: None };
     assert_eq!(config.rules, Rules::Pods(rules));
     assert_eq!((config.probe_interval, config.probe_timeout), (secs(6), secs(2)));
+    assert_eq!((config.answer_timeout, config.list_interval), (secs(10), Some(secs(1800))));
+    let off = with(&explicit().parameter("list-interval", "off"), &[]).unwrap();
+    assert_eq!(off.list_interval, None);
     assert_eq!((config.pod, config.credential), (None, Credential::None));
 }
 
@@ -88,6 +91,9 @@ fn p1_1_every_field_is_checked_and_named() {
         ("credentials", "service-account"),
         ("kubeconfig", "/x"),
         ("ip-family", "both"),
+        ("list-interval", "0s"),
+        ("list-interval", "25h"),
+        ("list-interval", "never"),
         ("max-body", "64"),
         ("namespace", "Shop"),
         ("namespace", "../x"),

@@ -134,7 +134,8 @@ fn entries(map: &mut [(String, Node)], kind: Kind) -> Result<Vec<(String, Node)>
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Context {
     pub(super) cluster: String,
-    pub(super) user: String,
+    /// Without one, or with an empty one, the server is asked as nobody, as kubectl does.
+    pub(super) user: Option<String>,
     pub(super) namespace: Option<String>,
 }
 
@@ -143,7 +144,7 @@ impl Context {
         let needed = |key| entry.text(key)?.map(str::to_owned).ok_or_else(|| entry.refuse(key, "it is missing"));
         Ok(Self {
             cluster: needed("cluster")?,
-            user: needed("user")?,
+            user: entry.text("user")?.map(str::to_owned),
             namespace: entry.text("namespace")?.map(str::to_owned),
         })
     }
@@ -246,6 +247,11 @@ const REFUSED: [(&str, &str); 7] = [
 ];
 
 impl User {
+    /// Nobody, who has nothing to show.
+    pub(super) fn anonymous() -> Self {
+        Self { client: None, bearer: Bearer::None }
+    }
+
     pub(super) fn read(entry: &Entry<'_>, folder: &Path) -> Result<Self, String> {
         for (key, why) in REFUSED {
             if entry.get(key).is_some_and(|node| !matches!(node, Node::Text(text) if text.is_empty())) {

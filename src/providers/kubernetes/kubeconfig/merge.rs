@@ -104,6 +104,11 @@ impl Merged {
         self.entry(Kind::Context, name, |entry, _| Context::read(entry))
     }
 
+    /// Whether there is an entry of that name.
+    pub(super) fn has(&self, kind: Kind, name: &str) -> bool {
+        self.0.iter().any(|(_, document)| document.find(kind, name).is_some())
+    }
+
     /// What `read` makes of the entry of that name, and of the folder of its file.
     ///
     /// # Errors
@@ -170,7 +175,7 @@ mod tests {
         let merged = Files(["0", "1", "sub/2", "3"].map(path).to_vec()).read().unwrap();
         assert_eq!(merged.current_context(), Some("c"));
         let context = merged.context("c").unwrap();
-        assert_eq!((context.cluster.as_str(), context.user.as_str()), ("x", "u"));
+        assert_eq!((context.cluster.as_str(), context.user.as_deref()), ("x", Some("u")));
         let user = |name| merged.entry(Kind::User, name, |entry, _| entry.text("tokenFile").map(|file| file.is_some()));
         assert_eq!((user("u"), user("v")), (Ok(false), Ok(true)));
         let place = merged.entry(Kind::User, "v", |_, folder| Ok(folder.to_owned())).unwrap();

@@ -160,7 +160,7 @@ fn kubernetes_point_21_what_is_wrong_in_the_file_is_named_by_its_place() {
         (config("~", "{}"), "clusters[c].cluster: it is missing"),
         (CONTEXTS.to_owned(), "clusters[c].cluster: it is not there; there: there is none"),
         (CONTEXTS.replace("cluster: c, ", ""), "contexts[one].context.cluster: it is missing"),
-        (CONTEXTS.replace(", user: u", ""), "contexts[one].context.user: it is missing"),
+        (config(SERVER, "{}").replace(", user: u,", ", user: [],"), "contexts[one].context.user: it is a list"),
         (CONTEXTS.replace("current-context: one", "current-context: x"), "contexts[x].context: it is not there"),
         ("s3cr3t: [".to_owned(), "file "),
     ] {
@@ -176,6 +176,34 @@ fn kubernetes_point_21_what_is_wrong_in_the_file_is_named_by_its_place() {
     assert!(refused(&folder.descriptor()).2.contains("not found"));
     std::fs::create_dir(folder.path("config")).unwrap();
     assert!(refused(&folder.descriptor()).2.contains("not a regular file"));
+}
+
+#[test]
+fn kubernetes_point_21_a_context_without_a_user_or_with_one_that_is_not_there_is_nobodys() {
+    let folder = Folder::with("");
+    for user in ["", ", user: ''", ", user: ~", ", user: nobody"] {
+        let content = config("{server: 'http://h'}", "{token: s3cr3t}").replace(", user: u", user);
+        folder.write("config", &content);
+        let opened = opened(&folder.descriptor()).unwrap_or_else(|error| panic!("{user:?}: {error}"));
+        assert_eq!(token(&mut login(&opened)), Ok(None), "{user:?}");
+    }
+}
+
+#[test]
+fn kubernetes_point_21_a_user_that_goes_leaves_the_last_good_credentials_and_one_that_comes_is_taken() {
+    let whole = config(SERVER, "{token: first}");
+    let without = whole.replace("name: u,", "name: w,");
+    let folder = Folder::with(&whole);
+    let kept = opened(&folder.descriptor()).unwrap();
+    let mut kept = login(&kept);
+    assert_eq!(token(&mut kept), Ok(Some("first".to_owned())));
+    folder.write("config", &without);
+    assert_eq!(token(&mut kept), Ok(Some("first".to_owned())), "a file that is half written makes nobody of no one");
+    let nobody = opened(&folder.descriptor()).unwrap();
+    let mut nobody = login(&nobody);
+    assert_eq!(token(&mut nobody), Ok(None));
+    folder.write("config", &whole);
+    assert_eq!(token(&mut nobody), Ok(Some("first".to_owned())));
 }
 
 #[test]

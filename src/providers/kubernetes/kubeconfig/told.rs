@@ -44,7 +44,7 @@ pub(crate) fn told_file(content: &[u8]) -> (Vec<String>, Vec<String>) {
     told.extend(merged.current_context().and_then(|name| merged.context(name).err()));
     for context in contexts {
         match merged.context(&context) {
-            Ok(context) => told.extend(Found::read(&merged, &context.cluster, &context.user).err()),
+            Ok(context) => told.extend(Found::read(&merged, &context.cluster, context.user.as_deref()).err()),
             Err(error) => told.push(error),
         }
     }

@@ -9,6 +9,9 @@
 //! earlier one is followed by a [probe](super::probe) that asks for the server's present version: if that is lower than
 //! what we have seen, there is a list. Versions are opaque; that these are numbers, and rise, is only taken as a hint,
 //! which costs a list where it is wrong. A history that has overtaken ours by then is not noticed.
+//!
+//! Nor is an event that a server's cache or a proxy lets go without a sign. So there is a list once in a while in any case,
+//! at a time of this process's own, which a host can set or do without.
 
 use std::time::Duration;
 
@@ -21,7 +24,7 @@ pub(super) const LATEST: Duration = Duration::from_secs(60);
 impl Machine {
     /// An event was lost.
     pub(super) fn lost(&mut self, now: Timestamp) {
-        if self.gap.is_none() {
+        if self.gap.is_none_or(|gap| gap > now + LATEST) {
             self.gap = Some(now + self.jitter.scale(LATEST, 0.5));
         }
     }

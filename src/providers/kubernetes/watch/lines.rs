@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Line, Machine, Output, Phase, Sighting, Standing};
+use super::{FailureKind, Line, Machine, Output, Phase, Sighting, Standing};
 use crate::clock::Timestamp;
 use crate::provider::{MemberChange, ProviderEvent};
 use crate::providers::rival::is_rival;
@@ -54,13 +54,20 @@ impl Machine {
         if let Line::Error(failure) = line {
             self.flush(now);
             self.outputs.push_back(Output::Abort);
+            // The others say themselves what they lead to.
+            if matches!(failure.kind, FailureKind::Forbidden | FailureKind::Internal | FailureKind::Other) {
+                self.refused(now);
+            }
             return self.failed(now, failure);
         }
         let Phase::Watching(watching) = &mut self.phase else { return };
         watching.heard = now;
-        // What answers with anything but events, and closes, is no better than what closes at once.
-        watching.fruitful |= !matches!(line, Line::Unusable(_) | Line::Lost(_));
         watching.suspect = false;
+        // What answers with anything but events, and closes, is no better than what closes at once.
+        if watching.spoke.is_none() && !matches!(line, Line::Unusable(_) | Line::Lost(_)) {
+            watching.spoke = Some(now);
+            self.spoke_up(now);
+        }
         let (changes, version) = match line {
             Line::Upsert(object, version) => (self.directory.upsert(object), Some(version)),
             Line::Delete { name, uid, resource_version } => {

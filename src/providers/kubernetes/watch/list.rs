@@ -11,8 +11,8 @@ use crate::error::{ErrorCode, ProvisioningError};
 use crate::provider::ProviderEvent;
 use crate::topology::Revision;
 
-/// The server itself gives up on a request after 60 s.
-pub(super) const PAGE_TIMEOUT: Duration = Duration::from_secs(75);
+/// How much longer than another answer a page may take: the server itself gives up on a request after 60 s.
+pub(super) const GATHERING: Duration = Duration::from_secs(65);
 /// So many lists may expire before one is asked for in one piece.
 const EXPIRIES: u32 = 3;
 /// A list of more pages has no end.
@@ -67,12 +67,14 @@ impl Machine {
                 let (number, paged) = (self.number, self.expiries < EXPIRIES);
                 self.outputs.push_back(Output::List { number, next: Some(next), paged });
             }
-            None => self.listed(now, version, skipped),
+            None => self.listed(now, version, pages, skipped),
         }
     }
 
     /// The list is whole. It is consistent, and so it is believed, also where it is empty.
-    fn listed(&mut self, now: Timestamp, version: String, skipped: usize) {
+    fn listed(&mut self, now: Timestamp, version: String, pages: usize, skipped: usize) {
+        self.stand_in = self.stand_in_after(now, pages);
+        self.gap = self.settings.list_interval.map(|interval| now + self.jitter.scale(interval, 0.5));
         self.expiries = 0;
         let before = self.directory.members();
         let members = self.directory.finish();

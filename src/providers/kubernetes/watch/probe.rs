@@ -3,7 +3,8 @@
 //! A watch is quiet while nothing changes, and looks the same when its server stands still. The probe proves only that a
 //! server lives, which may be another one than the watch's. So it confirms the members (`Heartbeat { current: true }`)
 //! only if it was sent while the watch was open, and the watch gives no reason to doubt its connection: a probe that
-//! failed, or a standstill of the whole process, is one until the watch shows a line. When the server answers again,
+//! failed, or a standstill of the whole process, is one until the watch shows a line, and so are [watches before
+//! it](super::trust) that were worth nothing. When the server answers again,
 //! and no line has come, the watch is opened anew from where it was, which costs next to nothing.
 //!
 //! While the next request waits for its time nothing is probed, and a failure is not told a second time.
@@ -80,7 +81,8 @@ impl Machine {
             }
             Ok(present) => {
                 let same = open.is_some() && watch == open;
-                let current = same && self.is_history_followed(now, seen, present);
+                let relied = self.is_relied_upon(now);
+                let current = same && self.is_history_followed(now, seen, present) && relied;
                 if current {
                     // Nothing may have been said of a node that was registered and is not there.
                     let members = self.directory.members();

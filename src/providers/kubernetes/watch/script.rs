@@ -16,13 +16,15 @@ use crate::topology::{ClusterNode, NodeId};
 const STEPS: usize = 2000;
 /// How long may pass at once.
 const TIMES: [u64; 8] = [1, 50, 400, 1000, 5000, 31_000, 151_000, 601_000];
-const KINDS: [FailureKind; 6] = [
+const KINDS: [FailureKind; 8] = [
     FailureKind::Gone,
     FailureKind::AheadOfServer,
     FailureKind::BadRequest,
     FailureKind::Unauthorized,
     FailureKind::Forbidden,
     FailureKind::Other,
+    FailureKind::Internal,
+    FailureKind::Unanswered,
 ];
 
 /// How often a script has reached what is worth reaching.
@@ -129,7 +131,12 @@ pub(crate) fn follow(script: &[u8]) -> Result<Reached, String> {
     let now = Timestamp::from_millis(1_000_000);
     let local = (bytes.next() % 2 == 1).then(|| ClusterNode::builder("n0", "h", 1).incarnation(1).build().ok());
     let standing = if local.is_some() { Standing::Registered } else { Standing::Client };
-    let settings = Settings { probe_interval: Duration::from_secs(6), retry: RetryPolicy::default() };
+    let settings = Settings {
+        probe_interval: Duration::from_secs(6),
+        answer_timeout: Duration::from_secs(10),
+        list_interval: Some(Duration::from_secs(1800)),
+        retry: RetryPolicy::default(),
+    };
     let mut run = Run {
         machine: Machine::new(settings, local.flatten().map(Into::into), u64::from(bytes.next()), now),
         now,

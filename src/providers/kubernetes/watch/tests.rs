@@ -4,6 +4,7 @@ mod member;
 mod model;
 mod pages;
 mod signs;
+mod trust;
 
 use super::*;
 use crate::provider::MemberChange;
@@ -39,7 +40,12 @@ struct Sim {
 }
 
 fn settings() -> Settings {
-    Settings { probe_interval: INTERVAL, retry: RetryPolicy::default() }
+    Settings {
+        probe_interval: INTERVAL,
+        answer_timeout: Duration::from_secs(10),
+        list_interval: None,
+        retry: RetryPolicy::default(),
+    }
 }
 
 fn node(id: &str) -> Arc<ClusterNode> {
@@ -131,9 +137,10 @@ impl Sim {
         sim
     }
 
-    /// A machine that has listed these members and watches from that version on.
+    /// A machine whose watches have proved themselves, that has listed these members and watches from that version on.
     fn settled(ids: &[&str], version: &str) -> Self {
         let mut sim = Self::new();
+        sim.machine.trust.proved();
         sim.page(page(version, ids, None));
         sim.open();
         assert_eq!(sim.told(), [format!("[{}]@{version}", ids.join(" "))]);
@@ -260,6 +267,13 @@ impl Sim {
             assert!(self.now.since(since) < Duration::from_secs(400), "nothing is asked");
         }
         self.now.since(since)
+    }
+
+    /// As [`paused`](Self::paused), unless a request is under way.
+    fn paused_if_idle(&mut self) {
+        if self.asked.is_none() {
+            self.paused();
+        }
     }
 
     /// What was reported since the last call.

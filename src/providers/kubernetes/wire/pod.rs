@@ -6,21 +6,24 @@
 //! node's metadata, since its owner set them; a label comes before an annotation of the same key.
 //!
 //! A pod is a member while it is running, has an address and is not being deleted; where it has to be ready, while it
-//! is. A pod that has ended keeps the address that another may have by now, but not its phase. A member without a port
+//! is. A pod runs while any of its containers does, or is to be restarted; so the node's container must not be one that
+//! waits, in CrashLoopBackOff for example, or has ended. A pod that has ended keeps the address that another may have by now, but not its phase. A member without a port
 //! is unusable.
 //!
 //! The incarnation has to rise with each life of an id. It is the annotation `incarnation`, where the program writes
 //! one. Else it is the time at which the pod was created, in milliseconds, which the API knows in seconds; in place of
-//! the milliseconds is how often the container was restarted, up to 999. Whose restarts count: those of the container
-//! that the rules name; else of the only one that declares the node's port; else of all together.
+//! the milliseconds is how often the container was restarted, up to 999. The node's container is the one that the rules
+//! name; else the only one that declares the node's port; without any, the restarts of all count together.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use serde::de::{IgnoredAny, MapAccess};
+
 use super::Reading;
 use super::meta::{Meta, seconds};
 use super::rules::{PodRules, Port};
-use crate::json::{Loose, Text, Unusable, fields};
+use crate::json::{Loose, Shape, Text, Unusable, fields};
 use crate::providers::kubernetes::object::Content;
 use crate::topology::ClusterNode;
 
@@ -73,6 +76,24 @@ struct Condition<'de> {
 struct ContainerStatus<'de> {
     name: Loose<Text<'de>>,
     restarts: Loose<u64>,
+    state: Loose<State>,
+}
+
+/// A container's state: one of three, of which a running one is not asked for.
+#[derive(Default)]
+struct State {
+    waiting: Loose<There>,
+    terminated: Loose<There>,
+}
+
+/// A map, whatever it holds.
+struct There;
+
+impl<'de> Shape<'de> for There {
+    fn from_map<A: MapAccess<'de>>(mut map: A) -> Result<Option<Self>, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Some(Self))
+    }
 }
 
 fields!(Parts<'de>, "metadata" => meta, "spec" => spec, "status" => status);
@@ -83,7 +104,8 @@ fields!(Status<'de>, "phase" => phase, "podIP" => address, "podIPs" => addresses
     "containerStatuses" => containers);
 fields!(Address<'de>, "ip" => ip);
 fields!(Condition<'de>, "type" => kind, "status" => status);
-fields!(ContainerStatus<'de>, "name" => name, "restartCount" => restarts);
+fields!(ContainerStatus<'de>, "name" => name, "restartCount" => restarts, "state" => state);
+fields!(State, "waiting" => waiting, "terminated" => terminated);
 
 /// What our labels and annotations say.
 #[derive(Default)]
@@ -127,6 +149,9 @@ fn node(
         Some(port) => port.parse().map_err(|_| Unusable)?,
         None => port(rules.port.as_ref(), &declared)?,
     };
+    let container = rules.container.as_deref().or_else(|| only_one_with(port, &declared));
+    let statuses = status.containers.optional()?.unwrap_or_default();
+    let Some(restarts) = restarts(statuses, container)? else { return Ok(None) };
     let incarnation = match said.incarnation {
         Some(incarnation) => incarnation,
         None => {
@@ -134,8 +159,7 @@ fn node(
                 Some(Text(time)) => seconds(&time).ok_or(Unusable)?,
                 None => 0,
             };
-            let container = rules.container.as_deref().or_else(|| only_one_with(port, &declared));
-            created * 1000 + restarts(status.containers, container)?.min(999)
+            created * 1000 + restarts.min(999)
         }
     };
     let id = match said.id {
@@ -248,16 +272,20 @@ fn only_one_with(port: u16, declared: &[Declared]) -> Option<&str> {
     with.all(|other| other.container == first.container).then_some(&*first.container)
 }
 
-/// How often the container was restarted; without one, all of them together.
-fn restarts(statuses: Loose<Vec<Loose<ContainerStatus<'_>>>>, container: Option<&str>) -> Result<u64, Unusable> {
+/// How often the container was restarted; without one, all of them together. `None` if the container does not run.
+fn restarts(statuses: Vec<Loose<ContainerStatus<'_>>>, container: Option<&str>) -> Result<Option<u64>, Unusable> {
     let mut restarts = 0u64;
-    for status in statuses.optional()?.unwrap_or_default() {
+    for status in statuses {
         let status = status.optional()?.ok_or(Unusable)?;
         let count = status.restarts.optional()?.unwrap_or_default();
         let name = status.name.optional()?.unwrap_or_default();
         if container.is_none_or(|container| *container == *name.0) {
             restarts = restarts.saturating_add(count);
+            let state = status.state.good().unwrap_or_default();
+            if container.is_some() && (state.waiting.good().is_some() || state.terminated.good().is_some()) {
+                return Ok(None);
+            }
         }
     }
-    Ok(restarts)
+    Ok(Some(restarts))
 }

@@ -27,7 +27,7 @@ pub(crate) struct PodRules {
     pub(crate) port: Option<Port>,
     /// Whether a pod has to be ready. Readiness may itself depend on membership.
     pub(crate) ready: bool,
-    /// The container whose restarts are new lives of the node.
+    /// The container that the node runs in: it has to run, and its restarts are new lives of the node.
     pub(crate) container: Option<String>,
 }
 

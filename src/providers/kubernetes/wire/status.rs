@@ -82,6 +82,7 @@ fn judge(http: Option<u64>, status: Status<'_>, token: Option<&Secret>, doing: &
         (400, _) => FailureKind::BadRequest,
         (401, _) | (_, "Unauthorized") => FailureKind::Unauthorized,
         (403, _) | (_, "Forbidden") => FailureKind::Forbidden,
+        (500, _) => FailureKind::Internal,
         _ => FailureKind::Other,
     };
     let error_code = match kind {
@@ -89,7 +90,11 @@ fn judge(http: Option<u64>, status: Status<'_>, token: Option<&Secret>, doing: &
         FailureKind::AheadOfServer if !is_too_large => ErrorCode::Timeout,
         // A selector that the server does not take, or plain HTTP to its port of HTTPS.
         FailureKind::BadRequest => ErrorCode::InvalidConfig,
-        FailureKind::Gone | FailureKind::AheadOfServer | FailureKind::Other => ErrorCode::BackendUnavailable,
+        FailureKind::Gone
+        | FailureKind::AheadOfServer
+        | FailureKind::Internal
+        | FailureKind::Unanswered
+        | FailureKind::Other => ErrorCode::BackendUnavailable,
     };
     let retry_after = details.retry_after.good().filter(|seconds| *seconds > 0);
     Failure {

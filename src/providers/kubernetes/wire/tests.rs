@@ -86,6 +86,29 @@ fn member(rules: &PodRules, pod: Value) -> String {
     members.join(" ")
 }
 
+#[test]
+fn kubernetes_point_16_a_container_that_waits_or_has_ended_does_not_run_whatever_its_pod_says() {
+    let app = PodRules { container: Some(String::from("app")), ..PodRules::default() };
+    let state =
+        |pod: Value, index: usize, state: Value| with(pod, &format!("/status/containerStatuses/{index}/state"), state);
+    let waiting = json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 5m0s restarting"}});
+    let ended = json!({"terminated": {"exitCode": 1, "reason": "Error"}});
+    for does_not_run in [&waiting, &ended] {
+        assert_eq!(member(&app, state(pod("a"), 0, does_not_run.clone())), "", "the one that is named");
+        assert_eq!(member(&PodRules::default(), state(pod("a"), 0, does_not_run.clone())), "", "the one with the port");
+        assert_ne!(member(&app, state(pod("a"), 1, does_not_run.clone())), "", "a sidecar is none of our business");
+        // Nobody knows which it is.
+        let bare = with(state(pod("a"), 0, does_not_run.clone()), "/spec/containers", json!([{"name": "app"}]));
+        assert_ne!(member(&PodRules::default(), bare), "");
+    }
+    for runs in [json!({"running": {"startedAt": "1970-01-01T00:01:00Z"}}), json!({}), json!(null)] {
+        assert_ne!(member(&app, state(pod("a"), 0, runs)), "");
+    }
+    let said = json!({"cluster.proto.actor/incarnation": "7"});
+    let said = with(state(pod("a"), 0, waiting), "/metadata/annotations", said);
+    assert_eq!(member(&app, said), "", "also where the program says which life it is");
+}
+
 fn line(kind: &str, object: &Value) -> String {
     format!("{}\n", json!({"type": kind, "object": object}))
 }
@@ -568,7 +591,7 @@ fn kubernetes_points_4_6_9_11_an_error_is_judged_as_the_official_client_does() {
         (json!({"code": 403, "reason": "Forbidden"}), FailureKind::Forbidden, ErrorCode::AccessDenied),
         (json!({"code": 429}), FailureKind::Other, ErrorCode::BackendUnavailable),
         (json!({"code": 400, "reason": "BadRequest"}), FailureKind::BadRequest, ErrorCode::InvalidConfig),
-        (json!({"code": 500, "reason": "InternalError"}), FailureKind::Other, ErrorCode::BackendUnavailable),
+        (json!({"code": 500, "reason": "InternalError"}), FailureKind::Internal, ErrorCode::BackendUnavailable),
         (json!({"code": "x", "details": 7}), FailureKind::Other, ErrorCode::BackendUnavailable),
         (json!(null), FailureKind::Other, ErrorCode::BackendUnavailable),
     ] {

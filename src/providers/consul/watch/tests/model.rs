@@ -1,6 +1,6 @@
 //! The machine against a model of a server and of a cluster whose members repair their registrations, through seeded
 //! faults: restarts that lose the state, some of which grow to the very index of before, backups, changes of leader,
-//! connections that die without a sign, freezes, revoked rights, suspensions.
+//! connections that are cut or die without a sign, freezes, revoked rights, suspensions.
 //!
 //! What has to hold: a member that stays is never reported gone, however its registration comes and goes, if it is back
 //! within the grace; one that left is reported gone in bounded time; what is reported as fresh is what the server has; in
@@ -180,7 +180,7 @@ impl World {
         let lasts = if self.mute { 6500 } else { 1200 + self.roll(8000) };
         self.later.push((self.now + Duration::from_millis(lasts), Later::Up));
         if !self.mute {
-            self.end_watch(Err(error(ErrorCode::BackendUnavailable)));
+            self.cut_watch();
         }
         if self.probe.take().is_some() {
             self.input(Input::Probe(Err(error(ErrorCode::BackendUnavailable).into())));
@@ -189,7 +189,7 @@ impl World {
     }
 
     fn fault(&mut self) {
-        let kind = self.roll(12);
+        let kind = self.roll(13);
         match kind {
             0 | 1 if self.alive.len() < 6 => {
                 self.tell("joins");
@@ -260,6 +260,10 @@ impl World {
                 self.tell("a connection dies without a sign");
                 self.mute = true;
             }
+            12 if self.serves() && self.is_watched() => {
+                self.tell("a proxy cuts the watch");
+                self.cut_watch();
+            }
             11 => {
                 self.tell("the stream is opened anew");
                 self.machine =
@@ -284,6 +288,14 @@ impl World {
 
     fn mark(&self) -> Mark {
         mark(self.changed)
+    }
+
+    /// The connection closes without an answer.
+    fn cut_watch(&mut self) {
+        if let Some((number, ..)) = self.watch.take() {
+            let failure = Failure { error: error(ErrorCode::BackendUnavailable), kind: FailureKind::Cut };
+            self.input(Input::Watch(number, Err(failure)));
+        }
     }
 
     fn end_watch(&mut self, result: Result<WatchAnswer, ProvisioningError>) {
