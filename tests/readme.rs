@@ -182,3 +182,28 @@ fn p5_1_every_metric_stands_in_the_table() {
     let names: BTreeSet<_> = rows.iter().flat_map(|row| row[0].split(", ")).map(|cell| name(cell).to_owned()).collect();
     assert_eq!(names, fields(&ProvisioningMetrics::default()).into_keys().collect::<BTreeSet<_>>());
 }
+
+#[test]
+fn every_test_that_the_page_on_failures_names_is_there() {
+    let page = include_str!("../docs/failures.md");
+    let mut sources = String::new();
+    let mut folders = vec![std::path::PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))];
+    folders.push(concat!(env!("CARGO_MANIFEST_DIR"), "/tests").into());
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.extension() {
+                _ if path.is_dir() => folders.push(path),
+                Some(extension) if extension == "rs" => sources += &std::fs::read_to_string(path).unwrap(),
+                _ => {}
+            }
+        }
+    }
+    let rows = page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| trouble"));
+    let mut named = 0;
+    for test in rows.flat_map(|row| cells(row).pop().unwrap().split(", ")).map(name) {
+        assert!(sources.contains(&format!("fn {test}()")), "{test}");
+        named += 1;
+    }
+    assert!(named > 30, "{named}");
+}

@@ -122,6 +122,8 @@ mod tests {
         let set_back = next(&memory, now - 3_600_000, None, 0, "testing").unwrap();
         assert_eq!(set_back.epoch, now + 2000);
         assert_eq!(set_back.warning.unwrap().code(), ErrorCode::ClockSetBack);
+        let exactly = next(&memory, now - 3_600_000, None, now + 2000, "testing").unwrap();
+        assert_eq!((exactly.epoch, exactly.warning), (now + 2001, None), "the host remembers the last one");
         let remembered = next(&memory, now - 3_600_000, None, now + 50_000, "testing").unwrap();
         assert_eq!((remembered.epoch, remembered.warning), (now + 50_001, None), "the host remembers");
     }
