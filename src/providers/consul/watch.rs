@@ -6,44 +6,10 @@
 //! watch cannot: an index lower than ours (the server would answer only once it exceeds ours) or one that is higher while
 //! the watch stays mute. Then the members are asked for: if they are others the connection is dead, and else all is well.
 //!
-//! What is believed:
-//! - An answer of an ordinary index is believed, in client mode also an empty one. That nobody is left of those who are
-//!   believed is confirmed by a query without an index, so that an answer that was made up for want of one costs nobody.
-//! - An answer of a [`lower`] index whose members agree is believed where its server may lag: that is no break of a timeline.
-//! - Any other answer of a lower index, one that lacks members at the same index, or an empty one of index 1, is not. Nor is the
-//!   first one after an outage if it lacks members and the others did not keep their entries ([`Lineage`]): the server may
-//!   have lost its state and grown past our index meanwhile. Nor is one that lacks members after a wait that was broken off
-//!   without news, or together with new entries of members that were never seen to leave: often that is all that is seen
-//!   of a backup that was restored, since whoever finds it first registers again and raises the index past everyone
-//!   else's. The server is asked again, without an index and with proof that the leader leads. If the answer then lacks
-//!   members that were there before, or is still empty with index 1, it is held
-//!   until the repair grace is over, asked for once more, and only then believed. An agent that lost its state answers
-//!   like that until the members find the loss and register again: those that do within the grace never left. An error on
-//!   either connection, or a standstill of the whole process, starts the grace anew, since nothing has been seen to hold
-//!   meanwhile.
-//! - After an [outage] of a TTL or more, whoever is missing is held for another TTL: checks turned critical meanwhile.
-//! - An empty answer of index 1 never ends a set that has members: a server that knows nothing yet gives it, and one to
-//!   whom a revoked token is shown.
-//! - In member mode no empty answer is believed at all: a token without rights is shown one, with an ordinary index. Once
-//!   the local node is registered, an answer that lacks it is told to the registration at once, so that it repairs what
-//!   was lost, and is held for the repair grace. If the node is missing even then the answer is believed, and so are
-//!   later ones without it: others change, too, and the repair may be impossible. When the node is seen again these
-//!   doubts are over.
-//!
-//! What is fresh: an index that is still ours confirms what is believed, unless there was trouble since that was last
-//! compared with a whole answer: another [life] of the server may have come to the same index. After an error the probe
-//! asks first, since a leader that changed would otherwise have to send the whole set to every watcher at once. Then the
-//! watch goes on from our index, and waits for a moment of its own choice before the whole set comes, is compared, and
-//! counts as fresh. While nothing has been believed yet, or anything is doubtful, the first request is an unindexed watch.
-//!
-//! What is routine: a poll that is cut after it has lasted, as happens to every one behind some proxies, is asked again at
-//! once. It may also have been the server's end, so the members are compared soon, and no error is told. A request that is
-//! refused for a token that was replaced meanwhile is asked again with the present one. What goes wrong again and again
-//! although answers keep coming is told for as long as it lasts (see [`unrest`]).
-//!
-//! How often it asks: never more than one watch and one probe at a time; attempts after errors are paced by the backoff,
-//! and answers that come at once by a [bucket]. While the watch is backing off nothing is probed. Everything periodic is
-//! drawn from a range, so that a thousand watchers do not ask at one moment.
+//! What it must handle stands beside it, case by case with the danger, the rule and the test: `watch/CASES.md`. In short:
+//! no answer ends members that may only have been lost from sight; an index confirms what is believed only within one
+//! life of the server; what is routine is no alarm; and there is never more than one watch and one probe at a time, each at
+//! a moment of its own.
 
 mod bucket;
 mod doubt;
