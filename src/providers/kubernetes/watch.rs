@@ -6,27 +6,10 @@
 //! the list's version. A [*probe*](probe) beside it tells silence from peace. [`pace`] says how long to wait after a
 //! failure. Versions are opaque: none is compared with another, each is only given back.
 //!
-//! What is believed: everything. A list is consistent, and without rights there is a refusal, never an empty list; so one
-//! that lacks members is genuine, also after an outage, and also when it is empty. A failure of any kind leaves the
-//! members as they are. A list that shows the same members is a heartbeat.
-//!
-//! What a failure leads to, after a pause:
-//! - A version that is no longer known (410 in any form), not known yet or not understood leads to a list. The same version
-//!   is never watched again.
-//! - A watch that ends in order goes on from the last version at once, no more than once a second. One that is closed at
-//!   once without a line is tried again after a pause; after three in a row there is a list.
-//! - A watch that says nothing in all of its time, or is answered with an error again and again, proves nothing: there are
-//!   lists in its place until one [proves itself](trust).
-//! - A token that is refused is read anew, and tried at once; if it is refused again, after a pause.
-//! - An event that was lost leads to a list within a minute, a server whose state went back to one at once (see [`gap`]).
-//! - Anything else: the same again. A watch that breaks after it has worked for a while is nothing to report: there are
-//!   proxies that do that to every connection. Nor is the first 410, or the first empty watch, of a row.
-//!
-//! What confirms the members: a list, a change, and a probe that a server answers while the watch is open and not in
-//! doubt; so about every probe interval. A refresh interval of three times that leaves room for opening a watch anew.
-//! No watch is trusted for long when it is mute: bookmarks come about once a minute, and where none come for two, the
-//! watch is opened anew. A connection that is cut off without a sign shows no other way. One that has passed the end
-//! that the server was told is broken off, too. What no protocol shows, a list once in a while does.
+//! What it must handle stands beside it, case by case with the danger, the rule and the test: `watch/CASES.md`. In short:
+//! a list is believed, whatever it lacks; a failure changes no member; what confirms the members is a list, a change, and
+//! a probe that a server answers while the watch is open and not in [doubt](trust); and what the watch cannot tell, a list
+//! does (see [`gap`]).
 
 mod gap;
 mod lines;
