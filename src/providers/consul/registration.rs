@@ -330,7 +330,7 @@ impl ConsulRegistration {
             method: Method::PUT,
             path: &self.definition.pass_path(),
             body: None,
-            answer_timeout: self.heartbeat.patience(),
+            answer_timeout: self.heartbeat.interval(),
             doing: RENEWING,
         };
         let outcome = self.agent.call(&call, token, cancel).and_then(|answer| match answer.status {
@@ -347,10 +347,7 @@ impl ConsulRegistration {
                 self.repair.lost(Loss::Agent, now);
             }
             Err(error) => {
-                match error.code() {
-                    ErrorCode::Timeout => self.heartbeat.timed_out(sent, now),
-                    _ => self.heartbeat.failed(sent, now),
-                }
+                self.heartbeat.failed(sent, now);
                 self.repair.postponed(self.heartbeat.due());
                 return Err(self.say_if_lapsed(error, now));
             }

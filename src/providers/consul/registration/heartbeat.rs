@@ -4,8 +4,8 @@
 //! counted from the start of the one before, so that a slow answer does not stretch the period; a failed one is
 //! repeated sooner. After a pause of the whole process one pass is due, not all that were missed.
 //!
-//! A pass is waited for no longer than an interval, since a connection may be dead. After one that timed out the next is
-//! waited for longer, up to a TTL: an agent that is slow, and answers in that time, keeps the check passing.
+//! A pass is waited for no longer than an interval, since a connection may be dead, and since passes may arrive of which
+//! only the answers do not: the next has to be sent before the TTL is over.
 
 use std::time::Duration;
 
@@ -22,24 +22,17 @@ pub(super) struct Heartbeat {
     due: Timestamp,
     /// Since when the check is known to pass.
     passed: Option<Timestamp>,
-    /// How many intervals the next pass may take.
-    patience: u32,
     jitter: Jitter,
 }
 
 impl Heartbeat {
     pub(super) fn new(ttl: Duration, seed: u64, now: Timestamp) -> Self {
-        Self { ttl, due: now, passed: None, patience: 1, jitter: Jitter::new(seed) }
+        Self { ttl, due: now, passed: None, jitter: Jitter::new(seed) }
     }
 
-    /// The interval of the heartbeats.
+    /// The interval of the heartbeats; one takes no longer, lest it keep the next from being sent.
     pub(super) fn interval(&self) -> Duration {
         self.ttl / PER_TTL
-    }
-
-    /// How long the next pass may take.
-    pub(super) fn patience(&self) -> Duration {
-        self.interval() * self.patience
     }
 
     /// When the next pass is due.
@@ -55,21 +48,12 @@ impl Heartbeat {
     /// The pass that was sent at `sent` succeeded.
     pub(super) fn passed(&mut self, sent: Timestamp, now: Timestamp) {
         self.passed = Some(sent);
-        if now.since(sent) < self.interval() {
-            self.patience = 1;
-        }
         self.due = (sent + self.jitter.scale(self.interval(), 0.9)).max(now);
     }
 
     /// The pass that was sent at `sent` failed: the next comes after half the interval, or as soon as this one is over.
     pub(super) fn failed(&mut self, sent: Timestamp, now: Timestamp) {
         self.due = (sent + self.jitter.scale(self.interval() / 2, 0.9)).max(now);
-    }
-
-    /// The pass that was sent at `sent` took longer than it may: the next may take longer.
-    pub(super) fn timed_out(&mut self, sent: Timestamp, now: Timestamp) {
-        self.patience = (self.patience + 1).min(PER_TTL);
-        self.failed(sent, now);
     }
 
     /// Whether the check passes by now, unless somebody else has written it.
@@ -122,22 +106,6 @@ mod tests {
         // A request that took longer than that has been pause enough.
         heartbeat.failed(at(1000), at(2000));
         assert_eq!(heartbeat.due(), at(2000));
-    }
-
-    #[test]
-    fn consul_point_18_an_agent_that_is_slow_is_given_up_to_a_ttl_and_no_longer_than_it_is_slow() {
-        let mut heartbeat = Heartbeat::new(TTL, 1, at(0));
-        for seconds in [1, 2, 3, 3] {
-            assert_eq!(heartbeat.patience(), Duration::from_secs(seconds));
-            heartbeat.timed_out(at(0), at(5000));
-            assert_eq!(heartbeat.due(), at(5000));
-        }
-        heartbeat.passed(at(5000), at(7000));
-        assert_eq!((heartbeat.patience(), heartbeat.due()), (TTL, at(7000)), "it is slow still");
-        heartbeat.passed(at(7000), at(7100));
-        assert_eq!(heartbeat.patience(), Duration::from_secs(1));
-        heartbeat.timed_out(at(8000), at(8001));
-        assert!(heartbeat.due() >= at(8450), "one that fails at once is not repeated at once");
     }
 
     #[test]
