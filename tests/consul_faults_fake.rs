@@ -41,14 +41,6 @@ fn of(ids: &[&str]) -> String {
     format!("[{}]", ids.iter().map(|id| entry(id)).collect::<Vec<_>>().join(","))
 }
 
-/// Follows the stream until that holds; panics at anything but heartbeats.
-fn in_peace_until(watching: &Watching, what: &str, holds: impl Fn(&ProviderEvent) -> bool) {
-    watching.expect(what, SOON, |event| match event {
-        ProviderEvent::Heartbeat { .. } => holds(event).then_some(()),
-        other => panic!("{other:?}"),
-    });
-}
-
 fn is_current(event: &ProviderEvent) -> bool {
     matches!(event, ProviderEvent::Heartbeat { current: true })
 }
@@ -76,8 +68,8 @@ fn consul_point_7_polls_that_a_proxy_cuts_after_they_have_lasted_are_asked_again
         let watching = watch(&descriptor(&fake.url()));
         watching.expect_members(&["a"], SOON);
         let cuts = || fake.watches().iter().filter(|request| is_long(request)).count();
-        in_peace_until(&watching, "a third poll", |_| cuts() >= 3);
-        in_peace_until(&watching, "refresh", is_current);
+        watching.in_peace_until("a third poll", SOON, |_| cuts() >= 3);
+        watching.in_peace_until("refresh", SOON, is_current);
         changed.store(true, Ordering::SeqCst);
         watching.expect_members(&["b"], SOON);
     }
@@ -201,11 +193,11 @@ fn consul_point_15_a_poll_that_ends_with_the_token_it_was_sent_with_is_asked_aga
     });
     let watching = watch(&descriptor(&fake.url()).credential(Credential::TokenFile(path.display().to_string())));
     watching.expect_members(&["a"], SOON);
-    in_peace_until(&watching, "the poll", |_| fake.watches().len() == 2);
+    watching.in_peace_until("the poll", SOON, |_| fake.watches().len() == 2);
     std::fs::write(&path, "second\n").unwrap();
     revoked.store(true, Ordering::SeqCst);
-    in_peace_until(&watching, "the next poll", |_| fake.watches().len() == 3);
-    in_peace_until(&watching, "refresh", is_current);
+    watching.in_peace_until("the next poll", SOON, |_| fake.watches().len() == 3);
+    watching.in_peace_until("refresh", SOON, is_current);
     let watches = fake.watches();
     assert_eq!((watches[2].index(), watches[2].header("x-consul-token")), (Some("10"), Some("second")));
 }

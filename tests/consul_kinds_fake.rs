@@ -28,14 +28,6 @@ fn watch(descriptor: &ProviderDescriptor) -> Watching {
     Watching::start(&provider(descriptor))
 }
 
-/// Follows the stream until that holds; panics at anything but heartbeats.
-fn in_peace_until(watching: &Watching, what: &str, holds: impl Fn(&ProviderEvent) -> bool) {
-    watching.expect(what, SOON, |event| match event {
-        ProviderEvent::Heartbeat { .. } => holds(event).then_some(()),
-        other => panic!("{other:?}"),
-    });
-}
-
 fn is_current(event: &ProviderEvent) -> bool {
     matches!(event, ProviderEvent::Heartbeat { current: true })
 }
@@ -49,7 +41,7 @@ fn consul_point_11_each_change_is_sent_once_by_servers_of_each_kind() {
         watching.expect_members(&["a"], SOON);
         let sets: [&[&'static str]; 5] = [&["a", "b"], &["a", "b", "c"], &["b", "c"], &["c"], &["c", "d"]];
         for set in sets {
-            in_peace_until(&watching, "refresh", is_current);
+            watching.in_peace_until("refresh", SOON, is_current);
             catalog.set(set);
             watching.expect_members(set, SOON);
         }
@@ -65,7 +57,7 @@ fn consul_point_11_a_wait_that_is_over_is_answered_once_by_servers_of_each_kind(
         let fake = catalog.serve();
         let watching = watch(&descriptor(&fake.url()).parameter("wait", "1s"));
         watching.expect_members(&["a"], SOON);
-        in_peace_until(&watching, "a third wait", |_| catalog.lists() >= 3);
+        watching.in_peace_until("a third wait", SOON, |_| catalog.lists() >= 3);
         assert!(fake.watches()[1..].iter().all(|request| request.index() == Some("14")), "{kind:?}");
     }
 }
@@ -77,11 +69,11 @@ fn consul_point_2_and_6_an_empty_service_is_at_peace_whatever_others_do() {
         let fake = catalog.serve();
         let watching = watch(&descriptor(&fake.url()));
         watching.expect_members(&[], SOON);
-        in_peace_until(&watching, "refresh", is_current);
+        watching.in_peace_until("refresh", SOON, is_current);
         catalog.deregister_others();
         // A streaming agent is not told; the plain index shows, and the members are asked for once.
-        in_peace_until(&watching, "the next query", |_| fake.watches().len() >= 3);
-        in_peace_until(&watching, "refresh", is_current);
+        watching.in_peace_until("the next query", SOON, |_| fake.watches().len() >= 3);
+        watching.in_peace_until("refresh", SOON, is_current);
         catalog.set(&["a"]);
         watching.expect_members(&["a"], SOON);
     }
@@ -94,8 +86,8 @@ fn consul_point_2_a_stream_that_lags_behind_the_plain_index_is_no_rollback() {
     let fake = catalog.serve();
     let watching = watch(&descriptor(&fake.url()).parameter("wait", "1s"));
     watching.expect_members(&[], SOON);
-    in_peace_until(&watching, "two waits", |_| fake.watches().len() >= 4);
-    in_peace_until(&watching, "refresh", is_current);
+    watching.in_peace_until("two waits", SOON, |_| fake.watches().len() >= 4);
+    watching.in_peace_until("refresh", SOON, is_current);
     assert!(fake.watches()[2..].iter().all(|request| request.index() == Some("23")));
     catalog.set(&["a"]);
     watching.expect_members(&["a"], SOON);
@@ -114,6 +106,6 @@ fn consul_point_11_followers_behind_each_other_raise_no_alarm_while_their_member
     });
     let watching = watch(&descriptor(&fake.url()).parameter("consistency", "stale").parameter("wait", "1s"));
     watching.expect_members(&["a"], SOON);
-    in_peace_until(&watching, "many answers", |_| fake.requests().len() >= 40);
-    in_peace_until(&watching, "refresh", is_current);
+    watching.in_peace_until("many answers", SOON, |_| fake.requests().len() >= 40);
+    watching.in_peace_until("refresh", SOON, is_current);
 }

@@ -100,6 +100,14 @@ impl Watching {
         });
     }
 
+    /// Follows the stream until that holds; panics at anything but heartbeats.
+    pub fn in_peace_until(&self, what: &str, within: Duration, holds: impl Fn(&ProviderEvent) -> bool) {
+        self.expect(what, within, |event| match event {
+            ProviderEvent::Heartbeat { .. } => holds(event).then_some(()),
+            other => panic!("{other:?}"),
+        });
+    }
+
     /// Stops the stream and returns how long that took.
     pub fn stop(&mut self) -> Duration {
         let start = Instant::now();

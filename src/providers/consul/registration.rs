@@ -263,16 +263,15 @@ impl ConsulRegistration {
             Err(_) => return Ok(Look::Mute),
         };
         let subject = self.definition.subject();
-        let host = match holding.finding(subject, self.definition.service(), &self.seal) {
+        let is_fresh = self.heartbeat.is_fresh(self.clock.now());
+        let host = match holding.finding(subject, self.definition.service(), &self.seal, is_fresh) {
             Finding::Held(host) => host,
-            Finding::OwnCheck => {
+            Finding::Overwritten => {
                 let own = subject.check();
-                // Whoever else writes the check would go on doing so beside ours.
-                if self.heartbeat.is_fresh(self.clock.now()) {
-                    log_line!(Info, "{}: somebody else writes the check {own:?}: making it anew", self.id);
-                    _ = self.put(&Definition::remove_path(&own), LOOKING, token, cancel);
-                }
-                return Ok(Look::Found(Finding::OwnCheck));
+                log_line!(Info, "{}: somebody else writes the check {own:?}: making it anew", self.id);
+                // What is not removed now is found again by the next look.
+                _ = self.put(&Definition::remove_path(&own), LOOKING, token, cancel);
+                return Ok(Look::Found(Finding::Overwritten));
             }
             found => return Ok(Look::Found(found)),
         };
@@ -457,7 +456,8 @@ impl ConsulRegistration {
         Ok(())
     }
 
-    /// Deregisters. The connection may have died since the last heartbeat: what fails at once is tried again on a new one.
+    /// Deregisters. The connection may have died since the last heartbeat: what fails at once is tried again on a new
+    /// one.
     fn deregister_by(&mut self, budget: Budget) -> Result<(), ProvisioningError> {
         match self.deregister(budget.left(), &CancelToken::new()) {
             Err(error) if error.code() == ErrorCode::BackendUnavailable => {

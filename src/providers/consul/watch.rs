@@ -1,17 +1,20 @@
 //! The rules of the watch, as a state machine without threads, sockets or a clock: an [`Input`], the time and the local
-//! node's [`Standing`] go in, [`Output`]s and the time of the next call come out. Feed one input, then drain the outputs.
+//! node's [`Standing`] go in, [`Output`]s and the time of the next call come out. Feed one input, then drain the
+//! outputs.
 //!
 //! Two requests may be under way at once. The *watch* is a blocking query: it answers once the index is above ours. The
-//! [*probe*](probe) asks every few seconds for the index alone, which tells silence from peace, and shows what a blocked
-//! watch cannot: an index lower than ours (the server would answer only once it exceeds ours) or one that is higher while
-//! the watch stays mute. Then the members are asked for: if they are others the connection is dead, and else all is well.
+//! [*probe*](probe) asks every few seconds for the index alone, which tells silence from peace, and shows what a
+//! blocked watch cannot: an index lower than ours (the server would answer only once it exceeds ours) or one that is
+//! higher while the watch stays mute. Then the members are asked for: if they are others the connection is dead, and
+//! else all is well.
 //!
-//! What it must handle stands beside it, case by case with the danger, the rule and the test: `watch/CASES.md`. In short:
-//! no answer ends members that may only have been lost from sight; an index confirms what is believed only within one
-//! life of the server; what is routine is no alarm; and there is never more than one watch and one probe at a time, each at
-//! a moment of its own.
+//! What it must handle stands beside it, case by case with the danger, the rule and the test: `watch/CASES.md`. In
+//! short: no answer ends members that may only have been lost from sight; an index confirms what is believed only
+//! within one life of the server; what is routine is no alarm; and there is never more than one watch and one probe at
+//! a time, each at a moment of its own.
 
 mod bucket;
+mod cut;
 mod doubt;
 mod life;
 mod local;
@@ -31,7 +34,7 @@ use self::lower::Lower;
 use self::outage::Outage;
 use self::probe::Probe;
 use self::unrest::{PAUSE, Unrest, Witness};
-use super::failure::{Failure, FailureKind};
+use super::failure::Failure;
 use super::lineage::Lineage;
 use super::mark::Mark;
 use super::query::Consistency;
@@ -48,8 +51,6 @@ const QUIET: Duration = Duration::from_secs(4);
 const STANDSTILL: Duration = Duration::from_secs(10);
 /// How often an answer that cannot be waited for, or is never believed, is asked for again at the most.
 const RECHECK: Duration = Duration::from_secs(1);
-/// A poll that was cut after that long was worth asking for: some proxies cut every one.
-const ROUTINE: Duration = Duration::from_secs(1);
 /// The shortest wait: none at all would mean the server's longest.
 const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 /// The longest wait that a server accepts.
@@ -83,8 +84,8 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    /// The same to a watch through another agent. If it is one of another cluster its index counts something else, so that
-    /// it is the lineage that shows whether the history goes on.
+    /// The same to a watch through another agent. If it is one of another cluster its index counts something else, so
+    /// that it is the lineage that shows whether the history goes on.
     pub(super) fn of_another_agent(self) -> Self {
         Self { index: 0, ..self }
     }
@@ -361,41 +362,6 @@ impl Machine {
         self.jitter.scale(wait.mul_f64(1.25), 0.8).min(WAIT_MAX)
     }
 
-    fn broke(&mut self, now: Timestamp, failure: Failure, asked: Asked) {
-        let lasted = now.since(asked.since);
-        match failure.kind {
-            // The server refuses a token that was replaced meanwhile: it speaks, and the next request has the new one.
-            FailureKind::Outdated => self.watch = Watch::Due(self.bucket.next(now)),
-            FailureKind::Cut if asked.index.is_some() && lasted >= ROUTINE => self.cut(now, lasted),
-            FailureKind::Cut if asked.index.is_some() => {
-                self.unrest.cut();
-                self.failed(now, failure.error);
-            }
-            FailureKind::Cut | FailureKind::Other => self.failed(now, failure.error),
-        }
-    }
-
-    /// A poll was cut that had lasted. It is asked again at once, and if that fails there is an error. Else it may still
-    /// have been the server's end, so that the members are compared; that has to fit into what is granted.
-    fn cut(&mut self, now: Timestamp, lasted: Duration) {
-        self.life.cut(self.number);
-        self.doubt_continuity();
-        self.unrest.interrupted();
-        self.patience = Some(lasted);
-        self.watch = Watch::Due(self.bucket.next(now));
-    }
-
-    /// Takes note of a poll that has lasted.
-    fn endured(&mut self, now: Timestamp) {
-        let Watch::Pending { asked: Asked { index: Some(_), since, .. }, .. } = self.watch else { return };
-        let lasted = now.since(since);
-        if lasted >= ROUTINE {
-            self.unrest.lasted();
-            self.calm_down();
-        }
-        self.patience = self.patience.filter(|patience| lasted <= *patience);
-    }
-
     /// What went wrong again and again may be over.
     fn calm_down(&mut self) {
         if matches!(self.doubt, Doubt::None) {
@@ -523,9 +489,9 @@ impl Machine {
         same && matches!(self.doubt, Doubt::None) && !answer.lineage.renews(&self.lineage)
     }
 
-    /// Takes the index over and asks from it on; of one that lags nothing but the asking. Without a usable one 1 is asked
-    /// for: the server answers at once if it has anything newer, and is not asked in a hot loop, which an unindexed query
-    /// would be.
+    /// Takes the index over and asks from it on; of one that lags nothing but the asking. Without a usable one 1 is
+    /// asked for: the server answers at once if it has anything newer, and is not asked in a hot loop, which an
+    /// unindexed query would be.
     fn adopt(&mut self, answer: &WatchAnswer) {
         let index = answer.mark.index;
         match index {

@@ -4,8 +4,8 @@
 //! A member counts where all checks of its instance pass, whoever made them. So whoever is registered and not shown may
 //! be *in maintenance*, which is meant and stays; *held back* by a check that is not its own; *displaced* by a
 //! registration of another service, since an agent has one instance of each id; or *missing* from the catalog, where a
-//! write helps. Our own check may be written by others too: an earlier life's HTTP check of the same id goes on beside a
-//! TTL that replaces it, until it is removed.
+//! write helps. Our own check may be written by others too: an earlier life's HTTP check of the same id goes on beside
+//! a TTL that replaces it, until it is removed.
 
 use std::collections::BTreeMap;
 
@@ -87,6 +87,9 @@ pub(super) enum Finding {
     HeldBack(String),
     /// The node's own check does not pass, as it stands at the agent.
     OwnCheck,
+    /// The same, though its last pass is fresh: somebody else writes it, and would go on doing so beside the
+    /// registration.
+    Overwritten,
     /// Another registration has taken the id, in that service.
     Displaced(String),
     /// Nothing speaks against it at the agent on that host.
@@ -114,17 +117,18 @@ impl Holding {
         self.service.as_ref().filter(|held| !held.name.is_empty() && held.name != service)
     }
 
-    /// The other service in which this very life of the node is registered: by another provider of the same process. What
-    /// is left of an earlier life is nobody's.
+    /// The other service in which this very life of the node is registered: by another provider of the same process.
+    /// What is left of an earlier life is nobody's.
     pub(super) fn rival(&self, subject: &Subject, service: &str) -> Option<&str> {
         let held = self.other_service(service)?;
         let incarnation = held.meta.as_ref().map(|meta| meta.incarnation.as_str()).unwrap_or_default();
         (subject.has_incarnation() && incarnation == subject.incarnation()).then_some(held.name.as_str())
     }
 
-    /// Why the node is not shown.
-    pub(super) fn finding(&self, subject: &Subject, service: &str, seal: &Seal) -> Finding {
+    /// Why the node is not shown. `is_fresh`: whether its check should pass by what was last sent.
+    pub(super) fn finding(&self, subject: &Subject, service: &str, seal: &Seal, is_fresh: bool) -> Finding {
         let own = subject.check();
+        let own_check = if is_fresh { Finding::Overwritten } else { Finding::OwnCheck };
         if let Some(other) = self.other_service(service)
             && self.sealed(subject, seal).is_none()
         {
@@ -132,7 +136,7 @@ impl Holding {
             if self.checks().any(|check| check.id == own && check.passes()) {
                 return Finding::Displaced(other.name.clone());
             }
-            return Finding::OwnCheck;
+            return own_check;
         }
         let failing = || self.checks().filter(|check| !check.passes());
         if failing().any(Check::is_maintenance) {
@@ -146,7 +150,7 @@ impl Holding {
         }
         match self.checks().find(|check| check.id == own) {
             Some(check) if check.passes() => Finding::Held(check.node.clone()),
-            _ => Finding::OwnCheck,
+            _ => own_check,
         }
     }
 }
@@ -158,8 +162,8 @@ pub(super) fn checks_path(subject: &Subject) -> String {
     format!("/v1/agent/checks{filter}")
 }
 
-/// The checks that would keep the node out, or write its own, and are not the registration's: what an earlier life left.
-/// Maintenance is none of them.
+/// The checks that would keep the node out, or write its own, and are not the registration's: what an earlier life
+/// left. Maintenance is none of them.
 ///
 /// # Errors
 /// [`ErrorCode::MalformedAnswer`](crate::ErrorCode::MalformedAnswer).
@@ -177,8 +181,8 @@ pub(super) fn left_over(
     Ok(checks.into_values().filter(is_left).map(|check| check.id).collect())
 }
 
-/// Where the catalog tells of the checks that a host has of the node. The filter makes the answer small; who is meant is
-/// checked anyway.
+/// Where the catalog tells of the checks that a host has of the node. The filter makes the answer small; who is meant
+/// is checked anyway.
 pub(super) fn catalog_path(subject: &Subject, host: &str) -> String {
     let filter = subject.filter("ServiceID").map(|filter| format!("?filter={filter}")).unwrap_or_default();
     format!("/v1/health/node/{}{filter}", encode(host))
@@ -227,7 +231,7 @@ mod tests {
     }
 
     fn finding(checks: Vec<Value>) -> Finding {
-        held("orders", checks).finding(&subject(7), "orders", &Seal::new(1))
+        held("orders", checks).finding(&subject(7), "orders", &Seal::new(1), false)
     }
 
     #[test]
@@ -250,13 +254,17 @@ mod tests {
             Finding::HeldBack("its host's check \"disk\" is critical: said".into())
         );
         assert_eq!((finding(vec![own("critical")]), finding(vec![])), (Finding::OwnCheck, Finding::OwnCheck));
+        let passed = |checks| held("orders", checks).finding(&subject(7), "orders", &Seal::new(1), true);
+        assert_eq!(passed(vec![own("critical")]), Finding::Overwritten, "its pass was accepted a moment ago");
+        assert_eq!(passed(vec![own("passing")]), Finding::Held("vm".to_owned()));
+        assert_eq!(passed(vec![own("critical"), service()]), finding(vec![service()]));
     }
 
     #[test]
     fn consul_point_19_another_services_registration_displaces_the_node_as_long_as_it_is_kept_passing() {
         let mut other = own("passing");
         other["Notes"] = json!(Seal::new(2).notes(1));
-        let found = |checks| held("sales", checks).finding(&subject(7), "orders", &Seal::new(1));
+        let found = |checks| held("sales", checks).finding(&subject(7), "orders", &Seal::new(1), false);
         assert_eq!(found(vec![other.clone()]), Finding::Displaced("sales".to_owned()));
         other["Status"] = json!("critical");
         assert_eq!(found(vec![other.clone()]), Finding::OwnCheck, "nobody keeps it");

@@ -1,15 +1,16 @@
 //! What it takes to be registered, and to be so again, as a state machine without threads or a clock: what was learned
 //! and the time go in, the next step and its time come out.
 //!
-//! A registration is lost in two places. The *agent* lost it (it restarted with an empty state, an operator deregistered
-//! the node, Consul reaped it): the heartbeat is answered that the check is unknown. The *catalog* lost it (a snapshot
-//! was restored, a server's state is gone), though the agent still has it: only the watch sees that, and the agent would
-//! notice at its next full synchronisation, in a minute or more. Both are repaired alike: the node is registered again,
-//! and each time a little differently, which makes every agent write the catalog. Nothing is ever deregistered for it.
+//! A registration is lost in two places. The *agent* lost it (it restarted with an empty state, an operator
+//! deregistered the node, Consul reaped it): the heartbeat is answered that the check is unknown. The *catalog* lost it
+//! (a snapshot was restored, a server's state is gone), though the agent still has it: only the watch sees that, and
+//! the agent would notice at its next full synchronisation, in a minute or more. Both are repaired alike: the node is
+//! registered again, and each time a little differently, which makes every agent write the catalog. Nothing is ever
+//! deregistered for it.
 //!
 //! Whoever the watch does not show need not be lost. So the agent and the catalog are looked at first: a node in
-//! maintenance, or held back by a check that is not its own, or displaced by another service's registration of its id, is
-//! left as it is, and looked at until that is over. The same look, a moment after each registration, tells whether
+//! maintenance, or held back by a check that is not its own, or displaced by another service's registration of its id,
+//! is left as it is, and looked at until that is over. The same look, a moment after each registration, tells whether
 //! it came to be shown at all: an agent that accepts it may be unable to write it, for ever.
 //!
 //! The first repair is made at once; those that follow it without effect come slower and slower, since a node that its
@@ -202,7 +203,7 @@ impl Repair {
             Look::Found(Finding::Maintenance(reason)) => self.waits(Obstacle::Maintenance(reason), now),
             Look::Found(Finding::HeldBack(why)) => self.waits(Obstacle::HeldBack(why), now),
             Look::Found(Finding::Displaced(by)) => self.waits(Obstacle::Displaced(by), now),
-            Look::Found(Finding::OwnCheck | Finding::Held(_)) => self.write(confirms, now),
+            Look::Found(Finding::OwnCheck | Finding::Overwritten | Finding::Held(_)) => self.write(confirms, now),
             Look::Missing => {
                 if !matches!(self.obstacle, Obstacle::Missing(_)) {
                     self.obstacle = Obstacle::Missing(now);
@@ -266,8 +267,8 @@ impl Repair {
         self.due = Some((now + LOOK_AGAIN, Need::Lost(Loss::Unseen)));
     }
 
-    /// The node has to be registered again. `confirms`: the last registration, of which that is found, is the one to pause
-    /// after.
+    /// The node has to be registered again. `confirms`: the last registration, of which that is found, is the one to
+    /// pause after.
     fn write(&mut self, confirms: bool, now: Timestamp) {
         if self.is_left_alone() {
             self.obstacle = Obstacle::None;

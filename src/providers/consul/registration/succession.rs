@@ -10,8 +10,6 @@
 //! another seal, on another host. Where that does not show in time, as in another cluster or under another service,
 //! it is left to expire. So the only instance of the node is never removed.
 
-use std::fmt;
-
 use serde::Deserialize;
 
 use super::holding::{Check, Holding, Meta};
@@ -28,9 +26,7 @@ impl Seal {
     pub(super) fn new(number: u64) -> Self {
         Self(format!("cluster-provisioning registration {number:016x}"))
     }
-}
 
-impl Seal {
     /// The notes of the check as it is written for the `write`th time. They differ each time: an agent newer than 1.9
     /// takes an equal registration for one that needs no writing, and so would never bring back what only the catalog
     /// lost.
@@ -41,12 +37,6 @@ impl Seal {
     /// Whether these are the notes of a check under this seal.
     pub(super) fn is_on(&self, notes: &str) -> bool {
         notes.strip_prefix(self.0.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with(','))
-    }
-}
-
-impl fmt::Display for Seal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
     }
 }
 
@@ -189,10 +179,10 @@ mod tests {
                 json!({"AggregatedStatus": "critical", "Service": {"ID": "n1"}, "Checks": [check]}).to_string();
             subject(7).host(answer.as_bytes(), &ours, "testing").unwrap()
         };
-        for ours in [ours.to_string(), ours.notes(1), ours.notes(12)] {
+        for ours in [ours.0.clone(), ours.notes(1), ours.notes(12)] {
             assert_eq!(held(&ours).as_deref(), Some("vm"), "{ours}");
         }
-        assert_eq!((held(&other.notes(1)), held(""), held(&format!("{ours}0"))), (None, None, None));
+        assert_eq!((held(&other.notes(1)), held(""), held(&format!("{}0", ours.0))), (None, None, None));
         let nothing = br#"{"AggregatedStatus": "critical", "Service": null, "Checks": null}"#;
         assert_eq!(subject(7).host(nothing, &ours, "testing").unwrap(), None);
         let bad = subject(7).host(b"<html>", &ours, "testing").unwrap_err();

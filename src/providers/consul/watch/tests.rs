@@ -6,6 +6,7 @@ mod timeline;
 
 use super::probe::BEHIND_GRACE;
 use super::*;
+use crate::providers::consul::failure::FailureKind;
 use crate::topology::{ClusterNode, NodeId};
 
 const GRACE: Duration = Duration::from_secs(9);
