@@ -7,8 +7,8 @@
 //!
 //! A pod is a member while it is running, has an address and is not being deleted; where it has to be ready, while it
 //! is. A pod runs while any of its containers does, or is to be restarted; so the node's container must not be one that
-//! waits, in CrashLoopBackOff for example, or has ended. A pod that has ended keeps the address that another may have by now, but not its phase. A member without a port
-//! is unusable.
+//! waits, in CrashLoopBackOff for example, or has ended. A pod that has ended keeps the address that another may have
+//! by now, but not its phase. A member without a port is unusable.
 //!
 //! The incarnation has to rise with each life of an id. It is the annotation `incarnation`, where the program writes
 //! one. Else it is the time at which the pod was created, in milliseconds, which the API knows in seconds; in place of
