@@ -15,7 +15,7 @@ use cluster_provisioning::{
     CancelToken, ClusterProvisioningService, ConsulFactory, Credential, ErrorCode, FailoverPolicy, ProviderDescriptor,
     ProviderEvent, ProvisioningError,
 };
-use fake::{Fake, Request, entry, hold, list, send, wait_or_hold};
+use fake::{Fake, Request, entry, hold, list, send, side_by_side, wait_or_hold};
 use watching::{Watching, provider};
 
 /// Far more than anything here takes, on a busy machine.
@@ -51,7 +51,7 @@ fn is_long(request: &Request) -> bool {
 
 #[test]
 fn consul_point_7_polls_that_a_proxy_cuts_after_they_have_lasted_are_asked_again_and_nothing_is_told() {
-    for closes in [false, true] {
+    side_by_side([false, true], |closes| {
         let changed = Arc::new(AtomicBool::new(false));
         let news = Arc::clone(&changed);
         let fake = Fake::start(move |request, stream| match (request.is_probe(), news.load(Ordering::SeqCst)) {
@@ -72,7 +72,7 @@ fn consul_point_7_polls_that_a_proxy_cuts_after_they_have_lasted_are_asked_again
         watching.in_peace_until("refresh", SOON, is_current);
         changed.store(true, Ordering::SeqCst);
         watching.expect_members(&["b"], SOON);
-    }
+    });
 }
 
 #[test]

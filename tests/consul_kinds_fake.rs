@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use catalog::{Catalog, KINDS, Kind};
 use cluster_provisioning::{ConsulFactory, ProviderDescriptor, ProviderEvent};
-use fake::{Fake, entry, list};
+use fake::{Fake, entry, list, side_by_side};
 use watching::{Watching, provider};
 
 /// Far more than anything here takes, on a busy machine.
@@ -34,7 +34,7 @@ fn is_current(event: &ProviderEvent) -> bool {
 
 #[test]
 fn consul_point_11_each_change_is_sent_once_by_servers_of_each_kind() {
-    for kind in KINDS {
+    side_by_side(KINDS, |kind| {
         let catalog = Catalog::new(kind, 14, &["a"]);
         let fake = catalog.serve();
         let watching = watch(&descriptor(&fake.url()));
@@ -47,24 +47,24 @@ fn consul_point_11_each_change_is_sent_once_by_servers_of_each_kind() {
         }
         assert_eq!(catalog.lists(), 1 + sets.len(), "{kind:?}");
         assert!(fake.watches().iter().all(|request| !request.target.contains("consistent")), "{kind:?}");
-    }
+    });
 }
 
 #[test]
 fn consul_point_11_a_wait_that_is_over_is_answered_once_by_servers_of_each_kind() {
-    for kind in KINDS {
+    side_by_side(KINDS, |kind| {
         let catalog = Catalog::new(kind, 14, &["a"]);
         let fake = catalog.serve();
         let watching = watch(&descriptor(&fake.url()).parameter("wait", "1s"));
         watching.expect_members(&["a"], SOON);
         watching.in_peace_until("a third wait", SOON, |_| catalog.lists() >= 3);
         assert!(fake.watches()[1..].iter().all(|request| request.index() == Some("14")), "{kind:?}");
-    }
+    });
 }
 
 #[test]
 fn consul_point_2_and_6_an_empty_service_is_at_peace_whatever_others_do() {
-    for kind in KINDS {
+    side_by_side(KINDS, |kind| {
         let catalog = Catalog::new(kind, 14, &[]);
         let fake = catalog.serve();
         let watching = watch(&descriptor(&fake.url()));
@@ -76,7 +76,7 @@ fn consul_point_2_and_6_an_empty_service_is_at_peace_whatever_others_do() {
         watching.in_peace_until("refresh", SOON, is_current);
         catalog.set(&["a"]);
         watching.expect_members(&["a"], SOON);
-    }
+    });
 }
 
 #[test]

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use cluster_provisioning::{
     ClusterNode, ClusterProvisioningService, ConsulFactory, ErrorCode, EventStream, ProvisioningEvent,
 };
-use fake::{Fake, Request, list, send};
+use fake::{Fake, Request, list, send, side_by_side};
 use serde_json::{Value, json};
 
 /// What takes no longer unless the test fails.
@@ -336,7 +336,7 @@ fn wait_looks(fake: &Fake, more: usize) {
 
 #[test]
 fn consul_point_19_what_only_the_catalog_lost_is_written_again_by_agents_of_every_version() {
-    for version in [Version::Old, Version::New] {
+    side_by_side([Version::Old, Version::New], |version| {
         let consul = Consul::new(version);
         let (member, fake) = Member::of(&consul);
         let mut times = Vec::new();
@@ -353,12 +353,12 @@ fn consul_point_19_what_only_the_catalog_lost_is_written_again_by_agents_of_ever
         let turns = consul.state.lock().unwrap().turns.len();
         assert_eq!(turns, 2 + 2 * LOSSES, "{version:?}: it was gone only when it was lost");
         drop(member);
-    }
+    });
 }
 
 #[test]
 fn consul_point_13_maintenance_stays_until_it_is_lifted_whatever_is_lost() {
-    for version in [Version::Old, Version::New] {
+    side_by_side([Version::Old, Version::New], |version| {
         let consul = Consul::new(version);
         let (member, fake) = Member::of(&consul);
         consul.add_check(MAINTENANCE, "critical", "maintenance");
@@ -376,7 +376,7 @@ fn consul_point_13_maintenance_stays_until_it_is_lifted_whatever_is_lost() {
         consul.remove_check(MAINTENANCE);
         drop(consul.wait("shown again", State::shows));
         drop(member);
-    }
+    });
 }
 
 #[test]
