@@ -1,6 +1,8 @@
 //! The watch of the Consul provider while servers, proxies and tokens go wrong in ways that have been seen.
 #![cfg(feature = "consul")]
 
+#[path = "support/cases.rs"]
+mod cases;
 #[allow(dead_code)]
 #[path = "support/fake.rs"]
 mod fake;
@@ -11,11 +13,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use cases::side_by_side;
 use cluster_provisioning::{
     CancelToken, ClusterProvisioningService, ConsulFactory, Credential, ErrorCode, FailoverPolicy, ProviderDescriptor,
     ProviderEvent, ProvisioningError,
 };
-use fake::{Fake, Request, entry, hold, list, send, side_by_side, wait_or_hold};
+use fake::{Fake, Request, entry, hold, list, send, wait_or_hold};
 use watching::{Watching, provider};
 
 /// Far more than anything here takes, on a busy machine.

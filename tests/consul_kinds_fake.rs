@@ -1,6 +1,8 @@
 //! The watch of the Consul provider against servers of each kind, as they have been seen to answer.
 #![cfg(feature = "consul")]
 
+#[path = "support/cases.rs"]
+mod cases;
 #[path = "support/catalog.rs"]
 mod catalog;
 #[allow(dead_code)]
@@ -12,9 +14,10 @@ mod watching;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use cases::side_by_side;
 use catalog::{Catalog, KINDS, Kind};
 use cluster_provisioning::{ConsulFactory, ProviderDescriptor, ProviderEvent};
-use fake::{Fake, entry, list, side_by_side};
+use fake::{Fake, entry, list};
 use watching::{Watching, provider};
 
 /// Far more than anything here takes, on a busy machine.

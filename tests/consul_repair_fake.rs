@@ -3,6 +3,8 @@
 //! newer one does, only what differs.
 #![cfg(feature = "consul")]
 
+#[path = "support/cases.rs"]
+mod cases;
 #[path = "support/fake.rs"]
 #[allow(dead_code)]
 mod fake;
@@ -14,10 +16,11 @@ use std::net::TcpStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use cases::side_by_side;
 use cluster_provisioning::{
     ClusterNode, ClusterProvisioningService, ConsulFactory, ErrorCode, EventStream, ProvisioningEvent,
 };
-use fake::{Fake, Request, list, send, side_by_side};
+use fake::{Fake, Request, list, send};
 use serde_json::{Value, json};
 
 /// What takes no longer unless the test fails.
