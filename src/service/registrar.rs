@@ -5,8 +5,9 @@
 //! worker that carries its steps out: what happened goes in with the time, the next [`Step`] comes out, and the worker may
 //! take as long as it takes.
 //!
-//! - A worker that cannot be started is tried again, as a registration that fails is.//!
-//! - A registration is tried for ever, and repaired when it is lost; the pause between two tries is never above 2 s.
+//! - A worker that cannot be started is tried again, as a registration that fails is.
+//! - A registration is tried for ever, and repaired when it is lost; the pause between two tries is never above 2 s. A
+//!   renewal that failed is repeated sooner where the registration wants that: what expires may not wait.
 //! - From the moment at which a request is sent until the backend has said that the node is gone, the node *may* be
 //!   registered, whatever became of the answer. What may be registered is deregistered when its provider is removed and
 //!   when the service drains. A request that is under way then may still be answered for a moment before it is broken off:
@@ -29,7 +30,7 @@ use crate::provider::RegistrationSite;
 const PAUSE: Duration = Duration::from_secs(2);
 /// The shortest pause between two renewals.
 const SHORTEST: Duration = Duration::from_millis(10);
-/// What the shortest pause doubles to while a registration keeps asking for none.
+/// What the shortest pause doubles to while a registration keeps asking for none, or fails.
 const LONGEST_FORCED: Duration = Duration::from_secs(1);
 /// How long a request that is under way may still take when its registration is to end.
 const GRACE: Duration = Duration::from_millis(250);
@@ -84,7 +85,8 @@ pub(crate) enum Step {
 pub(crate) enum Outcome {
     /// The step succeeded. For a registration that stays: how long it wants to be left alone.
     Done(Duration),
-    Failed(ProvisioningError),
+    /// It failed; the same, where it was a renewal.
+    Failed(ProvisioningError, Duration),
 }
 
 /// What is to be told of a registration.
@@ -145,7 +147,7 @@ struct Entry {
     broken_off_at: Option<Timestamp>,
     /// When the last step began.
     began: Timestamp,
-    /// The shortest pause: longer while none, or an early renewal, is asked for again and again.
+    /// The shortest pause: longer while none, or an early renewal, is asked for again and again, and while renewals fail.
     forced: Duration,
     /// An early renewal was asked for.
     hurried: bool,
@@ -307,7 +309,7 @@ impl Registrar {
                 entry.joined(interval, now);
                 std::mem::take(&mut entry.failing).then_some(Notice::Recovered)
             }
-            (Step::Leave | Step::Retire, Outcome::Failed(error)) => {
+            (Step::Leave | Step::Retire, Outcome::Failed(error, _)) => {
                 let first = entry.could_not_leave(step, self.draining, &mut self.jitter, now);
                 if step == Step::Leave {
                     self.left_behind.retain(|(left, _)| *left != id);
@@ -320,8 +322,8 @@ impl Registrar {
                     first.then_some(Notice::Failing(error))
                 }
             }
-            (_, Outcome::Failed(error)) => {
-                entry.failed((step, before), &error, &mut self.jitter, now);
+            (_, Outcome::Failed(error, interval)) => {
+                entry.failed((step, before), &error, interval, &mut self.jitter, now);
                 if entry.farewell.is_some() {
                     // It was broken off.
                     None
@@ -527,8 +529,13 @@ impl Entry {
         self.state = State::Joined;
         // One that keeps asking for no pause at all gets longer and longer ones.
         let presses = std::mem::take(&mut self.hurried) || interval < SHORTEST;
-        self.forced = if presses { (self.forced * 2).min(LONGEST_FORCED) } else { SHORTEST };
-        self.due = now + interval.max(self.forced);
+        self.forced = if presses { self.forced_longer() } else { SHORTEST };
+        // Whoever asks early does not wait longer for what is due anyway.
+        self.due = now + if interval < SHORTEST { self.forced } else { interval };
+    }
+
+    fn forced_longer(&self) -> Duration {
+        (self.forced * 2).min(LONGEST_FORCED)
     }
 
     /// The node could not be deregistered. Whether that is news.
@@ -546,17 +553,18 @@ impl Entry {
         &mut self,
         (step, before): (Step, State),
         error: &ProvisioningError,
+        interval: Duration,
         jitter: &mut Jitter,
         now: Timestamp,
     ) {
-        let pause = now + jitter.scale(PAUSE, 0.5);
+        let pause = jitter.scale(PAUSE, 0.5);
         match step {
             Step::Join => {
                 // What an attempt before it may have registered may still be there.
                 if proves_absence(error.code()) {
                     self.state = before;
                 }
-                self.due = pause;
+                self.due = now + pause;
             }
             Step::Renew if error.code() == ErrorCode::RegistrationFailed => {
                 self.state = State::Lost;
@@ -564,7 +572,8 @@ impl Entry {
             }
             Step::Renew => {
                 self.state = State::Doubtful { renews: true };
-                self.due = pause;
+                self.forced = self.forced_longer();
+                self.due = now + interval.max(self.forced).min(pause);
             }
             Step::Leave | Step::Retire | Step::Rest(_) | Step::End => {}
         }
@@ -595,7 +604,7 @@ mod tests {
     }
 
     fn error(code: ErrorCode) -> Outcome {
-        Outcome::Failed(ProvisioningError::new(code, "testing", "refused"))
+        Outcome::Failed(ProvisioningError::new(code, "testing", "refused"), Duration::from_secs(10))
     }
 
     fn done() -> Outcome {
@@ -652,6 +661,59 @@ mod tests {
         let Step::Rest(until) = registrar.step(only, at(1500)) else { panic!("no pause") };
         assert!((2000..=3000).contains(&until.since(at(0)).as_millis()), "{until:?}");
         assert_eq!(registrar.step(only, until), Step::Renew);
+    }
+
+    #[test]
+    fn consul_point_18_a_renewal_that_failed_is_repeated_when_the_registration_wants_it_and_never_in_a_hot_loop() {
+        for millis in [100, 166, 250, 500, 900, 5_000] {
+            let (mut registrar, only) = joined();
+            let (mut now, mut pauses) = (at(1000), Vec::new());
+            for _ in 0..12 {
+                assert_eq!(registrar.step(only, now), Step::Renew);
+                let refused = ProvisioningError::new(ErrorCode::BackendUnavailable, "testing", "refused");
+                registrar.answered(only, Outcome::Failed(refused, Duration::from_millis(millis)), now);
+                let Step::Rest(until) = registrar.step(only, now) else { panic!("no pause") };
+                pauses.push(until.since(now).as_millis());
+                now = until;
+            }
+            let wanted = u128::from(millis);
+            if millis > 1000 {
+                assert!(pauses.iter().all(|pause| (1000..=2000).contains(pause)), "{pauses:?}");
+            } else {
+                assert!(pauses[..3].iter().all(|pause| *pause == wanted), "{pauses:?}");
+                assert_eq!(pauses[11], 1000, "{pauses:?}");
+            }
+        }
+        let (mut registrar, only) = joined();
+        let (mut now, mut pauses) = (at(1000), Vec::new());
+        for _ in 0..8 {
+            assert_eq!(registrar.step(only, now), Step::Renew);
+            let unreadable = ProvisioningError::new(ErrorCode::TokenUnreadable, "testing", "gone");
+            registrar.answered(only, Outcome::Failed(unreadable, Duration::ZERO), now);
+            let Step::Rest(until) = registrar.step(only, now) else { panic!("no pause") };
+            pauses.push(until.since(now).as_millis());
+            now = until;
+        }
+        assert_eq!(pauses, [20, 40, 80, 160, 320, 640, 1000, 1000]);
+        // One that works again begins anew.
+        assert_eq!(registrar.step(only, now), Step::Renew);
+        registrar.answered(only, done(), now);
+        registrar.asked(only, now);
+        assert_eq!(registrar.step(only, now), Step::Rest(now + SHORTEST));
+    }
+
+    #[test]
+    fn consul_point_18_whoever_asks_early_again_and_again_is_still_renewed_when_that_is_due() {
+        let (mut registrar, only) = joined();
+        let mut now = at(1000);
+        for _ in 0..20 {
+            assert_eq!(registrar.step(only, now), Step::Renew);
+            registrar.answered(only, Outcome::Done(Duration::from_millis(300)), now);
+            registrar.asked(only, now);
+            let Step::Rest(until) = registrar.step(only, now) else { panic!("no pause") };
+            assert!(until.since(now) <= Duration::from_millis(300), "{:?}", until.since(now));
+            now = until;
+        }
     }
 
     #[test]

@@ -319,7 +319,7 @@ impl Work {
             };
             let outcome = match done {
                 Ok(()) => Outcome::Done(self.interval()),
-                Err(error) => Outcome::Failed(error.with_provider(&name)),
+                Err(error) => Outcome::Failed(error.with_provider(&name), self.interval()),
             };
             let notice = lock(&shared.board).registrar.answered(id, outcome, shared.clock.now());
             shared.tell(&name, notice);

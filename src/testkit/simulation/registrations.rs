@@ -363,7 +363,10 @@ impl Registrations {
         self.act(RegistrationAct::Answered { id, step, error });
         let outcome = match error {
             None => Outcome::Done(self.interval),
-            Some(code) => Outcome::Failed(ProvisioningError::new(code, "simulating a backend", "a simulated fault")),
+            Some(code) => {
+                let error = ProvisioningError::new(code, "simulating a backend", "a simulated fault");
+                Outcome::Failed(error, self.interval)
+            }
         };
         _ = self.registrar.answered(id, outcome, self.now);
         if let Some(worker) = self.workers.get_mut(&id) {
