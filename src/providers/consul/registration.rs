@@ -117,13 +117,13 @@ impl ConsulRegistration {
     /// Does what is due: registers, or repairs the registration, and lets the check pass.
     fn work(&mut self, cancel: &CancelToken) -> Result<(), ProvisioningError> {
         let token = self.agent.credential()?;
-        match self.presence.take_sighting() {
-            Some(Sighting::Absent) => self.repair.lost(Loss::Unseen, self.clock.now()),
-            Some(sighting) => {
+        for sighting in self.presence.take_sightings() {
+            if sighting == Sighting::Absent {
+                self.repair.lost(Loss::Unseen, self.clock.now());
+            } else {
                 self.repair.seen();
                 self.taken = sighting == Sighting::Taken;
             }
-            None => {}
         }
         if self.token.as_ref().map(Secret::expose) != token.as_ref().map(Secret::expose) {
             self.repair.lost(Loss::Credential, self.clock.now());

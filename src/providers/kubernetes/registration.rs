@@ -124,13 +124,13 @@ impl KubernetesRegistration {
 
     /// Does what is due: looks at the pod, and repairs what it carries.
     fn work(&mut self, cancel: &CancelToken) -> Result<(), ProvisioningError> {
-        match self.presence.take_sighting() {
-            Some(Sighting::Absent) => self.upkeep.unseen(self.clock.now()),
-            Some(sighting) => {
+        for sighting in self.presence.take_sightings() {
+            if sighting == Sighting::Absent {
+                self.upkeep.unseen(self.clock.now());
+            } else {
                 self.taken = sighting == Sighting::Taken;
                 self.upkeep.seen();
             }
-            None => {}
         }
         if self.succeeded.get().is_some() {
             // What it would take for damage may be its successor's doing.
