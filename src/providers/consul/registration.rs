@@ -184,18 +184,35 @@ impl ConsulRegistration {
     /// it together with the node.
     fn register(&mut self, joins: bool, token: Option<&Secret>, cancel: &CancelToken) -> Result<(), ProvisioningError> {
         let maintenance = self.repair.maintenance().map(str::to_owned);
-        let mut lost = false;
+        let (mut lost, mut left) = (false, Vec::new());
         if joins || maintenance.is_some() {
             match self.holding(token, cancel) {
-                Ok(Some(holding)) if joins => self.clear(&holding, token, cancel)?,
+                Ok(Some(holding)) if joins => {
+                    self.check_rival(&holding)?;
+                    left = self.left_over(token, cancel);
+                }
                 Ok(holding) => lost = holding.is_none(),
                 // What cannot be looked at is registered over.
                 Err(_) => {}
             }
         }
         let maintenance = maintenance.filter(|_| lost);
+        self.write(maintenance.is_none(), token, cancel)?;
+        if let Some(reason) = maintenance {
+            self.put(&self.definition.maintenance_path(&reason), REGISTERING, token, cancel)?;
+        }
+        // Not before it: without them the instance of the earlier life would be shown for a moment, by its host's check.
+        for check in &left {
+            log_line!(Info, "{}: removing the check {check:?}, which an earlier registration left", self.id);
+            self.put(&Definition::remove_path(check), REGISTERING, token, cancel)?;
+        }
+        if left.contains(&self.definition.subject().check()) { self.write(true, token, cancel) } else { Ok(()) }
+    }
+
+    /// Sends the registration. `passes`: its check begins as passing.
+    fn write(&mut self, passes: bool, token: Option<&Secret>, cancel: &CancelToken) -> Result<(), ProvisioningError> {
         self.writes += 1;
-        let document = self.definition.document(&self.seal, self.writes, maintenance.is_none());
+        let document = self.definition.document(&self.seal, self.writes, passes);
         let call = Call {
             method: Method::PUT,
             path: "/v1/agent/service/register",
@@ -212,43 +229,33 @@ impl ConsulRegistration {
         };
         let answer = answer?;
         match answer.status {
-            200 => {}
-            _ => return Err(refusal(&answer, token, ErrorCode::RegistrationFailed, REGISTERING)),
-        }
-        match maintenance {
-            None => Ok(()),
-            Some(reason) => self.put(&self.definition.maintenance_path(&reason), REGISTERING, token, cancel),
+            200 => Ok(()),
+            _ => Err(refusal(&answer, token, ErrorCode::RegistrationFailed, REGISTERING)),
         }
     }
 
-    /// Makes way for the registration: what an earlier life left beside it, or under its check's id, is removed.
-    fn clear(
-        &mut self,
-        holding: &Holding,
-        token: Option<&Secret>,
-        cancel: &CancelToken,
-    ) -> Result<(), ProvisioningError> {
-        let subject = self.definition.subject();
-        let rival = holding.rival(subject, self.definition.service()).filter(|_| self.succeeds.is_none());
-        if let Some(rival) = rival {
-            let detail = format!(
-                "the agent holds the local node as an instance of the service {rival:?}, which another provider \
-                 registers; it has one instance of each id, so that each would overwrite the other"
-            );
-            let error = ProvisioningError::new(ErrorCode::InvalidConfig, REGISTERING, detail);
-            return Err(error.with_advice("give both definitions the same service, or another agent each"));
-        }
-        let path = checks_path(subject);
+    /// # Errors
+    /// [`ErrorCode::InvalidConfig`] where the agent holds the node for another provider, which would be overwritten.
+    fn check_rival(&self, holding: &Holding) -> Result<(), ProvisioningError> {
+        let (subject, service) = (self.definition.subject(), self.definition.service());
+        let Some(rival) = holding.rival(subject, service).filter(|_| self.succeeds.is_none()) else { return Ok(()) };
+        let detail = format!(
+            "the agent holds the local node as an instance of the service {rival:?}, which another provider \
+             registers; it has one instance of each id, so that each would overwrite the other"
+        );
+        let error = ProvisioningError::new(ErrorCode::InvalidConfig, REGISTERING, detail);
+        Err(error.with_advice("give both definitions the same service, or another agent each"))
+    }
+
+    /// The checks that an earlier life left beside the registration, or under its check's id. Where nobody can tell, the
+    /// registration is made over whatever is there.
+    fn left_over(&mut self, token: Option<&Secret>, cancel: &CancelToken) -> Vec<String> {
+        let path = checks_path(self.definition.subject());
         let left = self.get(&path, token, cancel).and_then(|answer| match answer.status {
             200 => left_over(&answer.body, self.definition.subject(), REGISTERING),
             _ => Err(unreadable(&answer, token)),
         });
-        // Where nobody can tell, the registration is made over whatever is there.
-        for check in left.unwrap_or_default() {
-            log_line!(Info, "{}: removing the check {check:?}, which an earlier registration left", self.id);
-            self.put(&Definition::remove_path(&check), REGISTERING, token, cancel)?;
-        }
-        Ok(())
+        left.unwrap_or_default()
     }
 
     /// Looks why the node is not shown.
