@@ -40,10 +40,12 @@ pub trait Registration: Send {
 
     /// Deregisters whatever may be registered: also after a [`join`](Self::join) whose answer was lost or that failed half
     /// way, and after a [`renew`](Self::renew) that failed. Deregistering what is not registered succeeds. Must return
-    /// within `budget`.
+    /// within `budget`. It need not try anything twice: it is called again while there is time.
     ///
     /// # Errors
-    /// The node may still be registered, until the backend expires it.
+    /// The node may still be registered, until the backend expires it. Called again: while the service drains, soon, and
+    /// with what is left of the budget, if the code is [`ErrorCode::BackendUnavailable`](crate::ErrorCode::BackendUnavailable)
+    /// or [`ErrorCode::Timeout`](crate::ErrorCode::Timeout); after a removal for five minutes, whatever it is.
     fn leave(&mut self, budget: Duration) -> Result<(), ProvisioningError>;
 
     /// Makes way for the registration of an edited definition of the same provider, which holds the node by now: removes

@@ -12,6 +12,8 @@
 //!   registered, whatever became of the answer. What may be registered is deregistered when its provider is removed and
 //!   when the service drains. A request that is under way then may still be answered for a moment before it is broken off:
 //!   one that is broken off could reach the backend after the deregistration.
+//! - A deregistration that fails is tried again here, so that no provider has to: after a removal for five minutes, while
+//!   draining within the budget, and then only where the backend was away. What it has refused it would refuse again.
 //! - When a provider is edited, the registration of its new definition is made first. The former one, if it holds the node,
 //!   is kept alive until the new one does, and is retired then. One that never came to hold it is not tried again.
 //! - Registrations of one site are one entry of the backend's: only the last of them to go deregisters it.
@@ -38,6 +40,9 @@ const GRACE: Duration = Duration::from_millis(250);
 /// provider may have been removed because its backend is gone for good.
 const FAREWELL: Duration = Duration::from_secs(300);
 const FAREWELL_PAUSES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
+/// The same pauses while draining, when somebody waits for it. The first is short, since it may only be that the connection
+/// has died since it was last used.
+const DRAIN_PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(400));
 /// How many failed deregistrations are kept for whoever asks.
 const LEFT_BEHIND: usize = 64;
 /// How many former definitions of one provider are kept alive: of more, the oldest is let go of that does not surely hold
@@ -159,6 +164,8 @@ struct Entry {
 pub(crate) struct Registrar {
     entries: BTreeMap<RegistrationId, Entry>,
     jitter: Jitter,
+    /// How long a deregistration may take; while draining, all attempts together.
+    budget: Duration,
     draining: bool,
     /// Whether any has ever succeeded.
     joined: bool,
@@ -169,11 +176,12 @@ pub(crate) struct Registrar {
 }
 
 impl Registrar {
-    /// None. `seed`: of the pauses' jitter.
-    pub(crate) fn new(seed: u64) -> Self {
+    /// None. `seed`: of the pauses' jitter; `budget`: how long a deregistration may take.
+    pub(crate) fn new(seed: u64, budget: Duration) -> Self {
         Self {
             entries: BTreeMap::new(),
             jitter: Jitter::new(seed),
+            budget,
             draining: false,
             joined: false,
             last_error: None,
@@ -223,13 +231,26 @@ impl Registrar {
         }
     }
 
-    /// Everything that may be registered is deregistered, for good.
+    /// Everything that may be registered is deregistered, within the budget and for good.
     pub(crate) fn drain(&mut self, now: Timestamp) {
-        self.draining = true;
+        if std::mem::replace(&mut self.draining, true) {
+            return;
+        }
         let ids: Vec<_> = self.entries.keys().copied().collect();
         for id in ids {
             self.say_farewell(id, Farewell::Leave, now);
         }
+        for entry in self.entries.values_mut() {
+            entry.farewell_ends = now + self.budget;
+            entry.farewell_pauses = Backoff::new(DRAIN_PAUSES.0, DRAIN_PAUSES.1);
+        }
+    }
+
+    /// How long a deregistration may take that begins now: while draining what is left of the budget, and a moment in any
+    /// case.
+    pub(crate) fn time_to_leave(&self, id: RegistrationId, now: Timestamp) -> Duration {
+        let entry = self.entries.get(&id).filter(|_| self.draining);
+        entry.map_or(self.budget, |entry| entry.farewell_ends.since(now).max(GRACE).min(self.budget))
     }
 
     /// The registrations whose workers are to be started now. Each is to be [started](Self::started).
@@ -310,7 +331,7 @@ impl Registrar {
                 std::mem::take(&mut entry.failing).then_some(Notice::Recovered)
             }
             (Step::Leave | Step::Retire, Outcome::Failed(error, _)) => {
-                let first = entry.could_not_leave(step, self.draining, &mut self.jitter, now);
+                let first = entry.could_not_leave((step, error.code()), self.draining, &mut self.jitter, now);
                 if step == Step::Leave {
                     self.left_behind.retain(|(left, _)| *left != id);
                     if self.left_behind.len() == LEFT_BEHIND {
@@ -539,12 +560,24 @@ impl Entry {
     }
 
     /// The node could not be deregistered. Whether that is news.
-    fn could_not_leave(&mut self, step: Step, draining: bool, jitter: &mut Jitter, now: Timestamp) -> bool {
-        if now >= self.farewell_ends || (draining && step == Step::Leave) {
+    fn could_not_leave(
+        &mut self,
+        (step, code): (Step, ErrorCode),
+        draining: bool,
+        jitter: &mut Jitter,
+        now: Timestamp,
+    ) -> bool {
+        let pause = self.farewell_pauses.pause(jitter);
+        // What could not be retired has not been asked to leave yet.
+        let pause = if draining && step == Step::Retire { Duration::ZERO } else { pause };
+        let is_vain = draining && step == Step::Leave && !code.is_outage();
+        // Whoever waits is told as soon as nothing more can come of it.
+        let is_late = if draining { now + pause >= self.farewell_ends } else { now >= self.farewell_ends };
+        if is_vain || is_late {
             self.state = State::Gone;
         } else {
             self.state = State::Doubtful { renews: false };
-            self.leaves_at = if draining { now } else { now + self.farewell_pauses.pause(jitter) };
+            self.leaves_at = now + pause;
         }
         !std::mem::replace(&mut self.failing, true)
     }
@@ -590,6 +623,8 @@ fn proves_absence(code: ErrorCode) -> bool {
 mod tests {
     use super::*;
 
+    const BUDGET: Duration = Duration::from_secs(2);
+
     fn at(millis: u64) -> Timestamp {
         Timestamp::from_millis(1_000_000 + millis)
     }
@@ -623,7 +658,7 @@ mod tests {
 
     /// One registration that has been asked for, at the time 0.
     fn one() -> (Registrar, RegistrationId) {
-        let mut registrar = Registrar::new(7);
+        let mut registrar = Registrar::new(7, BUDGET);
         let only = id(1, 1);
         assert_eq!(follow(&mut registrar, &[wanted(1, 1, None)], at(0)), [only]);
         (registrar, only)
@@ -782,10 +817,10 @@ mod tests {
         assert_eq!(broken_off, None, "that it was broken off is no news");
         assert_eq!(registrar.step(only, at(260)), Step::Leave);
         assert_eq!((registrar.take_overdue(at(9_999)), registrar.are_through(&[only])), (vec![], false));
-        registrar.answered(only, error(ErrorCode::Timeout), at(270));
-        assert_eq!(registrar.step(only, at(270)), Step::End, "while draining there is one attempt");
+        registrar.answered(only, error(ErrorCode::AccessDenied), at(270));
+        assert_eq!(registrar.step(only, at(270)), Step::End, "what is refused would be refused again");
         assert!(registrar.are_through(&[only]) && registrar.is_over());
-        assert_eq!(registrar.take_left_behind(&[only]).map(|error| error.code()), Some(ErrorCode::Timeout));
+        assert_eq!(registrar.take_left_behind(&[only]).map(|error| error.code()), Some(ErrorCode::AccessDenied));
         assert_eq!(registrar.take_left_behind(&[only]), None);
         assert!(follow(&mut registrar, &[wanted(2, 1, None)], at(280)).is_empty(), "draining is for good");
     }
@@ -828,9 +863,76 @@ mod tests {
         registrar.step(only, at(500));
         registrar.answered(only, error(ErrorCode::Timeout), at(500));
         registrar.drain(at(600));
-        assert_eq!(registrar.step(only, at(600)), Step::Leave, "at once, for the last time");
+        assert_eq!(registrar.step(only, at(600)), Step::Leave, "at once");
         assert_eq!(registrar.answered(only, done(), at(601)), Some(Notice::Left));
         assert_eq!(registrar.take_left_behind(&[only]), None, "nothing is left behind after all");
+    }
+
+    #[test]
+    fn p3_5_while_draining_a_backend_that_is_away_is_asked_again_until_the_budget_is_spent() {
+        for seed in 0..500 {
+            let mut registrar = Registrar::new(seed, BUDGET);
+            let only = id(1, 1);
+            follow(&mut registrar, &[wanted(1, 1, None)], at(0));
+            registrar.step(only, at(0));
+            registrar.answered(only, done(), at(0));
+            let (begun, mut dice) = (at(500), Jitter::new(seed));
+            registrar.drain(begun);
+            let (mut now, mut tries, mut pauses) = (begun, 0, Vec::new());
+            loop {
+                assert_eq!(registrar.step(only, now), Step::Leave, "seed {seed}");
+                let left = registrar.time_to_leave(only, now);
+                assert_eq!(left, (begun + BUDGET).since(now).max(GRACE).min(BUDGET), "seed {seed}");
+                tries += 1;
+                now = now + dice.scale(Duration::from_millis(40), 0.0);
+                let code = if dice.next() % 2 == 0 { ErrorCode::BackendUnavailable } else { ErrorCode::Timeout };
+                registrar.answered(only, error(code), now);
+                registrar.drain(now);
+                match registrar.step(only, now) {
+                    Step::Rest(until) => {
+                        assert!(!registrar.are_through(&[only]) && until < begun + BUDGET, "seed {seed}");
+                        pauses.push(until.since(now).as_millis());
+                        now = until;
+                    }
+                    step => {
+                        assert_eq!(step, Step::End);
+                        break;
+                    }
+                }
+            }
+            assert!((begun + BUDGET).since(now) <= Duration::from_millis(400) && tries >= 5, "seed {seed}: {pauses:?}");
+            assert!(
+                pauses[0] <= 50 && pauses.iter().all(|pause| (25..=400).contains(pause)),
+                "seed {seed}: {pauses:?}"
+            );
+            assert!(registrar.is_over() && registrar.take_left_behind(&[only]).is_some(), "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn p3_5_while_draining_a_backend_that_comes_back_is_left_after_all_and_one_that_hangs_takes_the_whole_budget() {
+        let (mut registrar, only) = joined();
+        registrar.drain(at(500));
+        assert_eq!(registrar.step(only, at(500)), Step::Leave);
+        registrar.answered(only, error(ErrorCode::BackendUnavailable), at(501));
+        let Step::Rest(until) = registrar.step(only, at(501)) else { panic!("no pause") };
+        assert_eq!(registrar.step(only, until), Step::Leave);
+        assert_eq!(registrar.answered(only, done(), until), Some(Notice::Left));
+        assert_eq!((registrar.step(only, until), registrar.take_left_behind(&[only])), (Step::End, None));
+
+        let (mut registrar, only) = joined();
+        registrar.drain(at(500));
+        assert_eq!((registrar.step(only, at(500)), registrar.time_to_leave(only, at(500))), (Step::Leave, BUDGET));
+        registrar.answered(only, error(ErrorCode::Timeout), at(2500));
+        assert_eq!(registrar.step(only, at(2500)), Step::End);
+
+        // Whoever could be asked late only is asked for a moment at least; of a removed one it is the whole time.
+        let (mut registrar, only) = joined();
+        follow(&mut registrar, &[], at(500));
+        assert_eq!(registrar.time_to_leave(only, at(500_000)), BUDGET);
+        registrar.drain(at(500));
+        assert_eq!(registrar.time_to_leave(only, at(9_000)), GRACE);
+        assert_eq!(registrar.step(only, at(9_000)), Step::Leave);
     }
 
     #[test]
@@ -848,7 +950,7 @@ mod tests {
 
     #[test]
     fn p1_4_a_worker_that_cannot_be_started_is_tried_again_and_owes_the_backend_nothing() {
-        let mut registrar = Registrar::new(7);
+        let mut registrar = Registrar::new(7, BUDGET);
         let only = id(1, 1);
         let refused = || ProvisioningError::new(ErrorCode::ThreadRefused, "testing", "too many");
         registrar.follow(&[wanted(1, 1, None)], at(0));
@@ -864,7 +966,7 @@ mod tests {
         assert_eq!(registrar.answered(only, done(), next), Some(Notice::Recovered));
 
         for drains in [false, true] {
-            let mut registrar = Registrar::new(7);
+            let mut registrar = Registrar::new(7, BUDGET);
             registrar.follow(&[wanted(1, 1, None)], at(0));
             if drains {
                 registrar.drain(at(1))
@@ -879,7 +981,7 @@ mod tests {
     fn p5_4_what_comes_to_a_place_waits_for_what_leaves_it_and_the_other_way_round() {
         let place = |key, edition| wanted(key, edition, Some("agent"));
         // Removed, its deregistration hangs, and registered again.
-        let mut registrar = Registrar::new(7);
+        let mut registrar = Registrar::new(7, BUDGET);
         follow(&mut registrar, &[place(1, 1)], at(0));
         registrar.step(id(1, 1), at(0));
         registrar.answered(id(1, 1), done(), at(0));
@@ -894,7 +996,7 @@ mod tests {
         assert_eq!(registrar.step(id(1, 1), at(9250)), Step::End, "the place is another's by now");
 
         // A request that is under way for the place when all is left.
-        let mut registrar = Registrar::new(7);
+        let mut registrar = Registrar::new(7, BUDGET);
         follow(&mut registrar, &[place(1, 1), place(2, 2)], at(0));
         registrar.step(id(1, 1), at(0));
         registrar.answered(id(1, 1), done(), at(0));
@@ -910,7 +1012,7 @@ mod tests {
         // An edited definition of the same place, whose token cannot be read, and the former one, whose renewals fail.
         let place = |edition| wanted(1, edition, Some("agent"));
         let (former, edited) = (id(1, 1), id(1, 2));
-        let mut registrar = Registrar::new(7);
+        let mut registrar = Registrar::new(7, BUDGET);
         follow(&mut registrar, &[place(1)], at(0));
         registrar.step(former, at(0));
         registrar.answered(former, done(), at(0));
@@ -956,7 +1058,7 @@ mod tests {
     fn p5_4_an_outdated_definition_that_never_registered_the_node_is_not_tried_again() {
         // Nothing was sent: no worker, or only a token that could not be read.
         for starts in [false, true] {
-            let mut registrar = Registrar::new(7);
+            let mut registrar = Registrar::new(7, BUDGET);
             registrar.follow(&[wanted(1, 1, None)], at(0));
             if starts {
                 registrar.started(id(1, 1), Ok(()), at(0));
@@ -999,7 +1101,7 @@ mod tests {
 
     #[test]
     fn p5_4_whose_kind_none_of_those_has_that_are_kept_alive_leaves() {
-        let mut registrar = Registrar::new(7);
+        let mut registrar = Registrar::new(7, BUDGET);
         for edition in 1..=6 {
             let mut wanted = wanted(1, edition, None);
             if edition != 1 {
@@ -1011,7 +1113,7 @@ mod tests {
         }
         assert_eq!(registrar.step(id(1, 1), at(9)), Step::Leave);
         // And the other way round: the newest definition alone is of another kind.
-        let mut registrar = Registrar::new(7);
+        let mut registrar = Registrar::new(7, BUDGET);
         for edition in 1..=6 {
             let mut wanted = wanted(1, edition, None);
             if edition == 6 {
@@ -1026,7 +1128,7 @@ mod tests {
 
     #[test]
     fn p5_4_registrations_of_one_site_are_deregistered_by_the_last_of_them() {
-        let mut registrar = Registrar::new(7);
+        let mut registrar = Registrar::new(7, BUDGET);
         let (first, second) = (id(1, 1), id(2, 1));
         let both = [wanted(1, 1, Some("agent")), wanted(2, 1, Some("agent"))];
         follow(&mut registrar, &both, at(0));
@@ -1043,7 +1145,7 @@ mod tests {
         assert_eq!((registrar.step(first, at(3)), registrar.step(second, at(3))), (Step::End, Step::Leave));
 
         // The edited definition of one site takes the entry over.
-        let mut registrar = Registrar::new(7);
+        let mut registrar = Registrar::new(7, BUDGET);
         follow(&mut registrar, &both[..1], at(0));
         registrar.step(first, at(0));
         registrar.answered(first, done(), at(0));

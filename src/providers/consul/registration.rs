@@ -372,17 +372,17 @@ impl ConsulRegistration {
         }
     }
 
-    fn deregister(&mut self, answer_timeout: Duration, cancel: &CancelToken) -> Result<(), ProvisioningError> {
+    fn deregister(&mut self, budget: Budget) -> Result<(), ProvisioningError> {
         // A token that cannot be read now was read before: the last one is used.
         let token = self.agent.credential()?;
         let call = Call {
             method: Method::PUT,
             path: &self.definition.deregister_path(),
             body: None,
-            answer_timeout,
+            answer_timeout: budget.left(),
             doing: LEAVING,
         };
-        let answer = self.agent.call(&call, token.as_ref(), cancel)?;
+        let answer = self.agent.call(&call, token.as_ref(), &CancelToken::new())?;
         match answer.status {
             // Whoever is unknown is gone.
             200 | 404 => Ok(()),
@@ -452,27 +452,15 @@ impl Registration for ConsulRegistration {
 impl ConsulRegistration {
     /// Deregisters, and makes sure of it where a registration may be carried out late.
     fn remove(&mut self, budget: Budget) -> Result<(), ProvisioningError> {
-        self.deregister_by(budget)?;
+        self.deregister(budget)?;
         if self.unanswered {
             thread::sleep(SETTLING.min(budget.left()));
             if self.host(budget, LEAVING)?.is_some() {
-                self.deregister_by(budget)?;
+                self.deregister(budget)?;
             }
         }
         (self.may_stand, self.unanswered) = (false, false);
         Ok(())
-    }
-
-    /// Deregisters. The connection may have died since the last heartbeat: what fails at once is tried again on a new
-    /// one.
-    fn deregister_by(&mut self, budget: Budget) -> Result<(), ProvisioningError> {
-        match self.deregister(budget.left(), &CancelToken::new()) {
-            Err(error) if error.code() == ErrorCode::BackendUnavailable => {
-                let left = budget.left();
-                if left < SHORTEST { Err(error) } else { self.deregister(left, &CancelToken::new()) }
-            }
-            other => other,
-        }
     }
 
     /// The host on which the agent holds what is under our seal; `None` if it holds something else, or nothing.
@@ -504,14 +492,7 @@ impl ConsulRegistration {
     ) -> Result<(Answer, Option<Secret>), ProvisioningError> {
         let token = self.agent.credential()?;
         let call = Call { method: Method::GET, path, body: None, answer_timeout: budget.left(), doing };
-        match self.agent.call(&call, token.as_ref(), &CancelToken::new()) {
-            // The connection may have died since the last heartbeat.
-            Err(error) if error.code() == ErrorCode::BackendUnavailable && budget.left() >= SHORTEST => {
-                let call = Call { answer_timeout: budget.left(), ..call };
-                Ok((self.agent.call(&call, token.as_ref(), &CancelToken::new())?, token))
-            }
-            answer => Ok((answer?, token)),
-        }
+        Ok((self.agent.call(&call, token.as_ref(), &CancelToken::new())?, token))
     }
 }
 
