@@ -270,7 +270,7 @@ fn consul_point_19_a_member_that_consul_has_reaped_comes_back_when_it_goes_on() 
     cast.finish();
 }
 
-/// Each of seven members is lost three times: the repairs of one that follow each other closely are spaced out.
+/// Each of seven members is lost three times, one after the other.
 #[test]
 fn consul_point_19_a_registration_lost_in_the_catalog_alone_is_repaired_and_seen() {
     lost_and_repaired("the catalog", Consul::deregister_in_catalog);

@@ -14,10 +14,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use cluster_provisioning::{
-    CancelToken, ClusterNode, ClusterProvider, ConsulFactory, Credential, ErrorCode, ProviderDescriptor,
-    ProvisioningError, Registration,
+    CancelToken, ClusterNode, ClusterProvider, ClusterProvisioningService, ConsulFactory, Credential, ErrorCode,
+    ProviderDescriptor, ProvisioningError, Registration,
 };
-use fake::{Fake, Request, hold, list, send};
+use fake::{Fake, Request, entry, hold, list, send};
 use watching::provider_of;
 
 /// What a prompt end may take on a busy machine; what is not broken off takes far longer.
@@ -240,23 +240,23 @@ fn consul_point_19_leaving_is_not_taken_for_done_when_the_agent_fails() {
 }
 
 #[test]
-fn consul_point_19_leaving_works_when_the_connection_died_since_the_last_heartbeat() {
-    let closed = Arc::new(AtomicUsize::new(0));
-    let closing = Arc::clone(&closed);
-    // The agent closes the connection on the first attempt, without an answer.
+fn consul_point_19_a_service_that_drains_deregisters_also_where_the_agent_fails_at_first() {
+    let asked = AtomicUsize::new(0);
     let fake = Fake::start(move |request, stream| {
-        let first = is_deregister(request) && closing.fetch_add(1, Ordering::SeqCst) == 0;
-        !first && ok(stream)
+        if request.target.starts_with("/v1/health/service/") {
+            let members = format!("[{}]", entry("n1"));
+            return if request.index().is_some() { hold(stream) } else { list(stream, 10, &members) };
+        }
+        match is_deregister(request).then(|| asked.fetch_add(1, Ordering::SeqCst)) {
+            // The connection dies, and then the agent is not ready yet.
+            Some(0) => false,
+            Some(1 | 2) => send(stream, "500 Internal Server Error", "", b"not yet"),
+            _ => ok(stream),
+        }
     });
-    join(&member(&fake)).leave(BUDGET).unwrap();
-    assert_eq!(asked(&fake).iter().filter(|asked| **asked == "deregister").count(), 2);
-}
-
-#[test]
-fn consul_point_19_leaving_is_not_tried_again_when_the_budget_is_spent() {
-    let fake = Fake::start(|request, stream| !is_deregister(request) && ok(stream));
-    join(&member(&fake)).leave(Duration::from_millis(5)).unwrap_err();
-    assert!(asked(&fake).iter().filter(|asked| **asked == "deregister").count() <= 1);
+    let service = ClusterProvisioningService::builder().member(node()).provider(descriptor(&fake)).start().unwrap();
+    service.drain().unwrap();
+    assert_eq!(orders(&fake).iter().filter(|request| is_deregister(request)).count(), 4);
 }
 
 #[test]

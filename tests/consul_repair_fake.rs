@@ -11,7 +11,7 @@ mod fake;
 #[path = "support/watching.rs"]
 mod watching;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -25,8 +25,8 @@ use serde_json::{Value, json};
 
 /// What takes no longer unless the test fails.
 const SOON: Duration = Duration::from_secs(20);
-/// So few that what follows one another closely is not spaced out for long.
-const LOSSES: usize = 6;
+/// So many that repairs that come ever more seldom would not come in time.
+const LOSSES: usize = 9;
 const OWN: &str = "service:n1";
 const MAINTENANCE: &str = "_service_maintenance:n1";
 
@@ -49,8 +49,9 @@ struct Instance {
 }
 
 impl Instance {
+    /// Its host's check always does.
     fn passes(&self) -> bool {
-        !self.checks.is_empty() && self.checks.values().all(|check| check["Status"] == "passing")
+        self.checks.values().all(|check| check["Status"] == "passing")
     }
 }
 
@@ -66,13 +67,15 @@ struct State {
     slow: Duration,
     /// How often the catalog came to show the node, or no longer to.
     turns: Vec<bool>,
+    /// The ports under which the catalog has shown it.
+    ports: BTreeSet<u64>,
 }
 
 impl State {
     /// The agent writes what differs from what it takes the catalog to hold.
     fn write(&mut self, before: Option<&Instance>, forced: bool) {
         let Some(now) = self.agent.clone() else {
-            self.catalog = None;
+            self.index += u64::from(self.catalog.take().is_some());
             return;
         };
         if self.refuses {
@@ -118,6 +121,7 @@ impl Consul {
             refuses: false,
             slow: Duration::ZERO,
             turns: vec![false],
+            ports: BTreeSet::new(),
         };
         Self { state: Arc::new(Mutex::new(state)), changed: Arc::default() }
     }
@@ -135,6 +139,8 @@ impl Consul {
         if state.turns.last() != Some(&shows) {
             state.turns.push(shows);
         }
+        let port = state.catalog.as_ref().and_then(|shown| shown.service["Port"].as_u64());
+        state.ports.extend(port.filter(|_| shows));
         self.changed.notify_all();
         done
     }
@@ -193,7 +199,8 @@ impl Consul {
                 ok(stream)
             }
             ("PUT", "/v1/agent/check/pass/service%3An1") => {
-                std::thread::sleep(self.state.lock().unwrap().slow);
+                let slow = self.state.lock().unwrap().slow;
+                std::thread::sleep(slow);
                 let passed = self.at_agent(false, |agent| {
                     agent
                         .as_mut()
@@ -257,7 +264,8 @@ impl Consul {
         }
         let mut entries = vec![serde_json::from_str::<Value>(&fake::entry("other")).unwrap()];
         if service["Service"] == request.target.split(['?', '/']).nth(4).unwrap_or_default() {
-            let checks: Vec<_> = checks.into_values().collect();
+            let mut checks: Vec<_> = checks.into_values().collect();
+            checks.push(json!({"Node": "vm", "CheckID": "serfHealth", "ServiceID": "", "Status": "passing"}));
             entries.push(json!({"Node": {"Node": "vm", "Address": "10.0.0.1"}, "Service": service, "Checks": checks}));
         }
         list(stream, index, &Value::from(entries).to_string())
@@ -339,20 +347,30 @@ fn wait_looks(fake: &Fake, more: usize) {
 
 #[test]
 fn consul_point_19_what_only_the_catalog_lost_is_written_again_by_agents_of_every_version() {
+    lost_again_and_again(Consul::lose_in_catalog);
+}
+
+#[test]
+fn consul_point_19_a_node_that_somebody_deregisters_again_and_again_is_registered_again_each_time() {
+    lost_again_and_again(|consul| drop(consul.at_agent(false, Option::take)));
+}
+
+/// The node is lost as soon as the member has seen that it is there.
+fn lost_again_and_again(lose: impl Fn(&Consul) + Sync) {
     side_by_side([Version::Old, Version::New], |version| {
         let consul = Consul::new(version);
         let (member, fake) = Member::of(&consul);
         let mut times = Vec::new();
         for _ in 0..LOSSES {
             wait_watched(&consul, &fake);
-            consul.lose_in_catalog();
+            lose(&consul);
             let lost = Instant::now();
             drop(consul.wait("shown again", State::shows));
             times.push(lost.elapsed());
         }
-        times.sort();
         println!("{version:?}: written again after {times:?}");
         assert_eq!(count(&fake, "/deregister/"), 0, "{version:?}");
+        assert_eq!(count(&fake, "/service/register"), 1 + LOSSES, "{version:?}: one write for each");
         let turns = consul.state.lock().unwrap().turns.len();
         assert_eq!(turns, 2 + 2 * LOSSES, "{version:?}: it was gone only when it was lost");
         drop(member);
@@ -413,6 +431,22 @@ fn consul_point_18_a_heartbeat_that_takes_longer_than_its_interval_keeps_no_memb
 }
 
 #[test]
+fn consul_point_13_an_earlier_life_is_not_shown_while_its_checks_are_removed() {
+    // One of another id, one that goes on beside ours, and both.
+    side_by_side([vec!["legacy"], vec![OWN], vec!["legacy", OWN]], |left| {
+        let consul = Consul::new(Version::New);
+        left.iter().for_each(|id| consul.add_check(id, "critical", "http"));
+        let (member, _fake) = Member::of(&consul);
+        let state = consul.wait("ours alone", |state| {
+            state.agent.as_ref().is_some_and(|held| held.checks.len() == 1 && held.checks[OWN]["Type"] == "ttl")
+        });
+        let shown = state.ports.clone();
+        drop((state, member));
+        assert_eq!(shown, BTreeSet::from([8090]), "{left:?}");
+    });
+}
+
+#[test]
 fn consul_point_13_checks_that_an_earlier_life_left_are_removed_when_the_node_registers_and_maintenance_is_not() {
     let consul = Consul::new(Version::New);
     consul.add_check("legacy", "critical", "");
@@ -421,7 +455,9 @@ fn consul_point_13_checks_that_an_earlier_life_left_are_removed_when_the_node_re
     let fake = consul.serve();
     let member = Member::start(&[("consul", "orders", &fake)]);
     let state = consul.wait("registered", |state| {
-        state.agent.as_ref().is_some_and(|held| held.checks.contains_key(OWN) && held.checks[OWN]["Type"] == "ttl")
+        state.agent.as_ref().is_some_and(|held| {
+            held.checks.contains_key(OWN) && held.checks[OWN]["Type"] == "ttl" && !held.checks.contains_key("legacy")
+        })
     });
     let ids: Vec<_> = state.agent.as_ref().unwrap().checks.keys().cloned().collect();
     drop(state);
@@ -450,7 +486,8 @@ fn consul_point_18_a_check_that_somebody_else_writes_is_made_anew() {
     let (member, fake) = Member::of(&consul);
     consul.add_check(OWN, "critical", "http");
     let state = consul.wait("ours again", |state| {
-        state.shows() && state.agent.as_ref().is_some_and(|held| held.checks[OWN]["Type"] == "ttl")
+        let own = state.agent.as_ref().and_then(|held| held.checks.get(OWN));
+        state.shows() && own.is_some_and(|check| check["Type"] == "ttl")
     });
     drop(state);
     assert_eq!(count(&fake, "/check/deregister/service%3An1"), 1, "what goes on beside a TTL is ended first");

@@ -30,6 +30,7 @@ struct Script {
     early: Receiver<()>,
     joins: Receiver<Answer>,
     renewals: Receiver<Answer>,
+    leaves: Receiver<Answer>,
 }
 
 /// A provider whose registration behaves so.
@@ -88,7 +89,7 @@ impl Registration for Held {
     fn leave(&mut self, _: Duration) -> Result<(), ProvisioningError> {
         // Whoever asks when the test is over is not heard.
         _ = self.0.asked.send(Asked::Leave);
-        Ok(())
+        self.0.leaves.try_recv().unwrap_or(Ok(()))
     }
 
     fn retire(&mut self, _: Duration) -> Result<(), ProvisioningError> {
@@ -135,6 +136,7 @@ struct Scene {
     asked: Receiver<Asked>,
     ask_early: Sender<()>,
     answer: Sender<Answer>,
+    answer_leaving: Sender<Answer>,
 }
 
 fn definition() -> ProviderDescriptor {
@@ -148,9 +150,10 @@ fn builder(script: Script) -> ServiceBuilder {
 
 fn start() -> Scene {
     let ((asking, asked), (ask_early, early), (answer, renewals)) = (unbounded(), unbounded(), unbounded());
-    let service = builder(Script { asked: asking, early, joins: never(), renewals }).start().unwrap();
+    let (answer_leaving, leaves) = unbounded();
+    let service = builder(Script { asked: asking, early, joins: never(), renewals, leaves }).start().unwrap();
     assert_eq!(asked.recv_timeout(PATIENCE), Ok(Asked::Join));
-    Scene { service, asked, ask_early, answer }
+    Scene { service, asked, ask_early, answer, answer_leaving }
 }
 
 #[test]
@@ -193,7 +196,7 @@ fn consul_point_19_a_node_whose_registration_was_never_answered_is_deregistered_
     for _ in 0..100 {
         answer.send(Err(ProvisioningError::new(ErrorCode::Timeout, "testing", "no answer"))).unwrap();
     }
-    let builder = builder(Script { asked: asking, early: never(), joins, renewals: never() });
+    let builder = builder(Script { asked: asking, early: never(), joins, renewals: never(), leaves: never() });
     let error = builder.join_timeout(Duration::from_millis(100)).start().err().unwrap();
     assert_eq!(error.code(), ErrorCode::RegistrationFailed);
     assert_eq!(error.advice(), ErrorCode::Timeout.advice(), "what is to be done about its cause: {error}");
@@ -211,4 +214,18 @@ fn consul_point_19_the_registration_of_an_edited_definition_makes_the_former_one
     scene.service.reload(vec![definition().parameter("wait", "5m").priority(1)]).unwrap();
     scene.service.shutdown();
     assert_eq!(scene.asked.iter().last(), Some(Asked::Leave));
+}
+
+#[test]
+fn p3_5_while_draining_a_backend_that_is_away_is_asked_again_and_one_that_refuses_is_not() {
+    for (code, asked) in [(ErrorCode::BackendUnavailable, 3), (ErrorCode::Timeout, 3), (ErrorCode::AccessDenied, 1)] {
+        let scene = start();
+        for _ in 0..2 {
+            scene.answer_leaving.send(Err(ProvisioningError::new(code, "testing", "not now"))).unwrap();
+        }
+        let drained = scene.service.drain();
+        assert_eq!(drained.err().map(|error| error.code()), Some(code).filter(|_| asked == 1), "{code}");
+        drop(scene.service);
+        assert_eq!(scene.asked.iter().filter(|step| *step == Asked::Leave).count(), asked, "{code}");
+    }
 }

@@ -21,7 +21,7 @@ pub trait Registration: Send {
     /// Why the node could not be registered, or is not known to be. Tried again after at most 2 s.
     fn join(&mut self, cancel: &CancelToken) -> Result<(), ProvisioningError>;
 
-    /// How long to wait before the next [`renew`](Self::renew).
+    /// How long to wait before the next [`renew`](Self::renew). Asked after each step, also after one that failed.
     fn renew_interval(&self) -> Duration;
 
     /// Where the provider asks for a [`renew`](Self::renew) before the interval is over, with a message: for example when
@@ -33,16 +33,19 @@ pub trait Registration: Send {
     /// Keeps the registration alive. Must return soon after `cancel` fires.
     ///
     /// # Errors
-    /// The registration is lost or in doubt: it is renewed again after at most 2 s, and if `renew` fails with
-    /// [`ErrorCode::RegistrationFailed`](crate::ErrorCode::RegistrationFailed) the node is registered anew.
+    /// The registration is lost or in doubt: it is renewed again after [`renew_interval`](Self::renew_interval), or after
+    /// 2 s at most; and if `renew` fails with [`ErrorCode::RegistrationFailed`](crate::ErrorCode::RegistrationFailed) the
+    /// node is registered anew.
     fn renew(&mut self, cancel: &CancelToken) -> Result<(), ProvisioningError>;
 
     /// Deregisters whatever may be registered: also after a [`join`](Self::join) whose answer was lost or that failed half
     /// way, and after a [`renew`](Self::renew) that failed. Deregistering what is not registered succeeds. Must return
-    /// within `budget`.
+    /// within `budget`. It need not try anything twice: it is called again while there is time.
     ///
     /// # Errors
-    /// The node may still be registered, until the backend expires it.
+    /// The node may still be registered, until the backend expires it. Called again: while the service drains, soon, and
+    /// with what is left of the budget, if the code is [`ErrorCode::BackendUnavailable`](crate::ErrorCode::BackendUnavailable)
+    /// or [`ErrorCode::Timeout`](crate::ErrorCode::Timeout); after a removal for five minutes, whatever it is.
     fn leave(&mut self, budget: Duration) -> Result<(), ProvisioningError>;
 
     /// Makes way for the registration of an edited definition of the same provider, which holds the node by now: removes

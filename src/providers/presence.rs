@@ -36,8 +36,8 @@ pub(in crate::providers) enum Sighting {
 pub(in crate::providers) struct Presence {
     local: Option<Arc<ClusterNode>>,
     standing: Mutex<Standing>,
-    /// The last sighting, until the registration has taken it.
-    sighting: Mutex<Option<Sighting>>,
+    /// What the registration has not taken yet: that the node was shown, or absent, or shown and then absent.
+    sightings: Mutex<Vec<Sighting>>,
     wake: Sender<()>,
     woken: Receiver<()>,
 }
@@ -47,7 +47,7 @@ impl Presence {
         // One message is enough: it asks for a look, and says nothing else.
         let (wake, woken) = bounded(1);
         let standing = if local.is_some() { Standing::Joining } else { Standing::Client };
-        Self { local, standing: Mutex::new(standing), sighting: Mutex::new(None), wake, woken }
+        Self { local, standing: Mutex::new(standing), sightings: Mutex::default(), wake, woken }
     }
 
     /// The local node in member mode.
@@ -65,15 +65,23 @@ impl Presence {
 
     /// The watch saw the local node, or did not. An absence wakes the registration.
     pub(in crate::providers) fn report(&self, sighting: Sighting) {
-        *lock(&self.sighting) = Some(sighting);
+        let mut waiting = lock(&self.sightings);
+        if sighting != Sighting::Absent {
+            waiting.clear();
+        }
+        if waiting.last() != Some(&sighting) {
+            waiting.push(sighting);
+        }
+        drop(waiting);
         if sighting == Sighting::Absent {
             let _ = self.wake.try_send(());
         }
     }
 
-    /// The last sighting since the last call. Whoever is woken has taken the message that woke it, and learns here why.
-    pub(in crate::providers) fn take_sighting(&self) -> Option<Sighting> {
-        lock(&self.sighting).take()
+    /// What was seen since the last call. Whoever is woken has taken the message that woke it, and learns here why. An
+    /// absence does not hide that the node had been shown before it: it is another loss then, and not the same still.
+    pub(in crate::providers) fn take_sightings(&self) -> Vec<Sighting> {
+        std::mem::take(&mut *lock(&self.sightings))
     }
 
     /// Where a message arrives with each absence.
@@ -91,17 +99,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn consul_point_19_whoever_is_woken_by_an_absence_still_learns_of_it() {
+    fn consul_point_19_whoever_is_woken_by_an_absence_learns_of_it_and_whether_the_node_was_shown_before() {
         let presence = Presence::new(Some(Arc::new(ClusterNode::builder("n1", "h", 1).build().unwrap())));
-        assert_eq!(presence.take_sighting(), None);
-        presence.report(Sighting::Absent);
-        presence.report(Sighting::Absent);
-        assert!(presence.absences().try_recv().is_ok());
-        assert_eq!(presence.take_sighting(), Some(Sighting::Absent));
-        assert!(presence.take_sighting().is_none() && presence.absences().try_recv().is_err());
-        presence.report(Sighting::Absent);
-        presence.report(Sighting::Present);
-        assert_eq!(presence.take_sighting(), Some(Sighting::Present), "the last one counts");
+        let seen = |sightings: &[Sighting]| {
+            sightings.iter().for_each(|sighting| presence.report(*sighting));
+            (presence.absences().try_recv().is_ok(), presence.take_sightings())
+        };
+        use Sighting::{Absent, Present, Taken};
+        assert_eq!(seen(&[]), (false, vec![]));
+        assert_eq!(seen(&[Absent, Absent]), (true, vec![Absent]));
+        assert_eq!(seen(&[]), (false, vec![]), "taken");
+        assert_eq!(seen(&[Absent, Present]).1, [Present], "what is over is over");
+        for shown in [Present, Taken] {
+            assert_eq!(seen(&[shown]), (false, vec![shown]));
+            assert_eq!(
+                seen(&[Absent, shown, Absent, shown, Absent, Absent]),
+                (true, vec![shown, Absent]),
+                "lost again"
+            );
+        }
     }
 
     #[test]

@@ -5,12 +5,15 @@
 //! worker that carries its steps out: what happened goes in with the time, the next [`Step`] comes out, and the worker may
 //! take as long as it takes.
 //!
-//! - A worker that cannot be started is tried again, as a registration that fails is.//!
-//! - A registration is tried for ever, and repaired when it is lost; the pause between two tries is never above 2 s.
+//! - A worker that cannot be started is tried again, as a registration that fails is.
+//! - A registration is tried for ever, and repaired when it is lost; the pause between two tries is never above 2 s. A
+//!   renewal that failed is repeated sooner where the registration wants that: what expires may not wait.
 //! - From the moment at which a request is sent until the backend has said that the node is gone, the node *may* be
 //!   registered, whatever became of the answer. What may be registered is deregistered when its provider is removed and
 //!   when the service drains. A request that is under way then may still be answered for a moment before it is broken off:
 //!   one that is broken off could reach the backend after the deregistration.
+//! - A deregistration that fails is tried again here, so that no provider has to: after a removal for five minutes, while
+//!   draining within the budget, and then only where the backend was away. What it has refused it would refuse again.
 //! - When a provider is edited, the registration of its new definition is made first. The former one, if it holds the node,
 //!   is kept alive until the new one does, and is retired then. One that never came to hold it is not tried again.
 //! - Registrations of one site are one entry of the backend's: only the last of them to go deregisters it.
@@ -29,7 +32,7 @@ use crate::provider::RegistrationSite;
 const PAUSE: Duration = Duration::from_secs(2);
 /// The shortest pause between two renewals.
 const SHORTEST: Duration = Duration::from_millis(10);
-/// What the shortest pause doubles to while a registration keeps asking for none.
+/// What the shortest pause doubles to while a registration keeps asking for none, or fails.
 const LONGEST_FORCED: Duration = Duration::from_secs(1);
 /// How long a request that is under way may still take when its registration is to end.
 const GRACE: Duration = Duration::from_millis(250);
@@ -37,6 +40,9 @@ const GRACE: Duration = Duration::from_millis(250);
 /// provider may have been removed because its backend is gone for good.
 const FAREWELL: Duration = Duration::from_secs(300);
 const FAREWELL_PAUSES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
+/// The same pauses while draining, when somebody waits for it. The first is short, since it may only be that the connection
+/// has died since it was last used.
+const DRAIN_PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(400));
 /// How many failed deregistrations are kept for whoever asks.
 const LEFT_BEHIND: usize = 64;
 /// How many former definitions of one provider are kept alive: of more, the oldest is let go of that does not surely hold
@@ -84,7 +90,8 @@ pub(crate) enum Step {
 pub(crate) enum Outcome {
     /// The step succeeded. For a registration that stays: how long it wants to be left alone.
     Done(Duration),
-    Failed(ProvisioningError),
+    /// It failed; the same, where it was a renewal.
+    Failed(ProvisioningError, Duration),
 }
 
 /// What is to be told of a registration.
@@ -145,7 +152,7 @@ struct Entry {
     broken_off_at: Option<Timestamp>,
     /// When the last step began.
     began: Timestamp,
-    /// The shortest pause: longer while none, or an early renewal, is asked for again and again.
+    /// The shortest pause: longer while none, or an early renewal, is asked for again and again, and while renewals fail.
     forced: Duration,
     /// An early renewal was asked for.
     hurried: bool,
@@ -157,6 +164,8 @@ struct Entry {
 pub(crate) struct Registrar {
     entries: BTreeMap<RegistrationId, Entry>,
     jitter: Jitter,
+    /// How long a deregistration may take; while draining, all attempts together.
+    budget: Duration,
     draining: bool,
     /// Whether any has ever succeeded.
     joined: bool,
@@ -167,11 +176,12 @@ pub(crate) struct Registrar {
 }
 
 impl Registrar {
-    /// None. `seed`: of the pauses' jitter.
-    pub(crate) fn new(seed: u64) -> Self {
+    /// None. `seed`: of the pauses' jitter; `budget`: how long a deregistration may take.
+    pub(crate) fn new(seed: u64, budget: Duration) -> Self {
         Self {
             entries: BTreeMap::new(),
             jitter: Jitter::new(seed),
+            budget,
             draining: false,
             joined: false,
             last_error: None,
@@ -221,13 +231,26 @@ impl Registrar {
         }
     }
 
-    /// Everything that may be registered is deregistered, for good.
+    /// Everything that may be registered is deregistered, within the budget and for good.
     pub(crate) fn drain(&mut self, now: Timestamp) {
-        self.draining = true;
+        if std::mem::replace(&mut self.draining, true) {
+            return;
+        }
         let ids: Vec<_> = self.entries.keys().copied().collect();
         for id in ids {
             self.say_farewell(id, Farewell::Leave, now);
         }
+        for entry in self.entries.values_mut() {
+            entry.farewell_ends = now + self.budget;
+            entry.farewell_pauses = Backoff::new(DRAIN_PAUSES.0, DRAIN_PAUSES.1);
+        }
+    }
+
+    /// How long a deregistration may take that begins now: while draining what is left of the budget, and a moment in any
+    /// case.
+    pub(crate) fn time_to_leave(&self, id: RegistrationId, now: Timestamp) -> Duration {
+        let entry = self.entries.get(&id).filter(|_| self.draining);
+        entry.map_or(self.budget, |entry| entry.farewell_ends.since(now).max(GRACE).min(self.budget))
     }
 
     /// The registrations whose workers are to be started now. Each is to be [started](Self::started).
@@ -307,8 +330,8 @@ impl Registrar {
                 entry.joined(interval, now);
                 std::mem::take(&mut entry.failing).then_some(Notice::Recovered)
             }
-            (Step::Leave | Step::Retire, Outcome::Failed(error)) => {
-                let first = entry.could_not_leave(step, self.draining, &mut self.jitter, now);
+            (Step::Leave | Step::Retire, Outcome::Failed(error, _)) => {
+                let first = entry.could_not_leave((step, error.code()), self.draining, &mut self.jitter, now);
                 if step == Step::Leave {
                     self.left_behind.retain(|(left, _)| *left != id);
                     if self.left_behind.len() == LEFT_BEHIND {
@@ -320,8 +343,8 @@ impl Registrar {
                     first.then_some(Notice::Failing(error))
                 }
             }
-            (_, Outcome::Failed(error)) => {
-                entry.failed((step, before), &error, &mut self.jitter, now);
+            (_, Outcome::Failed(error, interval)) => {
+                entry.failed((step, before), &error, interval, &mut self.jitter, now);
                 if entry.farewell.is_some() {
                     // It was broken off.
                     None
@@ -527,17 +550,34 @@ impl Entry {
         self.state = State::Joined;
         // One that keeps asking for no pause at all gets longer and longer ones.
         let presses = std::mem::take(&mut self.hurried) || interval < SHORTEST;
-        self.forced = if presses { (self.forced * 2).min(LONGEST_FORCED) } else { SHORTEST };
-        self.due = now + interval.max(self.forced);
+        self.forced = if presses { self.forced_longer() } else { SHORTEST };
+        // Whoever asks early does not wait longer for what is due anyway.
+        self.due = now + if interval < SHORTEST { self.forced } else { interval };
+    }
+
+    fn forced_longer(&self) -> Duration {
+        (self.forced * 2).min(LONGEST_FORCED)
     }
 
     /// The node could not be deregistered. Whether that is news.
-    fn could_not_leave(&mut self, step: Step, draining: bool, jitter: &mut Jitter, now: Timestamp) -> bool {
-        if now >= self.farewell_ends || (draining && step == Step::Leave) {
+    fn could_not_leave(
+        &mut self,
+        (step, code): (Step, ErrorCode),
+        draining: bool,
+        jitter: &mut Jitter,
+        now: Timestamp,
+    ) -> bool {
+        let pause = self.farewell_pauses.pause(jitter);
+        // What could not be retired has not been asked to leave yet.
+        let pause = if draining && step == Step::Retire { Duration::ZERO } else { pause };
+        let is_vain = draining && step == Step::Leave && !code.is_outage();
+        // Whoever waits is told as soon as nothing more can come of it.
+        let is_late = if draining { now + pause >= self.farewell_ends } else { now >= self.farewell_ends };
+        if is_vain || is_late {
             self.state = State::Gone;
         } else {
             self.state = State::Doubtful { renews: false };
-            self.leaves_at = if draining { now } else { now + self.farewell_pauses.pause(jitter) };
+            self.leaves_at = now + pause;
         }
         !std::mem::replace(&mut self.failing, true)
     }
@@ -546,17 +586,18 @@ impl Entry {
         &mut self,
         (step, before): (Step, State),
         error: &ProvisioningError,
+        interval: Duration,
         jitter: &mut Jitter,
         now: Timestamp,
     ) {
-        let pause = now + jitter.scale(PAUSE, 0.5);
+        let pause = jitter.scale(PAUSE, 0.5);
         match step {
             Step::Join => {
                 // What an attempt before it may have registered may still be there.
                 if proves_absence(error.code()) {
                     self.state = before;
                 }
-                self.due = pause;
+                self.due = now + pause;
             }
             Step::Renew if error.code() == ErrorCode::RegistrationFailed => {
                 self.state = State::Lost;
@@ -564,7 +605,8 @@ impl Entry {
             }
             Step::Renew => {
                 self.state = State::Doubtful { renews: true };
-                self.due = pause;
+                self.forced = self.forced_longer();
+                self.due = now + interval.max(self.forced).min(pause);
             }
             Step::Leave | Step::Retire | Step::Rest(_) | Step::End => {}
         }
@@ -581,6 +623,8 @@ fn proves_absence(code: ErrorCode) -> bool {
 mod tests {
     use super::*;
 
+    const BUDGET: Duration = Duration::from_secs(2);
+
     fn at(millis: u64) -> Timestamp {
         Timestamp::from_millis(1_000_000 + millis)
     }
@@ -595,7 +639,7 @@ mod tests {
     }
 
     fn error(code: ErrorCode) -> Outcome {
-        Outcome::Failed(ProvisioningError::new(code, "testing", "refused"))
+        Outcome::Failed(ProvisioningError::new(code, "testing", "refused"), Duration::from_secs(10))
     }
 
     fn done() -> Outcome {
@@ -614,7 +658,7 @@ mod tests {
 
     /// One registration that has been asked for, at the time 0.
     fn one() -> (Registrar, RegistrationId) {
-        let mut registrar = Registrar::new(7);
+        let mut registrar = Registrar::new(7, BUDGET);
         let only = id(1, 1);
         assert_eq!(follow(&mut registrar, &[wanted(1, 1, None)], at(0)), [only]);
         (registrar, only)
@@ -652,6 +696,59 @@ mod tests {
         let Step::Rest(until) = registrar.step(only, at(1500)) else { panic!("no pause") };
         assert!((2000..=3000).contains(&until.since(at(0)).as_millis()), "{until:?}");
         assert_eq!(registrar.step(only, until), Step::Renew);
+    }
+
+    #[test]
+    fn consul_point_18_a_renewal_that_failed_is_repeated_when_the_registration_wants_it_and_never_in_a_hot_loop() {
+        for millis in [100, 166, 250, 500, 900, 5_000] {
+            let (mut registrar, only) = joined();
+            let (mut now, mut pauses) = (at(1000), Vec::new());
+            for _ in 0..12 {
+                assert_eq!(registrar.step(only, now), Step::Renew);
+                let refused = ProvisioningError::new(ErrorCode::BackendUnavailable, "testing", "refused");
+                registrar.answered(only, Outcome::Failed(refused, Duration::from_millis(millis)), now);
+                let Step::Rest(until) = registrar.step(only, now) else { panic!("no pause") };
+                pauses.push(until.since(now).as_millis());
+                now = until;
+            }
+            let wanted = u128::from(millis);
+            if millis > 1000 {
+                assert!(pauses.iter().all(|pause| (1000..=2000).contains(pause)), "{pauses:?}");
+            } else {
+                assert!(pauses[..3].iter().all(|pause| *pause == wanted), "{pauses:?}");
+                assert_eq!(pauses[11], 1000, "{pauses:?}");
+            }
+        }
+        let (mut registrar, only) = joined();
+        let (mut now, mut pauses) = (at(1000), Vec::new());
+        for _ in 0..8 {
+            assert_eq!(registrar.step(only, now), Step::Renew);
+            let unreadable = ProvisioningError::new(ErrorCode::TokenUnreadable, "testing", "gone");
+            registrar.answered(only, Outcome::Failed(unreadable, Duration::ZERO), now);
+            let Step::Rest(until) = registrar.step(only, now) else { panic!("no pause") };
+            pauses.push(until.since(now).as_millis());
+            now = until;
+        }
+        assert_eq!(pauses, [20, 40, 80, 160, 320, 640, 1000, 1000]);
+        // One that works again begins anew.
+        assert_eq!(registrar.step(only, now), Step::Renew);
+        registrar.answered(only, done(), now);
+        registrar.asked(only, now);
+        assert_eq!(registrar.step(only, now), Step::Rest(now + SHORTEST));
+    }
+
+    #[test]
+    fn consul_point_18_whoever_asks_early_again_and_again_is_still_renewed_when_that_is_due() {
+        let (mut registrar, only) = joined();
+        let mut now = at(1000);
+        for _ in 0..20 {
+            assert_eq!(registrar.step(only, now), Step::Renew);
+            registrar.answered(only, Outcome::Done(Duration::from_millis(300)), now);
+            registrar.asked(only, now);
+            let Step::Rest(until) = registrar.step(only, now) else { panic!("no pause") };
+            assert!(until.since(now) <= Duration::from_millis(300), "{:?}", until.since(now));
+            now = until;
+        }
     }
 
     #[test]
@@ -720,10 +817,10 @@ mod tests {
         assert_eq!(broken_off, None, "that it was broken off is no news");
         assert_eq!(registrar.step(only, at(260)), Step::Leave);
         assert_eq!((registrar.take_overdue(at(9_999)), registrar.are_through(&[only])), (vec![], false));
-        registrar.answered(only, error(ErrorCode::Timeout), at(270));
-        assert_eq!(registrar.step(only, at(270)), Step::End, "while draining there is one attempt");
+        registrar.answered(only, error(ErrorCode::AccessDenied), at(270));
+        assert_eq!(registrar.step(only, at(270)), Step::End, "what is refused would be refused again");
         assert!(registrar.are_through(&[only]) && registrar.is_over());
-        assert_eq!(registrar.take_left_behind(&[only]).map(|error| error.code()), Some(ErrorCode::Timeout));
+        assert_eq!(registrar.take_left_behind(&[only]).map(|error| error.code()), Some(ErrorCode::AccessDenied));
         assert_eq!(registrar.take_left_behind(&[only]), None);
         assert!(follow(&mut registrar, &[wanted(2, 1, None)], at(280)).is_empty(), "draining is for good");
     }
@@ -766,9 +863,76 @@ mod tests {
         registrar.step(only, at(500));
         registrar.answered(only, error(ErrorCode::Timeout), at(500));
         registrar.drain(at(600));
-        assert_eq!(registrar.step(only, at(600)), Step::Leave, "at once, for the last time");
+        assert_eq!(registrar.step(only, at(600)), Step::Leave, "at once");
         assert_eq!(registrar.answered(only, done(), at(601)), Some(Notice::Left));
         assert_eq!(registrar.take_left_behind(&[only]), None, "nothing is left behind after all");
+    }
+
+    #[test]
+    fn p3_5_while_draining_a_backend_that_is_away_is_asked_again_until_the_budget_is_spent() {
+        for seed in 0..500 {
+            let mut registrar = Registrar::new(seed, BUDGET);
+            let only = id(1, 1);
+            follow(&mut registrar, &[wanted(1, 1, None)], at(0));
+            registrar.step(only, at(0));
+            registrar.answered(only, done(), at(0));
+            let (begun, mut dice) = (at(500), Jitter::new(seed));
+            registrar.drain(begun);
+            let (mut now, mut tries, mut pauses) = (begun, 0, Vec::new());
+            loop {
+                assert_eq!(registrar.step(only, now), Step::Leave, "seed {seed}");
+                let left = registrar.time_to_leave(only, now);
+                assert_eq!(left, (begun + BUDGET).since(now).max(GRACE).min(BUDGET), "seed {seed}");
+                tries += 1;
+                now = now + dice.scale(Duration::from_millis(40), 0.0);
+                let code = if dice.next() % 2 == 0 { ErrorCode::BackendUnavailable } else { ErrorCode::Timeout };
+                registrar.answered(only, error(code), now);
+                registrar.drain(now);
+                match registrar.step(only, now) {
+                    Step::Rest(until) => {
+                        assert!(!registrar.are_through(&[only]) && until < begun + BUDGET, "seed {seed}");
+                        pauses.push(until.since(now).as_millis());
+                        now = until;
+                    }
+                    step => {
+                        assert_eq!(step, Step::End);
+                        break;
+                    }
+                }
+            }
+            assert!((begun + BUDGET).since(now) <= Duration::from_millis(400) && tries >= 5, "seed {seed}: {pauses:?}");
+            assert!(
+                pauses[0] <= 50 && pauses.iter().all(|pause| (25..=400).contains(pause)),
+                "seed {seed}: {pauses:?}"
+            );
+            assert!(registrar.is_over() && registrar.take_left_behind(&[only]).is_some(), "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn p3_5_while_draining_a_backend_that_comes_back_is_left_after_all_and_one_that_hangs_takes_the_whole_budget() {
+        let (mut registrar, only) = joined();
+        registrar.drain(at(500));
+        assert_eq!(registrar.step(only, at(500)), Step::Leave);
+        registrar.answered(only, error(ErrorCode::BackendUnavailable), at(501));
+        let Step::Rest(until) = registrar.step(only, at(501)) else { panic!("no pause") };
+        assert_eq!(registrar.step(only, until), Step::Leave);
+        assert_eq!(registrar.answered(only, done(), until), Some(Notice::Left));
+        assert_eq!((registrar.step(only, until), registrar.take_left_behind(&[only])), (Step::End, None));
+
+        let (mut registrar, only) = joined();
+        registrar.drain(at(500));
+        assert_eq!((registrar.step(only, at(500)), registrar.time_to_leave(only, at(500))), (Step::Leave, BUDGET));
+        registrar.answered(only, error(ErrorCode::Timeout), at(2500));
+        assert_eq!(registrar.step(only, at(2500)), Step::End);
+
+        // Whoever could be asked late only is asked for a moment at least; of a removed one it is the whole time.
+        let (mut registrar, only) = joined();
+        follow(&mut registrar, &[], at(500));
+        assert_eq!(registrar.time_to_leave(only, at(500_000)), BUDGET);
+        registrar.drain(at(500));
+        assert_eq!(registrar.time_to_leave(only, at(9_000)), GRACE);
+        assert_eq!(registrar.step(only, at(9_000)), Step::Leave);
     }
 
     #[test]
@@ -786,7 +950,7 @@ mod tests {
 
     #[test]
     fn p1_4_a_worker_that_cannot_be_started_is_tried_again_and_owes_the_backend_nothing() {
-        let mut registrar = Registrar::new(7);
+        let mut registrar = Registrar::new(7, BUDGET);
         let only = id(1, 1);
         let refused = || ProvisioningError::new(ErrorCode::ThreadRefused, "testing", "too many");
         registrar.follow(&[wanted(1, 1, None)], at(0));
@@ -802,7 +966,7 @@ mod tests {
         assert_eq!(registrar.answered(only, done(), next), Some(Notice::Recovered));
 
         for drains in [false, true] {
-            let mut registrar = Registrar::new(7);
+            let mut registrar = Registrar::new(7, BUDGET);
             registrar.follow(&[wanted(1, 1, None)], at(0));
             if drains {
                 registrar.drain(at(1))
@@ -817,7 +981,7 @@ mod tests {
     fn p5_4_what_comes_to_a_place_waits_for_what_leaves_it_and_the_other_way_round() {
         let place = |key, edition| wanted(key, edition, Some("agent"));
         // Removed, its deregistration hangs, and registered again.
-        let mut registrar = Registrar::new(7);
+        let mut registrar = Registrar::new(7, BUDGET);
         follow(&mut registrar, &[place(1, 1)], at(0));
         registrar.step(id(1, 1), at(0));
         registrar.answered(id(1, 1), done(), at(0));
@@ -832,7 +996,7 @@ mod tests {
         assert_eq!(registrar.step(id(1, 1), at(9250)), Step::End, "the place is another's by now");
 
         // A request that is under way for the place when all is left.
-        let mut registrar = Registrar::new(7);
+        let mut registrar = Registrar::new(7, BUDGET);
         follow(&mut registrar, &[place(1, 1), place(2, 2)], at(0));
         registrar.step(id(1, 1), at(0));
         registrar.answered(id(1, 1), done(), at(0));
@@ -848,7 +1012,7 @@ mod tests {
         // An edited definition of the same place, whose token cannot be read, and the former one, whose renewals fail.
         let place = |edition| wanted(1, edition, Some("agent"));
         let (former, edited) = (id(1, 1), id(1, 2));
-        let mut registrar = Registrar::new(7);
+        let mut registrar = Registrar::new(7, BUDGET);
         follow(&mut registrar, &[place(1)], at(0));
         registrar.step(former, at(0));
         registrar.answered(former, done(), at(0));
@@ -894,7 +1058,7 @@ mod tests {
     fn p5_4_an_outdated_definition_that_never_registered_the_node_is_not_tried_again() {
         // Nothing was sent: no worker, or only a token that could not be read.
         for starts in [false, true] {
-            let mut registrar = Registrar::new(7);
+            let mut registrar = Registrar::new(7, BUDGET);
             registrar.follow(&[wanted(1, 1, None)], at(0));
             if starts {
                 registrar.started(id(1, 1), Ok(()), at(0));
@@ -937,7 +1101,7 @@ mod tests {
 
     #[test]
     fn p5_4_whose_kind_none_of_those_has_that_are_kept_alive_leaves() {
-        let mut registrar = Registrar::new(7);
+        let mut registrar = Registrar::new(7, BUDGET);
         for edition in 1..=6 {
             let mut wanted = wanted(1, edition, None);
             if edition != 1 {
@@ -949,7 +1113,7 @@ mod tests {
         }
         assert_eq!(registrar.step(id(1, 1), at(9)), Step::Leave);
         // And the other way round: the newest definition alone is of another kind.
-        let mut registrar = Registrar::new(7);
+        let mut registrar = Registrar::new(7, BUDGET);
         for edition in 1..=6 {
             let mut wanted = wanted(1, edition, None);
             if edition == 6 {
@@ -964,7 +1128,7 @@ mod tests {
 
     #[test]
     fn p5_4_registrations_of_one_site_are_deregistered_by_the_last_of_them() {
-        let mut registrar = Registrar::new(7);
+        let mut registrar = Registrar::new(7, BUDGET);
         let (first, second) = (id(1, 1), id(2, 1));
         let both = [wanted(1, 1, Some("agent")), wanted(2, 1, Some("agent"))];
         follow(&mut registrar, &both, at(0));
@@ -981,7 +1145,7 @@ mod tests {
         assert_eq!((registrar.step(first, at(3)), registrar.step(second, at(3))), (Step::End, Step::Leave));
 
         // The edited definition of one site takes the entry over.
-        let mut registrar = Registrar::new(7);
+        let mut registrar = Registrar::new(7, BUDGET);
         follow(&mut registrar, &both[..1], at(0));
         registrar.step(first, at(0));
         registrar.answered(first, done(), at(0));

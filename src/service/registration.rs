@@ -75,7 +75,7 @@ impl Registrations {
         budget: Duration,
     ) -> Self {
         let shared = node.map(|node| {
-            let registrar = Registrar::new(clock.now().as_nanos());
+            let registrar = Registrar::new(clock.now().as_nanos(), budget);
             let board = Mutex::new(Board { registrar, candidates: BTreeMap::new(), workers: BTreeMap::new() });
             Arc::new(Shared { node, hub, clock, budget, board, changed: Condvar::new() })
         });
@@ -314,12 +314,17 @@ impl Work {
                 }
                 Step::Join => self.ask(|registration, work| registration.join(&work.cancel)),
                 Step::Renew => self.ask(|registration, work| registration.renew(&work.cancel)),
-                Step::Leave => self.ask(|registration, work| registration.leave(work.shared.budget)),
-                Step::Retire => self.ask(|registration, work| registration.retire(work.shared.budget)),
+                Step::Leave | Step::Retire => {
+                    let within = lock(&shared.board).registrar.time_to_leave(id, shared.clock.now());
+                    self.ask(|registration, _| match step {
+                        Step::Leave => registration.leave(within),
+                        _ => registration.retire(within),
+                    })
+                }
             };
             let outcome = match done {
                 Ok(()) => Outcome::Done(self.interval()),
-                Err(error) => Outcome::Failed(error.with_provider(&name)),
+                Err(error) => Outcome::Failed(error.with_provider(&name), self.interval()),
             };
             let notice = lock(&shared.board).registrar.answered(id, outcome, shared.clock.now());
             shared.tell(&name, notice);

@@ -117,13 +117,13 @@ impl ConsulRegistration {
     /// Does what is due: registers, or repairs the registration, and lets the check pass.
     fn work(&mut self, cancel: &CancelToken) -> Result<(), ProvisioningError> {
         let token = self.agent.credential()?;
-        match self.presence.take_sighting() {
-            Some(Sighting::Absent) => self.repair.lost(Loss::Unseen, self.clock.now()),
-            Some(sighting) => {
+        for sighting in self.presence.take_sightings() {
+            if sighting == Sighting::Absent {
+                self.repair.lost(Loss::Unseen, self.clock.now());
+            } else {
                 self.repair.seen();
                 self.taken = sighting == Sighting::Taken;
             }
-            None => {}
         }
         if self.token.as_ref().map(Secret::expose) != token.as_ref().map(Secret::expose) {
             self.repair.lost(Loss::Credential, self.clock.now());
@@ -184,18 +184,35 @@ impl ConsulRegistration {
     /// it together with the node.
     fn register(&mut self, joins: bool, token: Option<&Secret>, cancel: &CancelToken) -> Result<(), ProvisioningError> {
         let maintenance = self.repair.maintenance().map(str::to_owned);
-        let mut lost = false;
+        let (mut lost, mut left) = (false, Vec::new());
         if joins || maintenance.is_some() {
             match self.holding(token, cancel) {
-                Ok(Some(holding)) if joins => self.clear(&holding, token, cancel)?,
+                Ok(Some(holding)) if joins => {
+                    self.check_rival(&holding)?;
+                    left = self.left_over(token, cancel);
+                }
                 Ok(holding) => lost = holding.is_none(),
                 // What cannot be looked at is registered over.
                 Err(_) => {}
             }
         }
         let maintenance = maintenance.filter(|_| lost);
+        self.write(maintenance.is_none(), token, cancel)?;
+        if let Some(reason) = maintenance {
+            self.put(&self.definition.maintenance_path(&reason), REGISTERING, token, cancel)?;
+        }
+        // Not before it: without them the instance of the earlier life would be shown for a moment, by its host's check.
+        for check in &left {
+            log_line!(Info, "{}: removing the check {check:?}, which an earlier registration left", self.id);
+            self.put(&Definition::remove_path(check), REGISTERING, token, cancel)?;
+        }
+        if left.contains(&self.definition.subject().check()) { self.write(true, token, cancel) } else { Ok(()) }
+    }
+
+    /// Sends the registration. `passes`: its check begins as passing.
+    fn write(&mut self, passes: bool, token: Option<&Secret>, cancel: &CancelToken) -> Result<(), ProvisioningError> {
         self.writes += 1;
-        let document = self.definition.document(&self.seal, self.writes, maintenance.is_none());
+        let document = self.definition.document(&self.seal, self.writes, passes);
         let call = Call {
             method: Method::PUT,
             path: "/v1/agent/service/register",
@@ -212,43 +229,33 @@ impl ConsulRegistration {
         };
         let answer = answer?;
         match answer.status {
-            200 => {}
-            _ => return Err(refusal(&answer, token, ErrorCode::RegistrationFailed, REGISTERING)),
-        }
-        match maintenance {
-            None => Ok(()),
-            Some(reason) => self.put(&self.definition.maintenance_path(&reason), REGISTERING, token, cancel),
+            200 => Ok(()),
+            _ => Err(refusal(&answer, token, ErrorCode::RegistrationFailed, REGISTERING)),
         }
     }
 
-    /// Makes way for the registration: what an earlier life left beside it, or under its check's id, is removed.
-    fn clear(
-        &mut self,
-        holding: &Holding,
-        token: Option<&Secret>,
-        cancel: &CancelToken,
-    ) -> Result<(), ProvisioningError> {
-        let subject = self.definition.subject();
-        let rival = holding.rival(subject, self.definition.service()).filter(|_| self.succeeds.is_none());
-        if let Some(rival) = rival {
-            let detail = format!(
-                "the agent holds the local node as an instance of the service {rival:?}, which another provider \
-                 registers; it has one instance of each id, so that each would overwrite the other"
-            );
-            let error = ProvisioningError::new(ErrorCode::InvalidConfig, REGISTERING, detail);
-            return Err(error.with_advice("give both definitions the same service, or another agent each"));
-        }
-        let path = checks_path(subject);
+    /// # Errors
+    /// [`ErrorCode::InvalidConfig`] where the agent holds the node for another provider, which would be overwritten.
+    fn check_rival(&self, holding: &Holding) -> Result<(), ProvisioningError> {
+        let (subject, service) = (self.definition.subject(), self.definition.service());
+        let Some(rival) = holding.rival(subject, service).filter(|_| self.succeeds.is_none()) else { return Ok(()) };
+        let detail = format!(
+            "the agent holds the local node as an instance of the service {rival:?}, which another provider \
+             registers; it has one instance of each id, so that each would overwrite the other"
+        );
+        let error = ProvisioningError::new(ErrorCode::InvalidConfig, REGISTERING, detail);
+        Err(error.with_advice("give both definitions the same service, or another agent each"))
+    }
+
+    /// The checks that an earlier life left beside the registration, or under its check's id. Where nobody can tell, the
+    /// registration is made over whatever is there.
+    fn left_over(&mut self, token: Option<&Secret>, cancel: &CancelToken) -> Vec<String> {
+        let path = checks_path(self.definition.subject());
         let left = self.get(&path, token, cancel).and_then(|answer| match answer.status {
             200 => left_over(&answer.body, self.definition.subject(), REGISTERING),
             _ => Err(unreadable(&answer, token)),
         });
-        // Where nobody can tell, the registration is made over whatever is there.
-        for check in left.unwrap_or_default() {
-            log_line!(Info, "{}: removing the check {check:?}, which an earlier registration left", self.id);
-            self.put(&Definition::remove_path(&check), REGISTERING, token, cancel)?;
-        }
-        Ok(())
+        left.unwrap_or_default()
     }
 
     /// Looks why the node is not shown.
@@ -365,17 +372,17 @@ impl ConsulRegistration {
         }
     }
 
-    fn deregister(&mut self, answer_timeout: Duration, cancel: &CancelToken) -> Result<(), ProvisioningError> {
+    fn deregister(&mut self, budget: Budget) -> Result<(), ProvisioningError> {
         // A token that cannot be read now was read before: the last one is used.
         let token = self.agent.credential()?;
         let call = Call {
             method: Method::PUT,
             path: &self.definition.deregister_path(),
             body: None,
-            answer_timeout,
+            answer_timeout: budget.left(),
             doing: LEAVING,
         };
-        let answer = self.agent.call(&call, token.as_ref(), cancel)?;
+        let answer = self.agent.call(&call, token.as_ref(), &CancelToken::new())?;
         match answer.status {
             // Whoever is unknown is gone.
             200 | 404 => Ok(()),
@@ -445,27 +452,15 @@ impl Registration for ConsulRegistration {
 impl ConsulRegistration {
     /// Deregisters, and makes sure of it where a registration may be carried out late.
     fn remove(&mut self, budget: Budget) -> Result<(), ProvisioningError> {
-        self.deregister_by(budget)?;
+        self.deregister(budget)?;
         if self.unanswered {
             thread::sleep(SETTLING.min(budget.left()));
             if self.host(budget, LEAVING)?.is_some() {
-                self.deregister_by(budget)?;
+                self.deregister(budget)?;
             }
         }
         (self.may_stand, self.unanswered) = (false, false);
         Ok(())
-    }
-
-    /// Deregisters. The connection may have died since the last heartbeat: what fails at once is tried again on a new
-    /// one.
-    fn deregister_by(&mut self, budget: Budget) -> Result<(), ProvisioningError> {
-        match self.deregister(budget.left(), &CancelToken::new()) {
-            Err(error) if error.code() == ErrorCode::BackendUnavailable => {
-                let left = budget.left();
-                if left < SHORTEST { Err(error) } else { self.deregister(left, &CancelToken::new()) }
-            }
-            other => other,
-        }
     }
 
     /// The host on which the agent holds what is under our seal; `None` if it holds something else, or nothing.
@@ -497,14 +492,7 @@ impl ConsulRegistration {
     ) -> Result<(Answer, Option<Secret>), ProvisioningError> {
         let token = self.agent.credential()?;
         let call = Call { method: Method::GET, path, body: None, answer_timeout: budget.left(), doing };
-        match self.agent.call(&call, token.as_ref(), &CancelToken::new()) {
-            // The connection may have died since the last heartbeat.
-            Err(error) if error.code() == ErrorCode::BackendUnavailable && budget.left() >= SHORTEST => {
-                let call = Call { answer_timeout: budget.left(), ..call };
-                Ok((self.agent.call(&call, token.as_ref(), &CancelToken::new())?, token))
-            }
-            answer => Ok((answer?, token)),
-        }
+        Ok((self.agent.call(&call, token.as_ref(), &CancelToken::new())?, token))
     }
 }
 

@@ -124,13 +124,13 @@ impl KubernetesRegistration {
 
     /// Does what is due: looks at the pod, and repairs what it carries.
     fn work(&mut self, cancel: &CancelToken) -> Result<(), ProvisioningError> {
-        match self.presence.take_sighting() {
-            Some(Sighting::Absent) => self.upkeep.unseen(self.clock.now()),
-            Some(sighting) => {
+        for sighting in self.presence.take_sightings() {
+            if sighting == Sighting::Absent {
+                self.upkeep.unseen(self.clock.now());
+            } else {
                 self.taken = sighting == Sighting::Taken;
                 self.upkeep.seen();
             }
-            None => {}
         }
         if self.succeeded.get().is_some() {
             // What it would take for damage may be its successor's doing.
@@ -302,20 +302,6 @@ impl KubernetesRegistration {
             _ => Err(answer.refusal(ErrorCode::BackendUnavailable, LEAVING)),
         }
     }
-
-    /// Removes; the connection may have died since it was used last: what fails at once is tried again on a new one.
-    fn remove_twice(&mut self, budget: Budget) -> Result<(), ProvisioningError> {
-        match self.remove(budget) {
-            Err(error) if error.code() == ErrorCode::BackendUnavailable => {
-                if budget.left() < SHORTEST {
-                    Err(error)
-                } else {
-                    self.remove(budget)
-                }
-            }
-            other => other,
-        }
-    }
 }
 
 impl Registration for KubernetesRegistration {
@@ -338,12 +324,12 @@ impl Registration for KubernetesRegistration {
 
     fn leave(&mut self, budget: Duration) -> Result<(), ProvisioningError> {
         self.presence.set_standing(Standing::Left);
-        if self.asked { self.remove_twice(Budget::of(budget)) } else { Ok(()) }
+        if self.asked { self.remove(Budget::of(budget)) } else { Ok(()) }
     }
 
     fn retire(&mut self, budget: Duration) -> Result<(), ProvisioningError> {
         self.presence.set_standing(Standing::Left);
         let is_elsewhere = self.succeeded.get().is_some_and(|uid| self.uid.get() != Some(uid));
-        if self.asked && is_elsewhere { self.remove_twice(Budget::of(budget)) } else { Ok(()) }
+        if self.asked && is_elsewhere { self.remove(Budget::of(budget)) } else { Ok(()) }
     }
 }

@@ -17,7 +17,7 @@ const TIME_TO_LIVE: Duration = Duration::from_secs(10);
 const INTERVAL: Duration = Duration::from_secs(3);
 /// How long a request may take, and a deregistration.
 const REQUEST: Duration = Duration::from_secs(5);
-const BUDGET: Duration = Duration::from_secs(2);
+pub(super) const BUDGET: Duration = Duration::from_secs(2);
 
 /// A place at a backend where the node is registered: by an agent of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -133,7 +133,7 @@ impl Registrations {
         let mut dice = Dice::new(seed);
         let interval = if dice.chance(100) { Duration::ZERO } else { INTERVAL };
         Self {
-            registrar: Registrar::new(seed),
+            registrar: Registrar::new(seed, BUDGET),
             now,
             dice,
             places: BTreeMap::new(),
@@ -300,7 +300,7 @@ impl Registrations {
                 }
                 _ => {
                     self.act(RegistrationAct::Asked { id, step });
-                    Work::Asking(self.request(place, step))
+                    Work::Asking(self.request(id, place, step))
                 }
             };
             if let Some(worker) = self.workers.get_mut(&id) {
@@ -310,12 +310,15 @@ impl Registrations {
     }
 
     /// What becomes of a request that is sent now.
-    fn request(&mut self, place: Place, step: Step) -> Request {
+    fn request(&mut self, id: RegistrationId, place: Place, step: Step) -> Request {
         let mood = match self.backends.get(&place.backend) {
             Some(backend) if backend.until > self.now => backend.mood,
             _ => BackendMood::Well,
         };
-        let limit = if matches!(step, Step::Leave | Step::Retire) { BUDGET } else { REQUEST };
+        let limit = match step {
+            Step::Leave | Step::Retire => self.registrar.time_to_leave(id, self.now),
+            _ => REQUEST,
+        };
         let soon = self.dice.millis(1, 40);
         let (executes, answers, error) = match mood {
             BackendMood::Well => (Some(soon / 2), soon, None),
@@ -363,7 +366,10 @@ impl Registrations {
         self.act(RegistrationAct::Answered { id, step, error });
         let outcome = match error {
             None => Outcome::Done(self.interval),
-            Some(code) => Outcome::Failed(ProvisioningError::new(code, "simulating a backend", "a simulated fault")),
+            Some(code) => {
+                let error = ProvisioningError::new(code, "simulating a backend", "a simulated fault");
+                Outcome::Failed(error, self.interval)
+            }
         };
         _ = self.registrar.answered(id, outcome, self.now);
         if let Some(worker) = self.workers.get_mut(&id) {

@@ -109,6 +109,26 @@ mod tests {
     }
 
     #[test]
+    fn consul_point_18_however_the_passes_fail_two_are_tried_again_before_the_check_turns_critical() {
+        for seed in 0..5000 {
+            let mut jitter = Jitter::new(seed);
+            let ttl = Duration::from_millis(1000 + jitter.next() % 59_001);
+            let mut heartbeat = Heartbeat::new(ttl, seed, at(0));
+            heartbeat.passed(at(0), at(1));
+            let mut tries = Vec::new();
+            while heartbeat.due().since(at(0)) < ttl {
+                let sent = heartbeat.due();
+                tries.push(sent.since(at(0)));
+                // Refused, or not answered, or anything between.
+                heartbeat.failed(sent, sent + jitter.scale(heartbeat.interval(), 0.0));
+                assert!(heartbeat.due() > sent, "seed {seed}");
+            }
+            let (earliest, latest) = (ttl / 4, ttl * 2 / 3 + Duration::from_millis(1));
+            assert!(tries.len() >= 2 && tries[0] >= earliest && tries[1] <= latest, "seed {seed}: {ttl:?} {tries:?}");
+        }
+    }
+
+    #[test]
     fn consul_point_18_a_check_is_fresh_for_a_ttl_from_when_its_pass_was_sent() {
         let mut heartbeat = Heartbeat::new(TTL, 1, at(0));
         assert!(!heartbeat.is_fresh(at(0)));

@@ -60,11 +60,12 @@ pub(super) struct Holding {
     #[serde(default)]
     checks: Option<Vec<Check>>,
     #[serde(default)]
-    service: Option<Held>,
+    service: Option<Instance>,
 }
 
+/// An instance of a service.
 #[derive(Deserialize)]
-struct Held {
+struct Instance {
     #[serde(rename = "Service", default)]
     name: String,
     #[serde(rename = "Meta", default)]
@@ -113,16 +114,16 @@ impl Holding {
     }
 
     /// The other service in which the agent holds the node's id, if it does.
-    fn other_service(&self, service: &str) -> Option<&Held> {
-        self.service.as_ref().filter(|held| !held.name.is_empty() && held.name != service)
+    fn other_service(&self, service: &str) -> Option<&Instance> {
+        self.service.as_ref().filter(|instance| !instance.name.is_empty() && instance.name != service)
     }
 
     /// The other service in which this very life of the node is registered: by another provider of the same process.
     /// What is left of an earlier life is nobody's.
     pub(super) fn rival(&self, subject: &Subject, service: &str) -> Option<&str> {
-        let held = self.other_service(service)?;
-        let incarnation = held.meta.as_ref().map(|meta| meta.incarnation.as_str()).unwrap_or_default();
-        (subject.has_incarnation() && incarnation == subject.incarnation()).then_some(held.name.as_str())
+        let instance = self.other_service(service)?;
+        let incarnation = instance.meta.as_ref().map(|meta| meta.incarnation.as_str()).unwrap_or_default();
+        (subject.has_incarnation() && incarnation == subject.incarnation()).then_some(instance.name.as_str())
     }
 
     /// Why the node is not shown. `is_fresh`: whether its check should pass by what was last sent.

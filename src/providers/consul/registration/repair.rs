@@ -13,9 +13,12 @@
 //! is left as it is, and looked at until that is over. The same look, a moment after each registration, tells whether
 //! it came to be shown at all: an agent that accepts it may be unable to write it, for ever.
 //!
-//! The first repair is made at once; those that follow it without effect come slower and slower, since a node that its
-//! own watch must not see (rights, a filter) would else ask, or write, for ever. The pauses are those of the
-//! [`RetryPolicy`]: from a quarter of its first to its longest, and never above 2 s after a loss at the agent.
+//! A repair is made at once, however often the node is lost: one that had its effect, if only for a moment, is over, and
+//! what is lost after it is lost anew. Only a moment after the last registration is waited for, so that whoever removes
+//! the node again and again, or fights for its id, costs the servers two writes a second by default. Repairs that follow
+//! one without effect come slower and slower, since a node that its own watch must not see (rights, a filter) would else
+//! ask, or write, for ever. The pauses are those of the [`RetryPolicy`]: from a quarter of its first to its longest, and
+//! never above 2 s after a loss at the agent.
 
 use std::time::Duration;
 
@@ -24,8 +27,9 @@ use crate::clock::Timestamp;
 use crate::error::ErrorCode;
 use crate::provider::RetryPolicy;
 
-/// The longest pause between repairs that follow a loss at the agent, and after a registration that failed.
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// The longest pause between repairs that follow a loss at the agent, and after a registration that failed: the write has
+/// to be made within 2 s of the finding, and takes a moment itself.
+const LONGEST_PAUSE: Duration = Duration::from_millis(1500);
 /// How long no loss must be found for the next one to be repaired at once.
 const CALM: Duration = Duration::from_secs(60);
 /// How long after a registration the catalog has to show it: the agent writes it within milliseconds.
@@ -102,7 +106,7 @@ pub(super) struct Repair {
     due: Option<(Timestamp, Need)>,
     /// Repairs in a row, each within [`CALM`] of the one before, since one had its effect.
     in_a_row: u32,
-    /// When the node was last registered, or found to be in the catalog.
+    /// When the node was last registered, or found to be in the catalog though the watch does not show it.
     acted: Option<Timestamp>,
     obstacle: Obstacle,
 }
@@ -149,7 +153,7 @@ impl Repair {
             self.in_a_row = 0;
         }
         // What the watch sees may be older than the last registration: the pause counts from that.
-        let due = now.max(last + self.pause(!unseen));
+        let due = if loss == Loss::Credential { now } else { now.max(last + self.pause(!unseen)) };
         if matches!(self.due, Some((before, Need::Confirmation)) if unseen && before <= due) {
             return;
         }
@@ -191,9 +195,11 @@ impl Repair {
         let confirms = need == Need::Confirmation;
         match look {
             Look::Shown => {
-                (self.due, self.acted, self.obstacle) = (None, Some(now), Obstacle::None);
+                (self.due, self.obstacle) = (None, Obstacle::None);
                 if confirms {
                     self.in_a_row = 0;
+                } else {
+                    self.acted = Some(now);
                 }
             }
             Look::Lost => {
@@ -281,14 +287,14 @@ impl Repair {
         self.due = Some((due, Need::Missing));
     }
 
-    /// The pause before the next of the repairs in a row; none before the first.
+    /// How long after the last registration the next repair comes at the soonest.
     fn pause(&self, at_agent: bool) -> Duration {
+        let first = self.retry.first / 4;
         let longest = if at_agent { self.retry.longest.min(LONGEST_PAUSE) } else { self.retry.longest };
         match self.in_a_row.checked_sub(1) {
-            None => Duration::ZERO,
-            Some(doublings) => {
-                (self.retry.first / 4).saturating_mul(1u32.checked_shl(doublings).unwrap_or(u32::MAX)).min(longest)
-            }
+            // A new loss.
+            None => first.min(TAKES_EFFECT),
+            Some(doublings) => first.saturating_mul(1u32.checked_shl(doublings).unwrap_or(u32::MAX)).min(longest),
         }
     }
 }
@@ -350,7 +356,7 @@ mod tests {
         for _ in 0..50 {
             repair.lost(Loss::Agent, now);
             let due = repair.due().unwrap();
-            assert!(due.since(now) <= Duration::from_secs(2));
+            assert!(due.since(now) < Duration::from_secs(2));
             assert_eq!(repair.step(due), REGISTER);
             repair.registered(due);
             now = due;
@@ -519,7 +525,7 @@ mod tests {
         };
         assert_eq!(pauses(Loss::Unseen, 200, 300), [0, 50, 100, 200, 300]);
         assert_eq!(pauses(Loss::Unseen, 40_000, 60_000), [0, 10_000, 20_000, 40_000, 60_000]);
-        assert_eq!(pauses(Loss::Agent, 40_000, 60_000), [0, 2000, 2000, 2000, 2000]);
+        assert_eq!(pauses(Loss::Agent, 40_000, 60_000), [0, 1500, 1500, 1500, 1500]);
         assert_eq!(pauses(Loss::Agent, 200, 300), [0, 50, 100, 200, 300]);
     }
 
@@ -556,6 +562,65 @@ mod tests {
         repair.lost(Loss::Agent, at(200_000));
         repair.seen();
         assert_eq!(repair.step(at(200_000)), REGISTER);
+    }
+
+    #[test]
+    fn consul_point_19_a_loss_after_a_repair_that_had_its_effect_is_repaired_within_two_seconds_however_often() {
+        for seed in 0..200 {
+            let mut jitter = crate::backoff::Jitter::new(seed);
+            let mut any = |longest: u64| Duration::from_millis(jitter.next() % longest);
+            let policy = RetryPolicy::new(any(60_000), any(120_000));
+            let mut repair = Repair { retry: policy.sound(), ..registered() };
+            let (begun, mut now, mut written) = (at(100_000), at(100_000), 0);
+            for _ in 0..50 {
+                // Shown for a moment, and lost again, in the catalog or at the agent.
+                now = now + any(1500);
+                repair.seen();
+                repair.lost(if any(2) > Duration::ZERO { Loss::Unseen } else { Loss::Agent }, now);
+                // The watch repeats what it sees.
+                repair.lost(Loss::Unseen, now + any(50));
+                let due = repair.due().unwrap();
+                assert!(due.since(now) <= TAKES_EFFECT, "seed {seed}: {:?}", due.since(now));
+                if repair.step(due) == LOOK {
+                    let holds = any(2) > Duration::ZERO;
+                    repair.looked(if holds { Look::Missing } else { Look::Lost }, due);
+                    assert!(repair.due().unwrap().since(now) <= Duration::from_secs(2), "seed {seed}");
+                }
+                now = repair.due().unwrap();
+                assert_eq!(repair.step(now), REGISTER, "seed {seed}");
+                repair.registered(now);
+                written += 1;
+            }
+            let fastest = (policy.sound().first / 4).min(TAKES_EFFECT);
+            assert!(now.since(begun) >= fastest * (written - 1), "seed {seed}: {written} in {:?}", now.since(begun));
+        }
+    }
+
+    #[test]
+    fn consul_point_19_repairs_without_effect_are_slow_until_one_has_its_effect() {
+        let mut repair = registered();
+        let mut now = at(100_000);
+        for _ in 0..9 {
+            repair.registered(now);
+            repair.looked(Look::Missing, now + TAKES_EFFECT);
+            now = repair.due().unwrap();
+        }
+        repair.registered(now);
+        repair.looked(Look::Missing, now + TAKES_EFFECT);
+        assert_eq!(repair.due(), Some(now + Duration::from_secs(30)));
+        // The servers take it after all, and lose it again at once.
+        let shown = now + Duration::from_secs(5);
+        repair.seen();
+        assert_eq!(missed(&mut repair, shown), shown);
+    }
+
+    #[test]
+    fn consul_point_15_a_new_token_is_registered_at_once_also_right_after_a_repair() {
+        let mut repair = registered();
+        repair.lost(Loss::Agent, at(2000));
+        repair.registered(at(2000));
+        repair.lost(Loss::Credential, at(2001));
+        assert_eq!(repair.step(at(2001)), REGISTER);
     }
 
     #[test]
@@ -604,7 +669,7 @@ mod tests {
         let mut repair = registered();
         repair.lost(Loss::Agent, at(2000));
         repair.failed(at(2000), Duration::from_secs(9));
-        assert_eq!(repair.due(), Some(at(4000)));
-        assert_eq!((repair.step(at(3999)), repair.step(at(4000))), (None, REGISTER));
+        assert_eq!(repair.due(), Some(at(3500)));
+        assert_eq!((repair.step(at(3499)), repair.step(at(3500))), (None, REGISTER));
     }
 }

@@ -7,7 +7,7 @@ use super::ensure;
 use crate::clock::Timestamp;
 use crate::error::ErrorCode;
 use crate::service::registrar::{RegistrationId, Step};
-use crate::testkit::simulation::registrations::{Place, RegistrationAct};
+use crate::testkit::simulation::registrations::{BUDGET, Place, RegistrationAct};
 
 /// The name by which a failure is reported.
 pub(in super::super) const REGISTRATION: &str = "registration";
@@ -18,6 +18,8 @@ const WINDOW: Duration = Duration::from_secs(10);
 const MOST: usize = 40;
 /// For so long a removed provider's backend is asked again to deregister the node.
 const FAREWELL: Duration = Duration::from_secs(300);
+/// When draining, no attempt is made any more once the budget would be over before it.
+const LAST_PAUSE: Duration = Duration::from_millis(400);
 
 #[derive(Clone, Debug)]
 struct Known {
@@ -30,8 +32,8 @@ struct Known {
     joined: bool,
     /// A deregistration has been carried out, or nothing is known of anything that was sent.
     left: bool,
-    /// A deregistration has failed.
-    failed: bool,
+    /// Why the last deregistration failed.
+    failed: Option<ErrorCode>,
     letting_go: bool,
     unwanted_since: Option<Timestamp>,
     asked: VecDeque<Timestamp>,
@@ -45,7 +47,7 @@ pub(in super::super) struct Registration {
     wanted: BTreeSet<RegistrationId>,
     /// Those that are no longer wanted and were never asked for anything: whether they had workers is not known.
     never_asked: BTreeSet<RegistrationId>,
-    draining: bool,
+    draining_since: Option<Timestamp>,
 }
 
 impl Registration {
@@ -54,7 +56,7 @@ impl Registration {
         match act {
             RegistrationAct::Wanted(wanted) => self.take_wanted(wanted, at),
             RegistrationAct::Drained => {
-                self.draining = true;
+                self.draining_since = self.draining_since.or(Some(at));
                 self.wanted.clear();
             }
             RegistrationAct::Rested { id, until } => ensure!(*until > at, "{id:?} rests until the past"),
@@ -74,7 +76,7 @@ impl Registration {
 
     /// What must have come about some time after the last fault, given what the backends hold.
     pub(in super::super) fn check_end_of_run(&self, held: &[Place], is_over: bool) -> Result<(), String> {
-        if self.draining {
+        if self.draining_since.is_some() {
             ensure!(is_over, "not everything was let go of: {:?}", self.known);
             ensure!(held.is_empty(), "still registered: {held:?}");
         }
@@ -83,7 +85,7 @@ impl Registration {
             ensure!(place.is_some_and(|place| held.contains(&place)), "{id:?} is not registered: {:?}", self.known);
         }
         let surplus = self.known.keys().find(|id| !self.wanted.contains(id));
-        ensure!(surplus.is_none() || self.draining, "{surplus:?} has not come to its end");
+        ensure!(surplus.is_none() || self.draining_since.is_some(), "{surplus:?} has not come to its end");
         Ok(())
     }
 
@@ -96,7 +98,7 @@ impl Registration {
                 sent_before: false,
                 joined: false,
                 left: false,
-                failed: false,
+                failed: None,
                 letting_go: false,
                 unwanted_since: None,
                 asked: VecDeque::new(),
@@ -179,7 +181,7 @@ impl Registration {
             (Step::Join | Step::Renew, Some(ErrorCode::TokenUnreadable)) => known.sent = known.sent_before,
             (Step::Leave | Step::Retire, error) => {
                 known.letting_go = false;
-                known.failed |= error.is_some();
+                known.failed = error;
                 known.left |= error.is_none();
             }
             _ => {}
@@ -204,7 +206,11 @@ impl Registration {
             return Ok(());
         };
         let long_enough = known.unwanted_since.is_some_and(|since| at.since(since) >= FAREWELL);
-        let excused = holds || (known.failed && (self.draining || long_enough));
+        // What the backend refused would be refused again; where it was away it is asked until the budget is spent.
+        let spent = self.draining_since.is_some_and(|since| at.since(since) + LAST_PAUSE >= BUDGET);
+        let vain = known.failed.is_some_and(|code| !code.is_outage());
+        let excused =
+            holds || known.failed.is_some() && (long_enough || spent || vain && self.draining_since.is_some());
         ensure!(!known.sent || known.left || excused, "{id:?} has ended, and may be registered still");
         Ok(())
     }
