@@ -131,7 +131,12 @@ impl Damping {
         if self.until.is_none_or(|until| now < until) {
             return;
         }
-        let gone: Vec<NodeId> = self.away.extract_if(.., |_, away| away.until <= now).map(|(id, _)| id).collect();
+        let mut gone = Vec::new();
+        self.away.retain(|id, away| {
+            let stays = now < away.until;
+            gone.extend((!stays).then(|| id.clone()));
+            stays
+        });
         turn.decide(format!("not back in time, and gone: {}", names(&gone)));
         self.join(shown);
     }
