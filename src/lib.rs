@@ -69,6 +69,8 @@ mod hub;
 mod id;
 #[cfg(feature = "_http")]
 mod json;
+#[cfg(test)]
+mod membership;
 mod metrics;
 mod panics;
 mod provider;

@@ -1,0 +1,20 @@
+//! Membership by gossip: who is in the cluster, agreed upon by its members themselves.
+//!
+//! SWIM (Das, Gupta, Motivala 2002) with Lifeguard (Dadgar, Phillips, Currey 2018). Like the hub it is made of parts, each
+//! with private fields and its own tests: no clock, no sockets, no threads, and no randomness but a seeded generator.
+//!
+//! | part | what it decides |
+//! |---|---|
+//! | [`record`] | which of two pieces of knowledge about a node counts |
+//! | [`accusers`] | who says that a node does not answer |
+//! | [`suspicion`] | for how long a node may answer an accusation |
+//! | [`local_health`] | whether it is rather this node that is slow |
+//! | [`probe_round`] | who is asked next whether it lives |
+//! | [`rumours`] | what is told to whom, how often, and what waits |
+
+mod accusers;
+mod local_health;
+mod probe_round;
+mod record;
+mod rumours;
+mod suspicion;
