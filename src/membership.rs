@@ -11,10 +11,12 @@
 //! | [`local_health`] | whether it is rather this node that is slow |
 //! | [`probe_round`] | who is asked next whether it lives |
 //! | [`rumours`] | what is told to whom, how often, and what waits |
+//! | [`settling`] | when what is known becomes an update of the topology |
 
 mod accusers;
 mod local_health;
 mod probe_round;
 mod record;
 mod rumours;
+mod settling;
 mod suspicion;
