@@ -9,12 +9,14 @@
 //! | [`accusers`] | who says that a node does not answer |
 //! | [`suspicion`] | for how long a node may answer an accusation |
 //! | [`local_health`] | whether it is rather this node that is slow |
+//! | [`probe`] | whether a node answers, directly or by others |
 //! | [`probe_round`] | who is asked next whether it lives |
 //! | [`rumours`] | what is told to whom, how often, and what waits |
 //! | [`settling`] | when what is known becomes an update of the topology |
 
 mod accusers;
 mod local_health;
+mod probe;
 mod probe_round;
 mod record;
 mod rumours;
