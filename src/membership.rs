@@ -13,6 +13,7 @@
 //! | [`probe_round`] | who is asked next whether it lives |
 //! | [`rumours`] | what is told to whom, how often, and what waits |
 //! | [`settling`] | when what is known becomes an update of the topology |
+//! | [`wire`] | how all of it looks as bytes |
 
 mod accusers;
 mod local_health;
@@ -22,3 +23,4 @@ mod record;
 mod rumours;
 mod settling;
 mod suspicion;
+mod wire;

@@ -1,0 +1,212 @@
+//! How what members tell each other looks as bytes.
+//!
+//! Everything that arrives is untrusted. A reader knows where its bytes end, gives no length more room than is there, and
+//! takes each number in its shortest form only, so that one message has one form. What is longer than this version knows
+//! is skipped, piece by piece: each record says how long it is.
+//!
+//! | piece | as bytes |
+//! |---|---|
+//! | number | little-endian base 128 (LEB128), unsigned, shortest form, 1 to 10 bytes |
+//! | port | 2 bytes, big-endian |
+//! | text, bytes | their length as a number, then as many bytes |
+//! | list | how many there are as a number, then each |
+
+mod record;
+
+/// Why bytes are no message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Malformed {
+    /// They end too soon, or a length says more than there is.
+    Truncated,
+    /// A number is not in its shortest form, or greater than 64 bits.
+    Number,
+    /// A text is not UTF-8.
+    Text,
+    /// A list is longer than it may be.
+    TooMany,
+    /// An id, address, kind or metadata is none that a node could have, or has more than its room.
+    Node,
+    /// An incarnation or version is beyond what anybody could contradict.
+    Incarnation,
+}
+
+/// Writes a message.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Writer(Vec<u8>);
+
+impl Writer {
+    pub(super) fn number(&mut self, mut number: u64) {
+        while number >= 0x80 {
+            self.0.push(number as u8 | 0x80);
+            number >>= 7;
+        }
+        self.0.push(number as u8);
+    }
+
+    pub(super) fn byte(&mut self, byte: u8) {
+        self.0.push(byte);
+    }
+
+    pub(super) fn port(&mut self, port: u16) {
+        self.0.extend_from_slice(&port.to_be_bytes());
+    }
+
+    pub(super) fn bytes(&mut self, bytes: &[u8]) {
+        self.number(bytes.len() as u64);
+        self.0.extend_from_slice(bytes);
+    }
+
+    pub(super) fn text(&mut self, text: &str) {
+        self.bytes(text.as_bytes());
+    }
+
+    /// How long a list is that follows.
+    pub(super) fn length(&mut self, length: usize) {
+        self.number(length as u64);
+    }
+
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+}
+
+/// Reads a message.
+#[derive(Clone, Debug)]
+pub(super) struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    /// Whether nothing is left.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn number(&mut self) -> Result<u64, Malformed> {
+        let mut number = 0u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            let bits = u64::from(byte & 0x7f);
+            // The tenth byte has room for one bit.
+            if shift == 63 && bits > 1 {
+                return Err(Malformed::Number);
+            }
+            number |= bits << shift;
+            if byte & 0x80 == 0 {
+                let is_shortest = byte != 0 || shift == 0;
+                return if is_shortest { Ok(number) } else { Err(Malformed::Number) };
+            }
+        }
+        Err(Malformed::Number)
+    }
+
+    pub(super) fn byte(&mut self) -> Result<u8, Malformed> {
+        let (byte, rest) = self.0.split_first().ok_or(Malformed::Truncated)?;
+        self.0 = rest;
+        Ok(*byte)
+    }
+
+    pub(super) fn port(&mut self) -> Result<u16, Malformed> {
+        Ok(u16::from_be_bytes([self.byte()?, self.byte()?]))
+    }
+
+    pub(super) fn bytes(&mut self) -> Result<&'a [u8], Malformed> {
+        let length = usize::try_from(self.number()?).map_err(|_| Malformed::Truncated)?;
+        if length > self.0.len() {
+            return Err(Malformed::Truncated);
+        }
+        let (bytes, rest) = self.0.split_at(length);
+        self.0 = rest;
+        Ok(bytes)
+    }
+
+    pub(super) fn text(&mut self) -> Result<&'a str, Malformed> {
+        std::str::from_utf8(self.bytes()?).map_err(|_| Malformed::Text)
+    }
+
+    /// How long a list is that follows. Each of its elements takes a byte at least.
+    pub(super) fn length(&mut self, most: usize) -> Result<usize, Malformed> {
+        match self.number()? {
+            length if length > most as u64 => Err(Malformed::TooMany),
+            length if length > self.0.len() as u64 => Err(Malformed::Truncated),
+            length => Ok(length as usize),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn written(write: impl FnOnce(&mut Writer)) -> Vec<u8> {
+        let mut writer = Writer::default();
+        write(&mut writer);
+        writer.into_bytes()
+    }
+
+    #[test]
+    fn m1_4_numbers_have_one_form_and_that_is_the_shortest() {
+        let vectors: [(u64, &[u8]); 6] = [
+            (0, &[0]),
+            (127, &[0x7f]),
+            (128, &[0x80, 1]),
+            (300, &[0xac, 2]),
+            (u64::from(u32::MAX), &[0xff, 0xff, 0xff, 0xff, 0x0f]),
+            (u64::MAX, &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]),
+        ];
+        for (number, bytes) in vectors {
+            assert_eq!(written(|writer| writer.number(number)), bytes);
+            assert_eq!(Reader::new(bytes).number(), Ok(number));
+        }
+        let too_long = [0xff; 10];
+        for wrong in [&[0x80, 0][..], &[0xac, 0x82, 0], &too_long, &[&too_long[..9], &[2]].concat()] {
+            assert_eq!(Reader::new(wrong).number(), Err(Malformed::Number), "{wrong:x?}");
+        }
+        assert_eq!(Reader::new(&[0x80]).number(), Err(Malformed::Truncated));
+    }
+
+    #[test]
+    fn m1_4_a_length_never_says_more_than_is_there() {
+        let long = written(|writer| writer.number(u64::MAX));
+        assert_eq!(Reader::new(&long).bytes(), Err(Malformed::Truncated));
+        assert_eq!(Reader::new(&[3, 1, 2]).bytes(), Err(Malformed::Truncated));
+        assert_eq!(Reader::new(&[2, 1, 2]).bytes(), Ok(&[1, 2][..]));
+        assert_eq!(Reader::new(&[2, 1, 2]).length(2), Ok(2));
+        assert_eq!(Reader::new(&[2, 1]).length(2), Err(Malformed::Truncated));
+        assert_eq!(Reader::new(&[3, 1, 2, 3]).length(2), Err(Malformed::TooMany));
+        assert_eq!(Reader::new(&[2, 0xff, 0xfe]).text(), Err(Malformed::Text));
+    }
+
+    proptest! {
+        #[test]
+        fn m1_4_what_is_written_is_read_again_and_nothing_is_left(
+            number in any::<u64>(), byte in any::<u8>(), port in any::<u16>(), text in ".{0,200}", length in 0usize..4,
+        ) {
+            let bytes = written(|writer| {
+                writer.number(number);
+                writer.byte(byte);
+                writer.port(port);
+                writer.text(&text);
+                writer.length(length);
+                (0..length).for_each(|n| writer.byte(n as u8));
+            });
+            let mut reader = Reader::new(&bytes);
+            prop_assert_eq!((reader.number(), reader.byte(), reader.port()), (Ok(number), Ok(byte), Ok(port)));
+            prop_assert_eq!((reader.text(), reader.length(4)), (Ok(text.as_str()), Ok(length)));
+            (0..length).for_each(|_| _ = reader.byte());
+            prop_assert!(reader.is_empty());
+        }
+
+        #[test]
+        fn m1_4_a_number_that_is_read_is_written_as_it_was(bytes in prop::collection::vec(any::<u8>(), 0..12)) {
+            let mut reader = Reader::new(&bytes);
+            if let Ok(number) = reader.number() {
+                let form = written(|writer| writer.number(number));
+                prop_assert_eq!(&bytes[..form.len()], &form[..]);
+            }
+        }
+    }
+}
