@@ -158,6 +158,8 @@ error_codes! {
     DataStale = "data-stale", Failover, "restore the provider or raise the limit";
     /// A switch or update would lose too many members at once and is held back for a while.
     MassLossHeld = "mass-loss-held", Failover, "check the provider; a genuine loss is believed after a while, or at once if the provider is pinned";
+    /// Members leave and return again and again, and their leaves are held for a while.
+    MembersFlap = "members-flap", Failover, "find out what registers and deregisters them in turn: a check that passes and fails, two processes with one id, one that restarts again and again";
     /// A standby shows mostly other members than the provider followed, and its definition does not say that it may.
     StandbyDiffers = "standby-differs", Failover, "give its definition the role fallback if that is meant; else check what it watches";
     /// The store's file is damaged: not valid JSON Lines, torn or incomplete.

@@ -3,9 +3,11 @@
 //! All of it is pure: events and the current time in, health and decisions out. What a switch delivers is the hub's.
 
 mod controller;
+mod flap_damping;
 mod health;
 
 pub(crate) use controller::{Candidate, Choice, FailoverController, Guard, SlotKey};
+pub use flap_damping::FlapDamping;
 pub(crate) use health::HealthTracker;
 
 use std::time::Duration;
@@ -83,6 +85,9 @@ pub struct FailoverPolicy {
     /// The same guard against a sudden loss within the provider followed: a set that lacks more than this share of the
     /// current members is held back for [`guard_hold`](Self::guard_hold). Off (`None`) by default.
     pub mass_loss_share: Option<f64>,
+    /// Holds the leaves of members that flap within the provider followed. On by default, as [`FlapDamping`] says; `None`
+    /// (`null` in a configuration) switches it off, and every leave is told at once.
+    pub flap_damping: Option<FlapDamping>,
     /// Data older than this counts as unavailable. Off (`None`) by default: last known good data serves for ever.
     #[serde(with = "text::optional_duration")]
     pub max_stale: Option<Duration>,
@@ -105,6 +110,7 @@ impl Default for FailoverPolicy {
             guard_share: 0.5,
             guard_hold: Duration::from_secs(10),
             mass_loss_share: None,
+            flap_damping: Some(FlapDamping::default()),
             max_stale: None,
             standby: StandbyMode::Hot,
         }
@@ -197,6 +203,13 @@ impl FailoverPolicy {
         self
     }
 
+    /// Sets [`flap_damping`](#structfield.flap_damping), or with `None` switches it off.
+    #[must_use]
+    pub fn flap_damping(mut self, flap_damping: impl Into<Option<FlapDamping>>) -> Self {
+        self.flap_damping = flap_damping.into();
+        self
+    }
+
     /// Switches [`max_stale`](#structfield.max_stale) on.
     #[must_use]
     pub fn max_stale(mut self, max_stale: Duration) -> Self {
@@ -218,7 +231,7 @@ impl FailoverPolicy {
     /// # Errors
     /// [`ErrorCode::InvalidValue`], naming the field: a silence timeout under 5 s (streams give a sign of life every
     /// 5 s) or over a day, no errors allowed at all, a first pause of zero or over the longest, shares outside 0 to 1,
-    /// or any duration over a day.
+    /// a damping that would hold the first leave or wait longer than its window, or any duration over a day.
     pub fn validate(&self) -> Result<(), ProvisioningError> {
         let day = Duration::from_secs(24 * 60 * 60);
         let refuse = |field: &'static str, reason: String| {
@@ -252,6 +265,17 @@ impl FailoverPolicy {
         for (field, share) in [("guard_share", Some(self.guard_share)), ("mass_loss_share", self.mass_loss_share)] {
             if share.is_some_and(|share| !(0.0..=1.0).contains(&share)) {
                 return refuse(field, format!("{share:?} is outside 0 to 1"));
+            }
+        }
+        if let Some(FlapDamping { leaves, within, hold }) = self.flap_damping {
+            if leaves == 0 {
+                return refuse("flap_damping.leaves", "0 would hold the first leave of everyone".into());
+            }
+            if within > day {
+                return refuse("flap_damping.within", format!("{within:?} is over a day"));
+            }
+            if hold.is_zero() || hold > within {
+                return refuse("flap_damping.hold", format!("{hold:?} is zero or over flap_damping.within"));
             }
         }
         if self.max_stale.is_some_and(|limit| limit.is_zero()) {
@@ -298,6 +322,13 @@ mod tests {
             refused("guard_share", &|policy| policy.guard_share = share);
             refused("mass_loss_share", &|policy| policy.mass_loss_share = Some(share));
         }
+        let damping = |change: fn(FlapDamping) -> FlapDamping| {
+            move |policy: &mut FailoverPolicy| policy.flap_damping = Some(change(FlapDamping::default()))
+        };
+        refused("flap_damping.leaves", &damping(|damping| damping.leaves(0)));
+        refused("flap_damping.within", &damping(|damping| damping.within(BEYOND)));
+        refused("flap_damping.hold", &damping(|damping| damping.hold(Duration::ZERO)));
+        refused("flap_damping.hold", &damping(|damping| damping.within(SECOND).hold(SECOND * 2)));
         refused("max_stale", &|policy| policy.max_stale = Some(Duration::ZERO));
     }
 
@@ -312,6 +343,9 @@ mod tests {
             assert_eq!(judge(|policy| policy.guard_share = share), None);
             assert_eq!(judge(|policy| policy.mass_loss_share = Some(share)), None);
         }
+        let whole = FlapDamping::default().leaves(1).within(DAY).hold(DAY);
+        assert_eq!(judge(|policy| policy.flap_damping = Some(whole)), None);
+        assert_eq!(judge(|policy| policy.flap_damping = None), None);
         let longest = |policy: &mut FailoverPolicy| {
             policy.silence_timeout = DAY;
             policy.backoff_max = DAY;

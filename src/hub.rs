@@ -8,6 +8,7 @@
 mod bell;
 mod blocks;
 mod core;
+mod damping;
 mod dispatch;
 mod gate;
 mod handle;

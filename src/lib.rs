@@ -94,7 +94,7 @@ pub use event::{
     ProviderChanged, ProvisioningEvent, Publisher, RemoteTopologyChange, RemoteTopologyEvent, RemotingWarning,
     SnapshotDelivery, StreamEnded, Subscriptions, SwitchReason, Warning,
 };
-pub use failover::{FailoverPolicy, StandbyMode};
+pub use failover::{FailoverPolicy, FlapDamping, StandbyMode};
 pub use health::ProviderHealth;
 pub use hub::{Decision, ProviderStatus, ProviderWatchHub, RemoteHealth, RemoteNode, Ticket};
 pub use id::{ProviderId, ProviderKind};

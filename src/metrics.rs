@@ -43,6 +43,8 @@ pub struct ProvisioningMetrics {
     pub guard_holds: u64,
     /// Joins held back from Remoting because the provider was not healthy.
     pub held_joins: u64,
+    /// Leaves that were held because the member flaps.
+    pub held_leaves: u64,
     /// PlacementSupervisor's callbacks.
     pub placement_supervisor: BridgeMetrics,
     /// PartitionManager's callbacks.

@@ -48,6 +48,7 @@ fn a_failover_policy_is_set_step_by_step_and_read_from_a_file_to_the_same_effect
         .guard_share(0.25)
         .guard_hold(seconds(11))
         .mass_loss_share(0.75)
+        .flap_damping(FlapDamping::default().leaves(5).within(seconds(90)).hold(seconds(7)))
         .max_stale(seconds(600))
         .standby(StandbyMode::Cold);
     set.validate().unwrap();
@@ -55,13 +56,17 @@ fn a_failover_policy_is_set_step_by_step_and_read_from_a_file_to_the_same_effect
         "silence_timeout": "20s", "max_errors": 4, "backoff_initial": "1500ms", "backoff_max": "1m",
         "backoff_reset": "61s", "cooldown": "12s", "failback_hold": "13s", "degraded_grace": "14s",
         "initial_grace": "2s", "guard_share": 0.25, "guard_hold": "11s", "mass_loss_share": 0.75,
-        "max_stale": "10m", "standby": "cold",
+        "flap_damping": {"leaves": 5, "within": "90s", "hold": "7s"}, "max_stale": "10m", "standby": "cold",
     });
     let read: FailoverPolicy = serde_json::from_value(file.clone()).unwrap();
-    assert_eq!((read.clone(), value(&set).as_object().unwrap().len()), (set.clone(), 14));
+    assert_eq!((read.clone(), value(&set).as_object().unwrap().len()), (set.clone(), 15));
     assert_eq!(serde_json::from_value::<FailoverPolicy>(value(&set)).unwrap(), set, "what is written is read again");
     let defaults: FailoverPolicy = serde_json::from_value(json!({})).unwrap();
     assert_eq!(defaults, FailoverPolicy::default());
+    let off: FailoverPolicy = serde_json::from_value(json!({"flap_damping": null})).unwrap();
+    assert_eq!(off, FailoverPolicy::default().flap_damping(None));
+    let part: FailoverPolicy = serde_json::from_value(json!({"flap_damping": {"leaves": 4}})).unwrap();
+    assert_eq!(part.flap_damping, Some(FlapDamping::default().leaves(4)));
     for wrong in [json!({"cooldwon": "1s"}), json!({"cooldown": 1}), json!({"cooldown": "1 parsec"})] {
         assert!(serde_json::from_value::<FailoverPolicy>(wrong.clone()).is_err(), "{wrong}");
     }

@@ -85,11 +85,12 @@ fn every_setting_stands_in_the_table_of_defaults_with_its_default() {
     let policy = fields(&FailoverPolicy::default());
     let builder = fields(&ClusterProvisioningService::builder());
     let suppression = fields(&SuppressionSettings::default());
-    assert_eq!((policy.len(), suppression.len()), (14, 2), "{policy:?}");
+    let damping = fields(&FlapDamping::default());
+    assert_eq!((policy.len(), suppression.len(), damping.len()), (15, 2, 3), "{policy:?}");
     // Shown in parts, or no setting.
-    let in_parts = ["failover", "suppression", "kinds", "providers", "member"];
-    let settings =
-        policy.iter().chain(&suppression).chain(builder.iter().filter(|(k, _)| !in_parts.contains(&k.as_str())));
+    let in_parts = ["failover", "flap_damping", "suppression", "kinds", "providers", "member"];
+    let settings = policy.iter().chain(&suppression).chain(&damping).chain(&builder);
+    let settings = settings.filter(|(name, _)| !in_parts.contains(&name.as_str()));
     let mut checked = BTreeSet::from(["priority", "role", "member", "store", "clock"]);
     for (setting, value) in settings {
         let Some((setting, shown)) = documented.get_key_value(setting.as_str()) else { panic!("{setting} is missing") };

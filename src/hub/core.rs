@@ -209,6 +209,7 @@ impl HubCore {
         own.set(HubTimer::Urgency, ahead(outbox.urgency_ends(followed, blocks)));
         let held = followed.filter(|_| outbox.is_holding());
         own.set(HubTimer::MassLoss, ahead(held.map(|slot| slot.shrunk_at() + policy.guard_hold)));
+        own.set(HubTimer::HeldLeave, ahead(outbox.leaves_held_until()));
         own.set(HubTimer::Guard, ahead(selection.guard_ends()));
         own.set(HubTimer::InitialGrace, ahead(selection.initial_grace_ends()));
         own.set(HubTimer::Cooldown, ahead(selection.cooldown_ends()));
@@ -279,6 +280,7 @@ impl Parts {
                 | HubTimer::Window
                 | HubTimer::Urgency
                 | HubTimer::MassLoss
+                | HubTimer::HeldLeave
                 | HubTimer::Guard
                 | HubTimer::InitialGrace
                 | HubTimer::Cooldown
@@ -295,6 +297,7 @@ impl Parts {
     fn settle(&mut self, turn: &mut Turn<'_>) {
         self.slots.assess(turn);
         self.review_blocks(turn);
+        self.review_leaves(turn);
         self.select(turn);
         self.selection.report_pin(&self.slots, self.draining, turn);
         self.flush(false, turn);
@@ -323,10 +326,13 @@ impl Parts {
         }
         match self.slots.hear(key, generation, event, reference.as_ref(), turn.now()) {
             None | Some(Heard::NoNews) => {}
-            Some(Heard::Refresh { changed }) if self.selection.is_followed(key) => {
+            Some(Heard::Refresh { changed, lost }) if self.selection.is_followed(key) => {
                 let report = if changed { Report::Changed } else { Report::Confirmed };
                 turn.note_report(report);
                 self.outbox.note_report(report, turn.now());
+                if let Some(slot) = self.slots.get(key).filter(|_| changed && !self.draining) {
+                    self.outbox.note_losses(slot, lost, self.slots.policy(), turn);
+                }
             }
             Some(Heard::Refresh { .. }) => {
                 if let Some(reference) = reference {
@@ -341,6 +347,7 @@ impl Parts {
     fn end_stream(&mut self, key: SlotKey, termination: ProviderTermination, ending: Ending, turn: &mut Turn<'_>) {
         let was_followed = self.selection.is_followed(key);
         if was_followed {
+            self.outbox.release_leaves();
             self.flush(true, turn);
         }
         let Some(slot) = self.slots.get(key) else { return };
@@ -364,6 +371,7 @@ impl Parts {
         let removed = self.selection.followed().filter(|followed| specs.iter().all(|spec| spec.key != *followed));
         if removed.is_some() {
             // What waits would be lost with the provider that showed it.
+            self.outbox.release_leaves();
             self.flush(true, turn);
         }
         if let Some(slot) = removed.and_then(|key| self.slots.get(key)) {
@@ -407,6 +415,14 @@ impl Parts {
         }
     }
 
+    /// Ends what is held of leaves, where the time is over or nobody is to be held.
+    fn review_leaves(&mut self, turn: &mut Turn<'_>) {
+        match self.selection.followed().and_then(|key| self.slots.get(key)) {
+            Some(slot) if !self.draining => self.outbox.review_leaves(slot, &self.blocks, turn),
+            _ => self.outbox.release_leaves(),
+        }
+    }
+
     /// Follows another provider, if the choice is so.
     fn select(&mut self, turn: &mut Turn<'_>) {
         if self.draining {
@@ -427,6 +443,7 @@ impl Parts {
                     let Some(slot) = self.slots.get(to) else { return };
                     let hash = self.blocks.hash_without_excluded(slot.members());
                     self.selection.switch(slot, reason, hash, turn);
+                    self.outbox.release_leaves();
                     self.blocks.note_switch();
                     self.deliver(Due::Shown, turn);
                 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::blocks::BlockList;
+use super::damping::Damping;
 use super::loss::MassLoss;
 use super::slot::Slot;
 use super::turn::{Delivered, Report, Turn};
@@ -16,7 +17,7 @@ use crate::clock::Timestamp;
 use crate::event::{ProvisioningEvent, SnapshotDelivery};
 use crate::failover::FailoverPolicy;
 use crate::metrics::ProvisioningMetrics;
-use crate::topology::{Members, ProviderSnapshot, Revision, TopologyDiff};
+use crate::topology::{ClusterNode, Members, ProviderSnapshot, Revision, TopologyDiff};
 
 /// What is to go out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +35,7 @@ pub(super) enum Due {
 pub(super) struct Outbox {
     coalesce: Duration,
     delivered: Option<Arc<ProviderSnapshot>>,
-    /// The members that the provider followed showed then, those included that a failure detector has taken out.
+    /// The members that the provider followed counted as showing then, those included that a failure detector has taken out.
     accepted: Members,
     /// Until then a change waits.
     window_until: Timestamp,
@@ -43,6 +44,7 @@ pub(super) struct Outbox {
     /// When the provider followed reported the oldest change that is not delivered yet.
     changed_at: Option<Timestamp>,
     loss: MassLoss,
+    damping: Damping,
     snapshots: u64,
     deduplicated: u64,
     coalesced: u64,
@@ -60,6 +62,7 @@ impl Outbox {
             urgent_until: now,
             changed_at: None,
             loss: MassLoss::default(),
+            damping: Damping::default(),
             snapshots: 0,
             deduplicated: 0,
             coalesced: 0,
@@ -92,6 +95,44 @@ impl Outbox {
         }
     }
 
+    /// What the provider followed shows has changed, and it has lost these.
+    pub(super) fn note_losses(
+        &mut self,
+        slot: &Slot,
+        lost: Vec<Arc<ClusterNode>>,
+        policy: &FailoverPolicy,
+        turn: &mut Turn<'_>,
+    ) {
+        self.damping.note((slot.id(), slot.members()), lost, &self.accepted, policy.flap_damping, turn);
+    }
+
+    /// Ends what is held of leaves, where the time is over, or where nobody would be left but those who are away.
+    pub(super) fn review_leaves(&mut self, slot: &Slot, blocks: &BlockList, turn: &mut Turn<'_>) {
+        if self.damping.members().is_none() {
+            return;
+        }
+        if blocks.without_excluded(slot.members()).is_empty() {
+            self.damping.release();
+        } else {
+            self.damping.expire(slot.members(), turn);
+        }
+    }
+
+    /// Ends all that is held of leaves.
+    pub(super) fn release_leaves(&mut self) {
+        self.damping.release();
+    }
+
+    /// When a leave was held for long enough.
+    pub(super) fn leaves_held_until(&self) -> Option<Timestamp> {
+        self.damping.until()
+    }
+
+    /// What the provider followed counts as showing: its members, and those whose leave is held.
+    fn shown<'a>(&'a self, slot: &'a Slot) -> &'a Members {
+        self.damping.members().unwrap_or(slot.members())
+    }
+
     /// The tick's snapshots are out; counts what became of the change that it began with, if it was one.
     pub(super) fn count_change(&mut self, draining: bool, turn: &Turn<'_>) {
         match (turn.report(), draining, turn.delivered()) {
@@ -103,7 +144,7 @@ impl Outbox {
 
     /// Whether the provider followed shows something else than was accepted, or the block list was not delivered.
     fn is_pending(&self, slot: &Slot, blocks: &BlockList) -> bool {
-        self.delivered.is_some() && (slot.members().hash() != self.accepted.hash() || blocks.is_undelivered())
+        self.delivered.is_some() && (self.shown(slot).hash() != self.accepted.hash() || blocks.is_undelivered())
     }
 
     /// What of the provider followed has to go out now. `last_chance`: its stream ends, or it is removed, so that what
@@ -143,17 +184,17 @@ impl Outbox {
             return true;
         }
         // To look at who is left is worth it only where all of them may have been taken out.
-        let may_be_empty = slot.members().len() <= blocks.excluded();
-        let empty = may_be_empty && blocks.without_excluded(slot.members()).is_empty();
+        let may_be_empty = self.shown(slot).len() <= blocks.excluded();
+        let empty = may_be_empty && blocks.without_excluded(self.shown(slot)).is_empty();
         empty != delivered.members.is_empty()
     }
 
     /// Whether only those came or went whom a failure detector has taken out anyway: there is nothing to deliver then, and
     /// their loss is none that could be held back.
     fn adopts(&mut self, slot: &Slot, blocks: &BlockList, delivered: &ProviderSnapshot) -> bool {
-        let same = !blocks.is_undelivered() && blocks.hash_without_excluded(slot.members()) == delivered.hash;
+        let same = !blocks.is_undelivered() && blocks.hash_without_excluded(self.shown(slot)) == delivered.hash;
         if same {
-            self.accepted = slot.members().clone();
+            self.accepted = self.shown(slot).clone();
             self.settle();
         }
         same
@@ -176,7 +217,7 @@ impl Outbox {
         if policy.mass_loss_share.is_none() || self.delivered.is_none() {
             return false;
         }
-        let (shown, accepted) = (blocks.without_excluded(slot.members()), blocks.without_excluded(&self.accepted));
+        let (shown, accepted) = (blocks.without_excluded(self.shown(slot)), blocks.without_excluded(&self.accepted));
         self.loss.holds_back((slot.id(), &shown, slot.shrunk_at()), &accepted, policy, turn)
     }
 
@@ -189,7 +230,7 @@ impl Outbox {
     pub(super) fn members_of(&self, due: Due, slot: &Slot, blocks: &BlockList) -> Members {
         match due {
             Due::Again => blocks.without_excluded(&self.accepted),
-            _ => blocks.without_excluded(slot.members()),
+            _ => blocks.without_excluded(self.shown(slot)),
         }
     }
 
@@ -199,7 +240,7 @@ impl Outbox {
         let (revision, waited_since) = match due {
             Due::Nothing => return,
             Due::Shown => {
-                self.accepted = slot.members().clone();
+                self.accepted = self.shown(slot).clone();
                 (slot.revision().clone(), self.changed_at.take())
             }
             Due::Again => (self.delivered.as_ref().map_or(Revision::NONE, |last| last.revision.clone()), None),
@@ -249,5 +290,6 @@ impl Outbox {
         metrics.coalesced = self.coalesced;
         metrics.refused_while_draining = self.refused;
         metrics.guard_holds += self.loss.count();
+        self.damping.report(metrics);
     }
 }

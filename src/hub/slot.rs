@@ -37,8 +37,8 @@ pub(crate) struct SlotSpec {
 pub(super) enum Heard {
     /// Nothing for its members.
     NoNews,
-    /// They were confirmed; `changed`: as others than before.
-    Refresh { changed: bool },
+    /// They were confirmed; `changed`: as others than before. `lost`: those who are no longer among them.
+    Refresh { changed: bool, lost: Vec<Arc<ClusterNode>> },
     /// The stream came to its end.
     End(ProviderTermination),
 }
@@ -157,7 +157,7 @@ impl Slot {
             return None;
         }
         self.tracker.sign_of_life(now);
-        let changed = match event {
+        let (changed, lost) = match event {
             ProviderEvent::Snapshot { members, revision, skipped } => {
                 self.skipped += skipped as u64;
                 self.stream.begin();
@@ -175,7 +175,7 @@ impl Slot {
                 self.tracker.failed(error.with_provider(&self.id));
                 return Some(Heard::NoNews);
             }
-            ProviderEvent::Heartbeat { current } if current && self.stream.has_begun() => false,
+            ProviderEvent::Heartbeat { current } if current && self.stream.has_begun() => (false, Vec::new()),
             ProviderEvent::Heartbeat { .. } => return Some(Heard::NoNews),
             ProviderEvent::Doubtful { reason } => {
                 self.doubtful += 1;
@@ -189,7 +189,7 @@ impl Slot {
             ProviderEvent::Terminated(termination) => return Some(Heard::End(termination)),
         };
         self.tracker.refreshed(now);
-        Some(Heard::Refresh { changed })
+        Some(Heard::Refresh { changed, lost })
     }
 
     /// The thread of the stream of that generation has ended; how, where that is news.
@@ -284,35 +284,47 @@ impl Slot {
         self.stream.mute_at(self.tracker.last_sign(), policy)
     }
 
-    /// Replaces the whole set; whether it changed.
-    fn replace(&mut self, members: Members, reference: Option<&Members>, now: Timestamp) -> bool {
+    /// Replaces the whole set; whether it changed, and who is lost.
+    fn replace(
+        &mut self,
+        members: Members,
+        reference: Option<&Members>,
+        now: Timestamp,
+    ) -> (bool, Vec<Arc<ClusterNode>>) {
         let first = !self.tracker.has_snapshot();
         if members.hash() == self.members.hash() && members.len() == self.members.len() {
             if first {
                 self.shrunk_at = now;
             }
-            return first;
+            return (first, Vec::new());
         }
         let members = members.shared_with(reference.unwrap_or(&self.members));
         // Whoever is back in another life is not lost.
-        let lost = |node: &Arc<ClusterNode>| !members.contains(node.id());
-        if first || TopologyDiff::between(&self.members, &members).left().iter().any(lost) {
+        let diff = TopologyDiff::between(&self.members, &members);
+        let lost: Vec<_> = diff.left().iter().filter(|node| !members.contains(node.id())).cloned().collect();
+        if first || !lost.is_empty() {
             self.shrunk_at = now;
         }
         self.members = members;
-        true
+        (true, lost)
     }
 
-    /// Applies changes one by one; whether anything changed.
-    fn apply(&mut self, changes: Vec<MemberChange>, reference: Option<&Members>, now: Timestamp) -> bool {
-        let before = self.members.hash();
-        let mut removed = Vec::new();
+    /// Applies changes one by one; whether anything changed, and who is lost.
+    fn apply(
+        &mut self,
+        changes: Vec<MemberChange>,
+        reference: Option<&Members>,
+        now: Timestamp,
+    ) -> (bool, Vec<Arc<ClusterNode>>) {
+        let before = self.members.clone();
+        let (mut removed, mut upserts) = (Vec::new(), false);
         for change in changes {
             match change {
                 MemberChange::Upsert(node) => {
                     let shared = reference.and_then(|members| members.get(node.id())).filter(|same| **same == node);
                     let node = shared.cloned().unwrap_or(node);
                     self.members.insert(node);
+                    upserts = true;
                 }
                 MemberChange::Remove(id) => {
                     if self.members.remove(&id).is_some() {
@@ -321,10 +333,17 @@ impl Slot {
                 }
             }
         }
-        if removed.iter().any(|id| !self.members.contains(id)) {
+        if upserts {
+            // Who went, came and went again is lost once.
+            removed.sort_unstable();
+            removed.dedup();
+        }
+        removed.retain(|id| !self.members.contains(id));
+        let lost: Vec<_> = removed.iter().filter_map(|id| before.get(id).cloned()).collect();
+        if !lost.is_empty() {
             self.shrunk_at = now;
         }
-        self.members.hash() != before
+        (self.members.hash() != before.hash(), lost)
     }
 
     /// Shares the whole set with an equal one.
@@ -413,7 +432,7 @@ mod tests {
         let policy = FailoverPolicy::default();
         let mut slot = slot();
         assert_eq!(slot.open_if_due(at(0)), Some(1));
-        assert!(matches!(slot.hear(1, shows(&["n1", "n2"]), None, at(0)), Some(Heard::Refresh { changed: true })));
+        assert!(matches!(slot.hear(1, shows(&["n1", "n2"]), None, at(0)), Some(Heard::Refresh { changed: true, .. })));
         slot.assess(&policy, at(0));
         assert_eq!(slot.redefine(&SlotSpec { priority: 7, ..spec(1) }, at(1)), None, "another priority alone");
         assert_eq!((slot.status(None, None).priority, slot.open_stream()), (7, Some(1)));
@@ -423,7 +442,7 @@ mod tests {
         assert_eq!(slot.open_if_due(at(2)), Some(2));
         slot.assess(&policy, at(2));
         assert_eq!((slot.health(), slot.members().len()), (ProviderHealth::Healthy, 2));
-        assert!(matches!(slot.hear(2, shows(&["n1"]), None, at(3)), Some(Heard::Refresh { changed: true })));
+        assert!(matches!(slot.hear(2, shows(&["n1"]), None, at(3)), Some(Heard::Refresh { changed: true, .. })));
         assert_eq!((slot.members().len(), slot.shrunk_at()), (1, at(3)));
         assert_eq!(slot.redefine(&spec(3), at(4)), Some(2));
         assert_eq!(slot.redefine(&spec(4), at(4)), None, "none is open");

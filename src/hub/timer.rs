@@ -30,6 +30,8 @@ pub(super) enum HubTimer {
     Urgency,
     /// A sudden loss of members has been held back for long enough.
     MassLoss,
+    /// A member that flaps has been away for too long.
+    HeldLeave,
     /// The standby whose switch is held back has lost nothing for long enough.
     Guard,
     /// At the start a lower provider has waited long enough for a better one.
@@ -62,12 +64,13 @@ pub(super) enum SlotTimer {
 }
 
 /// In the order of their declaration, as the tables keep them.
-const OF_THE_HUB: [HubTimer; 12] = [
+const OF_THE_HUB: [HubTimer; 13] = [
     HubTimer::Standstill,
     HubTimer::Block,
     HubTimer::Window,
     HubTimer::Urgency,
     HubTimer::MassLoss,
+    HubTimer::HeldLeave,
     HubTimer::Guard,
     HubTimer::InitialGrace,
     HubTimer::Cooldown,

@@ -42,6 +42,7 @@ pub(super) fn all() -> Vec<Box<dyn Checker>> {
         Box::new(content::NeedlessSnapshot),
         Box::new(content::Coalescing),
         Box::new(content::MassLoss),
+        Box::new(content::HeldLeaves::default()),
         Box::new(gate::GateState),
         Box::new(gate::GateOrder),
         Box::new(remote::JoinsAndLeaves),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::error::ErrorCode;
 use crate::event::{PauseReason, PlacementGate, ProvisioningEvent, RemoteTopologyChange};
-use crate::failover::{FailoverPolicy, SlotKey, StandbyMode};
+use crate::failover::{FailoverPolicy, FlapDamping, SlotKey, StandbyMode};
 use crate::health::ProviderHealth;
 use crate::hub::{Input, SlotSpec, StreamCommand};
 use crate::id::ProviderId;
@@ -102,6 +102,20 @@ struct Block {
     absent_since: Option<Timestamp>,
 }
 
+/// What has become of members that flap within the provider followed.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Flaps {
+    /// Every leave of late.
+    leaves: Vec<(NodeId, Timestamp)>,
+    /// Those whose leave is held, as they were shown last, and since when they have been away.
+    pub(super) away: BTreeMap<NodeId, (Arc<ClusterNode>, Timestamp)>,
+    /// In this tick: how many were held, came back, were believed gone, and were let go of because more was decided.
+    pub(super) held: u64,
+    pub(super) back: u64,
+    pub(super) gone: u64,
+    pub(super) seen_through: u64,
+}
+
 /// The reference. See the module.
 #[derive(Clone, Debug)]
 pub(super) struct Model {
@@ -149,6 +163,8 @@ pub(super) struct Model {
     pub(super) end_hashes: BTreeMap<SlotKey, u64>,
     /// The event of this tick came from a stream that no longer counts.
     pub(super) stale_event: bool,
+    /// What has become of members that flap.
+    pub(super) flaps: Flaps,
     blocks: BTreeMap<(NodeId, BlockSource), Block>,
 }
 
@@ -182,6 +198,7 @@ impl Model {
             given_up: Vec::new(),
             end_hashes: BTreeMap::new(),
             stale_event: false,
+            flaps: Flaps::default(),
             blocks: BTreeMap::new(),
         }
     }
@@ -245,6 +262,17 @@ impl Model {
         members
     }
 
+    /// What the provider counts as showing: what it shows and, where it is the one followed, those whose leave is held.
+    pub(super) fn counted(&self, slot: &ModelSlot) -> Members {
+        let mut members = slot.shown.clone();
+        if self.followed == Some(slot.key) {
+            for (node, _) in self.flaps.away.values() {
+                members.insert(Arc::clone(node));
+            }
+        }
+        members
+    }
+
     /// Takes the tick's input and time.
     pub(super) fn begin(&mut self, tick: &TracedTick) {
         self.removed.clear();
@@ -270,6 +298,7 @@ impl Model {
             }
         }
         let mut refreshed = None;
+        self.flaps.begin();
         if tick.input.is_none() {
             self.let_timers_run_out();
         }
@@ -317,6 +346,16 @@ impl Model {
         if let Some(changed) = refreshed {
             self.review_blocks(changed);
         }
+        self.review_leaves();
+    }
+
+    /// Ends what is held of leaves.
+    fn review_leaves(&mut self) {
+        let Some(policy) = self.settings.failover.flap_damping else { return };
+        let followed = self.slot(self.followed).filter(|slot| !self.draining && Some(slot.key) != self.terminated);
+        let followed = followed.filter(|slot| !self.given_up.contains(&slot.key));
+        let shows_someone = followed.is_some_and(|slot| !self.visible(&slot.shown).is_empty());
+        if shows_someone { self.flaps.expire(policy, self.now) } else { self.flaps.see_through() }
     }
 
     /// What time alone brings about before anything else: blocks end, windows run out.
@@ -342,6 +381,7 @@ impl Model {
         for event in &tick.events {
             match event {
                 ProvisioningEvent::ProviderChanged(change) => {
+                    self.flaps.see_through();
                     self.note_switch();
                     self.unwatched_from = None;
                     self.followed = self.slot_of(&change.to).map(|slot| slot.key);
@@ -349,7 +389,7 @@ impl Model {
                     self.last_switch = Some(now);
                 }
                 ProvisioningEvent::Snapshot(delivery) => {
-                    let shown = self.slot_of(&delivery.snapshot.provider_id).map(|slot| slot.shown.clone());
+                    let shown = self.slot_of(&delivery.snapshot.provider_id).map(|slot| self.counted(slot));
                     if let Some(shown) = shown.filter(|shown| self.visible(shown) == delivery.snapshot.members) {
                         self.accepted = shown;
                     }
@@ -386,11 +426,11 @@ impl Model {
             told.eq(self.blocks.keys().map(|(node, source)| (node, *source)))
         };
         if let (Some(slot), Some(delivered)) = (self.slot(self.followed), &self.delivered)
-            && self.visible(&slot.shown) == delivered.members
+            && self.visible(&self.counted(slot)) == delivered.members
             && is_told(delivered)
             && !self.draining
         {
-            self.accepted = slot.shown.clone();
+            self.accepted = self.counted(slot);
         }
         self.confirmed_at = self.confirmed_after(tick);
         self.note_recalculation(tick);
@@ -529,6 +569,12 @@ impl Model {
             slot.refresh(now);
         }
         let changed = before.as_ref() != Some(&slot.shown);
+        let shown = slot.shown.clone();
+        if let (Some(before), Some(damping), true) =
+            (before, policy.flap_damping, refreshes && followed && !self.draining)
+        {
+            self.flaps.follow((&before, &shown), &self.accepted, damping, now);
+        }
         (refreshes && followed).then_some(changed)
     }
 
@@ -588,6 +634,44 @@ impl Model {
             end.is_none()
         });
         self.ended_blocks.append(&mut ended);
+    }
+}
+
+impl Flaps {
+    fn begin(&mut self) {
+        (self.held, self.back, self.gone, self.seen_through) = (0, 0, 0, 0);
+    }
+
+    /// The provider followed shows others than before.
+    fn follow(
+        &mut self,
+        (before, shown): (&Members, &Members),
+        accepted: &Members,
+        policy: FlapDamping,
+        now: Timestamp,
+    ) {
+        let away = self.away.len();
+        self.away.retain(|id, _| !shown.contains(id));
+        self.back += (away - self.away.len()) as u64;
+        for node in before.iter().filter(|node| !shown.contains(node.id())) {
+            let of_late = |(id, at): &&(NodeId, Timestamp)| id == node.id() && now < *at + policy.within;
+            let leaves = self.leaves.iter().filter(of_late).count();
+            self.leaves.push((node.id().clone(), now));
+            if leaves >= policy.leaves as usize && accepted.contains(node.id()) {
+                self.away.insert(node.id().clone(), (Arc::clone(node), now));
+                self.held += 1;
+            }
+        }
+    }
+
+    fn expire(&mut self, policy: FlapDamping, now: Timestamp) {
+        let away = self.away.len();
+        self.away.retain(|_, (_, since)| now < *since + policy.hold);
+        self.gone += (away - self.away.len()) as u64;
+    }
+
+    fn see_through(&mut self) {
+        self.seen_through += std::mem::take(&mut self.away).len() as u64;
     }
 }
 

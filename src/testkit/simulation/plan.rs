@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::dice::Dice;
 use super::world::Mood;
-use crate::failover::{FailoverPolicy, StandbyMode};
+use crate::failover::{FailoverPolicy, FlapDamping, StandbyMode};
 use crate::testkit::HarnessSettings;
 use crate::topology::NodeId;
 
@@ -86,6 +86,15 @@ pub(super) fn settings(dice: &mut Dice) -> (HarnessSettings, bool) {
     if dice.chance(200) {
         failover.max_errors = 1 + dice.below(4) as u32;
     }
+    failover.flap_damping = match dice.below(10) {
+        0..3 => None,
+        3..5 => failover.flap_damping,
+        _ => {
+            let within = dice.millis(10_000, 60_000);
+            let damping = FlapDamping::default().leaves(1 + dice.below(3) as u32).within(within);
+            Some(damping.hold(dice.millis(1_000, 10_000)))
+        }
+    };
     let coalesce = if dice.chance(250) { Duration::ZERO } else { Duration::from_millis(100) };
     // A node that the service registers, or one that comes and goes by itself.
     let local = match dice.below(10) {

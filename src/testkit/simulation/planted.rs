@@ -55,6 +55,8 @@ planted_bugs! {
     SnapshotTooSoon: "coalescing";
     SnapshotWithheld: "coalescing";
     LossNotHeld: "mass loss";
+    LeaveHeldTooSoon: "held leaves";
+    LeaveHeldTooLong: "held leaves";
     GateStaysOpen: "gate state";
     GateRepeated: "gate order";
     GateOpensFirst: "gate order";
@@ -200,6 +202,17 @@ impl PlantedBug {
                     let delivery =
                         SnapshotDelivery { snapshot: Arc::new(snapshot), diff: Arc::default(), invalidates: None };
                     tick.events.push(ProvisioningEvent::Snapshot(delivery));
+                }
+            }
+            LeaveHeldTooSoon | LeaveHeldTooLong => {
+                let too_long = self == LeaveHeldTooLong;
+                let occasion = if too_long { model.flaps.gone > 0 } else { model.flaps.away.is_empty() };
+                if occasion && model.policy().mass_loss_share.is_none() && !is_switch(tick) {
+                    edit_snapshot(tick, |delivery, snapshot| {
+                        let left = delivery.diff.left().first().filter(|node| !snapshot.members.contains(node.id()));
+                        let left = left.cloned();
+                        left.into_iter().for_each(|node| _ = snapshot.members.insert(node));
+                    });
                 }
             }
             GateStaysOpen => edit_state(tick, |state| {

@@ -64,6 +64,14 @@ transitions! {
     FellBack = "switch to or from others by a fallback";
     /// A sudden loss within the provider followed was held back.
     MassLossHold = "guard: mass loss";
+    /// The leave of a member that flaps was held.
+    LeaveHeld = "leave held";
+    /// A member whose leave was held came back.
+    HeldLeaveBack = "held leave: back";
+    /// A member whose leave was held was away for too long.
+    HeldLeaveGone = "held leave: gone";
+    /// A member whose leave was held was let go of by a switch, an end, draining, or because nobody else was left.
+    HeldLeaveSeenThrough = "held leave: seen through";
     /// No provider was better than Unreachable.
     Unavailable = "unavailable";
     /// That came to an end.
@@ -267,6 +275,16 @@ impl Counter {
                 BlockEnd::Time => continue,
             };
             self.counts.add(transition, 1);
+        }
+        let flaps = &model.flaps;
+        let switched = tick.events.iter().any(|event| matches!(event, ProvisioningEvent::ProviderChanged(_)));
+        for (transition, times) in [
+            (Transition::LeaveHeld, flaps.held),
+            (Transition::HeldLeaveBack, flaps.back),
+            (Transition::HeldLeaveGone, flaps.gone),
+            (Transition::HeldLeaveSeenThrough, flaps.seen_through + if switched { flaps.away.len() as u64 } else { 0 }),
+        ] {
+            self.counts.add(transition, times);
         }
         let metrics = &tick.state.metrics;
         for (transition, last, now) in [

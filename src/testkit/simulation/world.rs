@@ -132,6 +132,8 @@ pub(super) enum Mood {
     Empty,
     /// It shows others than are in the cluster.
     Foreign,
+    /// Half of the members come and go.
+    Flapping,
     /// It does not show the local node.
     WithoutLocal,
 }
@@ -146,6 +148,7 @@ impl Mood {
         Mood::Partial,
         Mood::Empty,
         Mood::Foreign,
+        Mood::Flapping,
         Mood::WithoutLocal,
     ];
 }
@@ -273,6 +276,15 @@ impl Actor {
                 let lost: Vec<NodeId> = view.iter().skip(view.len() / 3).map(|node| node.id().clone()).collect();
                 for id in &lost {
                     view.remove(id);
+                }
+                view
+            }
+            Mood::Flapping => {
+                // Each for as long as the others, and none at the same time.
+                let beat = now.as_millis() / 1_500;
+                let lost = view.iter().zip(beat..).filter(|(_, beat)| beat % 3 == 0).map(|(node, _)| node.id().clone());
+                for id in lost.collect::<Vec<_>>() {
+                    view.remove(&id);
                 }
                 view
             }

@@ -1,12 +1,15 @@
 //! What snapshots say, and when one is due.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::super::model::blocked_set_differs;
 use super::{Checker, Model, ensure};
+use crate::clock::Timestamp;
 use crate::event::{PauseReason, PlacementGate, ProvisioningEvent, SnapshotDelivery};
+use crate::failover::SlotKey;
 use crate::testkit::simulation::shell::TracedTick;
-use crate::topology::{BlockedNodes, Members, ProviderSnapshot, TopologyDiff};
+use crate::topology::{BlockedNodes, Members, NodeId, ProviderSnapshot, TopologyDiff};
 
 /// The snapshots of a tick, each with the one before it and whether it comes with a switch.
 fn snapshots<'a>(
@@ -68,7 +71,7 @@ impl Checker for SnapshotContent {
             };
             // While a loss is held back, what was delivered last may go out again with another block list.
             let again = model.policy().mass_loss_share.is_some() && model.visible(&model.accepted) == snapshot.members;
-            let shown = again || model.visible(&slot.shown) == snapshot.members;
+            let shown = again || model.visible(&model.counted(slot)) == snapshot.members;
             ensure!(shown, "{} does not show what went out at {at}", slot.id);
         }
         Ok(())
@@ -167,12 +170,57 @@ impl Checker for Coalescing {
         let listed = |list: &BlockedNodes| -> Vec<_> { list.iter().map(|e| (e.node.clone(), e.source)).collect() };
         let blocked = listed(&published.blocked) == listed(&tick.state.blocked);
         ensure!(blocked, "a change of the block list has waited beyond the window");
-        let shown = model.visible(&slot.shown);
+        let shown = model.visible(&model.counted(slot));
         if shown.hash() == published.hash {
             return Ok(());
         }
         let held = model.policy().mass_loss_share.is_some() && tick.at < slot.changed_at + model.policy().guard_hold;
         ensure!(held, "what {} shows has waited beyond the window", slot.id);
+        Ok(())
+    }
+}
+
+/// Who is delivered, and no longer shown by the provider followed, has flapped, has not been away for longer than may be,
+/// and is alone in that neither a switch nor draining nor an end of the stream has come meanwhile. Found from what was shown
+/// alone, without the model's notion of what is held.
+#[derive(Default)]
+pub(super) struct HeldLeaves {
+    followed: Option<SlotKey>,
+    shown: Members,
+    /// When each member was lost, the latest last.
+    lost: BTreeMap<NodeId, Vec<Timestamp>>,
+}
+
+impl Checker for HeldLeaves {
+    fn name(&self) -> &'static str {
+        "held leaves"
+    }
+
+    fn check(&mut self, model: &Model, tick: &TracedTick) -> Result<(), String> {
+        if let Some(before) = model.slot(model.followed).filter(|slot| self.followed == Some(slot.key)) {
+            for node in self.shown.iter().filter(|node| !before.shown.contains(node.id())) {
+                self.lost.entry(node.id().clone()).or_default().push(tick.at);
+            }
+        }
+        let Some(slot) = model.followed_after(tick) else { return Ok(()) };
+        (self.followed, self.shown) = (Some(slot.key), slot.shown.clone());
+        for (_, delivery, switched) in snapshots(model, tick) {
+            let snapshot = &delivery.snapshot;
+            let again = model.policy().mass_loss_share.is_some();
+            if snapshot.provider_id != slot.id || again {
+                continue;
+            }
+            for node in snapshot.members.iter().filter(|node| !slot.shown.contains(node.id())) {
+                let id = node.id();
+                let Some(policy) = model.policy().flap_damping else { return Err(format!("{id} is gone")) };
+                ensure!(!switched && !slot.ended, "{id} is held although more is decided about");
+                let lost = self.lost.get(id).map_or(&[][..], Vec::as_slice);
+                let last = lost.last().copied().unwrap_or_default();
+                ensure!(tick.at < last + policy.hold, "{id} has been away since {last}");
+                let of_late = lost.iter().filter(|at| last < **at + policy.within).count();
+                ensure!(of_late > policy.leaves as usize, "{id} has left {of_late} times only");
+            }
+        }
         Ok(())
     }
 }
@@ -196,7 +244,7 @@ impl Checker for MassLoss {
             let held = tick.at >= slot.lost_at + model.policy().guard_hold;
             // What a failure detector takes out is no loss of the provider's.
             let again = snapshot.members == model.visible(&model.accepted);
-            let lost = !again && lacks(&model.visible(&slot.shown), &model.visible(&model.accepted), share);
+            let lost = !again && lacks(&model.visible(&model.counted(slot)), &model.visible(&model.accepted), share);
             ensure!(held || !lost, "{} lost too much and was not held back", snapshot.position);
         }
         Ok(())
