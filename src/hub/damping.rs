@@ -366,8 +366,8 @@ mod tests {
         assert_eq!(scene.told, told);
         let noted = scene.record.decisions().iter().filter(|decision| decision.text.contains("left more")).count();
         assert_eq!(noted, 2, "n1 and n2, once each");
-        scene.flap(&[40, 42, 44]);
-        assert_eq!(scene.told.len(), 2, "another time, another warning");
+        scene.flap(&[25, 27, 29]);
+        assert_eq!(scene.told.len(), 2, "ten seconds after the last one, another warning");
         let mut metrics = ProvisioningMetrics::default();
         scene.damping.report(&mut metrics);
         assert_eq!(metrics.held_leaves, 6 + 1 + 1);

@@ -121,7 +121,7 @@ impl ConsulRegistration {
             if sighting == Sighting::Absent {
                 self.repair.lost(Loss::Unseen, self.clock.now());
             } else {
-                self.repair.seen();
+                self.repair.seen(self.clock.now());
                 self.taken = sighting == Sighting::Taken;
             }
         }

@@ -10,14 +10,15 @@
 //!
 //! Whoever the watch does not show need not be lost. So the agent and the catalog are looked at first: a node in
 //! maintenance, or held back by a check that is not its own, or displaced by another service's registration of its id,
-//! is left as it is, and looked at until that is over. The same look, a moment after each registration, tells whether
-//! it came to be shown at all: an agent that accepts it may be unable to write it, for ever.
+//! is left as it is, and looked at until that is over. The same look, a second after each registration, tells whether
+//! it came to be shown at all: an agent that accepts it may be unable to write it, for ever. After a repair it is made a
+//! moment after it, too, since others may take the node away again before the watch could see it.
 //!
 //! A repair is made at once, however often the node is lost: one that had its effect, if only for a moment, is over, and
 //! what is lost after it is lost anew. Only a moment after the last registration is waited for, so that whoever removes
 //! the node again and again, or fights for its id, costs the servers two writes a second by default. Repairs that follow
-//! one without effect come slower and slower, since a node that its own watch must not see (rights, a filter) would else
-//! ask, or write, for ever. The pauses are those of the [`RetryPolicy`]: from a quarter of its first to its longest, and
+//! one without effect come slower and slower, once there has been none for a while, since a node that its own watch must
+//! not see (rights, a filter) would else ask, or write, for ever. The pauses are those of the [`RetryPolicy`]: from a quarter of its first to its longest, and
 //! never above 2 s after a loss at the agent.
 
 use std::time::Duration;
@@ -32,8 +33,14 @@ use crate::provider::RetryPolicy;
 const LONGEST_PAUSE: Duration = Duration::from_millis(1500);
 /// How long no loss must be found for the next one to be repaired at once.
 const CALM: Duration = Duration::from_secs(60);
+/// How long after a repair it is looked for in the catalog for the first time: where it is taken away again at once
+/// the watch may have no time to see it, and would leave it open whether it had its effect.
+const EARLY: Duration = Duration::from_millis(100);
 /// How long after a registration the catalog has to show it: the agent writes it within milliseconds.
 const TAKES_EFFECT: Duration = Duration::from_secs(1);
+/// For how long after a repair had its effect, or the watch showed the node, the next repairs are not slow, whatever shows
+/// of theirs: somebody may be quicker than every look.
+const PROVEN: Duration = Duration::from_secs(15);
 /// How often it is looked whether what keeps the node out is over.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// For how long a registered node may be missing from the catalog before that is told.
@@ -81,6 +88,8 @@ pub(super) enum Look {
 enum Need {
     Joining,
     Lost(Loss),
+    /// A registration was accepted, and may be shown already; if it is not, it shall be by then.
+    Early(Timestamp),
     /// A registration was accepted, and shall be shown by then.
     Confirmation,
     /// It is known that the catalog does not show it.
@@ -108,6 +117,8 @@ pub(super) struct Repair {
     in_a_row: u32,
     /// When the node was last registered, or found to be in the catalog though the watch does not show it.
     acted: Option<Timestamp>,
+    /// When the watch showed the node, or the catalog after a registration.
+    shown: Option<Timestamp>,
     obstacle: Obstacle,
 }
 
@@ -115,7 +126,7 @@ impl Repair {
     /// Nothing is registered yet: that is due at once.
     pub(super) fn new(retry: RetryPolicy, now: Timestamp) -> Self {
         let due = Some((now, Need::Joining));
-        Self { retry: retry.sound(), due, in_a_row: 0, acted: None, obstacle: Obstacle::None }
+        Self { retry: retry.sound(), due, in_a_row: 0, acted: None, shown: None, obstacle: Obstacle::None }
     }
 
     /// Registering is due at once, whatever is known.
@@ -132,7 +143,7 @@ impl Repair {
     pub(super) fn step(&self, now: Timestamp) -> Option<Step> {
         let (due, need) = self.due?;
         let step = match need {
-            Need::Lost(Loss::Unseen) | Need::Confirmation => Step::Look,
+            Need::Lost(Loss::Unseen) | Need::Early(_) | Need::Confirmation => Step::Look,
             Need::Joining => Step::Register { joins: true },
             Need::Lost(Loss::Agent | Loss::Credential) | Need::Missing => Step::Register { joins: false },
         };
@@ -153,26 +164,34 @@ impl Repair {
             self.in_a_row = 0;
         }
         // What the watch sees may be older than the last registration: the pause counts from that.
-        let due = if loss == Loss::Credential { now } else { now.max(last + self.pause(!unseen)) };
-        if matches!(self.due, Some((before, Need::Confirmation)) if unseen && before <= due) {
-            return;
+        let due = if loss == Loss::Credential { now } else { now.max(last + self.pause(!unseen, now)) };
+        match &mut self.due {
+            Some((before, Need::Confirmation)) if unseen && *before <= due => return,
+            Some((_, Need::Early(then))) if unseen => {
+                *then = due.min(*then);
+                return;
+            }
+            _ => self.due = Some((due, Need::Lost(loss))),
         }
-        self.due = Some((due, Need::Lost(loss)));
         self.in_a_row = self.in_a_row.saturating_add(1);
     }
 
     /// The watch shows the node again: the repairs had their effect, and what is still due for its sake is not needed.
-    pub(super) fn seen(&mut self) {
-        self.in_a_row = 0;
+    pub(super) fn seen(&mut self, now: Timestamp) {
+        (self.in_a_row, self.shown) = (0, Some(now));
         self.obstacle = Obstacle::None;
-        if matches!(self.due, Some((_, Need::Lost(Loss::Unseen) | Need::Confirmation | Need::Missing))) {
-            self.due = None;
-        }
+        let for_its_sake =
+            |need| matches!(need, Need::Lost(Loss::Unseen) | Need::Early(_) | Need::Confirmation | Need::Missing);
+        self.due = self.due.filter(|(_, need)| !for_its_sake(*need));
     }
 
     /// The node was registered.
     pub(super) fn registered(&mut self, now: Timestamp) {
-        self.due = Some((now + TAKES_EFFECT, Need::Confirmation));
+        let confirmed = now + TAKES_EFFECT;
+        // Without a row there is none to end.
+        let is_repair = self.in_a_row > 0;
+        self.due =
+            Some(if is_repair { (now + EARLY, Need::Early(confirmed)) } else { (confirmed, Need::Confirmation) });
         self.acted = Some(now);
     }
 
@@ -184,7 +203,7 @@ impl Repair {
 
     /// The agent is away: it is looked at no sooner than then.
     pub(super) fn postponed(&mut self, until: Timestamp) {
-        if let Some((due, Need::Lost(Loss::Unseen) | Need::Confirmation)) = &mut self.due {
+        if let Some((due, Need::Lost(Loss::Unseen) | Need::Early(_) | Need::Confirmation)) = &mut self.due {
             *due = until.max(*due);
         }
     }
@@ -192,12 +211,16 @@ impl Repair {
     /// What the look that was due has shown.
     pub(super) fn looked(&mut self, look: Look, now: Timestamp) {
         let Some((_, need)) = self.due else { return };
-        let confirms = need == Need::Confirmation;
+        let confirms = matches!(need, Need::Early(_) | Need::Confirmation);
+        if let (Need::Early(then), Look::Missing | Look::Failed | Look::Found(Finding::OwnCheck)) = (need, &look) {
+            self.due = Some((then.max(now), Need::Confirmation));
+            return;
+        }
         match look {
             Look::Shown => {
                 (self.due, self.obstacle) = (None, Obstacle::None);
                 if confirms {
-                    self.in_a_row = 0;
+                    (self.in_a_row, self.shown) = (0, Some(now));
                 } else {
                     self.acted = Some(now);
                 }
@@ -220,7 +243,7 @@ impl Repair {
             Look::Failed | Look::Mute if self.is_left_alone() => self.due = Some((now + LOOK_AGAIN, need)),
             Look::Failed if confirms => {
                 self.in_a_row = self.in_a_row.saturating_add(1);
-                self.due = Some((now + self.pause(false), need));
+                self.due = Some((now + self.pause(false, now), need));
             }
             Look::Mute if confirms => self.due = None,
             Look::Failed | Look::Mute => self.write(confirms, now),
@@ -281,16 +304,17 @@ impl Repair {
         }
         let mut due = now;
         if confirms {
-            due = now.max(self.acted.unwrap_or_default() + self.pause(false));
+            due = now.max(self.acted.unwrap_or_default() + self.pause(false, now));
             self.in_a_row = self.in_a_row.saturating_add(1);
         }
         self.due = Some((due, Need::Missing));
     }
 
     /// How long after the last registration the next repair comes at the soonest.
-    fn pause(&self, at_agent: bool) -> Duration {
+    fn pause(&self, at_agent: bool, now: Timestamp) -> Duration {
         let first = self.retry.first / 4;
-        let longest = if at_agent { self.retry.longest.min(LONGEST_PAUSE) } else { self.retry.longest };
+        let is_proven = self.shown.is_some_and(|shown| now.since(shown) < PROVEN);
+        let longest = self.retry.longest.min(if at_agent || is_proven { LONGEST_PAUSE } else { Duration::MAX });
         match self.in_a_row.checked_sub(1) {
             // A new loss.
             None => first.min(TAKES_EFFECT),
@@ -322,6 +346,16 @@ mod tests {
         repair
     }
 
+    /// The early look after a repair does not show it yet; after the first registration there is none.
+    fn early(repair: &mut Repair) {
+        let due = repair.due().unwrap();
+        let is_repair = repair.in_a_row > 0;
+        assert_eq!((repair.step(due), due < repair.acted.unwrap() + TAKES_EFFECT), (LOOK, is_repair));
+        if is_repair {
+            repair.looked(Look::Missing, due);
+        }
+    }
+
     fn maintenance() -> Look {
         Look::Found(Finding::Maintenance(Some("broken".to_owned())))
     }
@@ -344,7 +378,9 @@ mod tests {
             repair.lost(loss, at(2000));
             assert_eq!(repair.step(at(2000)), REGISTER, "{loss:?}");
             repair.registered(at(2001));
-            assert_eq!(repair.step(at(3000)), None);
+            assert_eq!(repair.step(at(2100)), None);
+            repair.looked(Look::Shown, at(2101));
+            assert_eq!(repair.due(), None);
         }
         assert_eq!(missed(&mut registered(), at(2000)), at(2000));
     }
@@ -376,6 +412,7 @@ mod tests {
             assert_eq!(repair.step(due), REGISTER);
             pauses.push(due.since(now).as_millis());
             repair.registered(due);
+            early(&mut repair);
             now = due;
         }
         assert_eq!(pauses, [0, 500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000]);
@@ -387,6 +424,7 @@ mod tests {
         let (mut now, mut pauses) = (at(0), Vec::new());
         for _ in 0..9 {
             repair.registered(now);
+            early(&mut repair);
             let look = repair.due().unwrap();
             assert_eq!((look, repair.step(look)), (now + TAKES_EFFECT, LOOK), "found without the watch");
             repair.looked(Look::Missing, look);
@@ -401,7 +439,7 @@ mod tests {
         assert_eq!(pauses, [1000, 1000, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000]);
         assert!(repair.alarm(now).unwrap().1.contains("for "), "says since when");
         repair.registered(now);
-        repair.looked(Look::Shown, now + TAKES_EFFECT);
+        repair.looked(Look::Shown, now + EARLY);
         assert_eq!((repair.alarm(now + MISSING_LONG), repair.due()), (None, None));
     }
 
@@ -444,7 +482,7 @@ mod tests {
         assert_eq!((repair.step(at(106_000)), repair.maintenance()), (REGISTER, Some("broken")));
         // Lifted: the watch shows it.
         repair.registered(at(106_000));
-        repair.seen();
+        repair.seen(at(106_001));
         assert_eq!((repair.due(), repair.maintenance()), (None, None));
     }
 
@@ -549,7 +587,7 @@ mod tests {
             assert_eq!(missed(&mut repair, now), now, "round {round}");
             // An answer from before the registration took effect; then the one with it.
             repair.lost(Loss::Unseen, now);
-            repair.seen();
+            repair.seen(now);
             assert_eq!(repair.due(), None);
         }
         // The catalog shows it, before the watch does.
@@ -560,7 +598,7 @@ mod tests {
         }
         // What the agent lost is not mended by what the watch still shows.
         repair.lost(Loss::Agent, at(200_000));
-        repair.seen();
+        repair.seen(at(200_000));
         assert_eq!(repair.step(at(200_000)), REGISTER);
     }
 
@@ -575,7 +613,7 @@ mod tests {
             for _ in 0..50 {
                 // Shown for a moment, and lost again, in the catalog or at the agent.
                 now = now + any(1500);
-                repair.seen();
+                repair.seen(now);
                 repair.lost(if any(2) > Duration::ZERO { Loss::Unseen } else { Loss::Agent }, now);
                 // The watch repeats what it sees.
                 repair.lost(Loss::Unseen, now + any(50));
@@ -602,16 +640,71 @@ mod tests {
         let mut now = at(100_000);
         for _ in 0..9 {
             repair.registered(now);
+            early(&mut repair);
             repair.looked(Look::Missing, now + TAKES_EFFECT);
             now = repair.due().unwrap();
         }
         repair.registered(now);
+        early(&mut repair);
         repair.looked(Look::Missing, now + TAKES_EFFECT);
         assert_eq!(repair.due(), Some(now + Duration::from_secs(30)));
         // The servers take it after all, and lose it again at once.
         let shown = now + Duration::from_secs(5);
-        repair.seen();
+        repair.seen(now);
         assert_eq!(missed(&mut repair, shown), shown);
+    }
+
+    #[test]
+    fn consul_point_19_a_repair_whose_effect_the_watch_had_no_time_to_see_is_none_without_effect() {
+        let mut repair = registered();
+        let mut now = missed(&mut repair, at(100_000));
+        for round in 0..20 {
+            repair.looked(Look::Shown, now + EARLY);
+            assert_eq!(repair.due(), None, "round {round}");
+            let due = missed(&mut repair, now + Duration::from_millis(150));
+            assert_eq!(due, now + Duration::from_millis(500), "round {round}");
+            now = due;
+        }
+    }
+
+    #[test]
+    fn consul_point_19_what_an_early_look_does_not_find_is_looked_for_again_before_anything_is_written() {
+        for look in [Look::Missing, Look::Failed, Look::Found(Finding::OwnCheck)] {
+            let mut repair = registered();
+            repair.lost(Loss::Agent, at(2000));
+            repair.registered(at(2000));
+            assert_eq!((repair.step(at(2099)), repair.step(at(2100))), (None, LOOK));
+            repair.looked(look.clone(), at(2100));
+            assert_eq!((repair.due(), repair.alarm(at(9000))), (Some(at(3000)), None), "{look:?}");
+            assert_eq!(repair.step(at(3000)), LOOK, "{look:?}");
+        }
+        let mut repair = registered();
+        repair.lost(Loss::Agent, at(2000));
+        repair.registered(at(2000));
+        repair.looked(Look::Lost, at(2100));
+        assert_eq!((repair.step(at(2499)), repair.step(at(2500))), (None, REGISTER), "what the agent lost is");
+    }
+
+    #[test]
+    fn consul_point_19_whoever_takes_the_node_away_more_quickly_than_anybody_looks_slows_nothing_down_for_a_while() {
+        let mut repair = registered();
+        // It was lost and seen again, and from then on it is never caught being shown.
+        let mut now = missed(&mut repair, at(100_000));
+        repair.seen(now);
+        let (shown, mut pauses) = (now, Vec::new());
+        for _ in 0..16 {
+            repair.lost(Loss::Unseen, now);
+            let mut due = repair.due().unwrap();
+            repair.looked(Look::Missing, due);
+            due = repair.due().unwrap();
+            assert_eq!(repair.step(due), REGISTER);
+            pauses.push((due.since(now).as_millis(), due.since(shown) < PROVEN));
+            repair.registered(due);
+            early(&mut repair);
+            now = due;
+        }
+        assert!(pauses.iter().all(|(pause, is_proven)| *pause < 2000 || !is_proven), "{pauses:?}");
+        assert_eq!(pauses.last().map(|(pause, _)| *pause), Some(30_000), "{pauses:?}");
     }
 
     #[test]
@@ -629,10 +722,13 @@ mod tests {
         assert_eq!(missed(&mut repair, at(2001)), at(2001));
         repair.lost(Loss::Unseen, at(2003));
         assert_eq!(repair.step(at(2003)), None);
-        assert_eq!(repair.due(), Some(at(2501)));
         // A second report changes nothing.
         repair.lost(Loss::Unseen, at(2004));
-        assert_eq!(repair.due(), Some(at(2501)));
+        let mut shown = repair.clone();
+        early(&mut repair);
+        assert_eq!(repair.due(), Some(at(2501)), "sooner than without a report");
+        shown.looked(Look::Shown, at(2101));
+        assert_eq!(shown.due(), None, "the catalog knows better");
     }
 
     #[test]
@@ -658,6 +754,9 @@ mod tests {
         assert_eq!(repair.due(), Some(at(2500)));
         repair.registered(at(3000));
         repair.postponed(at(3500));
+        assert_eq!(repair.due(), Some(at(3500)), "the early look");
+        repair.looked(Look::Missing, at(3500));
+        repair.postponed(at(3600));
         assert_eq!(repair.due(), Some(at(4000)));
         repair.lost(Loss::Agent, at(4000));
         repair.postponed(at(9000));
