@@ -69,6 +69,7 @@ mod hub;
 mod id;
 #[cfg(feature = "_http")]
 mod json;
+// Its parts alone: nothing joins them yet.
 #[cfg(test)]
 mod membership;
 mod metrics;
