@@ -9,6 +9,8 @@ mod body;
 mod credential;
 mod dial;
 mod file;
+#[cfg(feature = "kubernetes")]
+mod lines;
 mod proxy;
 mod route;
 mod stamp;
@@ -34,10 +36,12 @@ pub(crate) use credential::CredentialReader;
 pub(crate) use file::Seen;
 #[cfg(feature = "kubernetes")]
 pub(crate) use file::read as read_file;
+#[cfg(feature = "kubernetes")]
+pub(crate) use lines::{Found, LineSplitter};
 pub(crate) use target::Target;
 pub(crate) use tls::TlsSettings;
 #[cfg(feature = "kubeconfig")]
-pub(crate) use tls::{Held, Material, Pem};
+pub(crate) use tls::{Material, Pem, SharedMaterial};
 #[cfg(feature = "consul")]
 pub(crate) use ureq::http::HeaderMap;
 pub(crate) use ureq::http::Method;

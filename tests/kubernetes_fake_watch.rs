@@ -414,10 +414,11 @@ fn kubernetes_point_10_an_answer_that_comes_byte_by_byte_ends_in_time_and_holds_
         assert!(matches!(event, ProviderEvent::Heartbeat { current: false }), "{event:?}");
         Some(())
     });
+    eventually("a list that stands in for the watch", || lists(&head) > 1);
+    assert!(watched(&head).iter().all(|version| version == "1"));
     for watching in &mut all {
         assert!(watching.stop() < PROMPT);
     }
-    assert!(watched(&head).iter().all(|version| version == "1") && lists(&head) > 1, "lists stand in for the watch");
 }
 
 #[test]

@@ -23,7 +23,7 @@ use ureq::unversioned::transport::{
 pub(crate) use files::TlsSettings;
 pub(super) use files::{Tls, Unreadable};
 #[cfg(feature = "kubeconfig")]
-pub(crate) use material::{Held, Material, Pem};
+pub(crate) use material::{Material, Pem, SharedMaterial};
 pub(super) use refusal::Refusal;
 
 use super::dial::left;

@@ -3,11 +3,11 @@
 //! The provider lists and watches them through the API server. `watch` decides what is asked and believed; `object` is what
 //! a watched object says, `wire` reads it from the server's answers, by the conventions of protoactor-go, so that mixed
 //! clusters see each other, and `directory` joins objects to members. In member mode `registration` keeps the local node's
-//! labels on its pod. `access` proves the rights. `stream`, `connection` and `agent` do the work; `query` is what is asked,
+//! labels on its pod. `access` proves the rights. `stream`, `connection` and `api_server` do the work; `query` is what is asked,
 //! and `config` reads the definition.
 
 mod access;
-mod agent;
+mod api_server;
 mod config;
 mod connection;
 mod directory;
@@ -30,7 +30,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use self::access::Rights;
-use self::agent::Agent;
+use self::api_server::ApiServer;
 use self::config::Config;
 use self::login::Login;
 use self::query::Select;
@@ -253,8 +253,8 @@ impl KubernetesProvider {
             pod: self.member.as_ref().map(|member| &*member.pod),
             answer_timeout: self.config.answer_timeout,
         };
-        let mut agent = Agent::new(&self.config, self.login());
-        match access::prove(&mut agent, &rights, cancel) {
+        let mut server = ApiServer::new(&self.config, self.login());
+        match access::prove(&mut server, &rights, cancel) {
             Err(_) if cancel.is_cancelled() => Err(ProvisioningError::new(
                 ErrorCode::Stopped,
                 "checking the connection to Kubernetes",

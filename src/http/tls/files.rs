@@ -45,7 +45,7 @@ pub(crate) struct TlsSettings {
     pub(crate) unchecked: bool,
     /// Authorities and our own certificate that are held in memory, in place of the files above.
     #[cfg(feature = "kubeconfig")]
-    pub(crate) held: Option<super::Held>,
+    pub(crate) held: Option<super::SharedMaterial>,
 }
 
 impl TlsSettings {

@@ -68,10 +68,10 @@ pub(crate) struct Material {
 /// Material that its owner may replace; connections made with what it was before are not used again. Clones share it.
 #[cfg(feature = "kubeconfig")]
 #[derive(Clone, Debug)]
-pub(crate) struct Held(Arc<Mutex<(u64, Material)>>);
+pub(crate) struct SharedMaterial(Arc<Mutex<(u64, Material)>>);
 
 #[cfg(feature = "kubeconfig")]
-impl Held {
+impl SharedMaterial {
     pub(crate) fn new(material: Material) -> Self {
         Self(Arc::new(Mutex::new((0, material))))
     }

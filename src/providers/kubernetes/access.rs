@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::agent::{Agent, Call, Outcome};
+use super::api_server::{ApiServer, Call, Outcome};
 use super::query::{PODS, Query, Resource, SliceVersion};
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::http::{JSON, Method};
@@ -50,12 +50,16 @@ struct List {
 /// # Errors
 /// [`ErrorCode::AccessDenied`], with the rule that is missing; [`ErrorCode::MalformedAnswer`] for what is no list;
 /// [`ErrorCode::BackendUnavailable`]; those of the exchange.
-pub(super) fn prove(agent: &mut Agent, rights: &Rights<'_>, cancel: &CancelToken) -> Result<(), ProvisioningError> {
+pub(super) fn prove(
+    server: &mut ApiServer,
+    rights: &Rights<'_>,
+    cancel: &CancelToken,
+) -> Result<(), ProvisioningError> {
     let mut version = SliceVersion::V1;
-    let mut answer = glance(agent, rights, version, cancel)?;
+    let mut answer = glance(server, rights, version, cancel)?;
     if answer.status == 404 {
         version = SliceVersion::V1Beta1;
-        answer = glance(agent, rights, version, cancel)?;
+        answer = glance(server, rights, version, cancel)?;
     }
     match answer.status {
         200 => {}
@@ -69,7 +73,7 @@ pub(super) fn prove(agent: &mut Agent, rights: &Rights<'_>, cancel: &CancelToken
     }
     let patch = rights.pod.map(|pod| (PODS, "patch", Some(pod)));
     for (resource, verb, name) in [(rights.watched, "watch", None)].into_iter().chain(patch) {
-        if !may(agent, rights, resource, verb, name, cancel)? {
+        if !may(server, rights, resource, verb, name, cancel)? {
             return Err(denied("not allowed", rights, resource, verb));
         }
     }
@@ -77,7 +81,7 @@ pub(super) fn prove(agent: &mut Agent, rights: &Rights<'_>, cancel: &CancelToken
 }
 
 fn glance(
-    agent: &mut Agent,
+    server: &mut ApiServer,
     rights: &Rights<'_>,
     version: SliceVersion,
     cancel: &CancelToken,
@@ -85,12 +89,12 @@ fn glance(
     let path = rights.query.glance(version);
     let call =
         Call { method: Method::GET, path: &path, body: None, answer_timeout: rights.answer_timeout, doing: LISTING };
-    agent.call(&call, cancel)
+    server.call(&call, cancel)
 }
 
 /// Whether we may do that; true if the server does not say.
 fn may(
-    agent: &mut Agent,
+    server: &mut ApiServer,
     rights: &Rights<'_>,
     resource: Resource,
     verb: &str,
@@ -113,7 +117,7 @@ fn may(
         answer_timeout: rights.answer_timeout,
         doing: ASKING,
     };
-    let answer = agent.call(&call, cancel)?;
+    let answer = server.call(&call, cancel)?;
     Ok(match answer.status {
         200 | 201 => serde_json::from_slice::<Review>(&answer.body).map_or(true, |review| review.status.allowed),
         _ => true,

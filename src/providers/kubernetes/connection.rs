@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::access;
-use super::agent::{bearer, credential};
+use super::api_server::{bearer, credential};
 use super::config::Config;
 use super::login::Login;
 use super::object::{Failure, FailureKind, Line, Page};

@@ -25,16 +25,16 @@ use crate::topology::{ClusterNode, Members, NodeId};
 #[derive(Default)]
 pub(super) struct Directory {
     /// What each object holds, by its name; those that hold nothing are not among them.
-    objects: HashMap<Arc<str>, Held>,
+    objects: HashMap<Arc<str>, Holding>,
     /// Who holds each id.
     holders: HashMap<NodeId, Holders>,
     members: Members,
     /// What has been collected of a list that is not complete yet.
-    collected: Option<HashMap<Arc<str>, Held>>,
+    collected: Option<HashMap<Arc<str>, Holding>>,
 }
 
 /// What an object holds.
-struct Held {
+struct Holding {
     uid: Arc<str>,
     nodes: Vec<Arc<ClusterNode>>,
 }
@@ -107,7 +107,7 @@ impl Directory {
     }
 
     /// What the object holds. A node that is equal to the present member is that very node.
-    fn held(&self, object: Object) -> (Arc<str>, Held) {
+    fn held(&self, object: Object) -> (Arc<str>, Holding) {
         let shared = |node: Arc<ClusterNode>| match self.members.get(node.id()) {
             Some(same) if *same == node => Arc::clone(same),
             _ => node,
@@ -119,11 +119,11 @@ impl Directory {
                 members.map(|endpoint| shared(endpoint.node)).collect()
             }
         };
-        (object.name, Held { uid: object.uid, nodes })
+        (object.name, Holding { uid: object.uid, nodes })
     }
 
     /// Puts what the object holds in the place of what it held.
-    fn replace(&mut self, name: &Arc<str>, held: Option<Held>) -> Vec<MemberChange> {
+    fn replace(&mut self, name: &Arc<str>, held: Option<Holding>) -> Vec<MemberChange> {
         let before = self.objects.remove(&**name).map(|held| held.nodes).unwrap_or_default();
         let after = held.as_ref().map(|held| &held.nodes[..]).unwrap_or_default();
         for node in &before {

@@ -32,7 +32,7 @@ use self::process::Failure;
 use self::renewal::{Next, Renewal};
 use crate::clock::Clock;
 use crate::error::{ErrorCode, ProvisioningError};
-use crate::http::{CredentialReader, Held, Material, Pem, Seen, Target, TlsSettings, read_file};
+use crate::http::{CredentialReader, Material, Pem, Seen, SharedMaterial, Target, TlsSettings, read_file};
 use crate::provider::{CancelToken, Credential};
 use crate::providers::source::{Lookup, Source, switch};
 use crate::providers::tls;
@@ -64,7 +64,7 @@ pub(super) struct Kubeconfig {
     ports: (u16, u16),
     place: Place,
     /// What secures connections; shared with the target.
-    held: Held,
+    held: SharedMaterial,
     state: Mutex<State>,
     own: Weak<Self>,
 }
@@ -193,7 +193,7 @@ pub(super) fn open(source: &Source<'_>, lookup: Lookup<'_>, ports: (u16, u16)) -
         return Err(source.invalid("tls-verify", reason));
     }
     let place = Place { server: target.base(), server_name: cluster.server_name, unchecked: cluster.unchecked };
-    let held = Held::new(Material { ca: cluster.ca.clone(), client: user.client.clone() });
+    let held = SharedMaterial::new(Material { ca: cluster.ca.clone(), client: user.client.clone() });
     let target = if target.is_tls() {
         let server_name = match tls::server_name(source, None)? {
             None => place.server_name.clone(),

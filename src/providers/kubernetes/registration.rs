@@ -23,7 +23,7 @@ use crossbeam_channel::Receiver;
 use self::marks::{Marks, Pod};
 use self::upkeep::Upkeep;
 use super::access;
-use super::agent::{Agent, Call, Outcome};
+use super::api_server::{ApiServer, Call, Outcome};
 use super::config::Config;
 use super::login::Login;
 use super::query::PODS;
@@ -76,7 +76,7 @@ pub(super) struct KubernetesRegistration {
     pod: String,
     /// Where the pod is, once that is known: its namespace may have to be read from a file.
     place: Option<Place>,
-    agent: Agent,
+    server: ApiServer,
     clock: Arc<dyn Clock>,
     marks: Marks,
     presence: Arc<Presence>,
@@ -104,7 +104,7 @@ impl KubernetesRegistration {
         let now = clock.now();
         Self {
             id,
-            agent: Agent::new(&config, login),
+            server: ApiServer::new(&config, login),
             upkeep: Upkeep::new(retry, RandomState::new().hash_one(now), now),
             config,
             pod,
@@ -205,7 +205,7 @@ impl KubernetesRegistration {
         let may_have_worked = match &answer {
             // Refused before anything was done.
             Ok(answer) => !matches!(answer.status, 400 | 401 | 403 | 404 | 409 | 422),
-            Err(_) => self.agent.was_sent(),
+            Err(_) => self.server.was_sent(),
         };
         self.asked |= may_have_worked;
         if patch != LOOK {
@@ -245,7 +245,7 @@ impl KubernetesRegistration {
             answer_timeout,
             doing,
         };
-        self.agent.call(&call, cancel)
+        self.server.call(&call, cancel)
     }
 
     /// Where the pod is.

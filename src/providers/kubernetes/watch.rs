@@ -24,7 +24,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::lines::Held;
+use self::lines::Untold;
 use self::list::{GATHERING, Listing};
 use self::pace::Pace;
 use self::probe::Probe;
@@ -164,7 +164,7 @@ pub(super) struct Machine {
     listed: bool,
     /// Whether this stream has reported its members.
     reported: bool,
-    held: Held,
+    untold: Untold,
     phase: Phase,
     number: u64,
     probe: Probe,
@@ -198,7 +198,7 @@ impl Machine {
             stand_in: now,
             listed: false,
             reported: false,
-            held: Held::default(),
+            untold: Untold::default(),
             phase: Phase::Due(now),
             number: 0,
             probe: Probe::Due(first_probe),
@@ -222,7 +222,7 @@ impl Machine {
     /// When to call with [`Input::Timer`] if nothing happens before.
     pub(super) fn timeout(&self) -> Timestamp {
         let next = self.deadline().min(self.last_event + QUIET);
-        let next = self.held.until().map_or(next, |until| next.min(until));
+        let next = self.untold.until().map_or(next, |until| next.min(until));
         match self.probe {
             Probe::Due(at) if self.may_probe() => next.min(at),
             Probe::Due(_) | Probe::Pending(..) => next,

@@ -17,7 +17,7 @@ const AHEAD: Duration = Duration::from_secs(60);
 /// The machine.
 #[derive(Debug)]
 pub(super) struct Renewal<C> {
-    held: Option<Held<C>>,
+    held: Option<Issued<C>>,
     running: bool,
     /// When the last run ended.
     ended: Option<Timestamp>,
@@ -27,7 +27,7 @@ pub(super) struct Renewal<C> {
 }
 
 #[derive(Debug)]
-struct Held<C> {
+struct Issued<C> {
     number: u64,
     credential: C,
     received: Timestamp,
@@ -35,7 +35,7 @@ struct Held<C> {
     refused: bool,
 }
 
-impl<C> Held<C> {
+impl<C> Issued<C> {
     /// Until when it is used: for a while also if it seems to have expired when it came, since clocks differ.
     fn end(&self) -> Option<Timestamp> {
         self.expires.map(|expires| expires.max(self.received + SPACING))
@@ -73,8 +73,8 @@ impl<C: Clone> Renewal<C> {
     pub(super) fn next(&mut self, now: Timestamp) -> Next<C> {
         let may_run = !self.running && self.ended.is_none_or(|ended| now.since(ended) >= SPACING);
         let next = match self.held.as_ref().filter(|held| held.is_live(now)) {
-            Some(Held { refused: true, .. }) if self.running => Next::Wait,
-            Some(Held { refused: true, .. }) if may_run => Next::Run,
+            Some(Issued { refused: true, .. }) if self.running => Next::Wait,
+            Some(Issued { refused: true, .. }) if may_run => Next::Run,
             Some(held) if !held.refused && held.is_due(now) && may_run => {
                 Next::Renew(held.number, held.credential.clone())
             }
@@ -90,7 +90,7 @@ impl<C: Clone> Renewal<C> {
     /// The plugin has answered with a credential that expires then.
     pub(super) fn answered(&mut self, now: Timestamp, credential: C, expires: Option<Timestamp>) {
         self.count += 1;
-        self.held = Some(Held { number: self.count, credential, received: now, expires, refused: false });
+        self.held = Some(Issued { number: self.count, credential, received: now, expires, refused: false });
         (self.running, self.ended, self.failure) = (false, Some(now), None);
     }
 

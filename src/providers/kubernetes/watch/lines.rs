@@ -16,14 +16,14 @@ const HELD_MAX: usize = 1000;
 
 /// What has been folded and not been told yet.
 #[derive(Debug, Default)]
-pub(super) struct Held {
+pub(super) struct Untold {
     changes: Vec<MemberChange>,
     /// How many lines were unusable.
     skipped: usize,
     since: Option<Timestamp>,
 }
 
-impl Held {
+impl Untold {
     /// When it is told at the latest.
     pub(super) fn until(&self) -> Option<Timestamp> {
         self.since.map(|since| since + HELD_FOR)
@@ -33,7 +33,7 @@ impl Held {
 impl Machine {
     /// No more lines are at hand: what they changed is told.
     pub(in crate::providers::kubernetes) fn flush(&mut self, now: Timestamp) {
-        let Held { changes, skipped, since } = std::mem::take(&mut self.held);
+        let Untold { changes, skipped, since } = std::mem::take(&mut self.untold);
         if since.is_none() {
             return;
         }
@@ -75,11 +75,11 @@ impl Machine {
             }
             Line::Bookmark(version) => (Vec::new(), Some(version)),
             Line::Unusable(version) => {
-                self.held.skipped += 1;
+                self.untold.skipped += 1;
                 (Vec::new(), version)
             }
             Line::Lost(version) => {
-                self.held.skipped += 1;
+                self.untold.skipped += 1;
                 self.lost(now);
                 (Vec::new(), version)
             }
@@ -88,10 +88,10 @@ impl Machine {
         if let Some(version) = version.filter(|version| !version.is_empty()) {
             self.version = Some(version.into());
         }
-        self.held.changes.extend(changes);
-        if !self.held.changes.is_empty() || self.held.skipped > 0 {
-            let since = *self.held.since.get_or_insert(now);
-            if self.held.changes.len() >= HELD_MAX || now.since(since) >= HELD_FOR {
+        self.untold.changes.extend(changes);
+        if !self.untold.changes.is_empty() || self.untold.skipped > 0 {
+            let since = *self.untold.since.get_or_insert(now);
+            if self.untold.changes.len() >= HELD_MAX || now.since(since) >= HELD_FOR {
                 self.flush(now);
             }
         }

@@ -299,7 +299,7 @@ impl Run {
 
     /// What has been told amounts to the machine's own members, but for what waits to be told.
     fn compare(&self) -> Result<(), String> {
-        let Some(told) = self.told.as_ref().filter(|_| self.machine.held.until().is_none()) else { return Ok(()) };
+        let Some(told) = self.told.as_ref().filter(|_| self.machine.untold.until().is_none()) else { return Ok(()) };
         let members = self.machine.directory.members();
         if told.iter().map(String::as_str).eq(members.iter().map(|node| node.id().as_str())) {
             return Ok(());

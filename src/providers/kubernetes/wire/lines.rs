@@ -1,8 +1,7 @@
-//! The lines of a watch: an event each, in bytes that arrive in whatever pieces.
+//! The lines of a watch: an event each.
 //!
-//! A line may be of any length, but no more than the limit of it is held: what is longer is passed over up to its end.
-//! A line that begins as an event and turns out to be none is skipped, and the watch goes on; anything else, as a
-//! proxy's page would be, and an end in the middle of a line, breaks it.
+//! What is longer than the limit is passed over up to its end. A line that begins as an event and turns out to be none is
+//! skipped, and the watch goes on; anything else, as a proxy's page would be, and an end in the middle of a line, breaks it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,29 +9,17 @@ use std::sync::Arc;
 use super::status::{self, Status};
 use super::{Event, Meta, Reading, Rules};
 use crate::error::{ErrorCode, ProvisioningError};
+use crate::http::{Found, LineSplitter};
 use crate::json::{self, Loose, MAX_ELEMENT, Text, fields};
 use crate::providers::kubernetes::object::Line;
 use crate::secret::Secret;
 
-/// How large the buffer is at first.
-const FIRST: usize = 16 * 1024;
-
 /// Reads the lines of one watch.
 pub(in crate::providers::kubernetes) struct Lines {
     rules: Arc<Rules>,
-    limit: usize,
+    lines: LineSplitter,
     /// What no error repeats.
     token: Option<Secret>,
-    buffer: Vec<u8>,
-    /// How much of the buffer is in use.
-    filled: usize,
-    /// Where in it the present line begins.
-    start: usize,
-    /// Up to where it has been looked at.
-    at: usize,
-    /// Whether the present line is not kept.
-    too_large: bool,
-    ended: bool,
     /// What else the last line said.
     pending: VecDeque<Line>,
 }
@@ -67,18 +54,7 @@ impl Lines {
 
     /// The same with another limit for a line.
     pub(in crate::providers::kubernetes) fn with_limit(rules: Arc<Rules>, limit: usize) -> Self {
-        Self {
-            rules,
-            limit,
-            token: None,
-            buffer: Vec::new(),
-            filled: 0,
-            start: 0,
-            at: 0,
-            too_large: false,
-            ended: false,
-            pending: VecDeque::new(),
-        }
+        Self { rules, lines: LineSplitter::new(limit), token: None, pending: VecDeque::new() }
     }
 
     /// The same for a watch that this token has opened.
@@ -100,25 +76,11 @@ impl Lines {
             if let Some(line) = self.pending.pop_front() {
                 return Ok(Some(line));
             }
-            let rest = self.buffer.get(self.at..self.filled).unwrap_or_default();
-            match rest.iter().position(|byte| *byte == b'\n') {
-                Some(length) => {
-                    self.at += length;
-                    self.end_of_line(doing)?;
-                    self.at += 1;
-                    (self.start, self.too_large) = (self.at, false);
-                }
-                None if self.ended => return self.last(doing),
-                None => {
-                    self.at = self.filled;
-                    self.too_large |= self.at - self.start > self.limit;
-                    if self.too_large {
-                        self.start = self.at;
-                    }
-                    let count = read(self.room())?;
-                    self.filled = (self.filled + count).min(self.buffer.len());
-                    self.ended = count == 0;
-                }
+            match self.lines.next(&mut read)? {
+                Found::Line => self.take_line(doing)?,
+                Found::TooLong => self.pending.push_back(Line::Lost(None)),
+                Found::Rest => return self.take_rest(doing),
+                Found::RestTooLong => return Err(torn(doing)),
             }
         }
     }
@@ -126,56 +88,30 @@ impl Lines {
     /// How large the buffer has become.
     #[cfg(test)]
     pub(super) fn buffer_size(&self) -> usize {
-        self.buffer.len()
+        self.lines.buffer_size()
     }
 
-    /// Where the next bytes go; never empty.
-    fn room(&mut self) -> &mut [u8] {
-        if self.start > 0 {
-            self.buffer.copy_within(self.start..self.filled, 0);
-            self.at -= self.start;
-            self.filled -= self.start;
-            self.start = 0;
-        }
-        if self.filled == self.buffer.len() {
-            // By one byte more than may be kept it shows that a line has more.
-            let size = (2 * self.buffer.len()).max(FIRST).min(self.limit + 1);
-            self.buffer.resize(size, 0);
-        }
-        self.buffer.get_mut(self.filled..).unwrap_or_default()
-    }
-
-    /// Takes the line that ends here.
-    fn end_of_line(&mut self, doing: &str) -> Result<(), ProvisioningError> {
-        if self.too_large || self.at - self.start > self.limit {
-            self.pending.push_back(Line::Lost(None));
-            return Ok(());
-        }
-        let line = self.buffer.get(self.start..self.at).unwrap_or_default().trim_ascii();
+    fn take_line(&mut self, doing: &str) -> Result<(), ProvisioningError> {
+        let line = self.lines.line().trim_ascii();
         match line.first() {
-            None => Ok(()),
-            Some(b'{') => {
-                match event(&self.rules, self.token.as_ref(), line, doing) {
-                    Ok(event) => self.pending.extend(event.into_iter().flatten()),
-                    Err(_) => self.pending.push_back(Line::Lost(None)),
-                }
-                Ok(())
-            }
-            Some(_) => Err(malformed(doing, "the answer is no watch: a line is no event")),
+            None => {}
+            Some(b'{') => match event(&self.rules, self.token.as_ref(), line, doing) {
+                Ok(event) => self.pending.extend(event.into_iter().flatten()),
+                Err(_) => self.pending.push_back(Line::Lost(None)),
+            },
+            Some(_) => return Err(malformed(doing, "the answer is no watch: a line is no event")),
         }
+        Ok(())
     }
 
     /// The end of the watch. A last line may lack its line break, but nothing else.
-    fn last(&mut self, doing: &str) -> Result<Option<Line>, ProvisioningError> {
-        let line = self.buffer.get(self.start..self.filled).unwrap_or_default().trim_ascii();
-        let events = match (line.is_empty(), self.too_large) {
-            (true, false) => return Ok(None),
-            (false, false) if line.starts_with(b"{") => event(&self.rules, self.token.as_ref(), line, doing).ok(),
-            _ => None,
-        };
-        self.pending
-            .extend(events.ok_or_else(|| malformed(doing, "the watch ended within a line"))?.into_iter().flatten());
-        (self.start, self.at) = (self.filled, self.filled);
+    fn take_rest(&mut self, doing: &str) -> Result<Option<Line>, ProvisioningError> {
+        let line = self.lines.line().trim_ascii();
+        if line.is_empty() {
+            return Ok(None);
+        }
+        let events = line.starts_with(b"{").then(|| event(&self.rules, self.token.as_ref(), line, doing).ok());
+        self.pending.extend(events.flatten().ok_or_else(|| torn(doing))?.into_iter().flatten());
         Ok(self.pending.pop_front())
     }
 }
@@ -228,6 +164,10 @@ fn upsert(Reading { object, version, skipped }: Reading) -> [Option<Line>; 2] {
         }
         (_, version) => [Some(Line::Lost(version)), None],
     }
+}
+
+fn torn(doing: &str) -> ProvisioningError {
+    malformed(doing, "the watch ended within a line")
 }
 
 fn malformed(doing: &str, what: &'static str) -> ProvisioningError {

@@ -37,7 +37,7 @@ enum HeldBack {
 }
 
 /// A list as the server holds it for its tokens.
-struct Held {
+struct OpenList {
     ids: Vec<String>,
     version: u64,
 }
@@ -57,7 +57,7 @@ struct World {
     history: Vec<(u64, String, bool, u64)>,
     /// Every state that there ever was.
     states: BTreeSet<Vec<String>>,
-    lists: BTreeMap<String, Held>,
+    lists: BTreeMap<String, OpenList>,
     /// A backup, and whether one was restored since the last list.
     backup: Option<BTreeMap<String, u64>>,
     restored: bool,
@@ -314,7 +314,7 @@ impl World {
             None => {
                 let ids = self.pods.keys().cloned().collect();
                 let token = format!("{number}");
-                self.lists.insert(token.clone(), Held { ids, version: self.version });
+                self.lists.insert(token.clone(), OpenList { ids, version: self.version });
                 (token, 0)
             }
             Some(next) => {

@@ -16,7 +16,7 @@ const HEADER: &str = "authorization";
 const MAX_ANSWER: usize = 4 * 1024 * 1024;
 
 /// A connection to the API server.
-pub(super) struct Agent {
+pub(super) struct ApiServer {
     config: Arc<Config>,
     login: Login,
     client: Client,
@@ -44,7 +44,7 @@ pub(super) struct Outcome {
     pub(super) excerpt: String,
 }
 
-impl Agent {
+impl ApiServer {
     /// Nothing is connected before the first call.
     pub(super) fn new(config: &Arc<Config>, login: Login) -> Self {
         let client = Client::new(&config.target, config.connect_timeout);
