@@ -225,3 +225,45 @@ fn p2_5_fails_over_from_one_consul_to_another_and_back_after_the_cooldown() {
     assert_eq!(switches[1], (SwitchReason::PriorityRestored, "consul-0".to_owned()));
     cluster.finish();
 }
+
+#[test]
+fn p2_5_of_instances_that_come_and_go_three_leaves_each_are_told_and_a_genuine_one_after_ten_seconds() {
+    let Some(consul) = Consul::start() else { return };
+    register(&consul, &["n1", "n2", "n3"]);
+    let mut cluster = Cluster::follow(&[consul.url()]);
+    cluster.wait_until("all there", |cluster| cluster.ids() == ["n1", "n2", "n3"]);
+    // Each answer is waited for: by the members, or by the count of what was held.
+    let held = |cluster: &Cluster| cluster.hub().metrics().held_leaves;
+    for round in 1..=8 {
+        for id in ["n1", "n2"] {
+            let before = held(&cluster);
+            consul.deregister(id);
+            cluster
+                .wait_until("gone, or held", |cluster| !cluster.ids().contains(&id.into()) || held(cluster) > before);
+            consul.register(SERVICE, id, 8000);
+            let holds = round > 3;
+            cluster
+                .wait_until("back", |cluster| cluster.ids().contains(&id.into()) && (!holds || held(cluster) > before));
+            // The return of one that was held is no delivery: what is known is in the next one.
+            consul.register(SERVICE, "n3", 8100 + round);
+            cluster.wait_until("the change after it", |cluster| {
+                let snapshot = cluster.hub().snapshot();
+                snapshot.is_some_and(|snapshot| snapshot.members.get("n3").is_some_and(|n3| n3.port() == 8100 + round))
+            });
+        }
+    }
+    consul.deregister("n1");
+    cluster.wait_until("n1 gone for good", |cluster| cluster.ids() == ["n2", "n3"]);
+    let count = |wanted: &dyn Fn(&ProvisioningEvent) -> bool| cluster.seen.iter().filter(|event| wanted(event)).count();
+    let leaves = |id: &'static str| {
+        move |event: &ProvisioningEvent| {
+            matches!(event, ProvisioningEvent::RemoteTopology(change)
+                if change.event == RemoteTopologyChange::Leave && *change.node_id.as_str() == *id)
+        }
+    };
+    assert_eq!((count(&leaves("n1")), count(&leaves("n2"))), (4, 3));
+    let warns = |event: &ProvisioningEvent| matches!(event, ProvisioningEvent::Warning(warning) if warning.error.code() == ErrorCode::MembersFlap);
+    assert_eq!(count(&warns), 1);
+    assert_eq!(held(&cluster), 11, "five of each, and the last");
+    cluster.finish();
+}
