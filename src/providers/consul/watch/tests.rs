@@ -1,3 +1,4 @@
+mod crowd;
 mod member;
 mod model;
 mod pace;
