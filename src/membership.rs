@@ -11,6 +11,7 @@
 //! | [`local_health`] | whether it is rather this node that is slow |
 //! | [`probe`] | whether a node answers, directly or by others |
 //! | [`probe_round`] | who is asked next whether it lives |
+//! | [`quarantine`] | who may come back, and when |
 //! | [`rumours`] | what is told to whom, how often, and what waits |
 //! | [`settling`] | when what is known becomes an update of the topology |
 //! | [`wire`] | how all of it looks as bytes |
@@ -19,6 +20,7 @@ mod accusers;
 mod local_health;
 mod probe;
 mod probe_round;
+mod quarantine;
 mod record;
 mod rumours;
 mod settling;
