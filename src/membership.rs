@@ -7,7 +7,9 @@
 //! |---|---|
 //! | [`record`] | which of two pieces of knowledge about a node counts |
 //! | [`accusers`] | who says that a node does not answer |
+//! | [`digest`] | whether two members know the same, and where they differ |
 //! | [`suspicion`] | for how long a node may answer an accusation |
+//! | [`isolation`] | whether this node hears from nobody, and so blames nobody |
 //! | [`local_health`] | whether it is rather this node that is slow |
 //! | [`probe`] | whether a node answers, directly or by others |
 //! | [`probe_round`] | who is asked next whether it lives |
@@ -17,6 +19,8 @@
 //! | [`wire`] | how all of it looks as bytes |
 
 mod accusers;
+mod digest;
+mod isolation;
 mod local_health;
 mod probe;
 mod probe_round;

@@ -1,0 +1,154 @@
+//! Whether this node hears from nobody, so that it is rather cut off than everybody else dead.
+//!
+//! A node that is cut off would suspect the others one after the other, and announce that all of them died. So it is
+//! *isolated* before the first of its suspicions can run out, says so, and announces no death. Whether an answer is one of
+//! a member does not matter: a host that refuses the connection is reached, too. Two alone cannot tell who is cut off: the
+//! survivor declares the other dead. What lasts for too long is settled after all, for the host has to go on.
+
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+
+/// The fewest members among whom anybody can be isolated.
+const LEAST: usize = 3;
+
+/// When isolation begins and ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Limits {
+    /// Without a word from anybody for so long a node is isolated. Shorter than the shortest suspicion.
+    pub(super) begins: Duration,
+    /// After so long what it believes of the others is settled; never if absent.
+    pub(super) longest: Option<Duration>,
+}
+
+/// How a node stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Contact {
+    /// Somebody was heard of late.
+    Heard,
+    /// Nobody was, since then.
+    Isolated(Timestamp),
+    /// Nobody was for so long that it is no longer waited for.
+    GivenUp(Timestamp),
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub(super) struct Isolation {
+    limits: Limits,
+    heard_at: Timestamp,
+    contact: Contact,
+}
+
+impl Isolation {
+    /// Of a node that begins, and is waited with as if somebody had just been heard.
+    pub(super) fn new(limits: Limits, now: Timestamp) -> Self {
+        Self { limits, heard_at: now, contact: Contact::Heard }
+    }
+
+    pub(super) fn contact(&self) -> Contact {
+        self.contact
+    }
+
+    /// Whether no death is to be announced.
+    pub(super) fn holds_deaths(&self) -> bool {
+        matches!(self.contact, Contact::Isolated(_))
+    }
+
+    /// Somebody, or somebody's host, has answered; since when the node had been isolated, if it was.
+    pub(super) fn heard(&mut self, now: Timestamp) -> Option<Timestamp> {
+        self.heard_at = now;
+        match std::mem::replace(&mut self.contact, Contact::Heard) {
+            Contact::Heard => None,
+            Contact::Isolated(since) | Contact::GivenUp(since) => Some(since),
+        }
+    }
+
+    /// The process stood still: nobody could have been heard meanwhile.
+    pub(super) fn stood_still(&mut self, now: Timestamp) {
+        if self.contact == Contact::Heard {
+            self.heard_at = now;
+        }
+    }
+
+    /// Time has passed, and so many are active members, this node among them; how it stands, where that has changed.
+    pub(super) fn advance(&mut self, members: usize, now: Timestamp) -> Option<Contact> {
+        let silence = now.since(self.heard_at);
+        let contact = match self.contact {
+            Contact::Heard if members >= LEAST && silence >= self.limits.begins => Contact::Isolated(now),
+            Contact::Isolated(since) if self.limits.longest.is_some_and(|longest| now.since(since) >= longest) => {
+                Contact::GivenUp(since)
+            }
+            _ => return None,
+        };
+        self.contact = contact;
+        Some(contact)
+    }
+
+    /// When to ask again, if nobody is heard.
+    pub(super) fn next_at(&self) -> Option<Timestamp> {
+        match self.contact {
+            Contact::Heard => Some(self.heard_at + self.limits.begins),
+            Contact::Isolated(since) => self.limits.longest.map(|longest| since + longest),
+            Contact::GivenUp(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_millis(1_000_000 + seconds * 1000)
+    }
+
+    fn of(longest: Option<u64>) -> Isolation {
+        let limits = Limits { begins: Duration::from_secs(3), longest: longest.map(Duration::from_secs) };
+        Isolation::new(limits, at(0))
+    }
+
+    #[test]
+    fn m3_1_whoever_hears_from_nobody_is_isolated_and_announces_no_death_until_it_is_over() {
+        let mut isolation = of(Some(60));
+        assert_eq!((isolation.advance(3, at(2)), isolation.next_at()), (None, Some(at(3))));
+        assert_eq!(isolation.advance(3, at(3)), Some(Contact::Isolated(at(3))));
+        assert!(isolation.holds_deaths());
+        assert_eq!((isolation.advance(3, at(4)), isolation.next_at()), (None, Some(at(63))));
+        assert_eq!(isolation.heard(at(9)), Some(at(3)));
+        assert_eq!((isolation.contact(), isolation.holds_deaths()), (Contact::Heard, false));
+        assert_eq!((isolation.heard(at(10)), isolation.next_at()), (None, Some(at(13))));
+    }
+
+    #[test]
+    fn m3_1_two_alone_are_never_isolated() {
+        let mut isolation = of(Some(60));
+        assert_eq!(isolation.advance(2, at(1000)), None);
+        assert!(!isolation.holds_deaths());
+        assert_eq!(isolation.advance(3, at(1001)), Some(Contact::Isolated(at(1001))));
+    }
+
+    #[test]
+    fn m2_4_what_lasts_for_too_long_is_settled_unless_it_is_set_otherwise() {
+        let mut isolation = of(Some(60));
+        isolation.advance(3, at(3));
+        assert_eq!(isolation.advance(3, at(62)), None);
+        assert_eq!(isolation.advance(3, at(63)), Some(Contact::GivenUp(at(3))));
+        assert_eq!((isolation.holds_deaths(), isolation.next_at(), isolation.advance(3, at(99))), (false, None, None));
+        assert_eq!(isolation.heard(at(100)), Some(at(3)));
+        let mut endless = of(None);
+        endless.advance(3, at(3));
+        assert_eq!((endless.advance(3, at(99_999)), endless.next_at()), (None, None));
+        assert!(endless.holds_deaths());
+    }
+
+    #[test]
+    fn m3_1_after_a_standstill_the_silence_counts_anew_and_an_isolation_goes_on() {
+        let mut isolation = of(Some(60));
+        isolation.stood_still(at(100));
+        assert_eq!((isolation.advance(3, at(102)), isolation.next_at()), (None, Some(at(103))));
+        isolation.advance(3, at(103));
+        isolation.stood_still(at(200));
+        assert_eq!(isolation.advance(3, at(200)), Some(Contact::GivenUp(at(103))));
+    }
+}
