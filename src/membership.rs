@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`record`] | which of two pieces of knowledge about a node counts |
 //! | [`accusers`] | who says that a node does not answer |
+//! | [`convergence`] | whether all members hold the same, and since when |
 //! | [`digest`] | whether two members know the same, and where they differ |
 //! | [`suspicion`] | for how long a node may answer an accusation |
 //! | [`isolation`] | whether this node hears from nobody, and so blames nobody |
@@ -19,6 +20,7 @@
 //! | [`wire`] | how all of it looks as bytes |
 
 mod accusers;
+mod convergence;
 mod digest;
 mod isolation;
 mod local_health;
