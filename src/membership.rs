@@ -17,6 +17,7 @@
 //! | [`quarantine`] | who may come back, and when |
 //! | [`rumours`] | what is told to whom, how often, and what waits |
 //! | [`settling`] | when what is known becomes an update of the topology |
+//! | [`table`] | what is known of everybody, and which transitions there are |
 //! | [`wire`] | how all of it looks as bytes |
 
 mod accusers;
@@ -31,4 +32,5 @@ mod record;
 mod rumours;
 mod settling;
 mod suspicion;
+mod table;
 mod wire;

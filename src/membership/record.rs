@@ -96,6 +96,11 @@ impl Record {
         self.strikes
     }
 
+    /// The same life and version in another state.
+    pub(super) fn with(&self, state: State, strikes: u8) -> Self {
+        Self { state, strikes, ..self.clone() }
+    }
+
     /// Merges what somebody else says of the same node.
     pub(super) fn merge(&mut self, other: &Self) -> Merged {
         debug_assert_eq!(self.id(), other.id());

@@ -1,0 +1,418 @@
+//! What is known of everybody, and how it changes: the states of the members and the transitions between them.
+//!
+//! | from | what happens | to |
+//! |---|---|---|
+//! | unknown | it is said to be up, or suspected | Up, Suspect |
+//! | unknown | it is said to be dead, or to have left | remembered, and nothing is told: it was never here |
+//! | Up | somebody accuses it | Suspect |
+//! | Suspect | somebody else accuses it, too | Suspect, for a shorter time |
+//! | Suspect | it contradicts: a higher version | Up |
+//! | Suspect | it has not contradicted in time | Dead |
+//! | Up, Suspect | an exchange says that it is dead, of which nobody here had a suspicion | Suspect: it may contradict |
+//! | Up, Suspect | a rumour says that it is dead | Dead |
+//! | any but Left | it says that it leaves | Left |
+//! | Dead, Left | it is there again: a higher version, or another life | Up |
+//!
+//! Anything else is refused, and the reason is kept. Whoever decides whom to let in does so before a record comes here:
+//! records merge by their order alone.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+
+use super::accusers::Accusers;
+use super::digest::Digest;
+use super::quarantine;
+use super::record::{Merged, Record, State};
+use super::suspicion::{self, Bounds, Suspicion};
+use crate::clock::Timestamp;
+use crate::topology::NodeId;
+
+/// How many refusals are kept.
+const KEPT: usize = 64;
+
+/// By which way a record came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// With a packet, as it spread.
+    Rumour,
+    /// By an exchange of what two members know: it may be old.
+    Exchange,
+}
+
+/// How a node changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Change {
+    /// What was known before; absent for whoever is new.
+    pub(super) before: Option<Record>,
+    /// What is known now.
+    pub(super) now: Record,
+}
+
+/// Why a transition is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Illegal {
+    /// Nobody has heard of the node.
+    Unknown,
+    /// It is in another life, or has contradicted already.
+    Outdated,
+    /// It is dead, or has left.
+    Gone,
+    /// It accuses itself.
+    OwnAccuser,
+    /// It is not suspected.
+    NotSuspected,
+}
+
+impl fmt::Display for Illegal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Illegal::Unknown => "nobody has heard of it",
+            Illegal::Outdated => "it is in another life, or has contradicted already",
+            Illegal::Gone => "it is dead, or has left",
+            Illegal::OwnAccuser => "nobody accuses itself",
+            Illegal::NotSuspected => "it is not suspected",
+        })
+    }
+}
+
+/// A transition that was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refused {
+    pub(super) at: Timestamp,
+    pub(super) node: NodeId,
+    pub(super) reason: Illegal,
+}
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Table {
+    records: BTreeMap<NodeId, Record>,
+    suspicions: BTreeMap<NodeId, Suspicion>,
+    digest: Digest,
+    active: usize,
+    /// When each node was last let in again after a death, for those who may relapse.
+    returned: BTreeMap<NodeId, Timestamp>,
+    refused: VecDeque<Refused>,
+    refusals: u64,
+}
+
+impl Table {
+    pub(super) fn get(&self, id: &NodeId) -> Option<&Record> {
+        self.records.get(id)
+    }
+
+    /// How many members are active.
+    pub(super) fn active(&self) -> usize {
+        self.active
+    }
+
+    pub(super) fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// The transitions that were refused last, the oldest first, and how many there were in all.
+    pub(super) fn refused(&self) -> (impl Iterator<Item = &Refused>, u64) {
+        (self.refused.iter(), self.refusals)
+    }
+
+    /// Whether another suspicion is about to be settled: one of several accusers.
+    pub(super) fn awaits_others(&self) -> bool {
+        self.suspicions.values().any(|suspicion| suspicion.accusers().len() > 1)
+    }
+
+    /// Somebody says that of a node.
+    pub(super) fn hear(&mut self, record: &Record, way: Way, bounds: Bounds, now: Timestamp) -> Option<Change> {
+        let id = record.id();
+        let before = self.records.get(id).cloned();
+        let merged = match &before {
+            None => record.clone(),
+            Some(known) => {
+                let said = self.as_accusation(known, record, way).unwrap_or_else(|| record.clone());
+                let mut merged = known.clone();
+                if merged.merge(&said) == Merged::Nothing {
+                    return None;
+                }
+                merged
+            }
+        };
+        self.put(before.as_ref(), &merged, bounds, now);
+        let is_news = before.is_some() || merged.state().is_active();
+        is_news.then_some(Change { before, now: merged })
+    }
+
+    /// An accuser says that the node of that life and version does not answer.
+    ///
+    /// # Errors
+    /// [`Illegal`], which is kept.
+    pub(super) fn accuse(
+        &mut self,
+        (id, incarnation, version): (&NodeId, u64, u64),
+        accuser: &NodeId,
+        bounds: Bounds,
+        now: Timestamp,
+    ) -> Result<Option<Change>, Illegal> {
+        let judged = match self.records.get(id) {
+            _ if accuser == id => Err(Illegal::OwnAccuser),
+            None => Err(Illegal::Unknown),
+            Some(known) if (known.node().incarnation(), known.version()) != (incarnation, version) => {
+                Err(Illegal::Outdated)
+            }
+            Some(known) if !known.state().is_active() => Err(Illegal::Gone),
+            Some(known) => Ok(known.with(State::Suspect(Accusers::of(accuser.clone())), known.strikes())),
+        };
+        match judged {
+            Ok(suspect) => Ok(self.hear(&suspect, Way::Rumour, bounds, now)),
+            Err(reason) => Err(self.refuse(id, reason, now)),
+        }
+    }
+
+    /// The suspicion of the node has run out: it is dead.
+    ///
+    /// # Errors
+    /// [`Illegal`], which is kept.
+    pub(super) fn settle(&mut self, id: &NodeId, bounds: Bounds, now: Timestamp) -> Result<Change, Illegal> {
+        let Some(known) = self.records.get(id).cloned() else { return Err(self.refuse(id, Illegal::Unknown, now)) };
+        let State::Suspect(accusers) = known.state().clone() else {
+            let reason = if known.state().is_active() { Illegal::NotSuspected } else { Illegal::Gone };
+            return Err(self.refuse(id, reason, now));
+        };
+        let lived = self.returned.remove(id).map(|returned| now.since(returned));
+        let strikes = quarantine::strikes(known.strikes(), lived);
+        let quarantined_until = now + quarantine::lasting(strikes);
+        let dead = known.with(State::Dead { accusers, quarantined_until }, strikes);
+        self.put(Some(&known), &dead, bounds, now);
+        Ok(Change { before: Some(known), now: dead })
+    }
+
+    /// The suspicions that have run out.
+    pub(super) fn expired(&self, now: Timestamp) -> Vec<NodeId> {
+        let is_over = |suspicion: &Suspicion| suspicion.ends_at() <= now;
+        self.suspicions.iter().filter(|(_, suspicion)| is_over(suspicion)).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// When the next suspicion runs out.
+    pub(super) fn next_at(&self) -> Option<Timestamp> {
+        self.suspicions.values().map(Suspicion::ends_at).min()
+    }
+
+    /// What an exchange says of the dead may be old. Of an active member, of whom nobody here had a suspicion, it is an
+    /// accusation: otherwise each half of a partition that heals would remove the other.
+    fn as_accusation(&self, known: &Record, said: &Record, way: Way) -> Option<Record> {
+        let State::Dead { accusers, .. } = said.state() else { return None };
+        let is_unsuspected = known.state() == &State::Up && !self.suspicions.contains_key(known.id());
+        let is_same = known.node().incarnation() == said.node().incarnation();
+        (way == Way::Exchange && is_unsuspected && is_same)
+            .then(|| said.with(State::Suspect(accusers.clone()), known.strikes()))
+    }
+
+    /// One record takes the place of another, with all that follows from it.
+    fn put(&mut self, before: Option<&Record>, record: &Record, bounds: Bounds, now: Timestamp) {
+        let id = record.id().clone();
+        let was_active = before.is_some_and(|before| before.state().is_active());
+        let is_active = record.state().is_active();
+        self.digest.replace(before, Some(record));
+        self.active = self.active + usize::from(is_active) - usize::from(was_active);
+        if is_active && before.is_some_and(|before| matches!(before.state(), State::Dead { .. })) {
+            self.returned.insert(id.clone(), now);
+        }
+        let is_same = before.is_some_and(|before| {
+            before.version() == record.version() && before.node().incarnation() == record.node().incarnation()
+        });
+        match record.state() {
+            State::Suspect(accusers) => match self.suspicions.get_mut(&id).filter(|_| is_same) {
+                Some(suspicion) => _ = suspicion.confirm(accusers),
+                None => {
+                    let expected = suspicion::expected(self.active);
+                    self.suspicions.insert(id.clone(), Suspicion::new(accusers.clone(), expected, bounds, now));
+                }
+            },
+            _ => _ = self.suspicions.remove(&id),
+        }
+        self.records.insert(id, record.clone());
+        debug_assert_eq!(self.active, self.records.values().filter(|record| record.state().is_active()).count());
+    }
+
+    fn refuse(&mut self, node: &NodeId, reason: Illegal, at: Timestamp) -> Illegal {
+        if self.refused.len() == KEPT {
+            self.refused.pop_front();
+        }
+        self.refused.push_back(Refused { at, node: node.clone(), reason });
+        self.refusals += 1;
+        reason
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topology::ClusterNode;
+    use proptest::prelude::*;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    const BOUNDS: Bounds = Bounds { shortest: Duration::from_secs(4), longest: Duration::from_secs(24) };
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_millis(1_000_000 + seconds * 1000)
+    }
+
+    fn id(name: &str) -> NodeId {
+        NodeId::new(name).unwrap()
+    }
+
+    fn record(name: &str, incarnation: u64, version: u64, state: State) -> Record {
+        let node = ClusterNode::builder(name, "10.0.0.1", 7).incarnation(incarnation).build().unwrap();
+        Record::new(Arc::new(node), version, state, 0).unwrap()
+    }
+
+    fn suspect(accusers: &[&str]) -> State {
+        State::Suspect(accusers.iter().map(|accuser| id(accuser)).collect())
+    }
+
+    fn dead(until: u64) -> State {
+        State::Dead { accusers: Accusers::of(id("n9")), quarantined_until: at(until) }
+    }
+
+    /// n1 to n5, up.
+    fn five() -> Table {
+        let mut table = Table::default();
+        for name in ["n1", "n2", "n3", "n4", "n5"] {
+            let change = table.hear(&record(name, 1, 0, State::Up), Way::Rumour, BOUNDS, at(0)).unwrap();
+            assert_eq!((change.before, change.now.state()), (None, &State::Up));
+        }
+        table
+    }
+
+    fn accuse(table: &mut Table, name: &str, accuser: &str, second: u64) -> Result<Option<Change>, Illegal> {
+        table.accuse((&id(name), 1, 0), &id(accuser), BOUNDS, at(second))
+    }
+
+    fn state(table: &Table, name: &str) -> State {
+        table.get(&id(name)).unwrap().state().clone()
+    }
+
+    #[test]
+    fn m2_2_m2_3_m2_4_a_member_is_up_is_accused_and_dies_unless_it_contradicts() {
+        let mut table = five();
+        assert!(accuse(&mut table, "n1", "n2", 1).unwrap().is_some());
+        assert_eq!((state(&table, "n1"), table.active(), table.next_at()), (suspect(&["n2"]), 5, Some(at(25))));
+        assert_eq!((table.expired(at(24)), table.expired(at(25))), (vec![], vec![id("n1")]));
+        let change = table.settle(&id("n1"), BOUNDS, at(25)).unwrap();
+        assert_eq!(change.before.unwrap().state(), &suspect(&["n2"]));
+        let quarantined = State::Dead { accusers: Accusers::of(id("n2")), quarantined_until: at(35) };
+        assert_eq!((change.now.state(), table.active(), table.next_at()), (&quarantined, 4, None));
+        // n2 contradicts in time.
+        accuse(&mut table, "n2", "n3", 30).unwrap();
+        let change = table.hear(&record("n2", 1, 1, State::Up), Way::Rumour, BOUNDS, at(31)).unwrap();
+        assert_eq!((change.now.state(), table.next_at(), table.active()), (&State::Up, None, 4));
+    }
+
+    #[test]
+    fn m2_3_each_accuser_shortens_the_suspicion_and_the_same_one_does_not() {
+        let mut table = five();
+        accuse(&mut table, "n1", "n2", 0).unwrap();
+        assert!(!table.awaits_others());
+        assert_eq!(accuse(&mut table, "n1", "n2", 1), Ok(None));
+        assert_eq!(table.next_at(), Some(at(24)));
+        assert!(accuse(&mut table, "n1", "n3", 1).unwrap().is_some());
+        assert_eq!((table.next_at(), table.awaits_others()), (Some(at(14)), true));
+    }
+
+    #[test]
+    fn m2_5_a_transition_that_the_table_does_not_have_is_refused_and_its_reason_kept() {
+        let mut table = five();
+        assert_eq!(accuse(&mut table, "n7", "n2", 1), Err(Illegal::Unknown));
+        assert_eq!(accuse(&mut table, "n1", "n1", 2), Err(Illegal::OwnAccuser));
+        assert_eq!(table.accuse((&id("n1"), 0, 0), &id("n2"), BOUNDS, at(3)), Err(Illegal::Outdated));
+        assert_eq!(table.accuse((&id("n1"), 1, 1), &id("n2"), BOUNDS, at(4)), Err(Illegal::Outdated));
+        assert_eq!(table.settle(&id("n1"), BOUNDS, at(5)), Err(Illegal::NotSuspected));
+        table.hear(&record("n1", 1, 0, State::Left), Way::Rumour, BOUNDS, at(6)).unwrap();
+        assert_eq!(accuse(&mut table, "n1", "n2", 7), Err(Illegal::Gone));
+        assert_eq!(table.settle(&id("n1"), BOUNDS, at(8)), Err(Illegal::Gone));
+        assert_eq!(table.settle(&id("n7"), BOUNDS, at(9)), Err(Illegal::Unknown));
+        let (kept, count) = table.refused();
+        let kept: Vec<_> = kept.map(|refused| (refused.at, refused.reason)).collect();
+        assert_eq!((kept.len(), count, kept[1]), (8, 8, (at(2), Illegal::OwnAccuser)));
+        for second in 0..100 {
+            _ = accuse(&mut table, "n7", "n2", second);
+        }
+        let (kept, count) = table.refused();
+        assert_eq!((kept.count(), count), (KEPT, 108));
+        assert_eq!(Illegal::Gone.to_string(), "it is dead, or has left");
+    }
+
+    #[test]
+    fn m2_4_whoever_was_never_here_is_remembered_as_gone_and_nothing_is_told() {
+        let mut table = five();
+        let gone = |state| record("n6", 1, 0, state);
+        assert_eq!(table.hear(&gone(dead(9)), Way::Exchange, BOUNDS, at(1)), None);
+        assert!(table.hear(&gone(State::Left), Way::Exchange, BOUNDS, at(1)).is_some(), "of somebody who is known");
+        assert_eq!((state(&table, "n6"), table.active()), (State::Left, 5));
+    }
+
+    #[test]
+    fn m2_4_a_death_that_an_exchange_tells_of_an_active_member_is_an_accusation_and_a_rumour_is_a_death() {
+        let mut table = five();
+        let change = table.hear(&record("n1", 1, 0, dead(9)), Way::Exchange, BOUNDS, at(1)).unwrap();
+        assert_eq!((change.now.state(), table.active()), (&suspect(&["n9"]), 5));
+        // There is a suspicion now, so that the same once more is believed.
+        table.hear(&record("n1", 1, 0, dead(9)), Way::Exchange, BOUNDS, at(2)).unwrap();
+        assert_eq!((state(&table, "n1"), table.active()), (dead(9), 4));
+        table.hear(&record("n2", 1, 0, dead(9)), Way::Rumour, BOUNDS, at(3)).unwrap();
+        assert_eq!((state(&table, "n2"), table.active()), (dead(9), 3));
+    }
+
+    #[test]
+    fn m3_1_whoever_dies_soon_after_its_return_is_quarantined_for_longer() {
+        let mut table = five();
+        let mut version = 0;
+        let mut lasted = Vec::new();
+        for second in [0, 100, 200, 1200] {
+            table.accuse((&id("n1"), 1, version), &id("n2"), BOUNDS, at(second)).unwrap();
+            let change = table.settle(&id("n1"), BOUNDS, at(second + 24)).unwrap();
+            let State::Dead { quarantined_until, .. } = change.now.state() else { panic!("{change:?}") };
+            lasted.push(quarantined_until.since(at(second + 24)).as_secs());
+            version += 1;
+            let back = Record::new(Arc::clone(change.now.node()), version, State::Up, change.now.strikes()).unwrap();
+            table.hear(&back, Way::Rumour, BOUNDS, at(second + 50)).unwrap();
+        }
+        assert_eq!(lasted, [10, 20, 40, 10], "the last time it had lived for longer than ten minutes");
+    }
+
+    proptest! {
+        #[test]
+        fn m1_4_whatever_is_heard_in_whatever_order_the_parts_of_the_table_fit_each_other(
+            steps in prop::collection::vec((0u8..5, 0u64..2, 0u64..3, 0u8..6, any::<bool>(), 0u64..30), 0..150),
+        ) {
+            let mut table = Table::default();
+            let mut now = 0;
+            for (n, incarnation, version, what, exchanged, pause) in steps {
+                now += pause;
+                let name = format!("n{n}");
+                let way = if exchanged { Way::Exchange } else { Way::Rumour };
+                match what {
+                    0 => _ = table.accuse((&id(&name), incarnation, version), &id("n9"), BOUNDS, at(now)),
+                    1 => {
+                        for id in table.expired(at(now)) {
+                            prop_assert!(table.settle(&id, BOUNDS, at(now)).is_ok());
+                        }
+                    }
+                    _ => {
+                        let state = [State::Up, suspect(&["n8"]), dead(now + 10), State::Left][usize::from(what) - 2].clone();
+                        table.hear(&record(&name, incarnation, version, state), way, BOUNDS, at(now));
+                    }
+                }
+                let suspected = table.records.values().filter(|record| matches!(record.state(), State::Suspect(_)));
+                let suspected: Vec<_> = suspected.map(|record| record.id().clone()).collect();
+                prop_assert_eq!(table.suspicions.keys().cloned().collect::<Vec<_>>(), suspected);
+                let mut digest = Digest::default();
+                table.records.values().for_each(|record| digest.replace(None, Some(record)));
+                prop_assert_eq!(table.digest(), &digest);
+                for (id, suspicion) in &table.suspicions {
+                    let State::Suspect(accusers) = table.records[id].state() else { panic!("{id}") };
+                    prop_assert_eq!(suspicion.accusers(), accusers);
+                }
+            }
+        }
+    }
+}
