@@ -69,6 +69,8 @@ fn measure(consul: &Consul, entries: usize) -> (Samples, Samples, Samples) {
     let descriptor = ConsulFactory::descriptor("consul", &consul.url(), WATCHED).expect("a valid definition");
     let service = ClusterProvisioningService::builder()
         .provider(descriptor)
+        // Whoever comes and goes in turn is to be told each time.
+        .failover(FailoverPolicy::default().flap_damping(None))
         .remoting(Arc::new(Remoting(called)))
         .coalescing(Duration::ZERO)
         .start()

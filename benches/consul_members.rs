@@ -60,6 +60,8 @@ fn watcher(url: &str) -> (ClusterProvisioningService, Receiver<(RemoteTopologyCh
     let (called, calls) = unbounded();
     let service = ClusterProvisioningService::builder()
         .provider(descriptor("watcher", url))
+        // Whoever comes and goes in turn is to be told each time.
+        .failover(FailoverPolicy::default().flap_damping(None))
         .remoting(Arc::new(Remoting(called)))
         .start()
         .expect("a service");

@@ -74,7 +74,9 @@ fn create(server: &Kubernetes, numbers: std::ops::Range<usize>) {
 
 fn builder(server: &Kubernetes) -> ServiceBuilder {
     let descriptor = server.descriptor(CLUSTER, "admin");
-    ClusterProvisioningService::builder().provider(descriptor).secret("admin", Secret::new(TOKEN))
+    // Whoever comes and goes in turn is to be told each time.
+    let policy = FailoverPolicy::default().flap_damping(None);
+    ClusterProvisioningService::builder().provider(descriptor).secret("admin", Secret::new(TOKEN)).failover(policy)
 }
 
 /// What the bridges say: a delivery with its revision and how many members it has, or who came or went.

@@ -168,7 +168,10 @@ fn descriptor(url: &str) -> ProviderDescriptor {
 }
 
 fn service(url: &str) -> ServiceBuilder {
-    ClusterProvisioningService::builder().provider(descriptor(url)).secret("user", Secret::new("t0ken"))
+    // Whoever comes and goes in turn is to be told each time.
+    let policy = FailoverPolicy::default().flap_damping(None);
+    let builder = ClusterProvisioningService::builder().failover(policy);
+    builder.provider(descriptor(url)).secret("user", Secret::new("t0ken"))
 }
 
 /// A delivery.

@@ -270,7 +270,8 @@ impl Theatre {
         };
         let puppets: Vec<_> = sets.iter().enumerate().map(puppet).collect();
         let bridges = Arc::new(Bridges(Arc::clone(&stage)));
-        let mut policy = FailoverPolicy::default();
+        // Whoever comes and goes in turn is to be told each time.
+        let mut policy = FailoverPolicy::default().flap_damping(None);
         policy.backoff_initial = Duration::from_millis(1);
         policy.backoff_max = Duration::from_millis(1);
         let mut builder = ClusterProvisioningService::builder()
