@@ -73,7 +73,7 @@ use crate::topology::ClusterNode;
 /// | parameter | default | range | meaning |
 /// |---|---|---|---|
 /// | `service` | required | 1 to 255 bytes | the service's name, which is the cluster's |
-/// | `wait` | `60s` | 1 s to 10 min | how long the server may hold a query that has no news; each asks for up to a quarter more |
+/// | `wait` | `60s` | 1 s to 10 min | how long the server may hold a query that has no news; each asks for up to a quarter more, and from 8 min on for 8 to 10 min |
 /// | `datacenter` | the agent's | 1 to 255 bytes | where the service is |
 /// | `namespace` | the token's | 1 to 255 bytes | Consul Enterprise: the namespace of the service |
 /// | `partition` | the agent's | 1 to 255 bytes | Consul Enterprise: the admin partition of the service |
