@@ -13,6 +13,9 @@
 //! answer goes on from our index and waits: news come at once, as always, and without any the answer comes after a short
 //! while, which everyone draws for themselves. Nothing but the claim of freshness waits for it. Where one trouble follows
 //! the other, that while becomes longer: a server that is overburdened is not asked for everything all the time.
+//!
+//! Where the first sign after an error shows that the whole set has to be sent in any case, since there is news or the
+//! server has lost its index, it is asked for after a while of the same kind, which never becomes longer.
 
 use std::time::Duration;
 
@@ -112,8 +115,13 @@ impl Life {
 
     /// Within how long the watchers of so many members ask for all of them again.
     pub(super) fn span(&self, members: usize) -> Duration {
-        PER_MEMBER.saturating_mul(u32::try_from(members).unwrap_or(u32::MAX)).min(LONGEST) * (1 << self.in_a_row)
+        turn(members) * (1 << self.in_a_row)
     }
+}
+
+/// How long it takes until each of the watchers of so many members had its turn: as many as there are members.
+pub(super) fn turn(members: usize) -> Duration {
+    PER_MEMBER.saturating_mul(u32::try_from(members).unwrap_or(u32::MAX)).min(LONGEST)
 }
 
 #[cfg(test)]

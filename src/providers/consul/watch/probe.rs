@@ -6,11 +6,12 @@
 
 use std::time::Duration;
 
-use super::{Asked, Doubt, Machine, Mark, Output, Watch, Witness, leaderless};
+use super::{Asked, Doubt, Machine, Mark, Output, Watch, Witness, leaderless, life};
 use crate::clock::Timestamp;
 use crate::provider::ProviderEvent;
 use crate::providers::consul::failure::{Failure, FailureKind};
 use crate::providers::consul::query::Consistency;
+use crate::topology::Members;
 
 /// How long the index may be above ours before the mute watch is given up. Doubles each time, so that a slow body that
 /// is still arriving gets through in the end.
@@ -129,9 +130,24 @@ impl Machine {
         }
         if index < self.index {
             let detail = format!("the index went back from {} to {index}, as a probe shows", self.index);
-            return self.roll_back(now, Some(Witness::Probe), detail);
+            self.roll_back(now, Some(Witness::Probe), detail);
+            return self.take_turns(now);
         }
+        let has_news = index > self.index;
         self.go_on(now);
+        if has_news {
+            self.take_turns(now);
+        }
+    }
+
+    /// The next watch brings the whole set at once, and every other watcher's does, too: each waits for a moment that it
+    /// draws for itself.
+    fn take_turns(&mut self, now: Timestamp) {
+        let members = self.believed.as_ref().map_or(0, Members::len);
+        let turn = now + self.jitter.scale(life::turn(members), 0.0);
+        if let Watch::Due(at) = &mut self.watch {
+            *at = turn.max(*at);
+        }
     }
 
     /// The watch goes on from our index: news come at once, and else the whole set soon, to be compared.

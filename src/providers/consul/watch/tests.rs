@@ -193,13 +193,17 @@ impl Sim {
         }
     }
 
-    /// Goes on until the probe after an error is under way, and ends it.
+    /// Goes on until the probe after an error is under way, and ends it; where the watch goes on by it, until its turn has
+    /// come.
     fn recover(&mut self, result: Result<Mark, ProvisioningError>) {
         while !matches!(self.machine.watch, Watch::Recovering) {
             assert!(self.watch.is_none(), "a watch without a probe before it");
             self.tick();
         }
         self.end_probe(result);
+        while matches!(self.machine.watch, Watch::Due(_)) {
+            self.tick();
+        }
     }
 
     /// Goes on until a probe is due, and ends it.

@@ -419,6 +419,34 @@ fn consul_point_7_a_thousand_watchers_come_back_one_after_the_other_after_a_chan
     assert!(by_tenth.iter().all(|count| *count < 40), "{by_tenth:?}");
 }
 
+#[test]
+fn consul_point_7_whoever_fetches_at_once_after_an_error_waits_for_its_turn_and_never_longer_than_that() {
+    let ids: Vec<_> = (0..100).map(|n| format!("n{n}")).collect();
+    let ids: Vec<_> = ids.iter().map(String::as_str).collect();
+    let mut turns = Vec::new();
+    for seed in 0..200 {
+        let mut sim = Sim::local(settings(), None, Standing::Client, Memory::default(), seed);
+        sim.answer(100, &ids);
+        sim.settle();
+        // Troubles that follow one another let a comparison wait longer, and news do not.
+        for index in [200, 300, 400, 40] {
+            sim.fail();
+            while !matches!(sim.machine.watch, Watch::Recovering) {
+                sim.tick();
+            }
+            let asked = sim.now;
+            sim.recover(Ok(mark(index)));
+            assert_eq!(sim.asked().is_some(), index > 40);
+            turns.push(sim.now.since(asked).as_millis());
+            sim.answer(index, &ids);
+            sim.settle();
+        }
+    }
+    assert!(turns.iter().all(|turn| *turn <= 1000), "10 ms for each member");
+    let within = |from: u128| turns.iter().filter(|turn| (from..from + 100).contains(turn)).count();
+    assert!((0..1000).step_by(100).all(|from| (40..130).contains(&within(from))), "spread over all of it");
+}
+
 /// A member that settled on these, and whose server did not answer for so long; it has answered a probe since.
 fn after_outage(ids: &[&str], seconds: u64) -> Sim {
     let mut sim = Sim::settled(ids, 100);
