@@ -8,23 +8,25 @@ use crate::text;
 
 /// When a member flaps, and for how long its leave is held.
 ///
-/// A member of the provider followed that has left [`leaves`](Self::leaves) times [`within`](Self::within) a while flaps. Its
-/// next leave is held: it stays among the members delivered until it is back, which then is no change at all, or has been
-/// away for [`hold`](Self::hold), which ends its membership as any other leave does. While leaves are held
-/// [`ErrorCode::MembersFlap`](crate::ErrorCode::MembersFlap) warns of it, once for each time that it begins.
+/// A member flaps that has left the provider followed [`leaves`](Self::leaves) times in the time of
+/// [`within`](Self::within). Its next leave is held: it stays among the members delivered until it is back, which is no
+/// change at all, or has been away for [`hold`](Self::hold), when it leaves as any other does. While leaves are held
+/// [`ErrorCode::MembersFlap`](crate::ErrorCode::MembersFlap) warns of it, once each time that it begins.
 ///
-/// A restart in another incarnation is told at once. Nobody is held where more is decided than about one member: while
-/// draining, when another provider is followed, when the stream ends, and when nobody else is left.
+/// A restart in another incarnation is told at once. Nobody is held where more than one member is decided about: while
+/// draining, when another provider is followed, when the stream ends, and when nobody else is left. What is out of range
+/// is refused by [`FailoverPolicy::validate`](crate::FailoverPolicy::validate), when the service starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct FlapDamping {
     /// How many leaves are told at once. 1 at least; default 3.
     pub leaves: u32,
-    /// For how long a leave is counted. Default 60 s.
+    /// For how long a leave is counted; a day at most. Default 60 s.
     #[serde(with = "text::duration")]
     pub within: Duration,
-    /// How long a member that flaps may be away without being told as gone; at most [`within`](Self::within). Default 10 s.
+    /// How long a member that flaps may be away without being told as gone; more than zero, and at most
+    /// [`within`](Self::within). Default 10 s.
     #[serde(with = "text::duration")]
     pub hold: Duration,
 }

@@ -68,11 +68,7 @@ impl Convergence {
         let before = self.confirmed;
         self.confirm(peer);
         match said {
-            Confirmed::All => {
-                for id in self.ids.clone() {
-                    self.confirm(&id);
-                }
-            }
+            Confirmed::All => self.merge(0, std::iter::repeat(&u8::MAX)),
             Confirmed::Some { from, bits } => self.merge(*from, bits),
         }
         self.settle(now);
@@ -116,7 +112,7 @@ impl Convergence {
     }
 
     /// Adds the bits of another, from that byte on. Those that are of nobody are passed over.
-    fn merge(&mut self, from: usize, bits: &[u8]) {
+    fn merge<'a>(&mut self, from: usize, bits: impl IntoIterator<Item = &'a u8>) {
         let members = self.ids.len();
         for ((place, byte), more) in self.bits.iter_mut().enumerate().skip(from).zip(bits) {
             let here = members.saturating_sub(place * 8).min(8);

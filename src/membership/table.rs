@@ -90,7 +90,7 @@ pub(super) struct Table {
     suspicions: BTreeMap<NodeId, Suspicion>,
     digest: Digest,
     active: usize,
-    /// When each node was last let in again after a death, for those who may relapse.
+    /// When each node that is known was last let in again after a death.
     returned: BTreeMap<NodeId, Timestamp>,
     refused: VecDeque<Refused>,
     refusals: u64,

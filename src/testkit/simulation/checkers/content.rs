@@ -180,9 +180,9 @@ impl Checker for Coalescing {
     }
 }
 
-/// Who is delivered, and no longer shown by the provider followed, has flapped, has not been away for longer than may be,
-/// and is alone in that neither a switch nor draining nor an end of the stream has come meanwhile. Found from what was shown
-/// alone, without the model's notion of what is held.
+/// Whoever is delivered, and no longer shown by the provider followed, has flapped and has not been away for longer than may
+/// be, and neither a switch nor an end of the stream has come meanwhile. Found from what was shown alone, without the model's
+/// notion of what is held.
 #[derive(Default)]
 pub(super) struct HeldLeaves {
     followed: Option<SlotKey>,
