@@ -18,8 +18,8 @@
 //! what is lost after it is lost anew. Only a moment after the last registration is waited for, so that whoever removes
 //! the node again and again, or fights for its id, costs the servers two writes a second by default. Repairs that follow
 //! one without effect come slower and slower, once there has been none for a while, since a node that its own watch must
-//! not see (rights, a filter) would else ask, or write, for ever. The pauses are those of the [`RetryPolicy`]: from a quarter of its first to its longest, and
-//! never above 2 s after a loss at the agent.
+//! not see (rights, a filter) would else ask, or write, for ever. The pauses are those of the [`RetryPolicy`]: from a
+//! quarter of its first to its longest, and never above 2 s after a loss at the agent.
 
 use std::time::Duration;
 
