@@ -263,7 +263,7 @@ fn list(server: &Kubernetes, _: &Path) {
         figures.push(figure);
     }
     table.note(&format!("{:.1} MB", bytes as f64 / 1e6));
-    table.pairs("from the service's start, rights proved first", &figures, &floors, Target::Times(1.3));
+    table.pairs("from the service's start, rights proved first", &figures, &floors, Target::Times(1.1));
 }
 
 /// Starts a service; when its first delivery was made, of so many members.

@@ -5,6 +5,8 @@
 //! and each way in which an exchange can fail has its code. What is asked, how often and what an answer means is left
 //! to each provider.
 
+#[cfg(feature = "kubernetes")]
+mod beside;
 mod body;
 mod credential;
 mod dial;
@@ -46,6 +48,8 @@ pub(crate) use tls::{Material, Pem, SharedMaterial};
 pub(crate) use ureq::http::HeaderMap;
 pub(crate) use ureq::http::Method;
 
+#[cfg(feature = "kubernetes")]
+use self::beside::Beside;
 use self::dial::{Dial, NoLookup, Spawn, ThreadRefused};
 use self::proxy::Way;
 use self::route::Route;
@@ -73,6 +77,10 @@ pub(crate) struct Client {
     target: Target,
     /// The proxy on the way to the target, or why the one that is named cannot be used.
     way: Result<Option<Way>, String>,
+    #[cfg(feature = "kubernetes")]
+    connect_timeout: Duration,
+    #[cfg(feature = "kubernetes")]
+    beside: Beside,
 }
 
 impl Client {
@@ -106,29 +114,54 @@ impl Client {
             config = config.accept_encoding(AutoHeaderValue::None);
         }
         let (stamp, route) = (Stamp::default(), Route::new(target));
+        let config = config.build();
         #[cfg(unix)]
-        if let Some(path) = target.socket() {
+        let socket = target.socket().map(|path| {
             let connector = UnixConnector::new(path).chain(stamp.clone());
-            return Self {
-                agent: Agent::with_parts(config.build(), connector, NoLookup),
-                stamp,
-                route,
-                target: target.clone(),
-                way,
-            };
+            Agent::with_parts(config.clone(), connector, NoLookup)
+        });
+        #[cfg(not(unix))]
+        let socket: Option<Agent> = None;
+        let agent = socket.unwrap_or_else(|| {
+            let connector =
+                ().chain(ConnectProxyConnector::default())
+                    .chain(Dial::new(spawn, connect_timeout, route.clone()))
+                    .chain(TlsConnector::new(target.secured()))
+                    .chain(stamp.clone());
+            Agent::with_parts(config, connector, NoLookup)
+        });
+        Self {
+            agent,
+            stamp,
+            route,
+            target: target.clone(),
+            way,
+            #[cfg(feature = "kubernetes")]
+            connect_timeout,
+            #[cfg(feature = "kubernetes")]
+            beside: Beside::new(),
         }
-        let connector =
-            ().chain(ConnectProxyConnector::default())
-                .chain(Dial::new(spawn, connect_timeout, route.clone()))
-                .chain(TlsConnector::new(target.secured()))
-                .chain(stamp.clone());
-        let agent = Agent::with_parts(config.build(), connector, NoLookup);
-        Self { agent, stamp, route, target: target.clone(), way }
+    }
+
+    /// Another client to the same target, for one request more at the same time. It is shut down with this one.
+    #[cfg(feature = "kubernetes")]
+    pub(crate) fn beside(&self) -> Self {
+        let client = Self::new(&self.target, self.connect_timeout);
+        self.beside.add(client.agent.clone());
+        client
+    }
+
+    /// Shuts down all clients beside this one.
+    #[cfg(feature = "kubernetes")]
+    pub(crate) fn alone(&self) {
+        self.beside.clear();
     }
 
     /// Ends a request blocked on its socket, at once, and spoils this client and its clones. A connect or name look-up
     /// under way is not interrupted: it ends within its timeout.
     pub(crate) fn shutdown(self) {
+        #[cfg(feature = "kubernetes")]
+        self.beside.close();
         self.agent.shutdown();
     }
 

@@ -45,6 +45,8 @@ pub(crate) enum Thread<'a> {
 pub(crate) enum Purpose {
     Watch,
     Probe,
+    #[cfg(feature = "kubernetes")]
+    Ahead,
     #[cfg(feature = "consul")]
     Check,
 }
@@ -78,6 +80,8 @@ impl fmt::Display for Purpose {
         f.write_str(match self {
             Purpose::Watch => "watch",
             Purpose::Probe => "probe",
+            #[cfg(feature = "kubernetes")]
+            Purpose::Ahead => "ahead",
             #[cfg(feature = "consul")]
             Purpose::Check => "check",
         })
@@ -108,7 +112,7 @@ mod tests {
         #[cfg(feature = "consul")]
         all.extend([Purpose::Watch, Purpose::Probe, Purpose::Check].map(Thread::Consul));
         #[cfg(feature = "kubernetes")]
-        all.extend([Purpose::Watch, Purpose::Probe].map(Thread::Kubernetes));
+        all.extend([Purpose::Watch, Purpose::Probe, Purpose::Ahead].map(Thread::Kubernetes));
         #[cfg(feature = "_http")]
         all.push(Thread::Lookup);
         #[cfg(feature = "kubeconfig")]

@@ -3,10 +3,11 @@
 //! The provider lists and watches them through the API server. `watch` decides what is asked and believed; `object` is what
 //! a watched object says, `wire` reads it from the server's answers, by the conventions of protoactor-go, so that mixed
 //! clusters see each other, and `directory` joins objects to members. In member mode `registration` keeps the local node's
-//! labels on its pod. `access` proves the rights. `stream`, `connection` and `api_server` do the work; `query` is what is asked,
-//! and `config` reads the definition.
+//! labels on its pod. `access` proves the rights. `stream`, `connection` and `api_server` do the work, and `ahead` asks for the
+//! next page of a list meanwhile; `query` is what is asked, and `config` reads the definition.
 
 mod access;
+mod ahead;
 mod api_server;
 mod config;
 mod connection;

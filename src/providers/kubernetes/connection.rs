@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::access;
+use super::ahead::{Ahead, Wanted};
 use super::api_server::{bearer, credential};
 use super::config::Config;
 use super::login::Login;
@@ -94,7 +95,8 @@ pub(super) fn open(
         thread: Thread::Kubernetes(purpose),
     };
     let rules = Arc::new(config.rules.clone());
-    let mut worker = Worker { config, query, rules, login, cancel: cancel.clone(), slices: SliceVersion::default() };
+    let (cancel_all, slices, ahead) = (cancel.clone(), SliceVersion::default(), Ahead::default());
+    let mut worker = Worker { config, query, rules, login, cancel: cancel_all, slices, ahead };
     Connection::open(place, Some(WAITING), cancel, move |client, ask, reply| worker.answer(client, ask, reply))
 }
 
@@ -106,6 +108,8 @@ struct Worker {
     cancel: CancelToken,
     /// Which version of EndpointSlice the server has.
     slices: SliceVersion,
+    /// The page of a list that is asked for while the one before it is read.
+    ahead: Ahead,
 }
 
 impl Worker {
@@ -113,6 +117,11 @@ impl Worker {
         match ask {
             Ask::List { number, next, paged } => {
                 let page = self.list(client, next.as_deref(), paged);
+                match &page {
+                    Ok(page) if page.next.is_none() => self.ahead.end(client),
+                    Ok(_) => {}
+                    Err(failure) => self.ahead.failed(client, &failure.error),
+                }
                 reply(Reply::Page(number, page));
             }
             Ask::Watch { number, resource_version, timeout } => match self.watch(client, &resource_version, timeout) {
@@ -131,11 +140,34 @@ impl Worker {
     }
 
     fn list(&mut self, client: &Client, next: Option<&str>, paged: bool) -> Result<Page, Failure> {
-        let path = |query: &Query, slices| query.list(slices, next, paged);
-        let (answer, token) =
-            self.ask(client, path, self.config.answer_timeout + GATHERING, Length::Document, LISTING).map_err(other)?;
+        let (answer, token) = match self.ahead.take(client, next) {
+            Some(taken) => taken.inspect(|(answer, _)| self.login.answered(answer.status)),
+            None => {
+                let path = |query: &Query, slices| query.list(slices, next, paged);
+                self.ask(client, path, self.config.answer_timeout + GATHERING, Length::Document, LISTING)
+            }
+        }
+        .map_err(other)?;
         let mut answer = admit(answer, token.as_ref(), LISTING).map_err(|failure| self.with_rule(failure, "list"))?;
-        wire::page(&self.rules, |room| answer.body.read(room), LISTING).map_err(other)
+        let rules = Arc::clone(&self.rules);
+        let told = |next: &str| self.ask_ahead(client, next);
+        wire::page_and_next(&rules, |room| answer.body.read(room), told, LISTING).map_err(other)
+    }
+
+    /// Asks for the page there while the one before it is read.
+    fn ask_ahead(&mut self, client: &Client, next: &str) {
+        // Whether there is a token is found again, and told, when the page is asked for.
+        let Ok(token) = self.login.read(&self.cancel) else { return };
+        let path = self.query.list(self.slices, Some(next), true);
+        let wanted = Wanted {
+            next: next.to_owned(),
+            url: format!("{}{path}", self.config.target.base()),
+            token,
+            answer_timeout: self.config.answer_timeout + GATHERING,
+            max_body: self.config.max_body,
+            doing: LISTING,
+        };
+        self.ahead.ask(client, wanted);
     }
 
     /// Reads the lines of a watch until it ends.

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use self::meta::Meta;
 pub(super) use self::{
     lines::Lines,
-    page::page,
+    page::{page, page_and_next},
     rules::{Family, PodRules, Port, Rules, SliceRules},
     status::failure,
 };

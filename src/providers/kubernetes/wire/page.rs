@@ -36,7 +36,18 @@ pub(in crate::providers::kubernetes) fn page(
     read: impl FnMut(&mut [u8]) -> Result<usize, ProvisioningError>,
     doing: &str,
 ) -> Result<Page, ProvisioningError> {
-    page_within(MAX_ELEMENT, rules, read, doing)
+    page_within(MAX_ELEMENT, rules, read, |_| (), doing)
+}
+
+/// The same; where the next page is, if there is one, is `told` as soon as it has been read, which is mostly before the
+/// first object.
+pub(in crate::providers::kubernetes) fn page_and_next(
+    rules: &Rules,
+    read: impl FnMut(&mut [u8]) -> Result<usize, ProvisioningError>,
+    told: impl FnMut(&str),
+    doing: &str,
+) -> Result<Page, ProvisioningError> {
+    page_within(MAX_ELEMENT, rules, read, told, doing)
 }
 
 /// The same with another limit for an object.
@@ -44,6 +55,7 @@ pub(in crate::providers::kubernetes) fn page_within(
     limit: usize,
     rules: &Rules,
     read: impl FnMut(&mut [u8]) -> Result<usize, ProvisioningError>,
+    mut told: impl FnMut(&str),
     doing: &str,
 ) -> Result<Page, ProvisioningError> {
     let mut body = Body::new(Scanner::of_map(limit), read, doing, "list of objects");
@@ -70,7 +82,8 @@ pub(in crate::providers::kubernetes) fn page_within(
                         Role::Meta => {
                             let meta = json::read::<Loose<ListMeta<'_>>>(bytes)?.good().unwrap_or_default();
                             page.resource_version = meta.version.text().unwrap_or_default();
-                            page.next = meta.next.text();
+                            page.next = meta.next.text().filter(|next| !next.is_empty());
+                            page.next.as_deref().into_iter().for_each(&mut told);
                         }
                         // An empty list may be written as `null`.
                         Role::Items => is_usable &= json::read::<Option<IgnoredAny>>(bytes)?.is_none(),

@@ -427,7 +427,7 @@ fn kubernetes_point_14_an_unusable_endpoint_costs_no_other_and_an_unusable_slice
 fn kubernetes_point_14_an_object_too_large_is_counted_and_costs_no_other() {
     let large = with(pod("l"), "/metadata/annotations", json!({"x": "y\"]}".repeat(1000)}));
     let body = list(&pods(), &[pod("a"), large, pod("b")]).to_string();
-    let page = page_within(2000, &pods(), pieces(body.as_bytes(), 100), "testing").unwrap();
+    let page = page_within(2000, &pods(), pieces(body.as_bytes(), 100), |_| (), "testing").unwrap();
     assert_eq!((page.objects.len(), page.skipped), (2, 1));
 }
 

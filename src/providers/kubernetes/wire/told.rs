@@ -37,7 +37,7 @@ pub(crate) fn told_page(
     limit: usize,
     read: impl FnMut(&mut [u8]) -> Result<usize, ProvisioningError>,
 ) -> Result<(String, usize, usize), ProvisioningError> {
-    let page = page_within(limit, &rules(choice), read, DOING)?;
+    let page = page_within(limit, &rules(choice), read, |_| (), DOING)?;
     let (count, mut directory) = (page.objects.len(), Directory::new());
     directory.begin();
     page.objects.into_iter().for_each(|object| directory.add(object));
