@@ -9,6 +9,7 @@ pub(crate) mod consul;
 mod in_memory;
 #[cfg(feature = "kubernetes")]
 pub(crate) mod kubernetes;
+mod parameter;
 #[cfg(feature = "_http")]
 mod presence;
 mod rival;

@@ -38,6 +38,36 @@ pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     Some(Duration::from_millis(millis)).filter(|duration| *duration <= MAX_DURATION)
 }
 
+/// How many letters may differ between what was written and what was meant.
+const SLIPS: usize = 2;
+
+/// The name that was probably meant by `written`: the nearest by Levenshtein's distance, of at most two letters. The first
+/// of equals.
+pub(crate) fn nearest<'a>(written: &str, names: &[&'a str]) -> Option<&'a str> {
+    // A long one is none of ours, and not worth the work.
+    let candidates = names.iter().filter(|name| name.len().abs_diff(written.len()) <= SLIPS);
+    let (distance, name) =
+        candidates.map(|name| (distance(written, name), *name)).min_by_key(|(distance, _)| *distance)?;
+    (distance <= SLIPS && distance < name.len()).then_some(name)
+}
+
+/// How many letters have to be put in, taken out or replaced to make `to` of `from` (Levenshtein 1966), in bytes.
+fn distance(from: &str, to: &str) -> usize {
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (at, letter) in from.bytes().enumerate() {
+        let mut diagonal = at;
+        let mut left = at + 1;
+        for (cell, other) in row.iter_mut().skip(1).zip(to.bytes()) {
+            let replaced = diagonal + usize::from(letter != other);
+            diagonal = *cell;
+            left = replaced.min(left + 1).min(diagonal + 1);
+            *cell = left;
+        }
+        row.first_mut().into_iter().for_each(|first| *first = at + 1);
+    }
+    row.last().copied().unwrap_or_default()
+}
+
 /// Durations as [`parse_duration`] reads them.
 pub(crate) mod duration {
     use super::*;
@@ -82,6 +112,36 @@ pub(crate) mod optional_duration {
 mod tests {
     use super::*;
     use crate::failover::FailoverPolicy;
+
+    #[test]
+    fn p1_1_the_name_that_was_meant_is_the_nearest_of_at_most_two_slips() {
+        for (from, to, expected) in [
+            ("", "", 0),
+            ("wait", "wait", 0),
+            ("", "ttl", 3),
+            ("ttl", "", 3),
+            ("wiat", "wait", 2),
+            ("wait", "waits", 1),
+            ("await", "wait", 1),
+            ("kitten", "sitting", 3),
+        ] {
+            assert_eq!(distance(from, to), expected, "{from} {to}");
+        }
+        let names = ["wait", "max-stale", "max-body", "ttl"];
+        for (written, meant) in [
+            ("wiat", Some("wait")),
+            ("max_stale", Some("max-stale")),
+            ("maxbody", Some("max-body")),
+            ("ttls", Some("ttl")),
+            ("timeout", None),
+            ("", None),
+            ("x", None),
+            ("max-bo\u{fc}y", Some("max-body")),
+        ] {
+            assert_eq!(nearest(written, &names), meant, "{written}");
+        }
+        assert_eq!(nearest(&"wait".repeat(1000), &names), None);
+    }
 
     #[test]
     fn p1_1_a_policy_read_from_a_file_is_the_one_that_was_written() {

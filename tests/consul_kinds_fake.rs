@@ -17,7 +17,7 @@ use std::time::Duration;
 use cases::side_by_side;
 use catalog::{Catalog, KINDS, Kind};
 use cluster_provisioning::{ConsulFactory, ProviderDescriptor, ProviderEvent};
-use fake::{Fake, entry, list};
+use fake::{Fake, entry, hold, list, send};
 use watching::{Watching, provider};
 
 /// Far more than anything here takes, on a busy machine.
@@ -111,4 +111,24 @@ fn consul_point_11_followers_behind_each_other_raise_no_alarm_while_their_member
     watching.expect_members(&["a"], SOON);
     watching.in_peace_until("many answers", SOON, |_| fake.requests().len() >= 40);
     watching.in_peace_until("refresh", SOON, is_current);
+}
+
+#[test]
+fn consul_point_11_an_answer_is_asked_of_the_leader_once_it_is_older_than_max_stale() {
+    for (max_stale, is_asked_again) in [("2999ms", true), ("3s", false)] {
+        let fake = Fake::start(move |request, stream| {
+            if request.index().is_some() {
+                return hold(stream);
+            }
+            let age = if request.target.contains("stale") { "X-Consul-LastContact: 3000\r\n" } else { "" };
+            let body = if request.is_probe() { String::from("[]") } else { format!("[{}]", entry("a")) };
+            send(stream, "200 OK", &format!("X-Consul-Index: 7\r\n{age}"), body.as_bytes())
+        });
+        let descriptor = descriptor(&fake.url()).parameter("consistency", "stale").parameter("max-stale", max_stale);
+        let watching = watch(&descriptor);
+        watching.expect_members(&["a"], SOON);
+        let watches = fake.watches();
+        let from_leader = watches.iter().filter(|request| !request.target.contains("stale")).count();
+        assert_eq!(from_leader > 0, is_asked_again, "{max_stale}: {watches:?}");
+    }
 }

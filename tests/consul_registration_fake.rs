@@ -106,6 +106,16 @@ fn consul_point_18_the_node_is_registered_and_its_check_passes_at_once() {
 }
 
 #[test]
+fn consul_point_18_the_check_has_the_times_of_the_definition_to_the_millisecond() {
+    let fake = Fake::start(|_, stream| ok(stream));
+    let descriptor = descriptor(&fake).parameter("ttl", "4500ms").parameter("deregister-after", "90500ms");
+    let _registration = join(&provider_of(&descriptor, Some(node())));
+    let body: serde_json::Value = serde_json::from_str(&orders(&fake)[0].body).unwrap();
+    assert_eq!(body["Check"]["TTL"], "4500ms");
+    assert_eq!(body["Check"]["DeregisterCriticalServiceAfter"], "90500ms");
+}
+
+#[test]
 fn consul_point_18_a_pass_answered_404_or_500_registers_the_node_again_in_the_same_round() {
     for unknown in ["404 Not Found", "500 Internal Server Error"] {
         let agent = Arc::new(Agent::default());

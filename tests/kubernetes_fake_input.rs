@@ -17,10 +17,10 @@ use std::time::Duration;
 
 use api::{
     GONE, SOON, begin, begin_as, bookmark, chunk, chunk_of, descriptor, end, event, follow, json, list_of, list_with,
-    lists, pod, scripted, watch, watched,
+    lists, pod, scripted, server, watch, watched,
 };
 use child::{in_child, is_child};
-use cluster_provisioning::{ClusterNode, ErrorCode, MemberChange, ProviderEvent};
+use cluster_provisioning::{ClusterNode, ErrorCode, KubernetesFactory, MemberChange, ProviderEvent};
 use fake::{Fake, hold, send};
 use flate2::{Compression, write::GzEncoder};
 use serde_json::{Value, json};
@@ -471,4 +471,45 @@ fn kubernetes_point_16_pods_of_any_network_are_members_by_the_family_that_is_ask
     let future = ClusterNode::builder("future", "10.0.0.8", 7001).incarnation(32_503_679_999_000).build().unwrap();
     any.expect_node(&future, SOON);
     assert_eq!(any.skipped() + four.skipped() + six.skipped(), 0, "none of them is unusable");
+}
+
+#[test]
+fn p1_1_selector_page_size_and_the_service_account_are_what_the_server_is_asked_with() {
+    let account = tempfile::tempdir().unwrap();
+    for (file, text) in [("token", "from-the-account"), ("namespace", "of-the-account\n")] {
+        std::fs::write(account.path().join(file), text).unwrap();
+    }
+    let fake = server(|_| list_of("1", "", &["a"]), |_, stream| begin(stream, "") && hold(stream));
+    let descriptor = KubernetesFactory::descriptor("k8s", "orders").unwrap().endpoint(fake.url());
+    let descriptor = descriptor
+        .parameter("credentials", "in-cluster")
+        .parameter("service-account", account.path().display().to_string())
+        .parameter("selector", "app=orders,tier!=test")
+        .parameter("page-size", "7");
+    watch(&descriptor).expect_members(&["a"], SOON);
+    let requests = fake.requests();
+    let asked = requests.iter().find(|request| api::is_list(request)).unwrap();
+    assert!(asked.target.starts_with("/api/v1/namespaces/of-the-account/pods?"), "{}", asked.target);
+    assert!(asked.target.contains("labelSelector=app%3Dorders%2Ctier%21%3Dtest&"), "{}", asked.target);
+    assert!(asked.target.contains("limit=7&") || asked.target.ends_with("limit=7"), "{}", asked.target);
+    assert_eq!(asked.header("authorization"), Some("Bearer from-the-account"));
+}
+
+#[test]
+fn p1_1_the_container_that_is_named_decides_whether_a_pod_is_a_member() {
+    let waiting = |container: &str| {
+        let mut pod = pod_value(&format!("{container}-waits"), 1);
+        let status = |name: &str| match name == container {
+            true => json!({"name": name, "restartCount": 3, "state": {"waiting": {"reason": "CrashLoopBackOff"}}}),
+            false => json!({"name": name, "restartCount": 0, "state": {"running": {}}}),
+        };
+        pod["status"]["containerStatuses"] = json!([status("app"), status("sidecar")]);
+        pod.to_string()
+    };
+    for (named, members) in [("app", "sidecar-waits"), ("sidecar", "app-waits")] {
+        let list = list_with("1", "", &[waiting("app"), waiting("sidecar")]);
+        let fake = server(move |_| list.clone(), |_, stream| begin(stream, "") && hold(stream));
+        let descriptor = descriptor(&fake.url()).parameter("container", named).parameter("require-ready", "off");
+        watch(&descriptor).expect_members(&[members], SOON);
+    }
 }

@@ -117,12 +117,15 @@ fn every_setting_stands_in_the_table_of_defaults_with_its_default() {
 
 /// Checks a table of parameters against the factory that reads them: the names are all there are, and each range is
 /// what is accepted.
-fn check_parameters(rows: &[Vec<&str>], factory: &dyn ProviderFactory, base: &ProviderDescriptor) {
+fn check_parameters(heading: &str, page: &str, factory: &dyn ProviderFactory, base: &ProviderDescriptor) {
+    let section = README.split(&format!("\n## {heading}\n")).nth(1).unwrap().split("\n## ").next().unwrap();
+    assert!(section.contains(&format!("\n\n{page}")), "the README shows other parameters under {heading} than {page}");
+    let rows = table(heading, "parameter");
     let unknown = factory.validate(&base.clone().parameter("no-such-parameter", "x")).unwrap_err();
     assert_eq!(unknown.code(), ErrorCode::UnknownField);
     let known = unknown.detail().split("knows only: ").nth(1).unwrap().split(", ").collect::<BTreeSet<_>>();
     assert_eq!(rows.iter().map(|row| name(row[0])).collect::<BTreeSet<_>>(), known);
-    for row in rows {
+    for row in &rows {
         let parameter = name(row[0]);
         let Some((low, high)) = row[2].split_once(" to ") else { continue };
         let (Some(low), Some(high)) = (duration(low), duration(high)) else { continue };
@@ -143,38 +146,27 @@ fn the_parameters_of_the_in_memory_provider_are_as_documented() {
     let cluster = InMemoryCluster::new(SystemClock::shared());
     let factory = InMemoryFactory::new().cluster("demo", &cluster);
     let base = ProviderDescriptor::new("a", ProviderKind::in_memory()).unwrap();
-    check_parameters(&table("In memory", "parameter"), &factory, &base);
+    check_parameters("In memory", include_str!("../src/providers/in_memory/parameters.md"), &factory, &base);
 }
 
 #[cfg(feature = "consul")]
 #[test]
 fn the_parameters_of_the_consul_provider_are_as_documented() {
-    let rows = table("Consul", "parameter");
     let base = ConsulFactory::descriptor("a", "http://127.0.0.1:8500", "orders").unwrap();
-    check_parameters(&rows, &ConsulFactory, &base);
-    // The same table as in the factory's own documentation, defaults included.
-    let source = include_str!("../src/providers/consul.rs");
-    let documented: Vec<_> =
-        source.lines().filter_map(|line| line.strip_prefix("/// | `")).map(str::trim_end).collect();
-    let shown: Vec<_> = README.split("\n## Consul\n").nth(1).unwrap().split("\n## ").next().unwrap().lines().collect();
-    let shown: Vec<_> = shown.into_iter().filter_map(|line| line.strip_prefix("| `")).collect();
-    assert_eq!(shown, documented);
+    check_parameters("Consul", include_str!("../src/providers/consul/parameters.md"), &ConsulFactory, &base);
 }
 
 #[cfg(feature = "kubernetes")]
 #[test]
 fn the_parameters_of_the_kubernetes_provider_are_as_documented() {
-    let rows = table("Kubernetes", "parameter");
     let base = KubernetesFactory::descriptor("a", "orders").unwrap().endpoint("https://127.0.0.1:6443");
-    check_parameters(&rows, &KubernetesFactory, &base.parameter("namespace", "default"));
-    // The same table as in the factory's own documentation, defaults included.
-    let source = include_str!("../src/providers/kubernetes.rs");
-    let documented: Vec<_> =
-        source.lines().filter_map(|line| line.strip_prefix("/// | `")).map(str::trim_end).collect();
-    let shown: Vec<_> =
-        README.split("\n## Kubernetes\n").nth(1).unwrap().split("\n## ").next().unwrap().lines().collect();
-    let shown: Vec<_> = shown.into_iter().filter_map(|line| line.strip_prefix("| `")).collect();
-    assert_eq!(shown, documented);
+    let base = base.parameter("namespace", "default");
+    check_parameters(
+        "Kubernetes",
+        include_str!("../src/providers/kubernetes/parameters.md"),
+        &KubernetesFactory,
+        &base,
+    );
 }
 
 #[test]

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::id::{ProviderId, ProviderKind};
-use crate::text::parse_duration;
+use crate::text::{nearest, parse_duration};
 
 /// The greatest priority.
 pub(crate) const MAX_PRIORITY: i64 = 1000;
@@ -186,7 +186,7 @@ impl ProviderDescriptor {
         Ok(duration)
     }
 
-    /// Refuses every parameter whose name is not among `known`.
+    /// Refuses every parameter whose name is not among `known`. The advice names the one that was probably meant.
     ///
     /// # Errors
     /// [`ErrorCode::UnknownField`], naming the parameter.
@@ -195,7 +195,11 @@ impl ProviderDescriptor {
             None => Ok(()),
             Some(name) => {
                 let reason = format!("the kind {} knows only: {}", self.kind, known.join(", "));
-                Err(self.refuse(ErrorCode::UnknownField, name.clone(), reason))
+                let error = self.refuse(ErrorCode::UnknownField, name.clone(), reason);
+                Err(match nearest(name, known) {
+                    Some(meant) => error.with_advice(format!("write {meant}, if that is meant, or remove the field")),
+                    None => error,
+                })
             }
         }
     }
@@ -223,6 +227,19 @@ mod tests {
         }
         assert_eq!(ProviderId::new("consul-1.eu_west").unwrap().as_str(), "consul-1.eu_west");
         assert!(ProviderId::new("x".repeat(64)).is_ok());
+    }
+
+    #[test]
+    fn p1_1_an_unknown_parameter_is_refused_with_the_name_that_was_probably_meant() {
+        let refused = |name: &str| {
+            let descriptor = ProviderDescriptor::new("a", ProviderKind::consul()).unwrap().parameter(name, "1s");
+            descriptor.only_parameters(&["probe-interval", "wait"]).unwrap_err()
+        };
+        let slip = refused("probe_interval");
+        assert_eq!((slip.code(), slip.field()), (ErrorCode::UnknownField, Some("probe_interval")));
+        assert_eq!(slip.detail(), "the kind consul knows only: probe-interval, wait");
+        assert_eq!(slip.advice(), "write probe-interval, if that is meant, or remove the field");
+        assert_eq!(refused("timeout").advice(), ErrorCode::UnknownField.advice());
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod environment;
 mod failure;
 mod lineage;
 pub(crate) mod mark;
+mod parameters;
 mod query;
 mod registration;
 mod stream;
@@ -70,31 +71,7 @@ use crate::topology::ClusterNode;
 /// is `Meta.id`, or `<service>@<address>:<port>`; its incarnation `Meta.incarnation`, or 0; its kinds are the tags; its
 /// metadata is what else `Meta` holds. Unusable instances, and any of more than 1 MiB, are left out and counted.
 ///
-/// | parameter | default | range | meaning |
-/// |---|---|---|---|
-/// | `service` | required | 1 to 255 bytes | the service's name, which is the cluster's |
-/// | `wait` | `60s` | 1 s to 10 min | how long the server may hold a query that has no news; each asks for up to a quarter more, and from 8 min on for 8 to 10 min |
-/// | `datacenter` | the agent's | 1 to 255 bytes | where the service is |
-/// | `namespace` | the token's | 1 to 255 bytes | Consul Enterprise: the namespace of the service |
-/// | `partition` | the agent's | 1 to 255 bytes | Consul Enterprise: the admin partition of the service |
-/// | `filter` | none | 1 to 4096 bytes | an expression in Consul's filter language that members have to meet, the local node in member mode too; evaluated by the server |
-/// | `consistency` | `default` | `default`, `stale`, `consistent` | who may answer; `stale` spares the leader |
-/// | `max-stale` | `10s` | 100 ms to 10 min | an answer of a server that has been without its leader for longer is asked of the leader |
-/// | `repair-grace` | `9s` | 100 ms to 10 min | how long members that are gone after an index rollback must stay gone before that is believed; by default three times `ttl` |
-/// | `probe-interval` | `6s` | 100 ms to 30 s | how often the index is asked for beside the watch, unless set by a member every 2 s; every second while something is wrong |
-/// | `probe-timeout` | `2s` | 100 ms to 5 s | how long that may take |
-/// | `connect-timeout` | `2s` | 100 ms to 30 s | how long a name look-up, and a connect with its TLS handshake, may take |
-/// | `answer-timeout` | `10s` | 100 ms to 1 min | how much later than due an answer may begin |
-/// | `max-body` | `64MiB` | `1KiB` to `1024MiB` | the largest answer accepted, decompressed; an instance has about 2.6 kB |
-/// | `ttl` | `3s` | 1 s to 1 min | member mode: how long the local node's check passes without a heartbeat; three are sent in that time |
-/// | `deregister-after` | `60s` | 1 min to 24 h | member mode: how long the check may be critical before Consul removes the node |
-/// | `ca-file` | the public roots | a path | a file with the certificates of the authorities that are trusted, all of them, in PEM form; or with the agent's own |
-/// | `ca-path` | the public roots | a path | a folder of such files, at most 1,000; with `ca-file`, both |
-/// | `client-cert` | none | a path | the certificate that is shown to the agent, followed by those between it and its authority |
-/// | `client-key` | none | a path | its key, unencrypted: PKCS #1, PKCS #8 or SEC 1 |
-/// | `tls-server-name` | the host | a name | the name that the agent is asked for and that its certificate has to hold |
-/// | `tls-verify` | `on` | `on`, `off` | `off` takes any certificate, with a warning in the log: for experiments only |
-/// | `environment` | `off` | `on`, `off` | `on` takes what the definition leaves open from the official client's variables |
+#[doc = include_str!("consul/parameters.md")]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ConsulFactory;
 

@@ -8,6 +8,7 @@
 //! and callers' code runs outside it.
 
 mod faults;
+mod parameters;
 mod provider;
 mod state;
 

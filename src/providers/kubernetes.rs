@@ -17,6 +17,7 @@ pub(crate) mod kubeconfig;
 mod label;
 mod login;
 mod object;
+mod parameters;
 mod query;
 mod registration;
 mod stream;
@@ -70,40 +71,13 @@ use crate::topology::ClusterNode;
 /// ready. Its node id is the label `cluster.proto.actor/member-id`, or its name; its port the label
 /// `cluster.proto.actor/port`, or `port`; its kinds the labels `cluster.proto.actor/kind-<Kind>` that are `true`; its
 /// incarnation the annotation `cluster.proto.actor/incarnation`, or the time of its creation and its restarts. An
-/// endpoint of a slice is the node of its pod, without kinds. Unusable objects are left out and counted.
+/// endpoint of a slice is the node of its pod, without kinds. Unusable objects, and any of more than 1 MiB, are left out and
+/// counted.
 ///
 /// In member mode the local node's labels and annotations are set on the pod that the process runs in, and removed on
 /// draining. That takes `source = pods` and a `cluster`.
 ///
-/// | parameter | default | range | meaning |
-/// |---|---|---|---|
-/// | `source` | `pods` | `pods`, `endpoint-slices` | what is watched: pods, or the EndpointSlices of a service |
-/// | `cluster` | required for pods without `selector` | a label's value | the cluster's name, which the label `cluster.proto.actor/cluster` of its pods has |
-/// | `selector` | the label of `cluster` | 1 to 4096 bytes | the label selector of the pods, in place of the one of the cluster; evaluated by the server |
-/// | `service` | required for endpoint-slices | a name | the service whose EndpointSlices are watched |
-/// | `namespace` | the pod's | a name | where they are; by default `POD_NAMESPACE`, or the service account's; with a kubeconfig the context's, or `default` |
-/// | `port` | none | a number or a name | the port of a pod without a label of it, or of an endpoint; by default a slice's only one |
-/// | `container` | the one with the port | a name | the container that the node of a pod runs in: while it waits, in CrashLoopBackOff for example, or has ended, the pod is no member; its restarts are new lives of the node, where no annotation says which life it is |
-/// | `require-ready` | `on` | `on`, `off` | whether only what is ready is a member, as in protoactor-go; `off` where readiness depends on membership |
-/// | `ip-family` | `any` | `any`, `ipv4`, `ipv6` | which address of a pod, or which slices, count |
-/// | `page-size` | `500` | 1 to 10000 | how many objects a page of a list may have |
-/// | `max-body` | `64MiB` | `1KiB` to `1024MiB` | the largest page accepted, decompressed; a pod has 2 to 10 kB |
-/// | `probe-interval` | `6s` | 100 ms to 30 s | how often the server is asked beside the watch whether it lives |
-/// | `probe-timeout` | `2s` | 100 ms to 5 s | how long that may take |
-/// | `connect-timeout` | `2s` | 100 ms to 30 s | how long a name look-up, and a connect with its TLS handshake, may take |
-/// | `answer-timeout` | `10s` | 100 ms to 1 min | how long the head of a watch, a line of it, and any other answer may take; a page of a list a minute longer |
-/// | `list-interval` | `30m` | 1 s to 24 h, `off` | how often everything is listed although no watch asks for it, at a time drawn from the upper half |
-/// | `pod` | the process's | a name | member mode: the pod that the process runs in; by default `POD_NAME` or `HOSTNAME` |
-/// | `credentials` | see above | `in-cluster`, `explicit`, `kubeconfig` | whether those of the pod's service account are used, by default unless there is an endpoint; or those of a kubeconfig (feature `kubeconfig`) |
-/// | `kubeconfig` | as kubectl | a path | the kubeconfig; by default those that `KUBECONFIG` lists, or `~/.kube/config` |
-/// | `context` | the current one | a name | the context of the kubeconfig that says which cluster, user and namespace are meant |
-/// | `service-account` | where the kubelet puts it | a path | the folder with `token`, `ca.crt` and `namespace` of the service account |
-/// | `ca-file` | the service account's, or the public roots | a path | a file with the certificates of the authorities that are trusted, all of them, in PEM form; or with the server's own |
-/// | `ca-path` | none | a path | a folder of such files, at most 1,000; with `ca-file`, both |
-/// | `client-cert` | none | a path | the certificate that is shown to the server, followed by those between it and its authority |
-/// | `client-key` | none | a path | its key, unencrypted: PKCS #1, PKCS #8 or SEC 1 |
-/// | `tls-server-name` | the host | a name | the name that the server is asked for and that its certificate has to hold |
-/// | `tls-verify` | `on` | `on`, `off` | `off` takes any certificate, with a warning in the log: for experiments only |
+#[doc = include_str!("kubernetes/parameters.md")]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct KubernetesFactory;
 

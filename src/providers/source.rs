@@ -7,8 +7,6 @@ use std::ffi::OsString;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::provider::ProviderDescriptor;
 
-const MIB: usize = 1024 * 1024;
-
 /// How variables are looked up.
 pub(in crate::providers) type Lookup<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
@@ -27,17 +25,10 @@ pub(in crate::providers) struct Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    /// With the variables if the definition says `environment = on`.
-    ///
-    /// # Errors
-    /// [`ErrorCode::InvalidValue`] if `environment` is neither `on` nor `off`.
+    /// With the variables, if they are to be read.
     #[cfg(feature = "consul")]
-    pub(in crate::providers) fn new(
-        descriptor: &'a ProviderDescriptor,
-        lookup: Lookup<'a>,
-    ) -> Result<Self, ProvisioningError> {
-        let on = switch(descriptor, "environment")?.unwrap_or(false);
-        Ok(Self { descriptor, variables: on.then_some(lookup) })
+    pub(in crate::providers) fn new(descriptor: &'a ProviderDescriptor, variables: Option<Lookup<'a>>) -> Self {
+        Self { descriptor, variables }
     }
 
     /// The definition alone.
@@ -113,41 +104,6 @@ impl<'a> Source<'a> {
             Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(Some(true)),
             Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(Some(false)),
             Some(_) => Err(self.invalid(name, "the environment variable is neither true nor false")),
-        }
-    }
-}
-
-/// A parameter that is `on` or `off`.
-///
-/// # Errors
-/// [`ErrorCode::InvalidValue`] if it is something else.
-pub(in crate::providers) fn switch(
-    descriptor: &ProviderDescriptor,
-    field: &'static str,
-) -> Result<Option<bool>, ProvisioningError> {
-    match descriptor.parameters.get(field).map(String::as_str) {
-        None => Ok(None),
-        Some("on") => Ok(Some(true)),
-        Some("off") => Ok(Some(false)),
-        Some(_) => Err(descriptor.refuse(ErrorCode::InvalidValue, field, "it is neither on nor off")),
-    }
-}
-
-/// The parameter `max-body`, such as `64MiB`, which is the default; between 1 KiB and 1 GiB.
-///
-/// # Errors
-/// [`ErrorCode::InvalidValue`].
-pub(in crate::providers) fn max_body(descriptor: &ProviderDescriptor) -> Result<usize, ProvisioningError> {
-    let Some(text) = descriptor.parameters.get("max-body") else { return Ok(64 * MIB) };
-    let size = match text.strip_suffix("MiB") {
-        Some(number) => number.parse::<usize>().ok().and_then(|number| number.checked_mul(MIB)),
-        None => text.strip_suffix("KiB").and_then(|number| number.parse::<usize>().ok()?.checked_mul(1024)),
-    };
-    match size {
-        Some(size) if (1024..=1024 * MIB).contains(&size) => Ok(size),
-        _ => {
-            let reason = "it is no size between 1KiB and 1024MiB such as 64MiB";
-            Err(descriptor.refuse(ErrorCode::InvalidValue, "max-body", reason))
         }
     }
 }

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::http::TlsSettings;
-use crate::providers::source::{Given, Source, switch};
+use crate::providers::parameter::{Parameter, Preset, SWITCH};
+use crate::providers::source::{Given, Source};
 
 /// The environment's variables that complete a definition where these are read; each is named as the parameter is.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +19,14 @@ pub(in crate::providers) struct Variables {
     pub(in crate::providers) server_name: &'static str,
     pub(in crate::providers) verify: &'static str,
 }
+
+/// Whether certificates are checked.
+pub(in crate::providers) static VERIFY: Parameter = Parameter {
+    name: "tls-verify",
+    default: Preset::Value("on"),
+    form: SWITCH,
+    meaning: "`off` takes any certificate, with a warning in the log: for experiments only",
+};
 
 /// The parameters that only make sense over TLS.
 const PARAMETERS: [&str; 6] = ["ca-file", "ca-path", "client-cert", "client-key", "tls-server-name", "tls-verify"];
@@ -36,7 +45,7 @@ pub(in crate::providers) fn read(
         None => Ok(None),
     };
     let own_authorities = ca_file.is_some() || ca_path.is_some();
-    let verify = match switch(source.descriptor, "tls-verify")? {
+    let verify = match VERIFY.is_on(source.descriptor)? {
         Some(false) if own_authorities => {
             let reason = "off checks no certificate; remove ca-file and ca-path, or this";
             return Err(source.invalid("tls-verify", reason));
@@ -171,7 +180,8 @@ mod tests {
         descriptor.parameters = parameters.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
         let lookup =
             |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
-        read(&Source::new(&descriptor, &lookup)?, Some(&VARIABLES))
+        let is_on = parameters.contains(&ON);
+        read(&Source::new(&descriptor, is_on.then_some(&lookup)), Some(&VARIABLES))
     }
 
     const ON: (&str, &str) = ("environment", "on");

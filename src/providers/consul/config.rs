@@ -2,60 +2,21 @@
 
 use std::time::Duration;
 
-use super::environment::TLS;
+use super::environment::{self, TLS};
+use super::parameters as parameter;
 use super::query::{Consistency, Place, Query};
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::http::Target;
 use crate::provider::{Credential, ProviderDescriptor};
-use crate::providers::source::{Given, Lookup, Source, max_body};
+use crate::providers::parameter::secs;
+use crate::providers::source::{Given, Lookup, Source};
 use crate::providers::tls;
 
 /// The port of an agent's HTTP API.
 const HTTP_PORT: u16 = 8500;
 /// The port of an agent's HTTPS API, by Consul's convention.
 const HTTPS_PORT: u16 = 8501;
-/// Every parameter of the kind.
-const PARAMETERS: &[&str] = &[
-    "answer-timeout",
-    "ca-file",
-    "ca-path",
-    "client-cert",
-    "client-key",
-    "connect-timeout",
-    "consistency",
-    "datacenter",
-    "deregister-after",
-    "environment",
-    "filter",
-    "max-body",
-    "max-stale",
-    "namespace",
-    "partition",
-    "probe-interval",
-    "probe-timeout",
-    "repair-grace",
-    "service",
-    "tls-server-name",
-    "tls-verify",
-    "ttl",
-    "wait",
-];
-/// The longest name of a service or of where it is, in bytes; Consul's own limit for what DNS shall show is 63.
-const MAX_NAME: usize = 255;
-/// The longest filter expression, in bytes: it travels in the URL, encoded.
-const MAX_FILTER: usize = 4096;
-
-const fn millis(millis: u64) -> Duration {
-    Duration::from_millis(millis)
-}
-
-const fn secs(secs: u64) -> Duration {
-    Duration::from_secs(secs)
-}
-
-/// How often a client probes unless set: an idle watcher shall cost next to nothing.
-const CLIENT_PROBES: Duration = secs(6);
-/// How often a member probes unless set: a state that was restored beneath it shows by nothing else, and its registration
+/// How often a member probes unless set; a client, which shall cost next to nothing while it idles, as the table says: a state that was restored beneath it shows by nothing else, and its registration
 /// has to be repaired.
 const MEMBER_PROBES: Duration = secs(2);
 
@@ -73,7 +34,9 @@ pub(super) struct Config {
     pub(super) max_stale: Duration,
     /// How long a set that lost members after a rollback must hold before it is believed.
     pub(super) repair_grace: Duration,
-    probe_interval: Option<Duration>,
+    probe_interval: Duration,
+    /// Whether the definition sets it.
+    has_probe_interval: bool,
     pub(super) probe_timeout: Duration,
     pub(super) connect_timeout: Duration,
     /// How much longer than due an answer may take.
@@ -88,7 +51,7 @@ pub(super) struct Config {
 impl Config {
     /// How often the index is asked for beside the watch.
     pub(super) fn probe_interval(&self, is_member: bool) -> Duration {
-        self.probe_interval.unwrap_or(if is_member { MEMBER_PROBES } else { CLIENT_PROBES })
+        if is_member && !self.has_probe_interval { MEMBER_PROBES } else { self.probe_interval }
     }
 
     /// Reads the descriptor, and if it says so the environment. Reads no file.
@@ -100,35 +63,29 @@ impl Config {
     }
 
     fn read_with(descriptor: &ProviderDescriptor, lookup: Lookup<'_>) -> Result<Self, ProvisioningError> {
-        descriptor.only_parameters(PARAMETERS)?;
-        let source = Source::new(descriptor, lookup)?;
-        let ttl = descriptor.duration("ttl", secs(3), secs(1)..=secs(60))?;
+        parameter::ALL.check(descriptor)?;
+        let source = environment::source(descriptor, lookup)?;
+        let ttl = parameter::TTL.duration(descriptor)?;
         let service = name(descriptor, "service", descriptor.required("service")?)?;
         Ok(Self {
             target: target(&source)?,
             credential: source.credential()?,
-            query: Query::new(service, &place(&source)?, filter(descriptor)?),
-            // The server refuses more than 10 min.
-            wait: descriptor.duration("wait", secs(60), secs(1)..=secs(600))?,
+            query: Query::new(service, &place(&source)?, parameter::FILTER.text(descriptor)?),
+            wait: parameter::WAIT.duration(descriptor)?,
             consistency: consistency(descriptor)?,
-            max_stale: descriptor.duration("max-stale", secs(10), millis(100)..=secs(600))?,
+            max_stale: parameter::MAX_STALE.duration(descriptor)?,
             // Members find the loss of their registration by their heartbeats: three TTLs leave time to repair it.
-            repair_grace: descriptor.duration("repair-grace", ttl * 3, millis(100)..=secs(600))?,
-            probe_interval: probe_interval(descriptor)?,
-            probe_timeout: descriptor.duration("probe-timeout", secs(2), millis(100)..=secs(5))?,
-            connect_timeout: descriptor.duration("connect-timeout", secs(2), millis(100)..=secs(30))?,
-            answer_timeout: descriptor.duration("answer-timeout", secs(10), millis(100)..=secs(60))?,
-            max_body: max_body(descriptor)?,
+            repair_grace: parameter::REPAIR_GRACE.duration_or(descriptor, ttl * 3)?,
+            probe_interval: parameter::PROBE_INTERVAL.duration(descriptor)?,
+            has_probe_interval: descriptor.parameters.contains_key(parameter::PROBE_INTERVAL.name),
+            probe_timeout: parameter::PROBE_TIMEOUT.duration(descriptor)?,
+            connect_timeout: parameter::CONNECT_TIMEOUT.duration(descriptor)?,
+            answer_timeout: parameter::ANSWER_TIMEOUT.duration(descriptor)?,
+            max_body: parameter::MAX_BODY.size(descriptor)?,
             ttl,
-            // Consul takes less than a minute for a minute.
-            deregister_after: descriptor.duration("deregister-after", secs(60), secs(60)..=secs(24 * 3600))?,
+            deregister_after: parameter::DEREGISTER_AFTER.duration(descriptor)?,
         })
     }
-}
-
-fn probe_interval(descriptor: &ProviderDescriptor) -> Result<Option<Duration>, ProvisioningError> {
-    let interval = descriptor.duration("probe-interval", CLIENT_PROBES, millis(100)..=secs(30))?;
-    Ok(descriptor.parameters.contains_key("probe-interval").then_some(interval))
 }
 
 fn target(source: &Source<'_>) -> Result<Target, ProvisioningError> {
@@ -165,20 +122,6 @@ fn place(source: &Source<'_>) -> Result<Place, ProvisioningError> {
     })
 }
 
-/// The filter; whether it is an expression that Consul understands is Consul's to say.
-fn filter(descriptor: &ProviderDescriptor) -> Result<Option<&str>, ProvisioningError> {
-    let refuse = |code, reason: &'static str| Err(descriptor.refuse(code, "filter", reason));
-    match descriptor.parameters.get("filter").map(String::as_str) {
-        None => Ok(None),
-        Some("") => refuse(ErrorCode::MissingField, "it is empty"),
-        Some(filter) if filter.len() > MAX_FILTER => refuse(ErrorCode::InvalidValue, "it is longer than 4096 bytes"),
-        Some(filter) if filter.chars().any(char::is_control) => {
-            refuse(ErrorCode::InvalidValue, "it has control characters")
-        }
-        Some(filter) => Ok(Some(filter)),
-    }
-}
-
 fn name<'a>(
     descriptor: &ProviderDescriptor,
     field: &'static str,
@@ -189,22 +132,18 @@ fn name<'a>(
         "" => refuse(ErrorCode::MissingField, "it is empty"),
         // As a path segment these would mean another endpoint, however they are encoded.
         "." | ".." => refuse(ErrorCode::InvalidValue, "it is no name"),
-        _ if value.len() > MAX_NAME => refuse(ErrorCode::InvalidValue, "it is longer than 255 bytes"),
+        _ if value.len() > parameter::MAX_NAME => refuse(ErrorCode::InvalidValue, "it is longer than 255 bytes"),
         _ if value.chars().any(char::is_control) => refuse(ErrorCode::InvalidValue, "it has control characters"),
         _ => Ok(value),
     }
 }
 
 fn consistency(descriptor: &ProviderDescriptor) -> Result<Consistency, ProvisioningError> {
-    match descriptor.parameters.get("consistency").map(String::as_str) {
-        None | Some("default") => Ok(Consistency::Default),
-        Some("stale") => Ok(Consistency::Stale),
-        Some("consistent") => Ok(Consistency::Consistent),
-        Some(_) => {
-            let reason = "it is none of default, stale, consistent";
-            Err(descriptor.refuse(ErrorCode::InvalidValue, "consistency", reason))
-        }
-    }
+    Ok(match parameter::CONSISTENCY.choice(descriptor)? {
+        Some("stale") => Consistency::Stale,
+        Some("consistent") => Consistency::Consistent,
+        _ => Consistency::Default,
+    })
 }
 
 #[cfg(test)]

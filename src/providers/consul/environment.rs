@@ -10,10 +10,11 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use zeroize::Zeroizing;
 
+use super::parameters::ENVIRONMENT;
 use crate::error::ProvisioningError;
 use crate::http::Target;
-use crate::provider::Credential;
-use crate::providers::source::Source;
+use crate::provider::{Credential, ProviderDescriptor};
+use crate::providers::source::{Lookup, Source};
 use crate::providers::tls::Variables;
 use crate::secret::Secret;
 
@@ -35,6 +36,18 @@ pub(super) const TLS: Variables = Variables {
     server_name: "CONSUL_TLS_SERVER_NAME",
     verify: "CONSUL_HTTP_SSL_VERIFY",
 };
+
+/// What the definition says, and if it says `environment = on` the variables.
+///
+/// # Errors
+/// [`InvalidValue`](crate::error::ErrorCode::InvalidValue) if `environment` is neither `on` nor `off`.
+pub(super) fn source<'a>(
+    descriptor: &'a ProviderDescriptor,
+    lookup: Lookup<'a>,
+) -> Result<Source<'a>, ProvisioningError> {
+    let is_on = ENVIRONMENT.is_on(descriptor)?.unwrap_or(false);
+    Ok(Source::new(descriptor, is_on.then_some(lookup)))
+}
 
 impl Source<'_> {
     /// Whether the agent's address is the environment's.
@@ -107,7 +120,7 @@ mod tests {
     fn with<T>(variables: &[(&str, &str)], read: impl FnOnce(&Source<'_>) -> T) -> T {
         let lookup =
             |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
-        read(&Source::new(&descriptor(), &lookup).unwrap())
+        read(&source(&descriptor(), &lookup).unwrap())
     }
 
     fn base(variables: &[(&str, &str)]) -> String {
@@ -171,7 +184,7 @@ mod tests {
         use std::os::unix::ffi::OsStringExt;
         let lookup = |_: &str| Some(OsString::from_vec(vec![0xff]));
         let descriptor = descriptor();
-        let source = Source::new(&descriptor, &lookup).unwrap();
+        let source = source(&descriptor, &lookup).unwrap();
         assert_eq!(source.authorization().unwrap_err().field(), Some(AUTH));
         assert_eq!(source.address().unwrap_err().field(), Some(ADDRESS));
     }
@@ -184,7 +197,7 @@ mod tests {
         assert_eq!(read(&both[1..]), Credential::TokenEnv(TOKEN.into()));
         assert_eq!(read(&[(TOKEN, "")]), Credential::None);
         let own = descriptor().credential(Credential::Secret("mine".into()));
-        let source = Source::new(&own, &|_| Some("x".into())).unwrap();
+        let source = source(&own, &|_| Some("x".into())).unwrap();
         assert_eq!(source.credential().unwrap(), Credential::Secret("mine".into()));
     }
 
@@ -200,7 +213,7 @@ mod tests {
     fn consul_point_17_without_environment_on_no_variable_is_read() {
         let silent = ProviderDescriptor::new("consul-a", ProviderKind::consul()).unwrap();
         for descriptor in [silent.clone(), silent.parameter("environment", "off")] {
-            let source = Source::new(&descriptor, &|name| panic!("{name} was read")).unwrap();
+            let source = source(&descriptor, &|name| panic!("{name} was read")).unwrap();
             assert_eq!(source.credential().unwrap(), Credential::None);
             assert!(source.authorization().unwrap().is_none() && !source.has_environments_address());
             assert_eq!(source.either("namespace", "CONSUL_NAMESPACE").unwrap(), None);

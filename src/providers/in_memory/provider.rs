@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, select};
 
+use super::parameters;
 use super::state::Holder;
 use super::{InMemoryCluster, Shared};
 use crate::error::{ErrorCode, ProvisioningError};
@@ -17,22 +18,14 @@ use crate::provider::{
 };
 use crate::topology::ClusterNode;
 
-/// How often a stream says that it lives when nothing else happens.
-const HEARTBEAT: Duration = Duration::from_secs(2);
-/// The longest such interval; below the promised sign of life, to leave room for a busy machine.
-const LONGEST_HEARTBEAT: Duration = Duration::from_secs(4);
-/// How long a registration lives without being renewed.
-const TTL: Duration = Duration::from_secs(15);
-const SHORTEST_TTL: Duration = Duration::from_millis(100);
-const LONGEST_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 /// How close to its time an expiry is noticed at the best.
 const EXPIRY_GRAIN: Duration = Duration::from_millis(1);
 
 /// A provider over an [`InMemoryCluster`].
 ///
-/// Its descriptor has no endpoints and no credential. Its parameters are `ttl` (how long the local node's registration
-/// lives without being renewed; 100 ms to 24 h, default 15 s), `heartbeat` (how often a stream gives a sign of life in
-/// real time when nothing happens; 10 ms to 4 s, default 2 s) and, for the [factory](InMemoryFactory), `cluster`.
+/// Its descriptor has no endpoints and no credential; `cluster` is for the [factory](InMemoryFactory).
+///
+#[doc = include_str!("parameters.md")]
 pub struct InMemoryProvider {
     descriptor: ProviderDescriptor,
     shared: Arc<Shared>,
@@ -63,16 +56,14 @@ fn refusal(shared: &Shared, provider: &ProviderId) -> Option<ProvisioningError> 
 
 /// The time to live and the heartbeat.
 fn read_parameters(descriptor: &ProviderDescriptor) -> Result<(Duration, Duration), ProvisioningError> {
-    descriptor.only_parameters(&["cluster", "heartbeat", "ttl"])?;
+    parameters::ALL.check(descriptor)?;
     if !descriptor.endpoints.is_empty() {
         return Err(descriptor.refuse(ErrorCode::UnknownField, "endpoints", "the kind in-memory has none"));
     }
     if descriptor.credential != Credential::None {
         return Err(descriptor.refuse(ErrorCode::UnknownField, "credential", "the kind in-memory needs none"));
     }
-    let ttl = descriptor.duration("ttl", TTL, SHORTEST_TTL..=LONGEST_TTL)?;
-    let heartbeat = descriptor.duration("heartbeat", HEARTBEAT, Duration::from_millis(10)..=LONGEST_HEARTBEAT)?;
-    Ok((ttl, heartbeat))
+    Ok((parameters::TTL.duration(descriptor)?, parameters::HEARTBEAT.duration(descriptor)?))
 }
 
 impl ClusterProvider for InMemoryProvider {

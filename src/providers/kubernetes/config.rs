@@ -9,12 +9,13 @@ use std::time::Duration;
 #[cfg(feature = "kubeconfig")]
 use super::kubeconfig;
 use super::label;
+use super::parameters as parameter;
 use super::query::{Query, Select};
 use super::wire::{Family, PodRules, Port, Rules, SliceRules};
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::http::Target;
 use crate::provider::{Credential, ProviderDescriptor};
-use crate::providers::source::{Lookup, Source, max_body, switch};
+use crate::providers::source::{Lookup, Source};
 use crate::providers::tls;
 
 /// Where the kubelet puts the service account of a pod.
@@ -28,54 +29,14 @@ const POD_NAMES: [&str; 2] = ["POD_NAME", "HOSTNAME"];
 const POD_NAMESPACE: &str = "POD_NAMESPACE";
 /// The ports of URLs without one.
 const PORTS: (u16, u16) = (80, 443);
-/// Every parameter of the kind.
-const PARAMETERS: &[&str] = &[
-    "answer-timeout",
-    "ca-file",
-    "ca-path",
-    "client-cert",
-    "client-key",
-    "cluster",
-    "connect-timeout",
-    "container",
-    "context",
-    "credentials",
-    "ip-family",
-    "kubeconfig",
-    "list-interval",
-    "max-body",
-    "namespace",
-    "page-size",
-    "pod",
-    "port",
-    "probe-interval",
-    "probe-timeout",
-    "require-ready",
-    "selector",
-    "service",
-    "service-account",
-    "source",
-    "tls-server-name",
-    "tls-verify",
-];
 /// The longest name of an object, in bytes.
 const MAX_NAME: usize = 253;
 /// The longest value of a label, in bytes.
 const MAX_LABEL: usize = 63;
 /// The longest name of a port, in bytes.
 const MAX_PORT_NAME: usize = 63;
-/// The longest selector, in bytes: it travels in the URL, encoded.
-const MAX_SELECTOR: usize = 4096;
 /// The largest file with a namespace that is read.
 const MAX_NAMESPACE_FILE: u64 = 1024;
-
-const fn millis(millis: u64) -> Duration {
-    Duration::from_millis(millis)
-}
-
-const fn secs(secs: u64) -> Duration {
-    Duration::from_secs(secs)
-}
 
 /// A checked definition.
 #[derive(Clone, Debug)]
@@ -152,13 +113,13 @@ impl Config {
     }
 
     fn read_with(descriptor: &ProviderDescriptor, lookup: Lookup<'_>) -> Result<Self, ProvisioningError> {
-        descriptor.only_parameters(PARAMETERS)?;
+        parameter::ALL.check(descriptor)?;
         let definition = Definition { source: Source::of_definition(descriptor), lookup };
         let means = definition.means()?;
         let (target, credential) = definition.access(&means)?;
         let (select, cluster) = definition.select()?;
         let (family, port) = (definition.family()?, definition.port()?);
-        let ready = switch(descriptor, "require-ready")?.unwrap_or(true);
+        let ready = parameter::REQUIRE_READY.is_on(descriptor)?.unwrap_or(true);
         let container = definition.container()?;
         let rules = match &select {
             Select::Pods { .. } => Rules::Pods(PodRules { family, port, ready, container }),
@@ -176,17 +137,14 @@ impl Config {
             cluster,
             rules,
             select,
-            page_size: definition.page_size()?,
-            max_body: max_body(descriptor)?,
+            page_size: parameter::PAGE_SIZE.number(descriptor)?,
+            max_body: parameter::MAX_BODY.size(descriptor)?,
             // With the timeout below, a frozen server shows within 8 s.
-            probe_interval: descriptor.duration("probe-interval", secs(6), millis(100)..=secs(30))?,
-            probe_timeout: descriptor.duration("probe-timeout", secs(2), millis(100)..=secs(5))?,
-            connect_timeout: descriptor.duration("connect-timeout", secs(2), millis(100)..=secs(30))?,
-            answer_timeout: descriptor.duration("answer-timeout", secs(10), millis(100)..=secs(60))?,
-            list_interval: match descriptor.parameters.get("list-interval").map(String::as_str) {
-                Some("off") => None,
-                _ => Some(descriptor.duration("list-interval", secs(1800), secs(1)..=secs(86_400))?),
-            },
+            probe_interval: parameter::PROBE_INTERVAL.duration(descriptor)?,
+            probe_timeout: parameter::PROBE_TIMEOUT.duration(descriptor)?,
+            connect_timeout: parameter::CONNECT_TIMEOUT.duration(descriptor)?,
+            answer_timeout: parameter::ANSWER_TIMEOUT.duration(descriptor)?,
+            list_interval: parameter::LIST_INTERVAL.duration_unless_off(descriptor)?,
             pod: definition.pod()?,
         })
     }
@@ -262,19 +220,15 @@ impl Definition<'_> {
                 Err(self.source.invalid(field, reason))
             }
         };
-        let named = self.parameter("credentials")?;
-        if named.as_deref() == Some("kubeconfig") {
+        let named = parameter::CREDENTIALS.choice(self.source.descriptor)?;
+        if named == Some("kubeconfig") {
             return self.kubeconfig();
         }
         without_effect("kubeconfig", "kubeconfig")?;
         without_effect("context", "kubeconfig")?;
-        let in_cluster = match named.as_deref() {
+        let in_cluster = match named {
             None => self.source.descriptor.endpoints.is_empty(),
-            Some("in-cluster") => true,
-            Some("explicit") => false,
-            Some(_) => {
-                return Err(self.source.invalid("credentials", "it is none of in-cluster, explicit and kubeconfig"));
-            }
+            Some(named) => named == "in-cluster",
         };
         if !in_cluster {
             without_effect("service-account", "in-cluster")?;
@@ -408,17 +362,14 @@ impl Definition<'_> {
             None => Ok(()),
             Some(_) => Err(self.source.invalid(field, format!("it is without effect unless source is {source}"))),
         };
-        match self.parameter("source")?.as_deref() {
+        match parameter::SOURCE.choice(self.source.descriptor)? {
             None | Some("pods") => {
                 without_effect("service", "endpoint-slices")?;
-                let selector = match (self.parameter("selector")?, &cluster) {
-                    (Some(selector), _) if selector.len() > MAX_SELECTOR => {
-                        return Err(self.source.invalid("selector", "it is longer than 4096 bytes"));
-                    }
+                let selector = match (parameter::SELECTOR.text(self.source.descriptor)?, &cluster) {
                     (Some(selector), _) => {
-                        label::check_selector(&selector)
+                        label::check_selector(selector)
                             .map_err(|reason| self.source.invalid("selector", format!("it {reason}")))?;
-                        selector
+                        selector.to_owned()
                     }
                     (None, Some(cluster)) => format!("cluster.proto.actor/cluster={cluster}"),
                     (None, None) => {
@@ -428,7 +379,7 @@ impl Definition<'_> {
                 };
                 Ok((Select::Pods { selector }, cluster))
             }
-            Some("endpoint-slices") => {
+            Some(_) => {
                 without_effect("selector", "pods")?;
                 without_effect("container", "pods")?;
                 match self.name("service")? {
@@ -437,7 +388,6 @@ impl Definition<'_> {
                     None => Err(self.source.descriptor.refuse(ErrorCode::MissingField, "service", "it is required")),
                 }
             }
-            Some(_) => Err(self.source.invalid("source", "it is neither pods nor endpoint-slices")),
         }
     }
 
@@ -458,20 +408,11 @@ impl Definition<'_> {
     }
 
     fn family(&self) -> Result<Family, ProvisioningError> {
-        match self.parameter("ip-family")?.as_deref() {
-            None | Some("any") => Ok(Family::Any),
-            Some("ipv4") => Ok(Family::Ipv4),
-            Some("ipv6") => Ok(Family::Ipv6),
-            Some(_) => Err(self.source.invalid("ip-family", "it is none of any, ipv4, ipv6")),
-        }
-    }
-
-    fn page_size(&self) -> Result<u32, ProvisioningError> {
-        match self.parameter("page-size")?.map(|text| text.parse::<u32>()) {
-            None => Ok(500),
-            Some(Ok(size)) if (1..=10_000).contains(&size) => Ok(size),
-            Some(_) => Err(self.source.invalid("page-size", "it is no number between 1 and 10000")),
-        }
+        Ok(match parameter::IP_FAMILY.choice(self.source.descriptor)? {
+            Some("ipv4") => Family::Ipv4,
+            Some("ipv6") => Family::Ipv6,
+            _ => Family::Any,
+        })
     }
 
     fn container(&self) -> Result<Option<String>, ProvisioningError> {

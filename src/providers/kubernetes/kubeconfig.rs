@@ -34,7 +34,7 @@ use crate::clock::Clock;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::http::{CredentialReader, Material, Pem, Seen, SharedMaterial, Target, TlsSettings, read_file};
 use crate::provider::{CancelToken, Credential};
-use crate::providers::source::{Lookup, Source, switch};
+use crate::providers::source::{Lookup, Source};
 use crate::providers::tls;
 use crate::secret::{Secret, Secrets};
 use crate::text::line::log_line;
@@ -181,7 +181,7 @@ pub(super) fn open(source: &Source<'_>, lookup: Lookup<'_>, ports: (u16, u16)) -
     let field = |key| format!("{}.{key}", Kind::Cluster.place(&context.cluster));
     let target = Target::parse_with_path(&cluster.server, ports.0, ports.1)
         .map_err(|why| refuse(format!("{}: {why}", field("server"))))?;
-    let verify = switch(descriptor, "tls-verify")?.unwrap_or(true);
+    let verify = tls::VERIFY.is_on(descriptor)?.unwrap_or(true);
     if cluster.unchecked && verify {
         let why = "it takes any certificate for the server's; name the authority instead, or set tls-verify to off \
                    for an experiment";

@@ -48,6 +48,7 @@ pub(super) fn open(parts: Parts, cancel: &CancelToken) -> Result<WatchStream<Sel
     let settings = Settings {
         probe_interval: config.probe_interval,
         answer_timeout: config.answer_timeout,
+        connect_timeout: config.connect_timeout,
         list_interval: config.list_interval,
         retry,
     };

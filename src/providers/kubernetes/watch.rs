@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::lines::Untold;
-use self::list::{GATHERING, Listing};
+use self::list::{GATHERING, Listing, Paging};
 use self::pace::Pace;
 use self::probe::Probe;
 use self::trust::Trust;
@@ -44,8 +44,7 @@ const QUIET: Duration = Duration::from_secs(4);
 const STANDSTILL: Duration = Duration::from_secs(10);
 /// The longest that a server is told to hold a watch; drawn from its upper half.
 const WATCH_MAX: Duration = Duration::from_secs(600);
-/// How much longer a watch may last than the server was told, and its head take than the answer timeout says: that
-/// includes connecting.
+/// How much longer a watch may last than the server was told, and its head take than it should.
 const MARGIN: Duration = Duration::from_secs(15);
 /// A watch without a line for that long is opened anew; drawn from the upper fifth.
 const MUTE: Duration = Duration::from_secs(150);
@@ -60,10 +59,19 @@ pub(super) struct Settings {
     pub(super) probe_interval: Duration,
     /// How long the head of an answer may take.
     pub(super) answer_timeout: Duration,
+    pub(super) connect_timeout: Duration,
     /// How often there is a list although nothing asks for one; drawn from the upper half.
     pub(super) list_interval: Option<Duration>,
     /// The pauses after failures.
     pub(super) retry: RetryPolicy,
+}
+
+impl Settings {
+    /// How long a request may take until its answer begins: looking up the name, connecting and sending have their own
+    /// time each.
+    fn answering(&self) -> Duration {
+        self.connect_timeout * 3 + self.answer_timeout
+    }
 }
 
 /// What happened. What has the number of a request that is over is ignored.
@@ -169,8 +177,7 @@ pub(super) struct Machine {
     number: u64,
     probe: Probe,
     pace: Pace,
-    /// How many lists expired since the last whole one.
-    expiries: u32,
+    paging: Paging,
     trust: Trust,
     /// How many 410s and empty watches there were since a watch worked.
     strikes: u32,
@@ -203,7 +210,7 @@ impl Machine {
             number: 0,
             probe: Probe::Due(first_probe),
             pace: Pace::new(settings.retry, now),
-            expiries: 0,
+            paging: Paging::default(),
             trust: Trust::default(),
             strikes: 0,
             failing: false,
@@ -233,8 +240,8 @@ impl Machine {
     fn deadline(&self) -> Timestamp {
         match &self.phase {
             Phase::Due(at) => *at,
-            Phase::Listing(listing) => listing.since + self.settings.answer_timeout + GATHERING,
-            Phase::Opening { since, .. } => *since + self.settings.answer_timeout + MARGIN,
+            Phase::Listing(listing) => listing.since + self.settings.answering() + GATHERING,
+            Phase::Opening { since, .. } => *since + self.settings.answering() + MARGIN,
             Phase::Watching(watching) => {
                 let end = (watching.sent + watching.timeout + MARGIN).min(watching.heard + watching.mute);
                 self.gap.map_or(end, |gap| gap.min(end))

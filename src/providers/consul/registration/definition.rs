@@ -78,7 +78,7 @@ impl Definition {
                 "CheckID": subject.check(),
                 "Name": format!("TTL of {id}"),
                 "TTL": format!("{}ms", ttl.as_millis()),
-                "DeregisterCriticalServiceAfter": format!("{}s", deregister_after.as_secs()),
+                "DeregisterCriticalServiceAfter": format!("{}ms", deregister_after.as_millis()),
             },
         });
         Ok(Self { subject, service: service.to_owned(), document })
@@ -199,7 +199,7 @@ mod tests {
             "ID": "node-1", "Name": "orders", "Tags": ["user"], "Address": "10.0.0.1", "Port": 8090,
             "Meta": {"id": "node-1"},
             "Check": {"CheckID": "service:node-1", "Name": "TTL of node-1", "TTL": "3000ms", "Status": "passing",
-                "Notes": "cluster-provisioning registration 00000000000000ff, write 4", "DeregisterCriticalServiceAfter": "60s"},
+                "Notes": "cluster-provisioning registration 00000000000000ff, write 4", "DeregisterCriticalServiceAfter": "60000ms"},
         });
         assert_eq!(plain, expected);
         let rich = document(node().incarnation(7).metadata("zone", "eu-1"));

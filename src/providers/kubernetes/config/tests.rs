@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::id::ProviderKind;
+use crate::providers::parameter::secs;
 
 fn bare() -> ProviderDescriptor {
     ProviderDescriptor::new("k8s", ProviderKind::kubernetes()).unwrap().parameter("cluster", "orders")

@@ -11,12 +11,28 @@ use crate::error::{ErrorCode, ProvisioningError};
 use crate::provider::ProviderEvent;
 use crate::topology::Revision;
 
-/// How much longer than another answer a page may take: the server itself gives up on a request after 60 s.
+/// How much longer than another answer a page may take, beside connecting: the server itself gives up on a request after
+/// 60 s.
 pub(super) const GATHERING: Duration = Duration::from_secs(65);
 /// So many lists may expire before one is asked for in one piece.
 const EXPIRIES: u32 = 3;
 /// A list of more pages has no end.
 const PAGES_MAX: usize = 1000;
+
+/// Whether lists are asked for page by page.
+#[derive(Debug, Default)]
+pub(super) struct Paging {
+    /// How many lists expired since the last whole one.
+    expiries: u32,
+    /// A list had too many pages: with so many objects every other one would have, too.
+    is_endless: bool,
+}
+
+impl Paging {
+    fn is_paged(&self) -> bool {
+        self.expiries < EXPIRIES && !self.is_endless
+    }
+}
 
 /// A list under way.
 #[derive(Debug)]
@@ -36,7 +52,7 @@ impl Machine {
         self.number += 1;
         self.gap = None;
         self.directory.begin();
-        let (number, paged) = (self.number, self.expiries < EXPIRIES);
+        let (number, paged) = (self.number, self.paging.is_paged());
         self.outputs.push_back(Output::List { number, next: None, paged });
         self.phase = Phase::Listing(Listing { number, since: now, version: None, pages: 0, skipped: 0 });
     }
@@ -58,13 +74,13 @@ impl Machine {
         match page.next.filter(|next| !next.is_empty()) {
             _ if version.is_empty() => self.failed(now, malformed("the list has no resource version")),
             Some(_) if pages >= PAGES_MAX => {
-                self.expiries = EXPIRIES;
+                self.paging.is_endless = true;
                 self.failed(now, malformed("the list has no end"));
             }
             Some(next) => {
                 self.number += 1;
                 listing_goes_on(&mut self.phase, self.number, now);
-                let (number, paged) = (self.number, self.expiries < EXPIRIES);
+                let (number, paged) = (self.number, self.paging.is_paged());
                 self.outputs.push_back(Output::List { number, next: Some(next), paged });
             }
             None => self.listed(now, version, pages, skipped),
@@ -75,7 +91,7 @@ impl Machine {
     fn listed(&mut self, now: Timestamp, version: String, pages: usize, skipped: usize) {
         self.stand_in = self.stand_in_after(now, pages);
         self.gap = self.settings.list_interval.map(|interval| now + self.jitter.scale(interval, 0.5));
-        self.expiries = 0;
+        self.paging.expiries = 0;
         let before = self.directory.members();
         let members = self.directory.finish();
         (self.version, self.listed) = (Some(version.as_str().into()), true);
@@ -93,7 +109,7 @@ impl Machine {
         if matches!(self.phase, Phase::Listing(_)) {
             self.directory.abandon();
             if kind == FailureKind::Gone {
-                self.expiries = self.expiries.saturating_add(1);
+                self.paging.expiries = self.paging.expiries.saturating_add(1);
             }
         }
     }

@@ -134,6 +134,7 @@ pub(crate) fn follow(script: &[u8]) -> Result<Reached, String> {
     let settings = Settings {
         probe_interval: Duration::from_secs(6),
         answer_timeout: Duration::from_secs(10),
+        connect_timeout: Duration::from_secs(2),
         list_interval: Some(Duration::from_secs(1800)),
         retry: RetryPolicy::default(),
     };

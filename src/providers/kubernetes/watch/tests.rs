@@ -43,6 +43,7 @@ fn settings() -> Settings {
     Settings {
         probe_interval: INTERVAL,
         answer_timeout: Duration::from_secs(10),
+        connect_timeout: Duration::from_secs(2),
         list_interval: None,
         retry: RetryPolicy::default(),
     }

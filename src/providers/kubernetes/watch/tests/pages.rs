@@ -91,6 +91,11 @@ fn kubernetes_point_2_a_list_without_an_end_is_given_up_and_asked_for_in_one_pie
     assert_eq!(sim.told(), ["malformed-answer"]);
     sim.paused();
     assert!(asks(&sim, None, false));
+    sim.page(page("8", &["a"], None));
+    sim.open();
+    sim.close(Err(failure(FailureKind::Gone)));
+    sim.paused();
+    assert!(asks(&sim, None, false), "and so is every other one");
 }
 
 #[test]
@@ -114,10 +119,20 @@ fn kubernetes_point_14_unusable_objects_of_all_pages_are_counted() {
 fn kubernetes_point_10_a_page_that_never_comes_is_broken_off() {
     let mut sim = Sim::new();
     let late = sim.number();
-    sim.pass(Duration::from_secs(80), Some(true));
+    sim.pass(Duration::from_secs(86), Some(true));
     assert_eq!((sim.aborts, sim.news()), (1, vec!["timeout".into()]));
     assert_eq!(sim.watches(), None);
     assert_ne!(sim.number(), late);
     sim.input(Input::Page(late, Ok(page("7", &["a"], None))));
     assert!(sim.news().is_empty(), "what was broken off is ignored");
+}
+
+#[test]
+fn kubernetes_point_10_a_look_up_a_connect_and_sending_may_each_take_the_connect_timeout() {
+    let slow = Settings { connect_timeout: Duration::from_secs(30), ..settings() };
+    let mut sim = Sim::with(slow, None, Standing::Client, 1);
+    sim.pass(Duration::from_secs(90 + 10 + 60), Some(true));
+    assert_eq!(sim.aborts, 0, "the connection tells when its time is over");
+    sim.pass(Duration::from_secs(6), Some(true));
+    assert_eq!(sim.aborts, 1, "and should it not, the machine sees to it");
 }
