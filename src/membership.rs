@@ -12,25 +12,39 @@
 //! | [`suspicion`] | for how long a node may answer an accusation |
 //! | [`isolation`] | whether this node hears from nobody, and so blames nobody |
 //! | [`local_health`] | whether it is rather this node that is slow |
+//! | [`place`] | where a member is reached |
 //! | [`probe`] | whether a node answers, directly or by others |
 //! | [`probe_round`] | who is asked next whether it lives |
 //! | [`quarantine`] | who may come back, and when |
 //! | [`rumours`] | what is told to whom, how often, and what waits |
 //! | [`settling`] | when what is known becomes an update of the topology |
 //! | [`table`] | what is known of everybody, and which transitions there are |
+//! | [`loss`] | how much is lost on the way |
+//! | [`settings`] | what can be set |
+//! | [`event`] | what is told |
+//! | [`machine`] | how a member works: the parts together |
 //! | [`wire`] | how all of it looks as bytes |
 
 mod accusers;
 mod convergence;
 mod digest;
+mod event;
 mod isolation;
 mod local_health;
+mod loss;
+mod machine;
+mod place;
 mod probe;
 mod probe_round;
 mod quarantine;
 mod record;
 mod rumours;
+mod settings;
 mod settling;
+#[cfg(test)]
+mod simulation;
 mod suspicion;
 mod table;
 mod wire;
+
+use wire::message;

@@ -72,12 +72,14 @@ impl Digest {
     }
 }
 
-/// The hash of a record: of its node with the incarnation, which has one already, and its version.
+/// The hash of a record: of its node with the incarnation, which has one already, its version and its gossip port.
 fn hash(record: &Record) -> u64 {
-    let mut bytes = [0; 16];
-    let (node, version) = bytes.split_at_mut(8);
+    let mut bytes = [0; 18];
+    let (node, rest) = bytes.split_at_mut(8);
+    let (version, port) = rest.split_at_mut(8);
     node.copy_from_slice(&record.node().hash().to_le_bytes());
     version.copy_from_slice(&record.version().to_le_bytes());
+    port.copy_from_slice(&record.gossip_port().to_le_bytes());
     xxh3_64(&bytes)
 }
 

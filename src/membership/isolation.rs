@@ -55,12 +55,12 @@ impl Isolation {
         matches!(self.contact, Contact::Isolated(_))
     }
 
-    /// Somebody, or somebody's host, has answered; since when the node had been isolated, if it was.
+    /// Somebody, or somebody's host, has answered; when the silence began, if the node had been isolated.
     pub(super) fn heard(&mut self, now: Timestamp) -> Option<Timestamp> {
-        self.heard_at = now;
+        let silent_since = std::mem::replace(&mut self.heard_at, now);
         match std::mem::replace(&mut self.contact, Contact::Heard) {
             Contact::Heard => None,
-            Contact::Isolated(since) | Contact::GivenUp(since) => Some(since),
+            Contact::Isolated(_) | Contact::GivenUp(_) => Some(silent_since),
         }
     }
 
@@ -85,9 +85,10 @@ impl Isolation {
         Some(contact)
     }
 
-    /// When to ask again, if nobody is heard.
-    pub(super) fn next_at(&self) -> Option<Timestamp> {
+    /// When to ask again, if nobody is heard, and so many are active members.
+    pub(super) fn next_at(&self, members: usize) -> Option<Timestamp> {
         match self.contact {
+            Contact::Heard if members < LEAST => None,
             Contact::Heard => Some(self.heard_at + self.limits.begins),
             Contact::Isolated(since) => self.limits.longest.map(|longest| since + longest),
             Contact::GivenUp(_) => None,
@@ -111,13 +112,13 @@ mod tests {
     #[test]
     fn m3_1_whoever_hears_from_nobody_is_isolated_and_announces_no_death_until_it_is_over() {
         let mut isolation = of(Some(60));
-        assert_eq!((isolation.advance(3, at(2)), isolation.next_at()), (None, Some(at(3))));
+        assert_eq!((isolation.advance(3, at(2)), isolation.next_at(3)), (None, Some(at(3))));
         assert_eq!(isolation.advance(3, at(3)), Some(Contact::Isolated(at(3))));
         assert!(isolation.holds_deaths());
-        assert_eq!((isolation.advance(3, at(4)), isolation.next_at()), (None, Some(at(63))));
-        assert_eq!(isolation.heard(at(9)), Some(at(3)));
+        assert_eq!((isolation.advance(3, at(4)), isolation.next_at(3)), (None, Some(at(63))));
+        assert_eq!(isolation.heard(at(9)), Some(at(0)), "when the silence began");
         assert_eq!((isolation.contact(), isolation.holds_deaths()), (Contact::Heard, false));
-        assert_eq!((isolation.heard(at(10)), isolation.next_at()), (None, Some(at(13))));
+        assert_eq!((isolation.heard(at(10)), isolation.next_at(3)), (None, Some(at(13))));
     }
 
     #[test]
@@ -134,11 +135,11 @@ mod tests {
         isolation.advance(3, at(3));
         assert_eq!(isolation.advance(3, at(62)), None);
         assert_eq!(isolation.advance(3, at(63)), Some(Contact::GivenUp(at(3))));
-        assert_eq!((isolation.holds_deaths(), isolation.next_at(), isolation.advance(3, at(99))), (false, None, None));
-        assert_eq!(isolation.heard(at(100)), Some(at(3)));
+        assert_eq!((isolation.holds_deaths(), isolation.next_at(3), isolation.advance(3, at(99))), (false, None, None));
+        assert_eq!(isolation.heard(at(100)), Some(at(0)));
         let mut endless = of(None);
         endless.advance(3, at(3));
-        assert_eq!((endless.advance(3, at(99_999)), endless.next_at()), (None, None));
+        assert_eq!((endless.advance(3, at(99_999)), endless.next_at(3)), (None, None));
         assert!(endless.holds_deaths());
     }
 
@@ -146,7 +147,7 @@ mod tests {
     fn m3_1_after_a_standstill_the_silence_counts_anew_and_an_isolation_goes_on() {
         let mut isolation = of(Some(60));
         isolation.stood_still(at(100));
-        assert_eq!((isolation.advance(3, at(102)), isolation.next_at()), (None, Some(at(103))));
+        assert_eq!((isolation.advance(3, at(102)), isolation.next_at(3)), (None, Some(at(103))));
         isolation.advance(3, at(103));
         isolation.stood_still(at(200));
         assert_eq!(isolation.advance(3, at(200)), Some(Contact::GivenUp(at(103))));

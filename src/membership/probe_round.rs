@@ -81,6 +81,21 @@ impl ProbeRound {
         }
     }
 
+    /// So many of them at random, each once, without that one; fewer where there are fewer.
+    pub(super) fn some(&mut self, count: usize, except: Option<&NodeId>) -> Vec<NodeId> {
+        let mut chosen: Vec<NodeId> = Vec::with_capacity(count);
+        let others = self.order.len() - usize::from(except.is_some_and(|node| self.places.contains_key(node)));
+        while chosen.len() < count.min(others) {
+            let place = self.below(self.order.len());
+            let Some(node) = self.order.get(place).filter(|node| Some(*node) != except && !chosen.contains(node))
+            else {
+                continue;
+            };
+            chosen.push(node.clone());
+        }
+        chosen
+    }
+
     /// The next round (Fisher and Yates, as Knuth has it).
     fn shuffle(&mut self) {
         self.asked = 0;

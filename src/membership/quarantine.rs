@@ -9,6 +9,7 @@ use std::cmp::Ordering;
 use std::time::Duration;
 
 use super::accusers::Accusers;
+use super::place::Place;
 use super::record::{Record, State};
 use crate::clock::Timestamp;
 use crate::topology::NodeId;
@@ -88,6 +89,8 @@ pub(super) enum Refusal {
     Quarantined { accusers: Accusers, left: Duration },
     /// An operator keeps it out, for so long still or until that is lifted.
     KeptOut { left: Option<Duration> },
+    /// Another process answers under its id, there.
+    IdTaken { place: Place },
 }
 
 /// Whether a node may be let in, of which this is known. `incarnation`: that with which it comes. `waits`: whether another

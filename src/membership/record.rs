@@ -10,11 +10,19 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use super::accusers::Accusers;
+use super::place::Place;
 use crate::clock::Timestamp;
 use crate::topology::{ClusterNode, NodeId};
 
 /// The greatest incarnation and version. A greater one is malformed: with it nobody could contradict any more.
 pub(super) const GREATEST: u64 = 1 << 62;
+
+/// One life of a node: what runs under its id from a start to its end.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Life {
+    pub(super) id: NodeId,
+    pub(super) incarnation: u64,
+}
 
 /// What a node is said to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +71,8 @@ pub(super) enum Merged {
 pub(super) struct Record {
     /// Who it is, with the incarnation.
     node: Arc<ClusterNode>,
+    /// On which port of the node's address its membership is reached.
+    gossip_port: u16,
     version: u64,
     state: State,
     /// How often in a row it died soon after its return.
@@ -73,7 +83,23 @@ impl Record {
     /// Of a node that answers. `None` if its incarnation or version is beyond [`GREATEST`].
     pub(super) fn new(node: Arc<ClusterNode>, version: u64, state: State, strikes: u8) -> Option<Self> {
         let is_sane = node.incarnation() <= GREATEST && version <= GREATEST;
-        is_sane.then_some(Self { node, version, state, strikes })
+        let gossip_port = node.port();
+        is_sane.then_some(Self { node, gossip_port, version, state, strikes })
+    }
+
+    /// The same, where its membership is reached on another port than the node.
+    pub(super) fn reached_at(self, gossip_port: u16) -> Self {
+        Self { gossip_port, ..self }
+    }
+
+    /// Where its membership is reached.
+    pub(super) fn place(&self) -> Place {
+        Place::new(self.node.address(), self.gossip_port)
+    }
+
+    /// Which life it is about.
+    pub(super) fn life(&self) -> Life {
+        Life { id: self.id().clone(), incarnation: self.node.incarnation() }
     }
 
     pub(super) fn id(&self) -> &NodeId {
@@ -94,6 +120,10 @@ impl Record {
 
     pub(super) fn strikes(&self) -> u8 {
         self.strikes
+    }
+
+    pub(super) fn gossip_port(&self) -> u16 {
+        self.gossip_port
     }
 
     /// The same life and version in another state.
@@ -119,7 +149,8 @@ impl Record {
     /// two processes were started as one, from a disk that was copied, for example.
     pub(super) fn order(&self, other: &Self) -> Ordering {
         let key = |record: &Self| (record.node.incarnation(), record.version, record.state.rank());
-        key(self).cmp(&key(other)).then_with(|| content(&self.node, &other.node))
+        let content = || content(&self.node, &other.node).then_with(|| self.gossip_port.cmp(&other.gossip_port));
+        key(self).cmp(&key(other)).then_with(content)
     }
 
     /// Takes over what an equal record says beside; whether that changed anything.

@@ -7,7 +7,7 @@
 //! place.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::topology::NodeId;
@@ -26,21 +26,23 @@ pub(super) enum Class {
     Other,
 }
 
+/// How many rumours that do not fit into a packet are passed over for smaller ones.
+const PASSED_OVER: usize = 8;
+
 /// The place of a rumour in the order in which they are told.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
     class: Class,
     told: u32,
-    /// Of those that were told equally often the newest goes first.
+    /// Of those that were told equally often the newest goes first. No two have the same number.
     number: Reverse<u64>,
-    node: NodeId,
 }
 
 /// What waits to be told.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Rumours {
-    order: BTreeSet<Place>,
-    waiting: BTreeMap<NodeId, (Place, Arc<[u8]>)>,
+    waiting: BTreeMap<Place, (NodeId, Arc<[u8]>)>,
+    places: BTreeMap<NodeId, Place>,
     /// Counts the rumours.
     number: u64,
 }
@@ -63,15 +65,15 @@ impl Rumours {
     pub(super) fn spread(&mut self, node: NodeId, class: Class, encoded: Arc<[u8]>) {
         self.forget(&node);
         self.number += 1;
-        let place = Place { class, told: 0, number: Reverse(self.number), node: node.clone() };
-        self.order.insert(place.clone());
-        self.waiting.insert(node, (place, encoded));
+        let place = Place { class, told: 0, number: Reverse(self.number) };
+        self.places.insert(node.clone(), place);
+        self.waiting.insert(place, (node, encoded));
     }
 
     /// There is nothing more to tell of that node.
     pub(super) fn forget(&mut self, node: &NodeId) {
-        if let Some((place, _)) = self.waiting.remove(node) {
-            self.order.remove(&place);
+        if let Some(place) = self.places.remove(node) {
+            self.waiting.remove(&place);
         }
     }
 
@@ -86,31 +88,32 @@ impl Rumours {
     /// The rumours for one packet, which has room for so many bytes, each with `overhead` of its own. Each counts as told
     /// once more, and is forgotten when it has been told `times`.
     pub(super) fn take(&mut self, mut room: usize, overhead: usize, times: u32) -> Vec<Arc<[u8]>> {
-        let mut chosen = Vec::new();
-        for place in &self.order {
-            if room <= overhead {
-                break;
-            }
-            let Some((_, encoded)) = self.waiting.get(&place.node) else { continue };
+        let (mut chosen, mut passed_over) = (Vec::new(), 0);
+        for (place, (_, encoded)) in &self.waiting {
             let size = encoded.len() + overhead;
             if size <= room {
                 room -= size;
-                chosen.push((place.clone(), Arc::clone(encoded)));
+                chosen.push(*place);
+            } else {
+                passed_over += 1;
+            }
+            if passed_over > PASSED_OVER {
+                break;
             }
         }
         let mut taken = Vec::with_capacity(chosen.len());
-        for (place, encoded) in chosen {
-            self.order.remove(&place);
+        for place in chosen {
+            let Some((node, encoded)) = self.waiting.remove(&place) else { continue };
+            taken.push(Arc::clone(&encoded));
             if place.told + 1 < times {
                 let told = Place { told: place.told + 1, ..place };
-                self.order.insert(told.clone());
-                self.waiting.insert(told.node.clone(), (told, Arc::clone(&encoded)));
+                self.places.insert(node.clone(), told);
+                self.waiting.insert(told, (node, encoded));
             } else {
-                self.waiting.remove(&place.node);
+                self.places.remove(&node);
             }
-            taken.push(encoded);
         }
-        debug_assert_eq!(self.order.len(), self.waiting.len());
+        debug_assert_eq!(self.places.len(), self.waiting.len());
         taken
     }
 }
@@ -212,7 +215,7 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(rumours.len(), present.len());
-                prop_assert_eq!(rumours.order.len(), present.len());
+                prop_assert_eq!(rumours.places.len(), present.len());
             }
         }
     }

@@ -56,6 +56,10 @@ impl Suspicion {
         self.accusers.iter().any(|accuser| accuser == node)
     }
 
+    pub(super) fn began(&self) -> Timestamp {
+        self.began
+    }
+
     /// When the suspect counts as dead, unless it contradicts.
     pub(super) fn ends_at(&self) -> Timestamp {
         self.began + self.timeout() + self.stretched.unwrap_or_default()

@@ -18,15 +18,20 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::time::Duration;
 
 use super::accusers::Accusers;
-use super::digest::Digest;
+use super::digest::{self, Digest};
 use super::quarantine;
 use super::record::{Merged, Record, State};
 use super::suspicion::{self, Bounds, Suspicion};
 use crate::clock::Timestamp;
 use crate::topology::NodeId;
 
+/// For how long whoever is gone is remembered: longer than any news of it travels.
+const REMEMBERED: Duration = Duration::from_secs(3600);
+/// So many of them are remembered in any case.
+const LEAST_REMEMBERED: usize = 1000;
 /// How many refusals are kept.
 const KEPT: usize = 64;
 
@@ -90,6 +95,10 @@ pub(super) struct Table {
     suspicions: BTreeMap<NodeId, Suspicion>,
     digest: Digest,
     active: usize,
+    /// Since when those who are gone have been so.
+    gone: BTreeMap<NodeId, Timestamp>,
+    /// The most members that there ever were.
+    peak: usize,
     /// When each node that is known was last let in again after a death.
     returned: BTreeMap<NodeId, Timestamp>,
     refused: VecDeque<Refused>,
@@ -113,6 +122,65 @@ impl Table {
     /// The transitions that were refused last, the oldest first, and how many there were in all.
     pub(super) fn refused(&self) -> (impl Iterator<Item = &Refused>, u64) {
         (self.refused.iter(), self.refusals)
+    }
+
+    /// Everybody who is remembered though it is gone.
+    pub(super) fn gone(&self) -> impl ExactSizeIterator<Item = &NodeId> {
+        self.gone.keys()
+    }
+
+    /// Everybody who is known, in the order of the ids.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Record> {
+        self.records.values()
+    }
+
+    /// What is known of those whose ids are in these buckets.
+    pub(super) fn in_buckets(&self, buckets: &[u8]) -> impl Iterator<Item = &Record> {
+        let mut wanted = [false; digest::BUCKETS];
+        buckets.iter().for_each(|bucket| wanted[usize::from(*bucket)] = true);
+        let is_wanted = move |record: &&Record| wanted[usize::from(digest::bucket(record.id()))];
+        self.records.values().filter(is_wanted)
+    }
+
+    /// Forgets who has been gone for an hour, and of more than there ever were members those who went first. Whoever is
+    /// quarantined is remembered.
+    pub(super) fn sweep(&mut self, now: Timestamp) {
+        let is_quarantined = |record: &Record| match record.state() {
+            State::Dead { quarantined_until, .. } => now < *quarantined_until,
+            _ => false,
+        };
+        let mut spare = self.gone.len().saturating_sub(self.peak.max(LEAST_REMEMBERED));
+        let mut gone: Vec<_> = self.gone.iter().map(|(id, since)| (*since, id.clone())).collect();
+        gone.sort_unstable();
+        for (since, id) in gone {
+            let is_over = now.since(since) >= REMEMBERED || spare > 0;
+            if !is_over || self.records.get(&id).is_some_and(is_quarantined) {
+                continue;
+            }
+            spare = spare.saturating_sub(1);
+            self.records.remove(&id);
+            self.gone.remove(&id);
+            self.returned.remove(&id);
+        }
+        // Whoever has lived for long enough since its return begins anew.
+        self.returned.retain(|_, returned| now.since(*returned) < REMEMBERED);
+    }
+
+    /// The process stood still: those who are suspected have their time anew.
+    pub(super) fn restart(&mut self, now: Timestamp) {
+        self.suspicions.values_mut().for_each(|suspicion| suspicion.restart(now));
+    }
+
+    /// This node heard from nobody since then: those whom it has suspected meanwhile have their time anew. The others do
+    /// not, for a node that is often cut off would never judge anybody.
+    pub(super) fn restart_since(&mut self, silent_since: Timestamp, now: Timestamp) {
+        let late = self.suspicions.values_mut().filter(|suspicion| suspicion.began() >= silent_since);
+        late.for_each(|suspicion| suspicion.restart(now));
+    }
+
+    /// Gives the node more time, once, because it may be this one that is slow; whether it did.
+    pub(super) fn stretch(&mut self, id: &NodeId, score: u32) -> bool {
+        self.suspicions.get_mut(id).is_some_and(|suspicion| suspicion.stretch(score))
     }
 
     /// Whether another suspicion is about to be settled: one of several accusers.
@@ -228,6 +296,12 @@ impl Table {
             },
             _ => _ = self.suspicions.remove(&id),
         }
+        if is_active {
+            self.gone.remove(&id);
+            self.peak = self.peak.max(self.active);
+        } else if was_active || !self.gone.contains_key(&id) {
+            self.gone.insert(id.clone(), now);
+        }
         self.records.insert(id, record.clone());
         debug_assert_eq!(self.active, self.records.values().filter(|record| record.state().is_active()).count());
     }
@@ -248,7 +322,6 @@ mod tests {
     use crate::topology::ClusterNode;
     use proptest::prelude::*;
     use std::sync::Arc;
-    use std::time::Duration;
 
     const BOUNDS: Bounds = Bounds { shortest: Duration::from_secs(4), longest: Duration::from_secs(24) };
 

@@ -11,7 +11,11 @@
 //! | text, bytes | their length as a number, then as many bytes |
 //! | list | how many there are as a number, then each |
 
+pub(super) mod message;
+pub(super) mod part;
 mod record;
+
+pub(super) use record::write_record;
 
 /// Why bytes are no message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +69,20 @@ impl Writer {
         self.number(length as u64);
     }
 
+    /// A number that has no short form, such as a hash.
+    pub(super) fn fixed(&mut self, number: u64) {
+        self.0.extend_from_slice(&number.to_be_bytes());
+    }
+
+    /// What has been written already.
+    pub(super) fn append(&mut self, written: &[u8]) {
+        self.0.extend_from_slice(written);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     pub(super) fn into_bytes(self) -> Vec<u8> {
         self.0
     }
@@ -110,6 +128,13 @@ impl<'a> Reader<'a> {
 
     pub(super) fn port(&mut self) -> Result<u16, Malformed> {
         Ok(u16::from_be_bytes([self.byte()?, self.byte()?]))
+    }
+
+    /// A number of eight bytes.
+    pub(super) fn fixed(&mut self) -> Result<u64, Malformed> {
+        let (bytes, rest) = self.0.split_first_chunk().ok_or(Malformed::Truncated)?;
+        self.0 = rest;
+        Ok(u64::from_be_bytes(*bytes))
     }
 
     pub(super) fn bytes(&mut self) -> Result<&'a [u8], Malformed> {

@@ -5,6 +5,7 @@
 //! | length | number | of all that follows; what this version does not know at its end is skipped |
 //! | id | text | |
 //! | address, port | text, port | |
+//! | gossip port | port | where on that address its membership is reached |
 //! | incarnation, version | numbers | at most 2⁶² |
 //! | strikes | byte | |
 //! | kinds | list of texts | sorted |
@@ -48,6 +49,7 @@ pub(in crate::membership) fn write_record(writer: &mut Writer, record: &Record, 
     inner.text(node.id().as_str());
     inner.text(node.address());
     inner.port(node.port());
+    inner.port(record.gossip_port());
     inner.number(node.incarnation());
     inner.number(record.version());
     inner.byte(record.strikes());
@@ -83,6 +85,7 @@ fn write_accusers(writer: &mut Writer, accusers: &Accusers) {
 pub(in crate::membership) fn read_record(reader: &mut Reader<'_>, now: Timestamp) -> Result<Option<Record>, Malformed> {
     let mut inner = Reader::new(reader.bytes()?);
     let mut node = ClusterNode::builder(inner.text()?, inner.text()?, inner.port()?);
+    let gossip_port = inner.port()?;
     let (incarnation, version) = (inner.number()?, inner.number()?);
     if incarnation > GREATEST || version > GREATEST {
         return Err(Malformed::Incarnation);
@@ -107,7 +110,7 @@ pub(in crate::membership) fn read_record(reader: &mut Reader<'_>, now: Timestamp
         }
         _ => return Ok(None),
     };
-    Ok(Record::new(Arc::new(node), version, state, strikes))
+    Ok(Record::new(Arc::new(node), version, state, strikes).map(|record| record.reached_at(gossip_port)))
 }
 
 fn read_accusers(reader: &mut Reader<'_>) -> Result<Accusers, Malformed> {
@@ -134,7 +137,7 @@ mod tests {
 
     fn record(state: State) -> Record {
         let node = ClusterNode::builder("n1", "10.0.0.1", 7000).incarnation(300).kinds(["a", "b"]).metadata("z", "1");
-        Record::new(Arc::new(node.build().unwrap()), 2, state, 1).unwrap()
+        Record::new(Arc::new(node.build().unwrap()), 2, state, 1).unwrap().reached_at(7946)
     }
 
     fn accusers(ids: &[&str]) -> Accusers {
@@ -165,10 +168,11 @@ mod tests {
     #[test]
     fn m1_4_a_record_has_the_bytes_that_the_table_says() {
         let expected = [
-            &[45][..],
+            &[47][..],
             b"\x02n1",
             b"\x0810.0.0.1",
             &[0x1b, 0x58],
+            &[0x1f, 0x0a],
             &[0xac, 0x02],
             &[2],
             &[1],
@@ -212,6 +216,7 @@ mod tests {
             writer.text(id);
             writer.text("10.0.0.1");
             writer.port(port);
+            writer.port(7946);
             writer.number(incarnation);
             writer.number(version);
             [0, 0, 0].iter().for_each(|byte| writer.byte(*byte));

@@ -1,0 +1,50 @@
+//! What a member tells the program that it runs in.
+
+use std::sync::Arc;
+
+use super::message::Unusable;
+use super::place::Place;
+use super::quarantine::Refusal;
+use super::settling::TopologyUpdate;
+use crate::clock::Timestamp;
+use crate::topology::{ClusterNode, NodeId};
+
+/// How a member stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum MemberState {
+    /// It asked to be let in, and has not answered yet.
+    Joining,
+    Up,
+    Suspect,
+    Dead,
+    Left,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Event {
+    /// A member's state has changed.
+    Transition { at: Timestamp, node: Arc<ClusterNode>, from: Option<MemberState>, to: MemberState },
+    /// A member is quarantined until then.
+    Quarantined { at: Timestamp, node: NodeId, until: Timestamp },
+    /// The topology has changed.
+    Topology(TopologyUpdate),
+    /// This node has been let in, or is the first.
+    Joined { at: Timestamp },
+    /// This node was not let in.
+    Refused { at: Timestamp, refusal: Refusal },
+    /// This node has to have another incarnation: that one was known already.
+    Succeeded { at: Timestamp, incarnation: u64 },
+    /// This node hears from nobody.
+    Isolated { at: Timestamp },
+    /// It does again.
+    Reached { at: Timestamp },
+    /// This node was declared dead, and comes back then.
+    Expelled { at: Timestamp, until: Timestamp },
+    /// A message was not taken.
+    Unusable { from: Option<Place>, why: Unusable },
+    /// The process stood still.
+    StoodStill { at: Timestamp },
+    /// This node has left.
+    Left { at: Timestamp },
+}

@@ -1,0 +1,236 @@
+//! Making alike what two members know: where their digests differ one asks the other for the buckets that do, and tells its
+//! own of them in turn.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::{Machine, Phase, Question, Timer};
+use crate::clock::Timestamp;
+use crate::membership::digest::BUCKETS;
+use crate::membership::message::Message;
+use crate::membership::place::Place;
+use crate::membership::probe::PingNumber;
+use crate::membership::record::{Life, Record};
+use crate::membership::table::Way;
+use crate::membership::wire::part::Part;
+use crate::topology::NodeId;
+
+/// The most lives that are asked at a time whether they are there.
+const VERIFIED: usize = 256;
+/// In so many periods they have to answer; they are asked in each of them.
+const PERIODS: u32 = 3;
+/// However often something changes, a difference is no news under way for ever: only for so many times as long.
+const LONGEST_EXCUSE: u32 = 5;
+/// The most exchanges under way.
+const UNDER_WAY: usize = 8;
+
+/// A life that an exchange has told of, which has to answer first.
+#[derive(Clone, Debug)]
+struct Unverified {
+    record: Record,
+    numbers: Vec<PingNumber>,
+    next: Timestamp,
+}
+
+/// Exchanges, and what they told that is not believed yet.
+#[derive(Debug)]
+pub(super) struct Exchanges {
+    under_way: BTreeMap<Question, Place>,
+    unverified: BTreeMap<NodeId, Unverified>,
+    last: Option<Timestamp>,
+    /// When this node last agreed with anybody.
+    agreed: Timestamp,
+    /// When what is known here last changed.
+    changed: Timestamp,
+    /// Since when somebody has known something else, and nothing was exchanged.
+    differs: Option<Timestamp>,
+    /// The next difference is no news under way.
+    hurried: bool,
+}
+
+impl Exchanges {
+    pub(super) fn new(now: Timestamp) -> Self {
+        let (under_way, unverified) = (BTreeMap::new(), BTreeMap::new());
+        Self { under_way, unverified, last: None, agreed: now, changed: now, differs: None, hurried: false }
+    }
+
+    pub(super) fn next_at(&self) -> Option<Timestamp> {
+        self.unverified.values().map(|unverified| unverified.next).min()
+    }
+
+    /// What is known here has changed.
+    pub(super) fn changed(&mut self, now: Timestamp) {
+        self.changed = now;
+    }
+
+    /// Whether a difference may be news under way. Under loss something has always just changed; but where nothing has here,
+    /// though each agrees with somebody, two halves of the cluster know different things.
+    fn is_excused(&mut self, excused: Duration, now: Timestamp) -> bool {
+        let differs = *self.differs.get_or_insert(now);
+        let is_recent = |since: Timestamp, length: Duration| now.since(since) < length;
+        !self.hurried
+            && is_recent(self.agreed, excused)
+            && is_recent(self.changed, excused)
+            && is_recent(differs, excused * LONGEST_EXCUSE)
+    }
+
+    /// Something was missed: the next difference leads to an exchange.
+    pub(super) fn hurry(&mut self) {
+        self.hurried = true;
+    }
+}
+
+impl Machine {
+    /// A member has that digest.
+    pub(super) fn compare(&mut self, peer: &Life, from: Option<&Place>, digest: u64, now: Timestamp) {
+        if self.phase != Phase::Member || peer.id == *self.own.id() {
+            return;
+        }
+        if digest == self.table.digest().all() {
+            (self.exchanges.agreed, self.exchanges.hurried) = (now, false);
+            return;
+        }
+        let is_excused = self.exchanges.is_excused(self.settings.exchange_excused, now);
+        let known = self.table.get(&peer.id).filter(|record| record.life() == *peer).map(Record::place);
+        if let Some(place) = known.or_else(|| from.cloned())
+            && !is_excused
+        {
+            self.exchange(place, now);
+        }
+    }
+
+    /// Exchanges what is known with whoever is there, at most once in its interval.
+    fn exchange(&mut self, place: Place, now: Timestamp) {
+        let is_soon = self.exchanges.last.is_some_and(|last| now.since(last) < self.settings.exchange_interval);
+        if !is_soon {
+            self.exchange_now(place, now);
+        }
+    }
+
+    fn exchange_now(&mut self, place: Place, now: Timestamp) {
+        if self.exchanges.under_way.len() >= UNDER_WAY {
+            return;
+        }
+        (self.exchanges.last, self.exchanges.differs, self.exchanges.hurried) = (Some(now), None, false);
+        let buckets = Box::new(*self.table.digest().buckets());
+        let question = self.ask(place.clone(), &[Part::Buckets(buckets)], now);
+        self.exchanges.under_way.insert(question, place);
+    }
+
+    /// The same with a member that is known.
+    pub(super) fn exchange_with_member(&mut self, id: &NodeId, now: Timestamp) {
+        if let Some(place) = self.table.get(id).map(Record::place) {
+            self.exchange_now(place, now);
+        }
+    }
+
+    /// After the join: with somebody at random.
+    pub(super) fn exchange_with_anybody(&mut self, now: Timestamp) {
+        if let Some(id) = self.round.some(1, None).pop() {
+            self.exchange_with_member(&id, now);
+        }
+    }
+
+    /// What this node answers to somebody's digests.
+    pub(super) fn differing(&self, theirs: &[u64; BUCKETS]) -> Vec<Part> {
+        let buckets = self.table.digest().differing(theirs);
+        let records: Vec<Part> = self.table.in_buckets(&buckets).cloned().map(Part::Record).collect();
+        std::iter::once(Part::Differing(buckets)).chain(records).collect()
+    }
+
+    /// A member has answered.
+    pub(super) fn exchange_answered(&mut self, question: Question, message: Message, now: Timestamp) {
+        let place = self.exchanges.under_way.remove(&question);
+        let Message { sender, parts } = message;
+        let mut told = Vec::new();
+        for part in parts {
+            match part {
+                Part::Acknowledgement { number, life, digest, hash, confirmed } => {
+                    self.compare(&sender, None, digest, now);
+                    self.convergence.hear(&sender.id, hash, &confirmed, now);
+                    self.acknowledged(number, &life, now);
+                }
+                Part::Differing(buckets) => {
+                    told.extend(self.table.in_buckets(&buckets).cloned().map(Part::Record));
+                }
+                Part::Record(record) => self.learn(record, Way::Exchange, None, now),
+                _ => {}
+            }
+        }
+        if let Some(place) = place.filter(|_| !told.is_empty()) {
+            self.ask(place, &told, now);
+        }
+    }
+
+    /// Nobody has answered.
+    pub(super) fn unanswered(&mut self, question: Question, now: Timestamp) {
+        self.exchanges.under_way.remove(&question);
+        self.join_unanswered(now);
+    }
+
+    /// An exchange tells of a life that is not known here: it has to answer.
+    pub(super) fn verify(&mut self, record: Record, now: Timestamp) {
+        let is_newer = |known: &Unverified| known.record.order(&record).is_lt();
+        let has_room = self.exchanges.unverified.len() < VERIFIED;
+        match self.exchanges.unverified.get_mut(record.id()) {
+            Some(known) if is_newer(known) => known.record = record,
+            Some(_) => {}
+            None if has_room => {
+                let unverified = Unverified { record, numbers: Vec::new(), next: now };
+                self.exchanges.unverified.insert(unverified.record.id().clone(), unverified);
+                self.advance_exchanges(now);
+            }
+            None => {}
+        }
+    }
+
+    pub(super) fn advance_exchanges(&mut self, now: Timestamp) {
+        let period: Duration = self.settings.probe.period;
+        let due = self.exchanges.unverified.iter().filter(|(_, unverified)| unverified.next <= now);
+        let due: Vec<NodeId> = due.map(|(id, _)| id.clone()).collect();
+        for id in due {
+            let number = self.next_ping();
+            let Some(unverified) = self.exchanges.unverified.get_mut(&id) else { continue };
+            if unverified.numbers.len() >= PERIODS as usize {
+                self.exchanges.unverified.remove(&id);
+                continue;
+            }
+            unverified.numbers.push(number);
+            unverified.next = now + period;
+            let (place, life) = (unverified.record.place(), unverified.record.life());
+            self.ping(place, number, life, now);
+        }
+    }
+
+    /// Whether that answer is one of a life that was asked whether it is there.
+    pub(super) fn answered_verification(&mut self, number: PingNumber, life: &Life, now: Timestamp) -> bool {
+        let known = self.exchanges.unverified.get(&life.id).filter(|unverified| unverified.numbers.contains(&number));
+        let Some(record) = known.map(|unverified| unverified.record.clone()) else { return false };
+        if record.life() == *life {
+            self.exchanges.unverified.remove(&life.id);
+            self.hear(&record, Way::Rumour, now);
+        }
+        true
+    }
+
+    /// One of the seeds that are not members here, or of the dead, is asked whether it is there: without it no partition
+    /// heals.
+    pub(super) fn look_for_others(&mut self, now: Timestamp) {
+        self.timers.insert(Timer::Seeds, now + self.jitter.scale(self.settings.seeds_interval, 0.8));
+        if self.phase != Phase::Member {
+            return;
+        }
+        let seeds = self.seeds.iter().filter(|place| !self.places.contains_key(*place)).cloned();
+        let gone = self.table.gone().filter_map(|id| self.table.get(id));
+        let dead = gone.filter(|record| record.state() != &crate::membership::record::State::Left).map(Record::place);
+        let dead = dead.filter(|place| !self.places.contains_key(place));
+        let candidates: Vec<Place> = seeds.chain(dead).collect();
+        if candidates.is_empty() {
+            return;
+        }
+        let chosen = (self.jitter.next() % candidates.len() as u64) as usize;
+        if let Some(place) = candidates.into_iter().nth(chosen) {
+            self.exchange_now(place, now);
+        }
+    }
+}

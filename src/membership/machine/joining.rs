@@ -1,0 +1,272 @@
+//! How this node comes in, what it does when it hears of itself, and how it leaves.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Machine, Timer};
+use crate::clock::Timestamp;
+use crate::membership::event::Event;
+use crate::membership::local_health::Sign;
+use crate::membership::message::Message;
+use crate::membership::place::Place;
+use crate::membership::quarantine::Refusal;
+use crate::membership::record::{GREATEST, Record, State};
+use crate::membership::table::Way;
+use crate::membership::wire::part::Part;
+use crate::topology::ClusterNode;
+
+/// How many seeds are asked at a time.
+const ASKED: usize = 3;
+/// How soon the seeds are asked again that have not answered.
+const AGAIN: Duration = Duration::from_secs(1);
+/// How soon somebody who is refused asks again where nothing says when.
+const REFUSED: Duration = Duration::from_secs(10);
+/// When what is known is exchanged once more after the join.
+const CONFIRMED: [Duration; 2] = [Duration::from_millis(300), Duration::from_millis(700)];
+/// How long a node that leaves waits for somebody to note it.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// How many members are told over the reliable channel that this node leaves.
+const TOLD: usize = 3;
+
+/// Where this node is on its way through the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// It asks to be let in.
+    Joining,
+    /// It is a member.
+    Member,
+    /// It was declared dead, and waits for the end of its quarantine, to return with a greater version than that.
+    Expelled(u64),
+    /// It tells that it leaves.
+    Leaving,
+    /// It has left.
+    Gone,
+}
+
+impl Machine {
+    pub(super) fn begin(&mut self, now: Timestamp) {
+        let own = self.own.place();
+        let is_first = self.seeds.is_empty() || self.seeds.contains(&own);
+        self.seeds.retain(|place| *place != own);
+        if is_first {
+            self.become_member(now);
+        } else {
+            self.timers.insert(Timer::Join, now);
+        }
+    }
+
+    fn become_member(&mut self, now: Timestamp) {
+        self.phase = Phase::Member;
+        self.tell(Event::Joined { at: now });
+        self.put_own(now);
+        // Those who begin together do not probe together.
+        let first = self.jitter.scale(self.settings.probe.period, 0.0);
+        self.timers.insert(Timer::Probe, now + first);
+        self.timers.insert(Timer::Seeds, now);
+        self.timers.remove(&Timer::Join);
+    }
+
+    /// What this node says of itself counts here, and everybody is told.
+    fn put_own(&mut self, now: Timestamp) {
+        let (own, bounds) = (self.own.clone(), self.bounds());
+        if let Some(change) = self.table.hear(&own, Way::Rumour, bounds, now) {
+            self.apply(&change, true, now);
+        }
+    }
+
+    pub(super) fn ask_to_join(&mut self, now: Timestamp) {
+        if self.phase != Phase::Joining {
+            return;
+        }
+        let mut places = self.seeds.clone();
+        for _ in 0..ASKED.min(places.len()) {
+            let chosen = (self.jitter.next() % places.len() as u64) as usize;
+            let place = places.swap_remove(chosen);
+            self.ask_for_admission(place, now);
+        }
+        self.timers.insert(Timer::Join, now + self.jitter.scale(AGAIN, 0.8));
+    }
+
+    fn ask_for_admission(&mut self, place: Place, now: Timestamp) {
+        let parts = [Part::Join { label: self.settings.label.clone() }, Part::Record(self.own.clone())];
+        self.ask(place, &parts, now);
+    }
+
+    /// A member has answered the wish to be let in.
+    pub(super) fn join_answered(&mut self, message: Message, now: Timestamp) {
+        let mut welcome = None;
+        let mut records = Vec::new();
+        for part in message.parts {
+            match part {
+                Part::Refused(refusal) => return self.refused(refusal, now),
+                Part::Elsewhere(places) => {
+                    let chosen = (self.jitter.next() % places.len().max(1) as u64) as usize;
+                    if let Some(place) = places.into_iter().nth(chosen) {
+                        self.ask_for_admission(place, now);
+                    }
+                    return;
+                }
+                Part::Welcome { incarnation, version } => welcome = Some((incarnation, version)),
+                Part::Record(record) => records.push(record),
+                _ => {}
+            }
+        }
+        let Some((incarnation, version)) = welcome else { return };
+        let own = records.iter().find(|record| record.id() == self.own.id());
+        let is_another = own.is_some_and(|own| own.place() != self.own.place() || !own.state().is_active());
+        if incarnation > self.own.node().incarnation() || (incarnation == self.own.node().incarnation() && is_another) {
+            // A life that is known already is not lived once more.
+            return self.succeed(incarnation, now);
+        }
+        if incarnation == self.own.node().incarnation() && incarnation > 0 {
+            self.raise_version(version);
+        }
+        let bounds = self.bounds();
+        for record in &records {
+            if record.id() == self.own.id() {
+                continue;
+            }
+            if let Some(change) = self.table.hear(record, Way::Rumour, bounds, now) {
+                self.apply(&change, false, now);
+            }
+        }
+        self.become_member(now);
+        self.timers.insert(Timer::Confirm, now + CONFIRMED[0]);
+    }
+
+    /// This node has to be another life than the one of that incarnation.
+    fn succeed(&mut self, incarnation: u64, now: Timestamp) {
+        let incarnation = incarnation.saturating_add(1).min(GREATEST);
+        let node = with_incarnation(self.own.node(), incarnation);
+        let Some(own) = node.and_then(|node| Record::new(node, 0, State::Up, 0)) else { return };
+        self.own = own.reached_at(self.own.gossip_port());
+        self.tell(Event::Succeeded { at: now, incarnation });
+        self.timers.insert(Timer::Join, now);
+        self.phase = Phase::Joining;
+    }
+
+    /// Nobody answered: the timer asks again.
+    pub(super) fn join_unanswered(&mut self, now: Timestamp) {
+        if self.phase == Phase::Joining {
+            self.timers.entry(Timer::Join).or_insert(now + AGAIN);
+        }
+    }
+
+    /// After the join what is known is exchanged again, since much may have changed meanwhile.
+    pub(super) fn confirm_join(&mut self, now: Timestamp) {
+        self.exchange_with_anybody(now);
+        if self.exchanges_confirmed() {
+            self.timers.insert(Timer::Confirm, now + CONFIRMED[1]);
+        }
+    }
+
+    fn exchanges_confirmed(&mut self) -> bool {
+        !std::mem::replace(&mut self.has_confirmed, true)
+    }
+
+    /// This node is not let in.
+    pub(super) fn refused(&mut self, refusal: Refusal, now: Timestamp) {
+        let wait = match &refusal {
+            Refusal::Quarantined { left, .. } => *left,
+            Refusal::KeptOut { left } => left.unwrap_or(REFUSED),
+            Refusal::IdTaken { .. } => REFUSED,
+        };
+        self.tell(Event::Refused { at: now, refusal });
+        if self.phase == Phase::Joining {
+            self.timers.insert(Timer::Join, now + wait.max(AGAIN));
+        }
+    }
+
+    /// Somebody says that of this node.
+    pub(super) fn hear_of_itself(&mut self, said: &Record, now: Timestamp) {
+        if self.phase != Phase::Member || said.order(&self.own).is_le() {
+            return;
+        }
+        if said.node().incarnation() > self.own.node().incarnation() {
+            if said.place() == self.own.place() {
+                self.leave_table(now);
+                self.succeed(said.node().incarnation(), now);
+            }
+            return;
+        }
+        match said.state() {
+            State::Dead { quarantined_until, .. } if now < *quarantined_until => {
+                self.tell(Event::Expelled { at: now, until: *quarantined_until });
+                self.phase = Phase::Expelled(said.version());
+                self.timers.insert(Timer::Return, *quarantined_until);
+                self.strikes = said.strikes();
+            }
+            state => {
+                if matches!(state, State::Suspect(_)) {
+                    self.health.note(Sign::Refuted);
+                }
+                self.strikes = self.strikes.max(said.strikes());
+                self.raise_version(said.version());
+                self.put_own(now);
+            }
+        }
+    }
+
+    /// The quarantine is over.
+    pub(super) fn come_back(&mut self, now: Timestamp) {
+        let Phase::Expelled(version) = self.phase else { return };
+        self.phase = Phase::Member;
+        self.raise_version(version);
+        self.put_own(now);
+        self.exchanges.hurry();
+        for id in self.round.some(TOLD, None) {
+            self.exchange_with_member(&id, now);
+        }
+        self.timers.entry(Timer::Probe).or_insert(now);
+    }
+
+    /// What was said of this node up to that version is contradicted.
+    fn raise_version(&mut self, version: u64) {
+        let version = self.own.version().max(version).saturating_add(1).min(GREATEST);
+        let node = Arc::clone(self.own.node());
+        if let Some(own) = Record::new(node, version, State::Up, self.strikes) {
+            self.own = own.reached_at(self.own.gossip_port());
+        }
+    }
+
+    /// This life is over here, too.
+    fn leave_table(&mut self, now: Timestamp) {
+        let left = self.own.with(State::Left, self.own.strikes());
+        self.hear(&left, Way::Rumour, now);
+    }
+
+    /// This node is to leave.
+    pub(super) fn leave(&mut self, now: Timestamp) {
+        if self.phase != Phase::Member {
+            return self.end(now);
+        }
+        self.raise_version(self.own.version());
+        self.own = self.own.with(State::Left, self.strikes);
+        self.leave_table(now);
+        let told = self.round.some(TOLD, None);
+        if told.is_empty() {
+            return self.end(now);
+        }
+        self.phase = Phase::Leaving;
+        for id in told {
+            if let Some(place) = self.table.get(&id).map(Record::place) {
+                let own = Part::Record(self.own.clone());
+                self.ask(place, &[own], now);
+            }
+        }
+        self.gossip(now);
+        self.timers.insert(Timer::Leave, now + FAREWELL);
+    }
+
+    pub(super) fn end(&mut self, now: Timestamp) {
+        self.phase = Phase::Gone;
+        self.timers.clear();
+        self.tell(Event::Left { at: now });
+    }
+}
+
+fn with_incarnation(node: &ClusterNode, incarnation: u64) -> Option<Arc<ClusterNode>> {
+    let builder = ClusterNode::builder(node.id().as_str(), node.address(), node.port()).incarnation(incarnation);
+    let builder = builder.kinds(node.kinds());
+    node.metadata().fold(builder, |builder, (key, value)| builder.metadata(key, value)).build().ok().map(Arc::new)
+}

@@ -1,0 +1,253 @@
+//! Who lives: this node's probes, those it makes for others, and what it answers.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::{Machine, Phase, Timer};
+use crate::clock::Timestamp;
+use crate::membership::local_health::Sign;
+use crate::membership::place::Place;
+use crate::membership::probe::{Demand, PingNumber, Probe};
+use crate::membership::record::{Life, Record};
+use crate::membership::wire::part::Part;
+use crate::topology::NodeId;
+
+/// The most pings that are made for others at a time.
+const RELAYED: usize = 256;
+/// A relay that has got no answer says so when this share of the time that it was given is over (memberlist).
+const NACK_AFTER: f64 = 0.8;
+
+/// A ping that is made for another.
+#[derive(Clone, Debug)]
+struct Relayed {
+    for_whom: Place,
+    their_number: PingNumber,
+    nack_at: Timestamp,
+}
+
+/// The probes under way.
+#[derive(Debug, Default)]
+pub(super) struct Probes {
+    own: BTreeMap<PingNumber, Probe>,
+    relayed: BTreeMap<PingNumber, Relayed>,
+}
+
+impl Probes {
+    pub(super) fn next_at(&self) -> Option<Timestamp> {
+        let own = self.own.values().map(Probe::next_at).min();
+        own.into_iter().chain(self.relayed.values().map(|relayed| relayed.nack_at).min()).min()
+    }
+
+    /// The process stood still.
+    pub(super) fn restart(&mut self, now: Timestamp) {
+        self.own.values_mut().for_each(|probe| probe.restart(now));
+        self.relayed.clear();
+    }
+
+    /// Nobody asks any more whether that node lives.
+    pub(super) fn forget(&mut self, id: &NodeId) {
+        self.own.retain(|_, probe| probe.target() != id);
+    }
+
+    pub(super) fn unanswered_at(&mut self, relay: &NodeId, number: PingNumber) {
+        if let Some(probe) = self.own.get_mut(&number) {
+            probe.unanswered_at(relay, number);
+        }
+    }
+}
+
+impl Machine {
+    /// The next one in the round is asked.
+    pub(super) fn begin_probe(&mut self, now: Timestamp) {
+        self.timers.insert(Timer::Probe, now + self.health.scale(self.settings.probe.period));
+        if self.phase != Phase::Member {
+            return;
+        }
+        let Some(target) = self.round.next() else { return };
+        if self.probes.own.values().any(|probe| *probe.target() == target) {
+            return;
+        }
+        let Some((subject, place)) = self.table.get(&target).map(|record| (record.life(), record.place())) else {
+            return;
+        };
+        let relays = self.round.some(self.settings.relays, Some(&target));
+        let number = self.next_ping();
+        let probe = Probe::new((target, number), relays, self.settings.probe, self.health, now);
+        self.probes.own.insert(number, probe);
+        self.ping(place, number, subject, now);
+    }
+
+    pub(super) fn next_ping(&mut self) -> PingNumber {
+        self.count += 1;
+        PingNumber(self.count)
+    }
+
+    /// Sends a ping; whoever is not well spoken of learns it with it.
+    pub(super) fn ping(&mut self, place: Place, number: PingNumber, subject: Life, now: Timestamp) {
+        let mut parts = vec![];
+        parts.extend(self.reproach(&subject.id));
+        parts.push(Part::Ping { number, subject, digest: self.table.digest().all() });
+        self.send(place, &parts, now);
+    }
+
+    /// What is said against that node, which it has to know so that it can contradict.
+    fn reproach(&self, id: &NodeId) -> Option<Part> {
+        let record = self.table.get(id)?;
+        (record.state() != &crate::membership::record::State::Up).then(|| Part::Record(record.clone()))
+    }
+
+    pub(super) fn acknowledgement(&mut self, number: PingNumber) -> Part {
+        Part::Acknowledgement {
+            number,
+            life: self.own.life(),
+            digest: self.table.digest().all(),
+            hash: self.members().hash(),
+            confirmed: self.convergence.say(),
+        }
+    }
+
+    /// Somebody asks whether this node, or who was here before, lives.
+    pub(super) fn pinged(
+        &mut self,
+        from: &Place,
+        sender: &Life,
+        number: PingNumber,
+        subject: &Life,
+        digest: u64,
+        now: Timestamp,
+    ) {
+        // Who is on its way in answers as well: that is what it is let in for.
+        let mut parts = Vec::new();
+        if subject.id == *self.own.id() && self.phase == Phase::Gone {
+            return;
+        }
+        parts.extend(self.reproach(&sender.id));
+        parts.push(self.acknowledgement(number));
+        self.send(from.clone(), &parts, now);
+        if self.phase == Phase::Member {
+            self.compare(sender, Some(from), digest, now);
+        }
+    }
+
+    /// Pings somebody for another.
+    pub(super) fn relay(
+        &mut self,
+        for_whom: Place,
+        their_number: PingNumber,
+        subject: Life,
+        place: Place,
+        time_left: Duration,
+        now: Timestamp,
+    ) {
+        if self.probes.relayed.len() >= RELAYED {
+            return;
+        }
+        let number = self.next_ping();
+        let time_left = time_left.min(self.settings.probe.period * 10);
+        let nack_at = now + time_left.mul_f64(NACK_AFTER);
+        self.probes.relayed.insert(number, Relayed { for_whom, their_number, nack_at });
+        self.ping(place, number, subject, now);
+    }
+
+    /// A ping was answered by that life.
+    pub(super) fn acknowledged(&mut self, number: PingNumber, life: &Life, now: Timestamp) {
+        if let Some(relayed) = self.probes.relayed.remove(&number) {
+            let Part::Acknowledgement { digest, hash, confirmed, .. } = self.acknowledgement(relayed.their_number)
+            else {
+                return;
+            };
+            let number = relayed.their_number;
+            let passed_on = Part::Acknowledgement { number, life: life.clone(), digest, hash, confirmed };
+            return self.send(relayed.for_whom, &[passed_on], now);
+        }
+        if self.answered_admission(number, life, now) || self.answered_verification(number, life, now) {
+            return;
+        }
+        let Some(probe) = self.probes.own.get(&number) else { return };
+        let Some(took) = probe.answered(number, now) else { return };
+        let target = probe.target().clone();
+        let known = self.table.get(&target).map(Record::life);
+        if life.id != target {
+            // Another node lives at that place now, and the former one does not.
+            self.probes.own.remove(&number);
+            return self.accuse(&target, now);
+        }
+        if known.as_ref().is_some_and(|known| life.incarnation < known.incarnation) {
+            return;
+        }
+        if took.is_some() {
+            self.loss.note(true);
+        }
+        self.health.note(Sign::Answered);
+        self.probes.own.remove(&number);
+        if known.is_some_and(|known| life.incarnation > known.incarnation) {
+            // It was started again: what it is now is asked for.
+            self.exchange_with_member(&target, now);
+        }
+    }
+
+    pub(super) fn advance_probes(&mut self, now: Timestamp) {
+        let silent: Vec<PingNumber> = self
+            .probes
+            .relayed
+            .iter()
+            .filter(|(_, relayed)| relayed.nack_at <= now)
+            .map(|(number, _)| *number)
+            .collect();
+        for number in silent {
+            if let Some(relayed) = self.probes.relayed.remove(&number) {
+                self.send(relayed.for_whom, &[Part::Nack(relayed.their_number)], now);
+            }
+        }
+        let due: Vec<PingNumber> =
+            self.probes.own.iter().filter(|(_, probe)| probe.next_at() <= now).map(|(number, _)| *number).collect();
+        for number in due {
+            let Some(probe) = self.probes.own.get_mut(&number) else { continue };
+            let target = probe.target().clone();
+            match probe.advance(now) {
+                Some((Demand::Help { relays, time_left }, _)) => {
+                    self.loss.note(false);
+                    self.ask_for_help(number, &target, relays, time_left, now);
+                }
+                Some((Demand::Accuse, signs)) => {
+                    self.probes.own.remove(&number);
+                    signs.into_iter().for_each(|sign| self.health.note(sign));
+                    self.accuse(&target, now);
+                }
+                None => {}
+            }
+        }
+    }
+
+    fn ask_for_help(
+        &mut self,
+        number: PingNumber,
+        target: &NodeId,
+        relays: Vec<NodeId>,
+        time_left: Duration,
+        now: Timestamp,
+    ) {
+        let Some((subject, place)) = self.table.get(target).map(|record| (record.life(), record.place())) else {
+            return;
+        };
+        for relay in relays {
+            let Some(to) = self.table.get(&relay).map(Record::place) else { continue };
+            let (subject, place) = (subject.clone(), place.clone());
+            self.send(to, &[Part::PingRequest { number, subject, place, time_left }], now);
+        }
+        let ping = Part::Ping { number, subject, digest: self.table.digest().all() };
+        let parts: Vec<Part> = self.reproach(target).into_iter().chain([ping]).collect();
+        self.ask(place, &parts, now);
+    }
+
+    /// This node says that the other does not answer.
+    fn accuse(&mut self, target: &NodeId, now: Timestamp) {
+        let Some((life, version)) = self.table.get(target).map(|record| (record.life(), record.version())) else {
+            return;
+        };
+        let (own, bounds) = (self.own.id().clone(), self.bounds());
+        if let Ok(Some(change)) = self.table.accuse((target, life.incarnation, version), &own, bounds, now) {
+            self.apply(&change, true, now);
+        }
+    }
+}

@@ -1,0 +1,439 @@
+//! What one member does, input by input.
+
+use super::*;
+use crate::membership::quarantine::Refusal;
+use crate::membership::settling::TopologyUpdate;
+
+fn at(millis: u64) -> Timestamp {
+    Timestamp::from_millis(1_000_000 + millis)
+}
+
+fn place(name: &str) -> Place {
+    Place::new(name, 7946)
+}
+
+fn record(name: &str, incarnation: u64, version: u64, state: State) -> Record {
+    let node = ClusterNode::builder(name, name, 7000).incarnation(incarnation).build().unwrap();
+    Record::new(Arc::new(node), version, state, 0).unwrap().reached_at(7946)
+}
+
+fn life(name: &str, incarnation: u64) -> Life {
+    Life { id: NodeId::new(name).unwrap(), incarnation }
+}
+
+/// A member with its own clock, and what it did last.
+struct Member {
+    machine: Machine,
+    now: Timestamp,
+}
+
+impl Member {
+    /// n0, in its life 5, alone or with seeds.
+    fn new(seeds: &[&str]) -> Self {
+        let node = Arc::new(ClusterNode::builder("n0", "n0", 7000).incarnation(5).build().unwrap());
+        let seeds = seeds.iter().map(|name| place(name)).collect();
+        let machine = Machine::new(Settings::lan("test"), (node, 7946), seeds, 1, at(0)).unwrap();
+        Self { machine, now: at(0) }
+    }
+
+    /// One that knows these to be up.
+    fn with(names: &[&str]) -> Self {
+        let mut member = Self::new(&[]);
+        for name in names {
+            member.datagram(name, &[Part::Record(record(name, 1, 0, State::Up))]);
+        }
+        member.pass(1000);
+        member
+    }
+
+    fn bytes(&self, from: &str, parts: &[Part]) -> Vec<u8> {
+        let mut writer = MessageWriter::new(LabelHash::of("test"), &life(from, 1));
+        parts.iter().for_each(|part| writer.part(part, self.now));
+        writer.into_bytes()
+    }
+
+    fn datagram(&mut self, from: &str, parts: &[Part]) {
+        let bytes = self.bytes(from, parts);
+        self.machine.handle(self.now, Input::Datagram { from: place(from), bytes });
+    }
+
+    fn asked(&mut self, from: &str, parts: &[Part]) {
+        let bytes = self.bytes(from, parts);
+        self.machine.handle(self.now, Input::Asked { channel: 9, bytes });
+    }
+
+    fn answered(&mut self, question: Question, from: &str, parts: &[Part]) {
+        let answer = Some(self.bytes(from, parts));
+        self.machine.handle(self.now, Input::Answered { question, answer });
+    }
+
+    /// So many milliseconds pass, in which nothing arrives.
+    fn pass(&mut self, millis: u64) {
+        let end = self.now + Duration::from_millis(millis);
+        while self.machine.next_at() <= end {
+            self.now = self.machine.next_at().max(self.now);
+            self.machine.handle(self.now, Input::Time);
+        }
+        self.now = end;
+    }
+
+    fn outputs(&mut self) -> Vec<Output> {
+        std::iter::from_fn(|| self.machine.output()).collect()
+    }
+
+    /// The parts of all datagrams sent since, with whom they were sent to.
+    fn sent(&mut self) -> Vec<(String, Part)> {
+        let now = self.now;
+        let parts = self.outputs().into_iter().filter_map(|output| match output {
+            Output::Send { to, bytes } => Some((to, read_message(&bytes, LabelHash::of("test"), now).unwrap().parts)),
+            _ => None,
+        });
+        parts.flat_map(|(to, parts)| parts.into_iter().map(move |part| (to.host().to_owned(), part))).collect()
+    }
+
+    /// The questions asked since.
+    fn questions(&mut self) -> Vec<(Question, String, Vec<Part>)> {
+        let now = self.now;
+        let asked = self.outputs().into_iter().filter_map(|output| match output {
+            Output::Ask { question, to, bytes } => {
+                Some((question, to.host().to_owned(), read_message(&bytes, LabelHash::of("test"), now).unwrap().parts))
+            }
+            _ => None,
+        });
+        asked.collect()
+    }
+
+    /// The answer to the question put last.
+    fn answer(&mut self) -> Vec<Part> {
+        let now = self.now;
+        let answers = self.outputs().into_iter().filter_map(|output| match output {
+            Output::Answer { channel: 9, bytes } => {
+                Some(read_message(&bytes, LabelHash::of("test"), now).unwrap().parts)
+            }
+            _ => None,
+        });
+        answers.last().expect("an answer")
+    }
+
+    fn events(&mut self) -> Vec<Event> {
+        let events = self.outputs().into_iter().filter_map(|output| match output {
+            Output::Event(event) => Some(event),
+            _ => None,
+        });
+        events.collect()
+    }
+
+    fn state(&self, name: &str) -> Option<State> {
+        self.machine.table().get(&NodeId::new(name).unwrap()).map(|record| record.state().clone())
+    }
+
+    fn members(&self) -> Vec<String> {
+        self.machine.members().iter().map(|node| node.id().to_string()).collect()
+    }
+}
+
+fn suspected(state: Option<State>) -> bool {
+    matches!(state, Some(State::Suspect(_)))
+}
+
+fn accused_by(name: &str) -> State {
+    State::Suspect(std::iter::once(NodeId::new(name).unwrap()).collect())
+}
+
+fn dead(until: u64) -> State {
+    let accusers = std::iter::once(NodeId::new("n9").unwrap()).collect();
+    State::Dead { accusers, quarantined_until: at(until) }
+}
+
+fn transitions(events: &[Event]) -> Vec<(String, Option<MemberState>, MemberState)> {
+    let transitions = events.iter().filter_map(|event| match event {
+        Event::Transition { node, from, to, .. } => Some((node.id().to_string(), *from, *to)),
+        _ => None,
+    });
+    transitions.collect()
+}
+
+fn updates(events: &[Event]) -> Vec<&TopologyUpdate> {
+    let updates = events.iter().filter_map(|event| match event {
+        Event::Topology(update) => Some(update),
+        _ => None,
+    });
+    updates.collect()
+}
+
+#[test]
+fn m1_1_without_seeds_a_node_is_the_first_member_at_once_and_knows_itself() {
+    let mut member = Member::new(&[]);
+    assert!(member.machine.is_member());
+    assert_eq!(member.members(), ["n0"]);
+    let events = member.events();
+    assert!(matches!(events[0], Event::Joined { .. }));
+    assert_eq!(updates(&events)[0].joined[0].incarnation(), 5);
+    assert!(member.machine.converged().is_some(), "with itself");
+}
+
+#[test]
+fn m2_1_a_node_with_seeds_asks_to_be_let_in_until_somebody_does() {
+    let mut member = Member::new(&["n1", "n2"]);
+    member.pass(0);
+    let asked = member.questions();
+    assert_eq!(asked.len(), 2);
+    assert!(asked.iter().all(|(_, _, parts)| matches!(parts[..], [Part::Join { .. }, Part::Record(_)])));
+    member.machine.handle(member.now, Input::Answered { question: asked[0].0, answer: None });
+    assert!(!member.machine.is_member() && member.members().is_empty());
+    member.pass(5000);
+    let again = member.questions();
+    assert!((10..=14).contains(&again.len()), "{}", again.len());
+    let known = [Part::Welcome { incarnation: 0, version: 0 }, Part::Record(record("n1", 1, 0, State::Up))];
+    member.answered(again.last().unwrap().0, "n1", &known);
+    assert!(member.machine.is_member());
+    assert_eq!(member.members(), ["n0", "n1"]);
+}
+
+#[test]
+fn m2_1_m2_2_whoever_asks_is_joining_is_pinged_and_is_up_once_it_answers() {
+    let mut member = Member::new(&[]);
+    member.outputs();
+    let joiner = record("n1", 1, 0, State::Up);
+    member.asked("n1", &[Part::Join { label: "test".into() }, Part::Record(joiner)]);
+    let outputs = member.outputs();
+    let joining = transitions(
+        &outputs
+            .iter()
+            .filter_map(|output| match output {
+                Output::Event(event) => Some(event.clone()),
+                _ => None,
+            })
+            .collect::<Vec<_>>(),
+    );
+    assert_eq!(joining, [("n1".into(), None, MemberState::Joining)]);
+    assert_eq!(member.members(), ["n0"], "it has not answered yet");
+    member.pass(300);
+    let pings: Vec<_> = member
+        .sent()
+        .into_iter()
+        .filter_map(|(to, part)| match part {
+            Part::Ping { number, subject, .. } if to == "n1" => Some((number, subject)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(pings.len(), 1, "again after 200 ms: one packet may be lost");
+    assert_eq!(pings[0].1, life("n1", 1));
+    let (number, confirmed) = (pings[0].0, crate::membership::convergence::Confirmed::All);
+    member.datagram("n1", &[Part::Acknowledgement { number, life: life("n1", 1), digest: 0, hash: 0, confirmed }]);
+    assert_eq!(member.state("n1"), Some(State::Up));
+    member.pass(200);
+    assert_eq!(member.members(), ["n0", "n1"]);
+}
+
+#[test]
+fn m2_1_whoever_asked_and_never_answers_is_forgotten() {
+    let mut member = Member::new(&[]);
+    member.asked("n1", &[Part::Join { label: "test".into() }, Part::Record(record("n1", 1, 0, State::Up))]);
+    assert!(matches!(member.answer()[..], [Part::Welcome { .. }, Part::Record(_)]));
+    member.pass(10_000);
+    let pings = member.sent().into_iter().filter(|(to, part)| to == "n1" && matches!(part, Part::Ping { .. })).count();
+    assert_eq!((pings, member.state("n1")), (4, None), "beside the first one");
+}
+
+#[test]
+fn m2_3_m2_4_m3_1_m3_2_whoever_answers_nobody_is_suspected_and_dies() {
+    let mut member = Member::with(&["n1"]);
+    member.events();
+    member.pass(3000);
+    assert!(suspected(member.state("n1")));
+    assert_eq!(member.members(), ["n0", "n1"], "a suspect stays a member");
+    member.pass(10_000);
+    let events = member.events();
+    let states: Vec<_> = transitions(&events).into_iter().map(|(_, from, to)| (from, to)).collect();
+    assert_eq!(
+        states,
+        [(Some(MemberState::Up), MemberState::Suspect), (Some(MemberState::Suspect), MemberState::Dead)]
+    );
+    let quarantined = events.iter().find_map(|event| match event {
+        Event::Quarantined { at, until, .. } => Some(until.since(*at)),
+        _ => None,
+    });
+    assert_eq!(quarantined, Some(Duration::from_secs(10)));
+    assert_eq!(updates(&events).last().unwrap().dead[0].id().as_str(), "n1");
+    assert_eq!(member.members(), ["n0"]);
+}
+
+#[test]
+fn m3_1_a_probe_asks_others_and_over_the_reliable_channel_before_it_accuses() {
+    let mut member = Member::with(&["n1", "n2", "n3", "n4", "n5"]);
+    member.outputs();
+    member.pass(2000);
+    let outputs = member.outputs();
+    let requests = outputs.iter().filter(|output| match output {
+        Output::Send { bytes, .. } => read_message(bytes, LabelHash::of("test"), at(0))
+            .unwrap()
+            .parts
+            .iter()
+            .any(|part| matches!(part, Part::PingRequest { .. })),
+        _ => false,
+    });
+    assert!(requests.count() >= 3);
+    assert!(outputs.iter().any(|output| matches!(output, Output::Ask { .. })));
+}
+
+#[test]
+fn m2_2_a_suspect_that_contradicts_is_up_again_and_is_told_what_is_said_of_it() {
+    let mut member = Member::with(&["n1", "n2"]);
+    member.outputs();
+    member.datagram("n2", &[Part::Record(record("n1", 1, 0, accused_by("n2")))]);
+    assert!(suspected(member.state("n1")));
+    let told = member.sent();
+    assert!(
+        told.iter().any(|(to, part)| to == "n1" && matches!(part, Part::Record(said) if said.id().as_str() == "n1"))
+    );
+    member.datagram("n1", &[Part::Record(record("n1", 1, 1, State::Up))]);
+    assert_eq!(member.state("n1"), Some(State::Up));
+}
+
+#[test]
+fn m2_2_a_member_that_hears_of_itself_as_suspected_contradicts_with_a_higher_version() {
+    let mut member = Member::with(&["n1"]);
+    member.datagram("n1", &[Part::Record(record("n0", 5, 3, accused_by("n1")))]);
+    assert_eq!((member.machine.own().version(), member.state("n0")), (4, Some(State::Up)));
+    member.datagram("n1", &[Part::Record(record("n0", 4, 9, accused_by("n1")))]);
+    assert_eq!(member.machine.own().version(), 4, "what is said of a former life says nothing");
+}
+
+#[test]
+fn m3_3_m3_4_a_quarantined_node_is_refused_with_the_reason_and_let_in_afterwards() {
+    let mut member = Member::with(&["n1", "n2"]);
+    let until = member.now.since(at(0)).as_millis() as u64 + 10_000;
+    member.datagram("n2", &[Part::Record(record("n1", 1, 0, dead(until)))]);
+    assert!(matches!(member.state("n1"), Some(State::Dead { .. })));
+    let join = |life| [Part::Join { label: "test".into() }, Part::Record(record("n1", life, 0, State::Up))];
+    member.asked("n1", &join(2));
+    let Part::Refused(Refusal::Quarantined { left, .. }) = &member.answer()[0] else { panic!("let in") };
+    assert_eq!(*left, Duration::from_secs(10));
+    member.datagram("n1", &[Part::Record(record("n1", 1, 1, State::Up))]);
+    assert!(
+        member.sent().iter().any(|(to, part)| to == "n1" && matches!(part, Part::Refused(_))),
+        "in a datagram, too"
+    );
+    assert!(matches!(member.state("n1"), Some(State::Dead { .. })));
+    member.pass(10_000);
+    member.asked("n1", &join(2));
+    assert!(matches!(member.answer()[0], Part::Welcome { incarnation: 1, version: 0 }));
+}
+
+#[test]
+fn m3_4_a_member_that_hears_of_its_own_death_waits_for_the_end_of_its_quarantine_and_comes_back() {
+    let mut member = Member::with(&["n1"]);
+    member.events();
+    let until = member.now.since(at(0)).as_millis() as u64 + 4000;
+    member.datagram("n1", &[Part::Record(record("n0", 5, 0, dead(until)))]);
+    assert!(!member.machine.is_member());
+    assert!(member.events().iter().any(|event| matches!(event, Event::Expelled { .. })));
+    member.pass(3999);
+    assert!(!member.machine.is_member());
+    member.pass(1);
+    assert!(member.machine.is_member());
+    assert_eq!(member.machine.own().version(), 1);
+}
+
+#[test]
+fn m3_3_another_process_under_an_id_is_refused_while_the_first_one_answers() {
+    let mut member = Member::with(&["n1"]);
+    member.outputs();
+    let other = ClusterNode::builder("n1", "elsewhere", 7000).incarnation(2).build().unwrap();
+    let other = Record::new(Arc::new(other), 0, State::Up, 0).unwrap();
+    let join = [Part::Join { label: "test".into() }, Part::Record(other)];
+    member.asked("n1", &join);
+    let number = member.sent().into_iter().find_map(|(to, part)| match part {
+        Part::Ping { number, .. } if to == "n1" => Some(number),
+        _ => None,
+    });
+    let confirmed = crate::membership::convergence::Confirmed::All;
+    let number = number.expect("the first one is asked");
+    member.datagram("n1", &[Part::Acknowledgement { number, life: life("n1", 1), digest: 0, hash: 0, confirmed }]);
+    assert_eq!(member.answer()[0], Part::Refused(Refusal::IdTaken { place: place("n1") }));
+    member.asked("n1", &join);
+    member.outputs();
+    member.pass(600);
+    assert!(matches!(member.answer()[0], Part::Welcome { .. }), "it did not answer: its place is taken");
+}
+
+#[test]
+fn m4_2_m4_3_changes_that_come_together_are_one_update_and_without_one_there_is_none() {
+    let mut member = Member::with(&["n1"]);
+    member.events();
+    for name in ["n2", "n3", "n4"] {
+        member.datagram("n1", &[Part::Record(record(name, 1, 0, State::Up))]);
+    }
+    member.datagram("n1", &[Part::Record(record("n4", 1, 0, State::Left))]);
+    member.pass(200);
+    let events = member.events();
+    let joined: Vec<Vec<_>> = updates(&events)
+        .iter()
+        .map(|update| update.joined.iter().map(|node| node.id().to_string()).collect())
+        .collect();
+    assert_eq!(joined, [vec!["n2".to_owned()], vec!["n3".to_owned()]]);
+    member.datagram("n1", &[Part::Record(record("n3", 1, 0, State::Up))]);
+    member.pass(100);
+    assert_eq!(updates(&member.events()).len(), 0);
+}
+
+#[test]
+fn m2_5_what_is_no_message_or_one_of_another_cluster_changes_nothing_and_is_told() {
+    let mut member = Member::with(&["n1"]);
+    member.outputs();
+    let (digest, own) = (member.machine.table().digest().clone(), member.machine.own().clone());
+    let mut other = MessageWriter::new(LabelHash::of("another"), &life("n1", 1));
+    other.part(&Part::Record(record("n7", 1, 0, State::Up)), at(0));
+    for bytes in [vec![], vec![1, 2, 3], other.into_bytes()] {
+        member.machine.handle(member.now, Input::Datagram { from: place("n1"), bytes });
+        assert!(matches!(member.events()[..], [Event::Unusable { .. }]));
+    }
+    assert_eq!((member.machine.table().digest(), member.machine.own()), (&digest, &own));
+}
+
+#[test]
+fn m1_2_a_member_that_leaves_tells_others_and_waits_a_second_at_the_most() {
+    let mut member = Member::with(&["n1", "n2"]);
+    member.outputs();
+    member.machine.handle(member.now, Input::Leave);
+    let told = member.questions();
+    assert_eq!(told.len(), 2);
+    assert!(told.iter().all(|(_, _, parts)| matches!(&parts[..], [Part::Record(own)] if own.state() == &State::Left)));
+    assert!(!member.machine.has_left());
+    member.answered(told[0].0, "n1", &[Part::Noted]);
+    assert!(member.machine.has_left());
+    let mut silent = Member::with(&["n1"]);
+    silent.machine.handle(silent.now, Input::Leave);
+    silent.pass(999);
+    assert!(!silent.machine.has_left());
+    silent.pass(1);
+    assert!(silent.machine.has_left());
+}
+
+#[test]
+fn m3_1_a_process_that_stood_still_blames_nobody_for_it() {
+    let mut member = Member::with(&["n1", "n2", "n3"]);
+    member.datagram("n2", &[Part::Record(record("n1", 1, 0, accused_by("n2")))]);
+    member.events();
+    member.now = member.now + Duration::from_secs(60);
+    member.machine.handle(member.now, Input::Time);
+    let events = member.events();
+    assert!(matches!(events[0], Event::StoodStill { .. }), "{events:?}");
+    assert!(transitions(&events).is_empty());
+    assert_eq!(member.members().len(), 4);
+}
+
+#[test]
+fn m2_4_a_node_that_hears_from_nobody_is_isolated_says_so_and_announces_no_death_for_a_minute() {
+    let mut member = Member::with(&["n1", "n2", "n3"]);
+    member.events();
+    member.pass(60_000);
+    let events = member.events();
+    assert!(events.iter().any(|event| matches!(event, Event::Isolated { .. })));
+    assert_eq!((member.members().len(), updates(&events).len()), (4, 0));
+    member.pass(30_000);
+    assert_eq!(member.members(), ["n0"], "what lasts for too long is settled");
+    member.datagram("n1", &[Part::Record(record("n1", 2, 0, State::Up))]);
+    assert!(member.events().iter().any(|event| matches!(event, Event::Reached { .. })));
+}

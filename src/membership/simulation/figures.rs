@@ -1,0 +1,245 @@
+//! The figures that the protocol is judged by: `cargo test --release --lib membership::simulation::figures -- --ignored
+//! --nocapture`, one test for each row of the table, or all.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::scenes::cluster;
+use super::world::{World, id};
+use crate::membership::event::MemberState;
+
+const fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+/// Sorted samples.
+struct Samples(Vec<Duration>);
+
+impl Samples {
+    fn of(mut samples: Vec<Duration>) -> Self {
+        samples.sort_unstable();
+        Self(samples)
+    }
+
+    fn quantile(&self, share: f64) -> f64 {
+        let place = ((self.0.len() as f64 * share).ceil() as usize).clamp(1, self.0.len()) - 1;
+        self.0[place].as_secs_f64()
+    }
+
+    fn shown(&self) -> String {
+        format!(
+            "p50 {:.2} s, p95 {:.2} s, worst {:.2} s of {}",
+            self.quantile(0.5),
+            self.quantile(0.95),
+            self.quantile(1.0),
+            self.0.len()
+        )
+    }
+}
+
+/// A cluster that has one view, and has been at peace for so long.
+fn settled(seed: u64, nodes: usize, peace: Duration) -> World {
+    let mut world = cluster(seed, nodes);
+    world.until(secs(60), World::is_one_view).unwrap_or_else(|| panic!("seed {seed}: {:?}", world.counts.events));
+    world.pass(peace);
+    world
+}
+
+#[test]
+#[ignore = "a figure"]
+fn full_view_after_the_join() {
+    for (nodes, seeds, loss) in [(10, 40, 0.0), (100, 20, 0.0), (500, 20, 0.0), (100, 20, 0.1)] {
+        let took = (0..seeds).map(|seed| {
+            let mut world = World::new(seed);
+            world.network.loss = loss;
+            (0..nodes).for_each(|node| world.start(node, &[0, 1, 2]));
+            world.until(secs(60), World::is_one_view).unwrap_or(secs(60))
+        });
+        println!("full view after the join, {nodes} nodes, {loss} lost: {}", Samples::of(took.collect()).shown());
+    }
+}
+
+#[test]
+#[ignore = "a figure"]
+fn from_a_kill_to_dead() {
+    for nodes in [10, 50, 100, 500] {
+        let (mut first, mut all) = (Vec::new(), Vec::new());
+        for seed in 0..20 {
+            let mut world = settled(seed, nodes, secs(3));
+            for killed in 3..8 {
+                world.pass(Duration::from_millis(37 * seed + 311));
+                let (at, seen) = (world.now, world.seen.len());
+                world.kill(killed);
+                world.until(secs(60), World::is_one_view).expect("dead everywhere");
+                let dead =
+                    world.seen[seen..].iter().filter(|seen| seen.node == id(killed) && seen.to == MemberState::Dead);
+                first.push(dead.map(|seen| seen.at.since(at)).min().expect("dead somewhere"));
+                all.push(world.now.since(at));
+            }
+        }
+        println!("kill to dead at the first, {nodes} nodes: {}", Samples::of(first).shown());
+        println!("kill to dead at all, {nodes} nodes:       {}", Samples::of(all).shown());
+    }
+}
+
+#[test]
+#[ignore = "a figure"]
+fn false_deaths() {
+    for (loss, runs) in [(0.0, 5), (0.05, 20), (0.1, 40), (0.3, 10)] {
+        let (mut dead, mut suspected, mut isolated) = (0, 0, 0);
+        for seed in 0..runs {
+            let mut world = settled(seed, 100, secs(3));
+            world.network.loss = loss;
+            let seen = world.seen.len();
+            world.pass(secs(300));
+            let of = |state| world.seen[seen..].iter().filter(move |seen| seen.to == state);
+            let lives: BTreeSet<_> = of(MemberState::Dead).map(|seen| (&seen.node, seen.incarnation)).collect();
+            dead += lives.len();
+            suspected += of(MemberState::Suspect).filter(|seen| seen.by == 0).count();
+            isolated += world.counts.events.get("isolated").copied().unwrap_or_default();
+        }
+        println!(
+            "false deaths in 5 min, 100 nodes, {loss} lost: {dead} in {runs} runs; suspicions heard of by one node: {} a run; isolated {isolated}",
+            suspected / runs as usize
+        );
+    }
+}
+
+#[test]
+#[ignore = "a figure"]
+fn idle_bytes() {
+    for nodes in [100, 1000] {
+        let mut world = settled(1, nodes, secs(30));
+        let before = world.counts.clone();
+        world.pass(secs(60));
+        let each = |bytes: u64| bytes as f64 / nodes as f64 / 60.0;
+        println!(
+            "idle, {nodes} nodes: {:.0} bytes a second and node in {:.2} datagrams; {:.0} bytes over the reliable channel",
+            each(world.counts.bytes - before.bytes),
+            each(world.counts.datagrams - before.datagrams),
+            each(world.counts.question_bytes - before.question_bytes)
+        );
+    }
+}
+
+#[test]
+#[ignore = "a figure"]
+fn one_that_stands_still_three_tenths_of_the_time() {
+    let mut dead = BTreeSet::new();
+    for seed in 0..20 {
+        let mut world = settled(seed, 100, secs(3));
+        let seen = world.seen.len();
+        for _ in 0..30 {
+            world.pause(50, secs(3));
+            world.pass(secs(10));
+        }
+        let others = world.seen[seen..].iter().filter(|seen| seen.to == MemberState::Dead && seen.node != id(50));
+        dead.extend(others.map(|seen| (seed, seen.node.clone())));
+    }
+    println!("one of 100 paused 30 % of the time: {} others declared dead in 20 runs: {dead:?}", dead.len());
+}
+
+#[test]
+#[ignore = "a figure"]
+fn ten_of_a_thousand_killed_at_once() {
+    let (mut last, mut updates) = (Vec::new(), Vec::new());
+    for seed in 0..5 {
+        let mut world = settled(seed, 1000, secs(5));
+        let at = world.now;
+        let before: Vec<usize> = (0..1000).map(|node| world.updates(node).len()).collect();
+        (100..110).for_each(|node| world.kill(node));
+        world.until(secs(60), World::is_one_view).expect("dead everywhere");
+        for node in world.running() {
+            let since = &world.updates(node)[before[node]..];
+            updates.push(since.len());
+            last.extend(since.last().map(|update| update.at.since(at)));
+        }
+    }
+    updates.sort_unstable();
+    let share = |share: f64| updates[(updates.len() as f64 * share) as usize];
+    println!("10 of 1,000 killed: the last update {}", Samples::of(last).shown());
+    println!("10 of 1,000 killed: updates p50 {}, p95 {}, most {}", share(0.5), share(0.95), updates.last().unwrap());
+}
+
+#[test]
+#[ignore = "a figure"]
+fn ten_of_a_thousand_ill() {
+    for (what, deaf) in [("receive", true), ("send", false)] {
+        for seed in 0..2 {
+            let mut world = settled(seed, 1000, secs(5));
+            let seen = world.seen.len();
+            for node in 100..110 {
+                if deaf { world.network.deafen(node, 0.8) } else { world.network.silence(node, 0.8) }
+            }
+            world.pass(secs(300));
+            let is_ill = |node: &crate::topology::NodeId| (100..110).any(|ill| id(ill) == *node);
+            let dead = || world.seen[seen..].iter().filter(|seen| seen.to == MemberState::Dead);
+            let healthy = dead().filter(|seen| !is_ill(&seen.node)).count();
+            let healthy_at_healthy =
+                dead().filter(|seen| !is_ill(&seen.node) && !(100..110).contains(&seen.by)).count();
+            let ill: BTreeSet<_> =
+                dead().filter(|seen| is_ill(&seen.node)).map(|seen| (&seen.node, seen.at.as_millis() / 5000)).collect();
+            println!(
+                "10 of 1,000 lose 80 % of what they {what}: healthy ones dead at healthy ones {healthy_at_healthy}, anywhere {healthy}; ill ones went {} times; {:?}",
+                ill.len(),
+                world.counts.events
+            );
+        }
+    }
+}
+
+#[test]
+#[ignore = "a figure"]
+fn partitions_and_restarts() {
+    let healed = (0..10).map(|seed| {
+        let mut world = settled(seed, 100, secs(3));
+        (50..100).for_each(|node| world.network.part(node, 1));
+        world.pass(secs(120));
+        world.network.heal();
+        world.until(secs(60), World::is_one_view).unwrap_or(secs(60))
+    });
+    println!("50:50 partition of 2 min, 100 nodes, heals: {}", Samples::of(healed.collect()).shown());
+    let two = (0..20).map(|seed| {
+        let mut world = settled(seed, 2, secs(3));
+        world.network.part(1, 1);
+        world.pass(secs(30));
+        world.network.heal();
+        world.until(secs(60), World::is_one_view).unwrap_or(secs(60))
+    });
+    println!("two cut for 30 s and healed: {}", Samples::of(two.collect()).shown());
+    let killed = (0..20).map(|seed| {
+        let mut world = settled(seed, 2, secs(3));
+        world.kill(1);
+        world.until(secs(60), World::is_one_view).unwrap_or(secs(60))
+    });
+    println!("one of two killed: {}", Samples::of(killed.collect()).shown());
+}
+
+#[test]
+#[ignore = "a figure"]
+fn a_thousand_restarted() {
+    for seed in 0..3 {
+        let mut world = settled(seed, 1000, secs(3));
+        for node in 0..1000 {
+            world.kill(node);
+            world.start(node, &[0, 1, 2]);
+            world.pass(Duration::from_millis(10));
+        }
+        let took = world.until(secs(60), World::is_one_view);
+        println!("1,000 restarted over 10 s: one view {took:?} after the last start; {:?}", world.counts.events);
+    }
+}
+
+#[test]
+#[ignore = "a figure"]
+fn two_thousand_through_one_seed() {
+    let mut world = World::new(1);
+    world.start(0, &[0]);
+    world.pass(secs(1));
+    for node in 1..2001 {
+        world.start(node, &[0]);
+        world.pass(Duration::from_micros(500));
+    }
+    let took = world.until(secs(60), World::is_one_view);
+    println!("2,000 through one seed over 1 s: one view {took:?} after the last start; {:?}", world.counts);
+}

@@ -1,0 +1,63 @@
+//! What has to hold in whole clusters.
+
+use std::time::Duration;
+
+use super::world::World;
+
+const fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+/// So many nodes that start within a second, with the first three as seeds.
+pub(super) fn cluster(seed: u64, nodes: usize) -> World {
+    let mut world = World::new(seed);
+    let seeds: Vec<usize> = (0..nodes.min(3)).collect();
+    for node in 0..nodes {
+        world.start(node, &seeds);
+    }
+    world
+}
+
+#[test]
+fn m1_4_m2_2_nodes_that_join_by_seeds_reach_one_view() {
+    for seed in 0..5 {
+        let mut world = cluster(seed, 30);
+        let took = world.until(secs(10), World::is_one_view);
+        assert!(took.is_some(), "seed {seed}: {:?}", world.counts.events);
+    }
+}
+
+#[test]
+fn m3_1_m2_4_whoever_is_killed_dies_everywhere_and_nobody_else_does() {
+    for seed in 0..5 {
+        let mut world = cluster(seed, 20);
+        world.until(secs(10), World::is_one_view).unwrap();
+        world.kill(7);
+        let took = world.until(secs(20), World::is_one_view);
+        assert!(took.is_some(), "seed {seed}: {:?}", world.counts.events);
+        assert!(world.running().all(|other| world.is_dead_at(7, other)));
+    }
+}
+
+#[test]
+fn m2_4_whoever_leaves_is_gone_within_two_seconds_and_is_not_quarantined() {
+    let mut world = cluster(1, 20);
+    world.until(secs(10), World::is_one_view).unwrap();
+    world.leave(7);
+    world.until(secs(2), World::is_one_view).expect("gone everywhere");
+    assert!(!world.running().any(|other| world.is_dead_at(7, other)));
+    world.start(7, &[0, 1, 2]);
+    world.until(secs(3), World::is_one_view).expect("back in another life");
+}
+
+#[test]
+fn m3_4_a_partition_heals_and_nobody_who_lived_through_it_stays_dead() {
+    let mut world = cluster(2, 20);
+    world.until(secs(10), World::is_one_view).unwrap();
+    (10..20).for_each(|node| world.network.part(node, 1));
+    world.pass(secs(120));
+    assert_eq!(world.machine(0).unwrap().members().len(), 10);
+    world.network.heal();
+    let took = world.until(secs(30), World::is_one_view);
+    assert!(took.is_some_and(|took| took <= secs(10)), "{took:?} {:?}", world.counts.events);
+}

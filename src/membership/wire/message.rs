@@ -1,0 +1,196 @@
+//! A message: who says it, to which cluster, in which version, and its parts. The same on both channels; a datagram has at
+//! most 1,400 bytes.
+//!
+//! | field | as | |
+//! |---|---|---|
+//! | label | 4 bytes | the beginning of the XXH3 hash of the cluster's label, big-endian |
+//! | version, lowest | bytes | the version it is written in, and the lowest that the sender speaks |
+//! | sender | text, number | id and incarnation |
+//! | parts | to the end | see [`part`](super::part) |
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::part::{Part, RECORD, read_life, read_part, write_life, write_part};
+use super::{Malformed, Reader, Writer};
+use crate::clock::Timestamp;
+use crate::membership::record::Life;
+
+/// The most bytes of a datagram: what passes through any path of the internet's usual 1,500 without being cut in pieces,
+/// with room for headers of tunnels.
+pub(in crate::membership) const DATAGRAM: usize = 1400;
+/// What a rumour takes beside its record: its kind.
+pub(in crate::membership) const RUMOUR_OVERHEAD: usize = 1;
+/// The version of the protocol.
+pub(in crate::membership) const VERSION: u8 = 1;
+
+/// To which cluster a message belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::membership) struct LabelHash([u8; 4]);
+
+impl LabelHash {
+    pub(in crate::membership) fn of(label: &str) -> Self {
+        let [a, b, c, d, ..] = xxh3_64(label.as_bytes()).to_be_bytes();
+        Self([a, b, c, d])
+    }
+}
+
+/// Why a message is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::membership) enum Unusable {
+    /// It is none.
+    Malformed(Malformed),
+    /// It is for another cluster.
+    OtherCluster,
+    /// Its sender speaks only later versions than this one.
+    TooNew,
+    /// Its sender speaks only earlier ones.
+    TooOld,
+}
+
+impl From<Malformed> for Unusable {
+    fn from(malformed: Malformed) -> Self {
+        Self::Malformed(malformed)
+    }
+}
+
+/// A message as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::membership) struct Message {
+    pub(in crate::membership) sender: Life,
+    pub(in crate::membership) parts: Vec<Part>,
+}
+
+/// Writes a message.
+#[derive(Clone, Debug)]
+pub(in crate::membership) struct MessageWriter(Writer);
+
+impl MessageWriter {
+    /// Of that sender, without a part yet.
+    pub(in crate::membership) fn new(label: LabelHash, sender: &Life) -> Self {
+        let mut writer = Writer::default();
+        label.0.into_iter().for_each(|byte| writer.byte(byte));
+        writer.byte(VERSION);
+        writer.byte(VERSION);
+        write_life(&mut writer, sender);
+        Self(writer)
+    }
+
+    pub(in crate::membership) fn part(&mut self, part: &Part, now: Timestamp) {
+        write_part(&mut self.0, part, now);
+    }
+
+    /// A record that has been written already.
+    pub(in crate::membership) fn rumour(&mut self, record: &[u8]) {
+        self.0.byte(RECORD);
+        self.0.append(record);
+    }
+
+    /// How many bytes a datagram has room for still.
+    pub(in crate::membership) fn room(&self) -> usize {
+        DATAGRAM.saturating_sub(self.0.len())
+    }
+
+    pub(in crate::membership) fn into_bytes(self) -> Vec<u8> {
+        self.0.into_bytes()
+    }
+}
+
+/// Reads a message for the cluster of that label, which arrived at `now`.
+///
+/// # Errors
+/// [`Unusable`]; then nothing of it counts.
+pub(in crate::membership) fn read_message(bytes: &[u8], label: LabelHash, now: Timestamp) -> Result<Message, Unusable> {
+    let mut reader = Reader::new(bytes);
+    let theirs = LabelHash([reader.byte()?, reader.byte()?, reader.byte()?, reader.byte()?]);
+    if theirs != label {
+        return Err(Unusable::OtherCluster);
+    }
+    let (version, lowest) = (reader.byte()?, reader.byte()?);
+    if lowest > VERSION {
+        return Err(Unusable::TooNew);
+    }
+    if version < VERSION {
+        return Err(Unusable::TooOld);
+    }
+    let sender = read_life(&mut reader)?;
+    let mut parts = Vec::new();
+    while !reader.is_empty() {
+        parts.extend(read_part(&mut reader, now)?);
+    }
+    Ok(Message { sender, parts })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::membership::probe::PingNumber;
+    use crate::topology::NodeId;
+    use proptest::prelude::*;
+
+    fn now() -> Timestamp {
+        Timestamp::from_millis(1_000_000)
+    }
+
+    fn sender() -> Life {
+        Life { id: NodeId::new("n1").unwrap(), incarnation: 300 }
+    }
+
+    fn label() -> LabelHash {
+        LabelHash::of("prod")
+    }
+
+    fn message() -> Vec<u8> {
+        let mut writer = MessageWriter::new(label(), &sender());
+        writer.part(&Part::Nack(PingNumber(1)), now());
+        writer.part(&Part::Noted, now());
+        writer.into_bytes()
+    }
+
+    fn read(bytes: &[u8]) -> Result<Message, Unusable> {
+        read_message(bytes, label(), now())
+    }
+
+    #[test]
+    fn m1_4_a_message_has_the_bytes_that_the_table_says() {
+        let bytes = message();
+        assert_eq!(bytes[..4], xxh3_64(b"prod").to_be_bytes()[..4]);
+        assert_eq!(bytes[4..], *b"\x01\x01\x02n1\xac\x02\x04\x01\x01\x13\0");
+        let parts = vec![Part::Nack(PingNumber(1)), Part::Noted];
+        assert_eq!(read(&bytes), Ok(Message { sender: sender(), parts }));
+    }
+
+    #[test]
+    fn m2_5_a_message_of_another_cluster_or_of_versions_that_are_not_spoken_here_is_refused() {
+        let with = |place: usize, byte: u8| {
+            let mut bytes = message();
+            bytes[place] = byte;
+            read(&bytes)
+        };
+        assert_eq!(with(0, message()[0] ^ 1), Err(Unusable::OtherCluster));
+        assert_eq!(with(4, 0), Err(Unusable::TooOld));
+        assert_eq!(with(5, 2), Err(Unusable::TooNew));
+        assert!(with(4, 9).is_ok(), "a later version that speaks this one, too");
+    }
+
+    #[test]
+    fn m1_4_unknown_parts_are_skipped_and_one_that_is_malformed_spoils_all() {
+        let unknown = [&message()[..], b"\x63\x03abc", b"\x04\x01\x02"].concat();
+        assert_eq!(read(&unknown).unwrap().parts.last(), Some(&Part::Nack(PingNumber(2))));
+        let malformed = [&message()[..], b"\x04\x00"].concat();
+        assert_eq!(read(&malformed), Err(Unusable::Malformed(Malformed::Truncated)));
+    }
+
+    proptest! {
+        #[test]
+        fn m1_4_any_bytes_are_a_message_or_none(
+            bytes in prop::collection::vec(any::<u8>(), 0..80), at in any::<prop::sample::Index>(), byte in any::<u8>(),
+        ) {
+            _ = read(&bytes);
+            _ = read(&[&message()[..], &bytes].concat());
+            let mut changed = message();
+            let at = at.index(changed.len());
+            changed[at] = byte;
+            _ = read(&changed);
+        }
+    }
+}
