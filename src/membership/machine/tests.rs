@@ -1,6 +1,7 @@
 //! What one member does, input by input.
 
 use super::*;
+use crate::membership::probe::PingNumber;
 use crate::membership::quarantine::Refusal;
 use crate::membership::settling::TopologyUpdate;
 
@@ -436,4 +437,109 @@ fn m2_4_a_node_that_hears_from_nobody_is_isolated_says_so_and_announces_no_death
     assert_eq!(member.members(), ["n0"], "what lasts for too long is settled");
     member.datagram("n1", &[Part::Record(record("n1", 2, 0, State::Up))]);
     assert!(member.events().iter().any(|event| matches!(event, Event::Reached { .. })));
+}
+
+/// An acknowledgement of that life, with what the sender knows.
+fn acknowledgement(number: PingNumber, life: Life, digest: u64) -> Part {
+    let confirmed = crate::membership::convergence::Confirmed::All;
+    Part::Acknowledgement { number, life, digest, hash: 0, confirmed }
+}
+
+/// The last ping that was sent to that node.
+fn ping_to(sent: &[(String, Part)], name: &str) -> Option<PingNumber> {
+    sent.iter().rev().find_map(|(to, part)| match part {
+        Part::Ping { number, .. } if to == name => Some(*number),
+        _ => None,
+    })
+}
+
+#[test]
+fn m2_3_a_suspect_that_asks_is_told_what_is_said_of_it() {
+    let mut member = Member::with(&["n1", "n2"]);
+    member.datagram("n2", &[Part::Record(record("n1", 1, 0, accused_by("n2")))]);
+    member.outputs();
+    member.datagram("n1", &[Part::Ping { number: PingNumber(1), subject: life("n0", 5), digest: 0 }]);
+    let told = member.sent();
+    assert!(told.iter().any(|(to, part)| to == "n1" && matches!(part, Part::Record(said) if suspected(Some(said.state().clone())))));
+}
+
+#[test]
+fn m1_4_a_difference_is_excused_while_something_changes_and_not_because_others_agree() {
+    let mut member = Member::with(&["n1", "n2"]);
+    let ping = |digest| Part::Ping { number: PingNumber(1), subject: life("n0", 5), digest };
+    member.outputs();
+    let agreed = member.machine.table().digest().all();
+    member.datagram("n1", &[ping(agreed)]);
+    member.datagram("n2", &[ping(agreed ^ 1)]);
+    assert_eq!(member.questions().len(), 0, "it may be news under way");
+    // Nobody is suspected meanwhile: what is known here stays as it is.
+    member.now = member.now + Duration::from_secs(3);
+    member.datagram("n1", &[ping(agreed)]);
+    member.datagram("n2", &[ping(agreed ^ 1)]);
+    let asked = member.questions();
+    assert!(matches!(&asked[..], [(_, to, parts)] if to == "n2" && matches!(parts[..], [Part::Buckets(_)])));
+    member.datagram("n2", &[ping(agreed ^ 1)]);
+    assert_eq!(member.questions().len(), 0, "at most one a second");
+}
+
+#[test]
+fn m1_4_whoever_stood_still_excuses_no_difference() {
+    let mut member = Member::with(&["n1", "n2"]);
+    member.now = member.now + Duration::from_secs(60);
+    member.machine.handle(member.now, Input::Time);
+    member.datagram("n1", &[Part::Record(record("n3", 1, 0, State::Up))]);
+    member.outputs();
+    let digest = member.machine.table().digest().all() ^ 1;
+    member.datagram("n2", &[Part::Ping { number: PingNumber(1), subject: life("n0", 5), digest }]);
+    assert_eq!(member.questions().len(), 1);
+}
+
+#[test]
+fn m3_1_probes_that_are_not_answered_directly_are_counted_as_lost_and_make_suspicions_longer() {
+    let mut member = Member::with(&["n1"]);
+    let shortest = member.machine.bounds().shortest;
+    let mut late = None;
+    for step in 0..400u32 {
+        member.pass(100);
+        late = late.or(ping_to(&member.sent(), "n1").map(|number| (number, step)));
+        // After the time for a direct answer, and before it is blamed.
+        if let Some((number, _)) = late.filter(|(_, sent)| step >= sent + 6) {
+            member.datagram("n1", &[acknowledgement(number, life("n1", 1), 0)]);
+            late = None;
+        }
+    }
+    assert_eq!(member.state("n1"), Some(State::Up));
+    assert!(member.machine.bounds().shortest > shortest * 2);
+}
+
+#[test]
+fn m2_3_another_node_at_the_place_of_a_member_is_evidence_against_it() {
+    let mut member = Member::with(&["n1", "n2", "n3"]);
+    member.outputs();
+    member.pass(1100);
+    let sent = member.sent();
+    let (name, number) =
+        ["n1", "n2", "n3"].into_iter().find_map(|name| Some((name, ping_to(&sent, name)?))).expect("a ping");
+    member.datagram(name, &[acknowledgement(number, life("n9", 1), 0)]);
+    assert!(suspected(member.state(name)));
+}
+
+#[test]
+fn m3_1_a_member_remembers_how_often_it_was_struck() {
+    let mut member = Member::with(&["n1"]);
+    let node = Arc::clone(member.machine.own().node());
+    let said = Record::new(node, 0, accused_by("n1"), 2).unwrap().reached_at(7946);
+    member.datagram("n1", &[Part::Record(said)]);
+    assert_eq!((member.machine.own().version(), member.machine.own().strikes()), (1, 2));
+}
+
+#[test]
+fn m3_1_whom_an_isolated_node_suspected_has_its_time_anew_when_somebody_is_heard() {
+    let mut member = Member::with(&["n1", "n2", "n3"]);
+    member.pass(40_000);
+    assert!(suspected(member.state("n2")));
+    let digest = member.machine.table().digest().all();
+    member.datagram("n1", &[Part::Ping { number: PingNumber(1), subject: life("n0", 5), digest }]);
+    member.pass(1000);
+    assert!(suspected(member.state("n2")), "its time would have been over for long");
 }
