@@ -13,7 +13,6 @@ mod rights;
 
 use std::io::Write;
 use std::net::TcpStream;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cluster_provisioning::{ErrorCode, KubernetesFactory, ProviderDescriptor, ProviderEvent};
@@ -250,9 +249,10 @@ enum Lets {
 }
 
 /// A proxy before that server, whose watches it holds back.
-fn holding_back(server: &Arc<Kubernetes>, lets: Lets) -> Fake {
+fn holding_back(server: &Kubernetes, lets: Lets) -> Fake {
     const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
-    let server = Arc::clone(server);
+    // The proxy's threads last as long as the process, and the server only as long as the test.
+    let server = server.visitor();
     Fake::start(move |request, stream: &mut TcpStream| {
         let is_watch = request.target.contains("watch=1");
         match lets {
@@ -272,7 +272,6 @@ fn holding_back(server: &Arc<Kubernetes>, lets: Lets) -> Fake {
 #[test]
 fn kubernetes_behind_a_proxy_that_holds_watches_back_whoever_is_deleted_leaves_and_who_comes_joins() {
     let Some(server) = scene() else { return };
-    let server = Arc::new(server);
     let proxies = [Lets::Head, Lets::Nothing, Lets::AllAtTheEnd].map(|lets| (lets, holding_back(&server, lets)));
     let watching = proxies.each_ref().map(|(_, proxy)| {
         let outside = KubernetesFactory::descriptor("k8s", "orders").unwrap().endpoint(proxy.url());

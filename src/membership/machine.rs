@@ -122,10 +122,8 @@ pub(super) struct Machine {
     rulings: BTreeMap<NodeId, Ruling>,
     timers: BTreeMap<Timer, Timestamp>,
     jitter: Jitter,
-    /// How often in a row this node died soon after its return.
-    strikes: u8,
-    /// Whether what is known was exchanged once more after the join.
-    has_confirmed: bool,
+    /// How often what is known was exchanged once more after the join.
+    confirmed: usize,
     /// Counts pings and questions.
     count: u64,
     outputs: VecDeque<Output>,
@@ -163,8 +161,7 @@ impl Machine {
             rulings: BTreeMap::new(),
             timers: BTreeMap::from([(Timer::Sweep, now + SWEEP)]),
             jitter,
-            strikes: 0,
-            has_confirmed: false,
+            confirmed: 0,
             count: 0,
             outputs: VecDeque::new(),
             expected: now,
@@ -199,7 +196,6 @@ impl Machine {
     }
 
     /// Where it is on its way, and what it waits for.
-    #[cfg(test)]
     pub(super) fn standing(&self) -> String {
         format!("{:?} {:?}", self.phase, self.timers)
     }
@@ -315,7 +311,7 @@ impl Machine {
         let Message { sender, parts } = message;
         for part in parts {
             match part {
-                Part::Ping { number, subject, digest } => self.pinged(from, &sender, number, &subject, digest, now),
+                Part::Ping { number, subject: _, digest } => self.pinged(from, &sender, number, digest, now),
                 Part::Acknowledgement { number, life, digest, hash, confirmed } => {
                     self.compare(&sender, Some(from), digest, now);
                     self.convergence.hear(&sender.id, hash, &confirmed, now);

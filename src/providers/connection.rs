@@ -13,7 +13,24 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::http::{Client, Target};
 use crate::provider::{CancelGuard, CancelToken};
+use crate::providers::parameter::{Form, Parameter, Preset, millis, secs};
 use crate::thread::Thread;
+
+/// How long a connection may take to be there.
+pub(in crate::providers) static CONNECT_TIMEOUT: Parameter = Parameter {
+    name: "connect-timeout",
+    default: Preset::Value("2s"),
+    form: Form::Duration(millis(100), secs(30)),
+    meaning: "how long a name look-up, and a connect with its TLS handshake, may take",
+};
+
+/// How long the answer to a probe may take.
+pub(in crate::providers) static PROBE_TIMEOUT: Parameter = Parameter {
+    name: "probe-timeout",
+    default: Preset::Value("2s"),
+    form: Form::Duration(millis(100), secs(5)),
+    meaning: "how long that may take",
+};
 
 /// The present HTTP client; `None` once cancelled.
 type Slot = Arc<Mutex<Option<Client>>>;

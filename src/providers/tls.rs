@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::http::TlsSettings;
-use crate::providers::parameter::{Parameter, Preset, SWITCH};
+use crate::providers::parameter::{Form, Parameter, Preset, SWITCH};
 use crate::providers::source::{Given, Source};
 
 /// The environment's variables that complete a definition where these are read; each is named as the parameter is.
@@ -19,6 +19,14 @@ pub(in crate::providers) struct Variables {
     pub(in crate::providers) server_name: &'static str,
     pub(in crate::providers) verify: &'static str,
 }
+
+/// The key of our certificate.
+pub(in crate::providers) static CLIENT_KEY: Parameter = Parameter {
+    name: "client-key",
+    default: Preset::Told("none"),
+    form: Form::Own("a path"),
+    meaning: "its key, unencrypted: PKCS #1, PKCS #8 or SEC 1",
+};
 
 /// Whether certificates are checked.
 pub(in crate::providers) static VERIFY: Parameter = Parameter {

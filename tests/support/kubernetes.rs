@@ -142,19 +142,12 @@ impl Kubernetes {
 
     /// Sends a request and returns status and body.
     pub fn request(&self, method: &str, path: &str, body: &Value) -> Result<(u16, Value), ureq::Error> {
-        let content_type = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
-        let request = Request::builder()
-            .method(Method::from_bytes(method.as_bytes()).unwrap())
-            .uri(format!("{}{path}", self.url()))
-            .header("authorization", format!("Bearer {ADMIN}"))
-            .header("content-type", content_type);
-        let mut response = match body {
-            Value::Null => self.agent.run(request.body(()).unwrap())?,
-            body => self.agent.run(request.body(body.to_string()).unwrap())?,
-        };
-        let text = response.body_mut().with_config().limit(64 << 20).read_to_string()?;
-        let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
-        Ok((response.status().as_u16(), body))
+        self.visitor().request(method, path, body)
+    }
+
+    /// Who asks the server as an admin, for as long as it runs.
+    pub fn visitor(&self) -> Visitor {
+        Visitor { url: self.url(), agent: self.agent.clone() }
     }
 
     /// A request that has to succeed.
@@ -372,6 +365,32 @@ impl Kubernetes {
     fn log(&self) -> String {
         let text = std::fs::read_to_string(self.folder.path().join("server.log")).unwrap_or_default();
         text.lines().rev().take(20).collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// Asks the server as an admin. It may outlive the server, which ends with its owner.
+#[derive(Clone)]
+pub struct Visitor {
+    url: String,
+    agent: Agent,
+}
+
+impl Visitor {
+    /// Sends a request and returns status and body.
+    pub fn request(&self, method: &str, path: &str, body: &Value) -> Result<(u16, Value), ureq::Error> {
+        let content_type = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
+        let request = Request::builder()
+            .method(Method::from_bytes(method.as_bytes()).unwrap())
+            .uri(format!("{}{path}", self.url))
+            .header("authorization", format!("Bearer {ADMIN}"))
+            .header("content-type", content_type);
+        let mut response = match body {
+            Value::Null => self.agent.run(request.body(()).unwrap())?,
+            body => self.agent.run(request.body(body.to_string()).unwrap())?,
+        };
+        let text = response.body_mut().with_config().limit(64 << 20).read_to_string()?;
+        let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
+        Ok((response.status().as_u16(), body))
     }
 }
 

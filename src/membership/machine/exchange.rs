@@ -10,7 +10,7 @@ use crate::membership::digest::BUCKETS;
 use crate::membership::message::Message;
 use crate::membership::place::Place;
 use crate::membership::probe::PingNumber;
-use crate::membership::record::{Life, Record};
+use crate::membership::record::{Life, Record, State};
 use crate::membership::table::Way;
 use crate::membership::wire::part::Part;
 use crate::topology::NodeId;
@@ -222,7 +222,7 @@ impl Machine {
         }
         let seeds = self.seeds.iter().filter(|place| !self.places.contains_key(*place)).cloned();
         let gone = self.table.gone().filter_map(|id| self.table.get(id));
-        let dead = gone.filter(|record| record.state() != &crate::membership::record::State::Left).map(Record::place);
+        let dead = gone.filter(|record| record.state() != &State::Left).map(Record::place);
         let dead = dead.filter(|place| !self.places.contains_key(place));
         let candidates: Vec<Place> = seeds.chain(dead).collect();
         if candidates.is_empty() {

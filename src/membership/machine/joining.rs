@@ -21,7 +21,7 @@ const ASKED: usize = 3;
 const AGAIN: Duration = Duration::from_secs(1);
 /// How soon somebody who is refused asks again where nothing says when.
 const REFUSED: Duration = Duration::from_secs(10);
-/// When what is known is exchanged once more after the join.
+/// When what is known is exchanged once more after the join, each counted from the time before.
 const CONFIRMED: [Duration; 2] = [Duration::from_millis(300), Duration::from_millis(700)];
 /// How long a node that leaves waits for somebody to note it.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -131,7 +131,8 @@ impl Machine {
             }
         }
         self.become_member(now);
-        self.timers.insert(Timer::Confirm, now + CONFIRMED[0]);
+        self.confirmed = 0;
+        self.confirm_later(now);
     }
 
     /// This node has to be another life than the one of that incarnation.
@@ -155,13 +156,14 @@ impl Machine {
     /// After the join what is known is exchanged again, since much may have changed meanwhile.
     pub(super) fn confirm_join(&mut self, now: Timestamp) {
         self.exchange_with_anybody(now);
-        if self.exchanges_confirmed() {
-            self.timers.insert(Timer::Confirm, now + CONFIRMED[1]);
-        }
+        self.confirmed += 1;
+        self.confirm_later(now);
     }
 
-    fn exchanges_confirmed(&mut self) -> bool {
-        !std::mem::replace(&mut self.has_confirmed, true)
+    fn confirm_later(&mut self, now: Timestamp) {
+        if let Some(pause) = CONFIRMED.get(self.confirmed) {
+            self.timers.insert(Timer::Confirm, now + *pause);
+        }
     }
 
     /// This node is not let in.
@@ -194,13 +196,13 @@ impl Machine {
                 self.tell(Event::Expelled { at: now, until: *quarantined_until });
                 self.phase = Phase::Expelled(said.version());
                 self.timers.insert(Timer::Return, *quarantined_until);
-                self.strikes = said.strikes();
+                self.take_strikes(said.strikes());
             }
             state => {
                 if matches!(state, State::Suspect(_)) {
                     self.health.note(Sign::Refuted);
                 }
-                self.strikes = self.strikes.max(said.strikes());
+                self.take_strikes(said.strikes());
                 self.raise_version(said.version());
                 self.put_own(now);
             }
@@ -220,11 +222,16 @@ impl Machine {
         self.timers.entry(Timer::Probe).or_insert(now);
     }
 
+    /// How often in a row this node died soon after its return is others' to say.
+    fn take_strikes(&mut self, strikes: u8) {
+        self.own = self.own.with(self.own.state().clone(), self.own.strikes().max(strikes));
+    }
+
     /// What was said of this node up to that version is contradicted.
     fn raise_version(&mut self, version: u64) {
         let version = self.own.version().max(version).saturating_add(1).min(GREATEST);
         let node = Arc::clone(self.own.node());
-        if let Some(own) = Record::new(node, version, State::Up, self.strikes) {
+        if let Some(own) = Record::new(node, version, State::Up, self.own.strikes()) {
             self.own = own.reached_at(self.own.gossip_port());
         }
     }
@@ -241,7 +248,7 @@ impl Machine {
             return self.end(now);
         }
         self.raise_version(self.own.version());
-        self.own = self.own.with(State::Left, self.strikes);
+        self.own = self.own.with(State::Left, self.own.strikes());
         self.leave_table(now);
         let told = self.round.some(TOLD, None);
         if told.is_empty() {

@@ -8,7 +8,7 @@ use crate::clock::Timestamp;
 use crate::membership::local_health::Sign;
 use crate::membership::place::Place;
 use crate::membership::probe::{Demand, PingNumber, Probe};
-use crate::membership::record::{Life, Record};
+use crate::membership::record::{Life, Record, State};
 use crate::membership::wire::part::Part;
 use crate::topology::NodeId;
 
@@ -93,7 +93,7 @@ impl Machine {
     /// What is said against that node, which it has to know so that it can contradict.
     fn reproach(&self, id: &NodeId) -> Option<Part> {
         let record = self.table.get(id)?;
-        (record.state() != &crate::membership::record::State::Up).then(|| Part::Record(record.clone()))
+        (record.state() != &State::Up).then(|| Part::Record(record.clone()))
     }
 
     pub(super) fn acknowledgement(&mut self, number: PingNumber) -> Part {
@@ -106,21 +106,10 @@ impl Machine {
         }
     }
 
-    /// Somebody asks whether this node, or who was here before, lives.
-    pub(super) fn pinged(
-        &mut self,
-        from: &Place,
-        sender: &Life,
-        number: PingNumber,
-        subject: &Life,
-        digest: u64,
-        now: Timestamp,
-    ) {
+    /// Somebody asks whether this node lives, or who was here before: the answer names the life that is here now.
+    pub(super) fn pinged(&mut self, from: &Place, sender: &Life, number: PingNumber, digest: u64, now: Timestamp) {
         // Who is on its way in answers as well: that is what it is let in for.
         let mut parts = Vec::new();
-        if subject.id == *self.own.id() && self.phase == Phase::Gone {
-            return;
-        }
         parts.extend(self.reproach(&sender.id));
         parts.push(self.acknowledgement(number));
         self.send(from.clone(), &parts, now);

@@ -46,7 +46,7 @@ fn settled(seed: u64, nodes: usize, peace: Duration) -> World {
 }
 
 #[test]
-#[ignore = "a figure"]
+#[ignore = "takes minutes: run by hand, for the report"]
 fn full_view_after_the_join() {
     for (nodes, seeds, loss) in [(10, 40, 0.0), (100, 20, 0.0), (500, 20, 0.0), (100, 20, 0.1)] {
         let took = (0..seeds).map(|seed| {
@@ -55,12 +55,15 @@ fn full_view_after_the_join() {
             (0..nodes).for_each(|node| world.start(node, &[0, 1, 2]));
             world.until(secs(60), World::is_one_view).unwrap_or(secs(60))
         });
-        println!("full view after the join, {nodes} nodes, {loss} lost: {}", Samples::of(took.collect()).shown());
+        let took = Samples::of(took.collect());
+        println!("full view after the join, {nodes} nodes, {loss} lost: {}", took.shown());
+        assert!(nodes != 100 || loss > 0.0 || (took.quantile(0.5) <= 0.7 && took.quantile(1.0) <= 3.0));
+        assert!(nodes != 100 || took.quantile(1.0) <= 5.0);
     }
 }
 
 #[test]
-#[ignore = "a figure"]
+#[ignore = "takes minutes: run by hand, for the report"]
 fn from_a_kill_to_dead() {
     for nodes in [10, 50, 100, 500] {
         let (mut first, mut all) = (Vec::new(), Vec::new());
@@ -77,15 +80,19 @@ fn from_a_kill_to_dead() {
                 all.push(world.now.since(at));
             }
         }
-        println!("kill to dead at the first, {nodes} nodes: {}", Samples::of(first).shown());
-        println!("kill to dead at all, {nodes} nodes:       {}", Samples::of(all).shown());
+        let (first, all) = (Samples::of(first), Samples::of(all));
+        println!("kill to dead at the first, {nodes} nodes: {}", first.shown());
+        println!("kill to dead at all, {nodes} nodes:       {}", all.shown());
+        let is_reached = first.quantile(0.5) <= 5.5 && all.quantile(0.5) <= 6.0 && all.quantile(0.95) <= 9.0;
+        assert!(nodes != 100 || is_reached);
     }
 }
 
 #[test]
-#[ignore = "a figure"]
+#[ignore = "takes minutes: run by hand, for the report"]
 fn false_deaths() {
-    for (loss, runs) in [(0.0, 5), (0.05, 20), (0.1, 40), (0.3, 10)] {
+    // At a loss of 30 % fewer than one an hour and node: these are 83 hours.
+    for (loss, runs, most) in [(0.0, 5, 0), (0.05, 20, 0), (0.1, 40, 1), (0.3, 10, 82)] {
         let (mut dead, mut suspected, mut isolated) = (0, 0, 0);
         for seed in 0..runs {
             let mut world = settled(seed, 100, secs(3));
@@ -102,11 +109,12 @@ fn false_deaths() {
             "false deaths in 5 min, 100 nodes, {loss} lost: {dead} in {runs} runs; suspicions heard of by one node: {} a run; isolated {isolated}",
             suspected / runs as usize
         );
+        assert!(dead <= most);
     }
 }
 
 #[test]
-#[ignore = "a figure"]
+#[ignore = "takes minutes: run by hand, for the report"]
 fn idle_bytes() {
     for nodes in [100, 1000] {
         let mut world = settled(1, nodes, secs(30));
@@ -123,7 +131,7 @@ fn idle_bytes() {
 }
 
 #[test]
-#[ignore = "a figure"]
+#[ignore = "takes minutes: run by hand, for the report"]
 fn one_that_stands_still_three_tenths_of_the_time() {
     let mut dead = BTreeSet::new();
     for seed in 0..20 {
@@ -137,10 +145,11 @@ fn one_that_stands_still_three_tenths_of_the_time() {
         dead.extend(others.map(|seen| (seed, seen.node.clone())));
     }
     println!("one of 100 paused 30 % of the time: {} others declared dead in 20 runs: {dead:?}", dead.len());
+    assert!(dead.is_empty());
 }
 
 #[test]
-#[ignore = "a figure"]
+#[ignore = "takes minutes: run by hand, for the report"]
 fn ten_of_a_thousand_killed_at_once() {
     let (mut last, mut updates) = (Vec::new(), Vec::new());
     for seed in 0..5 {
@@ -162,7 +171,7 @@ fn ten_of_a_thousand_killed_at_once() {
 }
 
 #[test]
-#[ignore = "a figure"]
+#[ignore = "takes minutes: run by hand, for the report"]
 fn ten_of_a_thousand_ill() {
     for (what, deaf) in [("receive", true), ("send", false)] {
         for seed in 0..2 {
@@ -189,7 +198,7 @@ fn ten_of_a_thousand_ill() {
 }
 
 #[test]
-#[ignore = "a figure"]
+#[ignore = "takes minutes: run by hand, for the report"]
 fn partitions_and_restarts() {
     let healed = (0..10).map(|seed| {
         let mut world = settled(seed, 100, secs(3));
@@ -216,7 +225,7 @@ fn partitions_and_restarts() {
 }
 
 #[test]
-#[ignore = "a figure"]
+#[ignore = "takes minutes: run by hand, for the report"]
 fn a_thousand_restarted() {
     for seed in 0..3 {
         let mut world = settled(seed, 1000, secs(3));
@@ -231,7 +240,7 @@ fn a_thousand_restarted() {
 }
 
 #[test]
-#[ignore = "a figure"]
+#[ignore = "takes minutes: run by hand, for the report"]
 fn two_thousand_through_one_seed() {
     let mut world = World::new(1);
     world.start(0, &[0]);

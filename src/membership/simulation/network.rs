@@ -1,6 +1,6 @@
 //! The network: what becomes of a datagram, and of a question over the reliable channel.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::backoff::Jitter;
@@ -19,8 +19,6 @@ pub(super) struct Network {
     /// The share of what these nodes receive, or send, that is lost beside.
     deaf: BTreeMap<usize, f64>,
     mute: BTreeMap<usize, f64>,
-    /// From whom to whom nothing arrives.
-    cut: BTreeSet<(usize, usize)>,
 }
 
 impl Network {
@@ -33,7 +31,6 @@ impl Network {
             parts: BTreeMap::new(),
             deaf: BTreeMap::new(),
             mute: BTreeMap::new(),
-            cut: BTreeSet::new(),
         }
     }
 
@@ -43,7 +40,6 @@ impl Network {
 
     pub(super) fn heal(&mut self) {
         self.parts.clear();
-        self.cut.clear();
     }
 
     /// So much of what the node receives is lost.
@@ -59,7 +55,7 @@ impl Network {
     /// Whether what is sent arrives.
     pub(super) fn passes(&self, from: usize, to: usize, dice: &mut Jitter) -> bool {
         let part = |node| self.parts.get(&node).copied().unwrap_or(0);
-        if part(from) != part(to) || self.cut.contains(&(from, to)) {
+        if part(from) != part(to) {
             return false;
         }
         let lost = [self.loss, *self.deaf.get(&to).unwrap_or(&0.0), *self.mute.get(&from).unwrap_or(&0.0)];

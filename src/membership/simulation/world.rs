@@ -294,7 +294,7 @@ impl World {
             match output {
                 Output::Send { to, bytes } => self.send(node, number_of(&to), bytes),
                 Output::Ask { question, to, bytes } => self.ask(node, number_of(&to), question, bytes),
-                Output::Answer { channel, bytes } => self.answer(node, channel, bytes),
+                Output::Answer { channel, bytes } => self.answer(channel, bytes),
                 Output::Event(event) => self.tell(node, event),
             }
         }
@@ -342,8 +342,7 @@ impl World {
         self.push(at, Happening::Asked { from, asker, to, question, life, bytes });
     }
 
-    fn answer(&mut self, node: usize, channel: u64, bytes: Vec<u8>) {
-        _ = node;
+    fn answer(&mut self, channel: u64, bytes: Vec<u8>) {
         let Some((to, life, question)) = self.channels.remove(&channel) else { return };
         self.counts.question_bytes += bytes.len() as u64;
         let at = self.now + self.network.delay(&mut self.dice);

@@ -3,21 +3,21 @@
 use std::time::Duration;
 
 use super::environment::{self, TLS};
-use super::parameters as parameter;
+use super::parameters;
 use super::query::{Consistency, Place, Query};
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::http::Target;
 use crate::provider::{Credential, ProviderDescriptor};
 use crate::providers::parameter::secs;
 use crate::providers::source::{Given, Lookup, Source};
-use crate::providers::tls;
+use crate::providers::{connection, tls};
 
 /// The port of an agent's HTTP API.
 const HTTP_PORT: u16 = 8500;
 /// The port of an agent's HTTPS API, by Consul's convention.
 const HTTPS_PORT: u16 = 8501;
-/// How often a member probes unless set; a client, which shall cost next to nothing while it idles, as the table says: a state that was restored beneath it shows by nothing else, and its registration
-/// has to be repaired.
+/// How often a member probes unless set: a state that was restored beneath it shows by nothing else, and its registration
+/// has to be repaired. A client shall cost next to nothing while it idles: for it the table's default holds.
 const MEMBER_PROBES: Duration = secs(2);
 
 /// A checked definition.
@@ -34,9 +34,8 @@ pub(super) struct Config {
     pub(super) max_stale: Duration,
     /// How long a set that lost members after a rollback must hold before it is believed.
     pub(super) repair_grace: Duration,
-    probe_interval: Duration,
-    /// Whether the definition sets it.
-    has_probe_interval: bool,
+    /// How often a client probes, and a member.
+    probe_intervals: (Duration, Duration),
     pub(super) probe_timeout: Duration,
     pub(super) connect_timeout: Duration,
     /// How much longer than due an answer may take.
@@ -51,7 +50,8 @@ pub(super) struct Config {
 impl Config {
     /// How often the index is asked for beside the watch.
     pub(super) fn probe_interval(&self, is_member: bool) -> Duration {
-        if is_member && !self.has_probe_interval { MEMBER_PROBES } else { self.probe_interval }
+        let (client, member) = self.probe_intervals;
+        if is_member { member } else { client }
     }
 
     /// Reads the descriptor, and if it says so the environment. Reads no file.
@@ -63,27 +63,29 @@ impl Config {
     }
 
     fn read_with(descriptor: &ProviderDescriptor, lookup: Lookup<'_>) -> Result<Self, ProvisioningError> {
-        parameter::ALL.check(descriptor)?;
+        parameters::ALL.check(descriptor)?;
         let source = environment::source(descriptor, lookup)?;
-        let ttl = parameter::TTL.duration(descriptor)?;
+        let ttl = parameters::TTL.duration(descriptor)?;
         let service = name(descriptor, "service", descriptor.required("service")?)?;
         Ok(Self {
             target: target(&source)?,
             credential: source.credential()?,
-            query: Query::new(service, &place(&source)?, parameter::FILTER.text(descriptor)?),
-            wait: parameter::WAIT.duration(descriptor)?,
+            query: Query::new(service, &place(&source)?, parameters::FILTER.text(descriptor)?),
+            wait: parameters::WAIT.duration(descriptor)?,
             consistency: consistency(descriptor)?,
-            max_stale: parameter::MAX_STALE.duration(descriptor)?,
+            max_stale: parameters::MAX_STALE.duration(descriptor)?,
             // Members find the loss of their registration by their heartbeats: three TTLs leave time to repair it.
-            repair_grace: parameter::REPAIR_GRACE.duration_or(descriptor, ttl * 3)?,
-            probe_interval: parameter::PROBE_INTERVAL.duration(descriptor)?,
-            has_probe_interval: descriptor.parameters.contains_key(parameter::PROBE_INTERVAL.name),
-            probe_timeout: parameter::PROBE_TIMEOUT.duration(descriptor)?,
-            connect_timeout: parameter::CONNECT_TIMEOUT.duration(descriptor)?,
-            answer_timeout: parameter::ANSWER_TIMEOUT.duration(descriptor)?,
-            max_body: parameter::MAX_BODY.size(descriptor)?,
+            repair_grace: parameters::REPAIR_GRACE.duration_or(descriptor, ttl * 3)?,
+            probe_intervals: (
+                parameters::PROBE_INTERVAL.duration(descriptor)?,
+                parameters::PROBE_INTERVAL.duration_or(descriptor, MEMBER_PROBES)?,
+            ),
+            probe_timeout: connection::PROBE_TIMEOUT.duration(descriptor)?,
+            connect_timeout: connection::CONNECT_TIMEOUT.duration(descriptor)?,
+            answer_timeout: parameters::ANSWER_TIMEOUT.duration(descriptor)?,
+            max_body: parameters::MAX_BODY.size(descriptor)?,
             ttl,
-            deregister_after: parameter::DEREGISTER_AFTER.duration(descriptor)?,
+            deregister_after: parameters::DEREGISTER_AFTER.duration(descriptor)?,
         })
     }
 }
@@ -132,14 +134,14 @@ fn name<'a>(
         "" => refuse(ErrorCode::MissingField, "it is empty"),
         // As a path segment these would mean another endpoint, however they are encoded.
         "." | ".." => refuse(ErrorCode::InvalidValue, "it is no name"),
-        _ if value.len() > parameter::MAX_NAME => refuse(ErrorCode::InvalidValue, "it is longer than 255 bytes"),
+        _ if value.len() > parameters::MAX_NAME => refuse(ErrorCode::InvalidValue, "it is longer than 255 bytes"),
         _ if value.chars().any(char::is_control) => refuse(ErrorCode::InvalidValue, "it has control characters"),
         _ => Ok(value),
     }
 }
 
 fn consistency(descriptor: &ProviderDescriptor) -> Result<Consistency, ProvisioningError> {
-    Ok(match parameter::CONSISTENCY.choice(descriptor)? {
+    Ok(match parameters::CONSISTENCY.choice(descriptor)? {
         Some("stale") => Consistency::Stale,
         Some("consistent") => Consistency::Consistent,
         _ => Consistency::Default,

@@ -1,7 +1,7 @@
 //! Every parameter of the kind `consul`.
 
 use crate::providers::parameter::{Form, Parameter, Parameters, Preset, SWITCH, millis, secs};
-use crate::providers::tls;
+use crate::providers::{connection, tls};
 
 /// The longest name of a service or of where it is, in bytes; Consul's own limit for what DNS shall show is 63.
 pub(super) const MAX_NAME: usize = 255;
@@ -72,18 +72,6 @@ pub(super) static PROBE_INTERVAL: Parameter = Parameter {
     meaning: "how often the index is asked for beside the watch, unless set by a member every 2 s; every second while \
         something is wrong",
 };
-pub(super) static PROBE_TIMEOUT: Parameter = Parameter {
-    name: "probe-timeout",
-    default: Preset::Value("2s"),
-    form: Form::Duration(millis(100), secs(5)),
-    meaning: "how long that may take",
-};
-pub(super) static CONNECT_TIMEOUT: Parameter = Parameter {
-    name: "connect-timeout",
-    default: Preset::Value("2s"),
-    form: Form::Duration(millis(100), secs(30)),
-    meaning: "how long a name look-up, and a connect with its TLS handshake, may take",
-};
 pub(super) static ANSWER_TIMEOUT: Parameter = Parameter {
     name: "answer-timeout",
     default: Preset::Value("10s"),
@@ -130,12 +118,6 @@ pub(super) static CLIENT_CERT: Parameter = Parameter {
     form: Form::Own("a path"),
     meaning: "the certificate that is shown to the agent, followed by those between it and its authority",
 };
-pub(super) static CLIENT_KEY: Parameter = Parameter {
-    name: "client-key",
-    default: Preset::Told("none"),
-    form: Form::Own("a path"),
-    meaning: "its key, unencrypted: PKCS #1, PKCS #8 or SEC 1",
-};
 pub(super) static TLS_SERVER_NAME: Parameter = Parameter {
     name: "tls-server-name",
     default: Preset::Told("the host"),
@@ -161,8 +143,8 @@ pub(super) static ALL: Parameters = Parameters(&[
     &MAX_STALE,
     &REPAIR_GRACE,
     &PROBE_INTERVAL,
-    &PROBE_TIMEOUT,
-    &CONNECT_TIMEOUT,
+    &connection::PROBE_TIMEOUT,
+    &connection::CONNECT_TIMEOUT,
     &ANSWER_TIMEOUT,
     &MAX_BODY,
     &TTL,
@@ -170,7 +152,7 @@ pub(super) static ALL: Parameters = Parameters(&[
     &CA_FILE,
     &CA_PATH,
     &CLIENT_CERT,
-    &CLIENT_KEY,
+    &tls::CLIENT_KEY,
     &TLS_SERVER_NAME,
     &tls::VERIFY,
     &ENVIRONMENT,

@@ -48,10 +48,10 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
-    /// Asks for the page beside `client`, unless pages are asked for one by one. Where the system refuses another thread
-    /// nothing is asked.
+    /// Asks for the page beside `client`, unless pages are asked for one by one, or the present page has named one already:
+    /// a page that names many shall not start as many threads. Where the system refuses another thread nothing is asked.
     pub(super) fn ask(&mut self, client: &Client, wanted: Wanted) {
-        if self.one_by_one {
+        if self.one_by_one || self.asked.is_some() {
             return;
         }
         if self.lanes.len() < LANES {
@@ -93,7 +93,8 @@ impl Ahead {
     ) -> Option<Result<(Incoming, Option<Secret>), ProvisioningError>> {
         match self.asked.take() {
             Some(asked) if Some(asked.next.as_str()) == next => {
-                // Without an answer its thread has ended by a panic, and the page is asked for again.
+                // The client's own times bound this, and shutting it down ends it. Without an answer the thread has ended
+                // by a panic, and the page is asked for again.
                 let answer = asked.answer.recv().ok()?;
                 Some(answer.map(|answer| (answer, asked.token)))
             }
@@ -171,6 +172,9 @@ mod tests {
         let (answer, _) = ahead.take(&client, Some("p2")).unwrap().unwrap();
         assert_eq!(answer.status, 200);
         assert!(ahead.take(&client, Some("p2")).is_none());
+        ahead.ask(&client, wanted(&url, "p3"));
+        ahead.ask(&client, wanted(&url, "p4"));
+        assert!(ahead.take(&client, Some("p4")).is_none(), "one for each page");
         ahead.ask(&client, wanted(&url, "p3"));
         assert!(ahead.take(&client, None).is_none() && ahead.take(&client, Some("p3")).is_none());
         assert_eq!(requests.recv().as_deref(), Ok("/p2"));

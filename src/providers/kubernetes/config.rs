@@ -9,14 +9,14 @@ use std::time::Duration;
 #[cfg(feature = "kubeconfig")]
 use super::kubeconfig;
 use super::label;
-use super::parameters as parameter;
+use super::parameters;
 use super::query::{Query, Select};
 use super::wire::{Family, PodRules, Port, Rules, SliceRules};
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::http::Target;
 use crate::provider::{Credential, ProviderDescriptor};
 use crate::providers::source::{Lookup, Source};
-use crate::providers::tls;
+use crate::providers::{connection, tls};
 
 /// Where the kubelet puts the service account of a pod.
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -113,13 +113,13 @@ impl Config {
     }
 
     fn read_with(descriptor: &ProviderDescriptor, lookup: Lookup<'_>) -> Result<Self, ProvisioningError> {
-        parameter::ALL.check(descriptor)?;
+        parameters::ALL.check(descriptor)?;
         let definition = Definition { source: Source::of_definition(descriptor), lookup };
         let means = definition.means()?;
         let (target, credential) = definition.access(&means)?;
         let (select, cluster) = definition.select()?;
         let (family, port) = (definition.family()?, definition.port()?);
-        let ready = parameter::REQUIRE_READY.is_on(descriptor)?.unwrap_or(true);
+        let ready = parameters::REQUIRE_READY.is_on(descriptor)?.unwrap_or(true);
         let container = definition.container()?;
         let rules = match &select {
             Select::Pods { .. } => Rules::Pods(PodRules { family, port, ready, container }),
@@ -137,14 +137,14 @@ impl Config {
             cluster,
             rules,
             select,
-            page_size: parameter::PAGE_SIZE.number(descriptor)?,
-            max_body: parameter::MAX_BODY.size(descriptor)?,
+            page_size: parameters::PAGE_SIZE.number(descriptor)?,
+            max_body: parameters::MAX_BODY.size(descriptor)?,
             // With the timeout below, a frozen server shows within 8 s.
-            probe_interval: parameter::PROBE_INTERVAL.duration(descriptor)?,
-            probe_timeout: parameter::PROBE_TIMEOUT.duration(descriptor)?,
-            connect_timeout: parameter::CONNECT_TIMEOUT.duration(descriptor)?,
-            answer_timeout: parameter::ANSWER_TIMEOUT.duration(descriptor)?,
-            list_interval: parameter::LIST_INTERVAL.duration_unless_off(descriptor)?,
+            probe_interval: parameters::PROBE_INTERVAL.duration(descriptor)?,
+            probe_timeout: connection::PROBE_TIMEOUT.duration(descriptor)?,
+            connect_timeout: connection::CONNECT_TIMEOUT.duration(descriptor)?,
+            answer_timeout: parameters::ANSWER_TIMEOUT.duration(descriptor)?,
+            list_interval: parameters::LIST_INTERVAL.duration_unless_off(descriptor)?,
             pod: definition.pod()?,
         })
     }
@@ -220,7 +220,7 @@ impl Definition<'_> {
                 Err(self.source.invalid(field, reason))
             }
         };
-        let named = parameter::CREDENTIALS.choice(self.source.descriptor)?;
+        let named = parameters::CREDENTIALS.choice(self.source.descriptor)?;
         if named == Some("kubeconfig") {
             return self.kubeconfig();
         }
@@ -362,10 +362,10 @@ impl Definition<'_> {
             None => Ok(()),
             Some(_) => Err(self.source.invalid(field, format!("it is without effect unless source is {source}"))),
         };
-        match parameter::SOURCE.choice(self.source.descriptor)? {
+        match parameters::SOURCE.choice(self.source.descriptor)? {
             None | Some("pods") => {
                 without_effect("service", "endpoint-slices")?;
-                let selector = match (parameter::SELECTOR.text(self.source.descriptor)?, &cluster) {
+                let selector = match (parameters::SELECTOR.text(self.source.descriptor)?, &cluster) {
                     (Some(selector), _) => {
                         label::check_selector(selector)
                             .map_err(|reason| self.source.invalid("selector", format!("it {reason}")))?;
@@ -408,7 +408,7 @@ impl Definition<'_> {
     }
 
     fn family(&self) -> Result<Family, ProvisioningError> {
-        Ok(match parameter::IP_FAMILY.choice(self.source.descriptor)? {
+        Ok(match parameters::IP_FAMILY.choice(self.source.descriptor)? {
             Some("ipv4") => Family::Ipv4,
             Some("ipv6") => Family::Ipv6,
             _ => Family::Any,

@@ -1,7 +1,7 @@
 //! Every parameter of the kind `kubernetes`.
 
 use crate::providers::parameter::{Form, Parameter, Parameters, Preset, SWITCH, millis, secs};
-use crate::providers::tls;
+use crate::providers::{connection, tls};
 
 pub(super) static SOURCE: Parameter = Parameter {
     name: "source",
@@ -79,18 +79,6 @@ pub(super) static PROBE_INTERVAL: Parameter = Parameter {
     form: Form::Duration(millis(100), secs(30)),
     meaning: "how often the server is asked beside the watch whether it lives; every second while something is wrong",
 };
-pub(super) static PROBE_TIMEOUT: Parameter = Parameter {
-    name: "probe-timeout",
-    default: Preset::Value("2s"),
-    form: Form::Duration(millis(100), secs(5)),
-    meaning: "how long that may take",
-};
-pub(super) static CONNECT_TIMEOUT: Parameter = Parameter {
-    name: "connect-timeout",
-    default: Preset::Value("2s"),
-    form: Form::Duration(millis(100), secs(30)),
-    meaning: "how long a name look-up, and a connect with its TLS handshake, may take",
-};
 pub(super) static ANSWER_TIMEOUT: Parameter = Parameter {
     name: "answer-timeout",
     default: Preset::Value("10s"),
@@ -153,12 +141,6 @@ pub(super) static CLIENT_CERT: Parameter = Parameter {
     form: Form::Own("a path"),
     meaning: "the certificate that is shown to the server, followed by those between it and its authority",
 };
-pub(super) static CLIENT_KEY: Parameter = Parameter {
-    name: "client-key",
-    default: Preset::Told("none"),
-    form: Form::Own("a path"),
-    meaning: "its key, unencrypted: PKCS #1, PKCS #8 or SEC 1",
-};
 pub(super) static TLS_SERVER_NAME: Parameter = Parameter {
     name: "tls-server-name",
     default: Preset::Told("the host"),
@@ -180,8 +162,8 @@ pub(super) static ALL: Parameters = Parameters(&[
     &PAGE_SIZE,
     &MAX_BODY,
     &PROBE_INTERVAL,
-    &PROBE_TIMEOUT,
-    &CONNECT_TIMEOUT,
+    &connection::PROBE_TIMEOUT,
+    &connection::CONNECT_TIMEOUT,
     &ANSWER_TIMEOUT,
     &LIST_INTERVAL,
     &POD,
@@ -192,7 +174,7 @@ pub(super) static ALL: Parameters = Parameters(&[
     &CA_FILE,
     &CA_PATH,
     &CLIENT_CERT,
-    &CLIENT_KEY,
+    &tls::CLIENT_KEY,
     &TLS_SERVER_NAME,
     &tls::VERIFY,
 ]);

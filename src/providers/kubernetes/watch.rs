@@ -59,6 +59,7 @@ pub(super) struct Settings {
     pub(super) probe_interval: Duration,
     /// How long the head of an answer may take.
     pub(super) answer_timeout: Duration,
+    /// How long looking up the name, connecting and sending may take each.
     pub(super) connect_timeout: Duration,
     /// How often there is a list although nothing asks for one; drawn from the upper half.
     pub(super) list_interval: Option<Duration>,
@@ -67,8 +68,7 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// How long a request may take until its answer begins: looking up the name, connecting and sending have their own
-    /// time each.
+    /// How long a request may take until its answer begins.
     fn answering(&self) -> Duration {
         self.connect_timeout * 3 + self.answer_timeout
     }

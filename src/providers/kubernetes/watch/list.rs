@@ -71,7 +71,7 @@ impl Machine {
         for object in page.objects {
             self.directory.add(object);
         }
-        match page.next.filter(|next| !next.is_empty()) {
+        match page.next {
             _ if version.is_empty() => self.failed(now, malformed("the list has no resource version")),
             Some(_) if pages >= PAGES_MAX => {
                 self.paging.is_endless = true;

@@ -16,7 +16,7 @@ fn kubernetes_point_1_three_pages_are_one_snapshot_and_the_watch_begins_from_the
     sim.page(page("7", &["b"], Some("three")));
     assert!(asks(&sim, Some("three"), true));
     assert!(sim.told().is_empty(), "nothing of a list is told before it is whole");
-    sim.page(page("7", &["c"], Some("")));
+    sim.page(page("7", &["c"], None));
     assert_eq!(sim.told(), ["[a b c]@7"]);
     assert_eq!(sim.watches(), Some("7"));
 }
