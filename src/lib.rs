@@ -69,8 +69,8 @@ mod hub;
 mod id;
 #[cfg(feature = "_http")]
 mod json;
-// Its parts alone: nothing joins them yet.
-#[cfg(test)]
+// No provider uses it yet: the test kit alone does.
+#[cfg(any(test, feature = "testkit"))]
 mod membership;
 mod metrics;
 mod panics;

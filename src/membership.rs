@@ -41,8 +41,7 @@ mod record;
 mod rumours;
 mod settings;
 mod settling;
-#[cfg(test)]
-mod simulation;
+pub mod simulation;
 mod suspicion;
 mod table;
 mod wire;

@@ -5,10 +5,12 @@
 //! - [`ScriptedProvider`]: a provider whose streams say what a test tells them to.
 //! - [`Harness`]: the hub's own rules and deliveries without threads, driven step by step.
 //! - [`Simulation`]: seeded runs of that harness under faults of every kind, with checkers that judge each tick.
+//! - [`gossip`]: whole clusters of the gossip membership on one clock and one seed, and of any other protocol beside it.
 
 mod clock;
 #[cfg(feature = "consul")]
 mod consul;
+pub mod gossip;
 mod harness;
 #[cfg(feature = "kubeconfig")]
 mod kubeconfig;

@@ -37,7 +37,9 @@ pub(super) enum Event {
     Succeeded { at: Timestamp, incarnation: u64 },
     /// This node hears from nobody.
     Isolated { at: Timestamp },
-    /// It does again.
+    /// It has for so long that what it believes of the others is announced after all.
+    GivenUp { at: Timestamp },
+    /// It hears from somebody again.
     Reached { at: Timestamp },
     /// This node was declared dead, and comes back then.
     Expelled { at: Timestamp, until: Timestamp },

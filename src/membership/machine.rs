@@ -195,6 +195,21 @@ impl Machine {
         &self.own
     }
 
+    /// What has to hold between two steps, whatever arrives.
+    ///
+    /// # Errors
+    /// What does not.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let active = self.table.active();
+        if self.places.len() > active || self.round.len() > active {
+            return Err(format!("{} places and {} to be probed of {active}", self.places.len(), self.round.len()));
+        }
+        if self.phase == Phase::Member && !self.table.get(self.own.id()).is_some_and(|own| own.state().is_active()) {
+            return Err("a member that is none at itself".to_owned());
+        }
+        Ok(())
+    }
+
     /// Where it is on its way, and what it waits for.
     pub(super) fn standing(&self) -> String {
         format!("{:?} {:?}", self.phase, self.timers)
@@ -471,7 +486,8 @@ impl Machine {
     fn advance_isolation(&mut self, now: Timestamp) {
         match self.isolation.advance(self.table.active(), now) {
             Some(Contact::Isolated(_)) => self.tell(Event::Isolated { at: now }),
-            Some(Contact::Heard | Contact::GivenUp(_)) | None => {}
+            Some(Contact::GivenUp(_)) => self.tell(Event::GivenUp { at: now }),
+            Some(Contact::Heard) | None => {}
         }
     }
 

@@ -1,9 +1,30 @@
-//! Whole clusters of the real member on one clock and one seed: a network that loses, delays, doubles and cuts, and nodes
-//! that stand still, die and come back.
+//! Whole clusters on one clock and one seed: a network that loses, delays, doubles and cuts, and processes that stand still,
+//! die and come back.
+//!
+//! | part | what it is |
+//! |---|---|
+//! | [`protocol`] | what a world asks of a member, of whichever protocol |
+//! | [`network`] | what becomes of what is sent |
+//! | [`world`] | the cluster and its clock |
+//! | [`member`] | the library's own member |
+//! | [`checks`] | what has to hold of it after each step |
+//! | [`later`] | a later version of the protocol |
 
+mod checks;
+mod later;
+mod member;
 mod network;
+mod protocol;
 mod world;
 
+pub use member::GossipMember;
+pub use network::Network;
+pub use protocol::{Act, Arrival, Protocol, Seen, Start, View};
+pub use world::{Counts, Sighting, World};
+
+#[cfg(test)]
 mod faults;
+#[cfg(test)]
 mod figures;
+#[cfg(test)]
 mod scenes;

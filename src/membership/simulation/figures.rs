@@ -4,9 +4,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::scenes::cluster;
-use super::world::{World, id};
-use crate::membership::event::MemberState;
+use super::scenes::{cluster, world};
+use super::{GossipMember, Seen, World};
 
 const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
@@ -38,9 +37,9 @@ impl Samples {
 }
 
 /// A cluster that has one view, and has been at peace for so long.
-fn settled(seed: u64, nodes: usize, peace: Duration) -> World {
+fn settled(seed: u64, nodes: usize, peace: Duration) -> World<GossipMember> {
     let mut world = cluster(seed, nodes);
-    world.until(secs(60), World::is_one_view).unwrap_or_else(|| panic!("seed {seed}: {:?}", world.counts.events));
+    world.until(secs(60), World::is_one_view).unwrap_or_else(|| panic!("seed {seed}: {:?}", world.counts().events));
     world.pass(peace);
     world
 }
@@ -50,7 +49,7 @@ fn settled(seed: u64, nodes: usize, peace: Duration) -> World {
 fn full_view_after_the_join() {
     for (nodes, seeds, loss) in [(10, 40, 0.0), (100, 20, 0.0), (500, 20, 0.0), (100, 20, 0.1)] {
         let took = (0..seeds).map(|seed| {
-            let mut world = World::new(seed);
+            let mut world = world(seed);
             world.network.loss = loss;
             (0..nodes).for_each(|node| world.start(node, &[0, 1, 2]));
             world.until(secs(60), World::is_one_view).unwrap_or(secs(60))
@@ -71,13 +70,13 @@ fn from_a_kill_to_dead() {
             let mut world = settled(seed, nodes, secs(3));
             for killed in 3..8 {
                 world.pass(Duration::from_millis(37 * seed + 311));
-                let (at, seen) = (world.now, world.seen.len());
+                let (at, seen) = (world.now(), world.sightings().len());
                 world.kill(killed);
                 world.until(secs(60), World::is_one_view).expect("dead everywhere");
                 let dead =
-                    world.seen[seen..].iter().filter(|seen| seen.node == id(killed) && seen.to == MemberState::Dead);
+                    world.sightings()[seen..].iter().filter(|seen| seen.node == killed && seen.state == Seen::Dead);
                 first.push(dead.map(|seen| seen.at.since(at)).min().expect("dead somewhere"));
-                all.push(world.now.since(at));
+                all.push(world.now().since(at));
             }
         }
         let (first, all) = (Samples::of(first), Samples::of(all));
@@ -97,13 +96,13 @@ fn false_deaths() {
         for seed in 0..runs {
             let mut world = settled(seed, 100, secs(3));
             world.network.loss = loss;
-            let seen = world.seen.len();
+            let seen = world.sightings().len();
             world.pass(secs(300));
-            let of = |state| world.seen[seen..].iter().filter(move |seen| seen.to == state);
-            let lives: BTreeSet<_> = of(MemberState::Dead).map(|seen| (&seen.node, seen.incarnation)).collect();
+            let of = |state| world.sightings()[seen..].iter().filter(move |seen| seen.state == state);
+            let lives: BTreeSet<_> = of(Seen::Dead).map(|seen| (seen.node, seen.life)).collect();
             dead += lives.len();
-            suspected += of(MemberState::Suspect).filter(|seen| seen.by == 0).count();
-            isolated += world.counts.events.get("isolated").copied().unwrap_or_default();
+            suspected += of(Seen::Suspect).filter(|seen| seen.by == 0).count();
+            isolated += world.counts().events.get("isolated").copied().unwrap_or_default();
         }
         println!(
             "false deaths in 5 min, 100 nodes, {loss} lost: {dead} in {runs} runs; suspicions heard of by one node: {} a run; isolated {isolated}",
@@ -118,14 +117,14 @@ fn false_deaths() {
 fn idle_bytes() {
     for nodes in [100, 1000] {
         let mut world = settled(1, nodes, secs(30));
-        let before = world.counts.clone();
+        let before = world.counts().clone();
         world.pass(secs(60));
         let each = |bytes: u64| bytes as f64 / nodes as f64 / 60.0;
         println!(
             "idle, {nodes} nodes: {:.0} bytes a second and node in {:.2} datagrams; {:.0} bytes over the reliable channel",
-            each(world.counts.bytes - before.bytes),
-            each(world.counts.datagrams - before.datagrams),
-            each(world.counts.question_bytes - before.question_bytes)
+            each(world.counts().bytes - before.bytes),
+            each(world.counts().datagrams - before.datagrams),
+            each(world.counts().question_bytes - before.question_bytes)
         );
     }
 }
@@ -136,13 +135,13 @@ fn one_that_stands_still_three_tenths_of_the_time() {
     let mut dead = BTreeSet::new();
     for seed in 0..20 {
         let mut world = settled(seed, 100, secs(3));
-        let seen = world.seen.len();
+        let seen = world.sightings().len();
         for _ in 0..30 {
             world.pause(50, secs(3));
             world.pass(secs(10));
         }
-        let others = world.seen[seen..].iter().filter(|seen| seen.to == MemberState::Dead && seen.node != id(50));
-        dead.extend(others.map(|seen| (seed, seen.node.clone())));
+        let others = world.sightings()[seen..].iter().filter(|seen| seen.state == Seen::Dead && seen.node != 50);
+        dead.extend(others.map(|seen| (seed, seen.node)));
     }
     println!("one of 100 paused 30 % of the time: {} others declared dead in 20 runs: {dead:?}", dead.len());
     assert!(dead.is_empty());
@@ -154,12 +153,12 @@ fn ten_of_a_thousand_killed_at_once() {
     let (mut last, mut updates) = (Vec::new(), Vec::new());
     for seed in 0..5 {
         let mut world = settled(seed, 1000, secs(5));
-        let at = world.now;
-        let before: Vec<usize> = (0..1000).map(|node| world.updates(node).len()).collect();
+        let at = world.now();
+        let before: Vec<usize> = (0..1000).map(|node| world.member(node).expect("it runs").updates().len()).collect();
         (100..110).for_each(|node| world.kill(node));
         world.until(secs(60), World::is_one_view).expect("dead everywhere");
         for node in world.running() {
-            let since = &world.updates(node)[before[node]..];
+            let since = &world.member(node).expect("it runs").updates()[before[node]..];
             updates.push(since.len());
             last.extend(since.last().map(|update| update.at.since(at)));
         }
@@ -176,22 +175,22 @@ fn ten_of_a_thousand_ill() {
     for (what, deaf) in [("receive", true), ("send", false)] {
         for seed in 0..2 {
             let mut world = settled(seed, 1000, secs(5));
-            let seen = world.seen.len();
+            let seen = world.sightings().len();
             for node in 100..110 {
                 if deaf { world.network.deafen(node, 0.8) } else { world.network.silence(node, 0.8) }
             }
             world.pass(secs(300));
-            let is_ill = |node: &crate::topology::NodeId| (100..110).any(|ill| id(ill) == *node);
-            let dead = || world.seen[seen..].iter().filter(|seen| seen.to == MemberState::Dead);
-            let healthy = dead().filter(|seen| !is_ill(&seen.node)).count();
+            let is_ill = |node: usize| (100..110).contains(&node);
+            let dead = || world.sightings()[seen..].iter().filter(|seen| seen.state == Seen::Dead);
+            let healthy = dead().filter(|seen| !is_ill(seen.node)).count();
             let healthy_at_healthy =
-                dead().filter(|seen| !is_ill(&seen.node) && !(100..110).contains(&seen.by)).count();
+                dead().filter(|seen| !is_ill(seen.node) && !(100..110).contains(&seen.by)).count();
             let ill: BTreeSet<_> =
-                dead().filter(|seen| is_ill(&seen.node)).map(|seen| (&seen.node, seen.at.as_millis() / 5000)).collect();
+                dead().filter(|seen| is_ill(seen.node)).map(|seen| (seen.node, seen.at.as_millis() / 5000)).collect();
             println!(
                 "10 of 1,000 lose 80 % of what they {what}: healthy ones dead at healthy ones {healthy_at_healthy}, anywhere {healthy}; ill ones went {} times; {:?}",
                 ill.len(),
-                world.counts.events
+                world.counts().events
             );
         }
     }
@@ -235,14 +234,14 @@ fn a_thousand_restarted() {
             world.pass(Duration::from_millis(10));
         }
         let took = world.until(secs(60), World::is_one_view);
-        println!("1,000 restarted over 10 s: one view {took:?} after the last start; {:?}", world.counts.events);
+        println!("1,000 restarted over 10 s: one view {took:?} after the last start; {:?}", world.counts().events);
     }
 }
 
 #[test]
 #[ignore = "takes minutes: run by hand, for the report"]
 fn two_thousand_through_one_seed() {
-    let mut world = World::new(1);
+    let mut world = world(1);
     world.start(0, &[0]);
     world.pass(secs(1));
     for node in 1..2001 {
@@ -250,5 +249,5 @@ fn two_thousand_through_one_seed() {
         world.pass(Duration::from_micros(500));
     }
     let took = world.until(secs(60), World::is_one_view);
-    println!("2,000 through one seed over 1 s: one view {took:?} after the last start; {:?}", world.counts);
+    println!("2,000 through one seed over 1 s: one view {took:?} after the last start; {:?}", world.counts().events);
 }

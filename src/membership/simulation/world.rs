@@ -2,30 +2,33 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
-use std::sync::Arc;
+use std::fmt;
 use std::time::Duration;
 
 use super::network::{Network, chance};
+use super::protocol::{Act, Arrival, HELD, PATIENCE, Protocol, Seen, Start};
 use crate::backoff::Jitter;
 use crate::clock::Timestamp;
-use crate::membership::event::{Event, MemberState};
-use crate::membership::machine::{Input, Machine, Output, Question};
-use crate::membership::place::Place;
-use crate::membership::record::State;
-use crate::membership::settings::Settings;
-use crate::membership::settling::TopologyUpdate;
-use crate::topology::{ClusterNode, NodeId};
-
-/// After so long a question counts as not answered.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What happens at some time.
 #[derive(Debug)]
 enum Happening {
     Datagram { from: usize, to: usize, life: u64, bytes: Vec<u8> },
-    Asked { from: usize, asker: u64, to: usize, question: Question, life: u64, bytes: Vec<u8> },
-    Answered { to: usize, life: u64, question: Question, answer: Option<Vec<u8>> },
+    Asked { from: usize, asker: u64, to: usize, question: u64, life: u64, bytes: Vec<u8> },
+    Answered { to: usize, life: u64, question: u64, answer: Option<Vec<u8>> },
     Wake { node: usize, life: u64 },
+    /// Nobody has answered that question.
+    Expired { channel: u64 },
+}
+
+/// A question that was asked and not answered yet.
+#[derive(Debug)]
+struct Open {
+    asked: usize,
+    asker: usize,
+    /// How often the asker had been started.
+    life: u64,
+    question: u64,
 }
 
 /// When it happens, and which of all happenings it is: of two at one time the first one goes first.
@@ -51,72 +54,99 @@ impl Ord for Queued {
 }
 
 /// A process.
-struct Process {
-    machine: Machine,
+struct Process<M> {
+    member: M,
+    /// By how much its clock is ahead.
+    ahead: Duration,
     wake_at: Option<Timestamp>,
     /// It stands still until then, and what arrives waits.
     stands_until: Option<Timestamp>,
     waiting: Vec<Happening>,
-    updates: Vec<TopologyUpdate>,
 }
 
-/// Who said that somebody is in that state.
-#[derive(Clone, Debug)]
-pub(super) struct Seen {
-    pub(super) at: Timestamp,
-    pub(super) by: usize,
-    pub(super) node: NodeId,
-    pub(super) incarnation: u64,
-    pub(super) to: MemberState,
+/// One member saw another in another state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Sighting {
+    /// When.
+    pub at: Timestamp,
+    /// Who saw it.
+    pub by: usize,
+    /// Whom.
+    pub node: usize,
+    /// In which life.
+    pub life: u64,
+    /// In which state.
+    pub state: Seen,
 }
 
 /// What was counted.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Counts {
-    pub(super) datagrams: u64,
-    pub(super) bytes: u64,
-    pub(super) questions: u64,
-    pub(super) question_bytes: u64,
-    pub(super) events: BTreeMap<&'static str, u64>,
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counts {
+    /// The datagrams sent.
+    pub datagrams: u64,
+    /// The bytes in them, without any headers.
+    pub bytes: u64,
+    /// The questions over the reliable channel.
+    pub questions: u64,
+    /// The bytes of them and of their answers.
+    pub question_bytes: u64,
+    /// What members did otherwise: transitions and what they count themselves.
+    pub events: BTreeMap<&'static str, u64>,
+    /// The bytes that each node sent or received, by whichever way.
+    pub traffic: Vec<u64>,
 }
 
-/// See the module.
-pub(super) struct World {
-    pub(super) now: Timestamp,
-    pub(super) network: Network,
-    pub(super) counts: Counts,
-    pub(super) seen: Vec<Seen>,
-    settings: Settings,
-    processes: Vec<Option<Process>>,
+/// A cluster of members of one protocol, on one clock and one seed: the same seed and the same calls give the same run.
+///
+/// Nodes are numbered. Each member is a pure machine ([`Protocol`]); the world carries what they send, loses, doubles and
+/// delays it, and lets processes stand still, die and come back.
+pub struct World<M> {
+    /// The network, which may be changed at any time.
+    pub network: Network,
+    now: Timestamp,
+    counts: Counts,
+    sightings: Vec<Sighting>,
+    failure: Option<String>,
+    start: Box<dyn FnMut(&Start) -> M>,
+    processes: Vec<Option<Process<M>>>,
+    running: usize,
     /// How often each was started.
+    starts: Vec<u64>,
+    /// The present or last life of each.
     lives: Vec<u64>,
     queue: BinaryHeap<Reverse<Queued>>,
     number: u64,
-    channels: BTreeMap<u64, (usize, u64, Question)>,
+    channels: BTreeMap<u64, Open>,
     dice: Jitter,
 }
 
-pub(super) fn place(node: usize) -> Place {
-    Place::new(&format!("10.{}.{}.{}", node >> 16 & 255, node >> 8 & 255, node & 255), 7946)
+impl<M> fmt::Debug for World<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { now, running, counts, failure, .. } = self;
+        f.debug_struct("World")
+            .field("now", now)
+            .field("running", running)
+            .field("counts", counts)
+            .field("failure", failure)
+            .finish_non_exhaustive()
+    }
 }
 
-fn number_of(place: &Place) -> usize {
-    place.host().split('.').skip(1).fold(0, |sum, part| sum << 8 | part.parse::<usize>().unwrap())
-}
-
-pub(super) fn id(node: usize) -> NodeId {
-    NodeId::new(format!("n{node:07}")).unwrap()
-}
-
-impl World {
-    pub(super) fn new(seed: u64) -> Self {
+impl<M: Protocol> World<M> {
+    /// An empty one of that seed. `start` makes the members.
+    pub fn new(seed: u64, start: impl FnMut(&Start) -> M + 'static) -> Self {
         Self {
-            now: Timestamp::from_millis(1_000_000),
             network: Network::good(),
+            now: Timestamp::from_millis(1_000_000),
             counts: Counts::default(),
-            seen: Vec::new(),
-            settings: Settings::lan("simulated"),
+            sightings: Vec::new(),
+            failure: None,
+            start: Box::new(start),
             processes: Vec::new(),
+            running: 0,
+            starts: Vec::new(),
             lives: Vec::new(),
             queue: BinaryHeap::new(),
             number: 0,
@@ -125,39 +155,82 @@ impl World {
         }
     }
 
-    /// Starts the node, with these seeds.
-    pub(super) fn start(&mut self, node: usize, seeds: &[usize]) {
+    /// The time, by the clock of the world.
+    pub fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// What was counted so far.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// Who saw whom in which state, in order.
+    pub fn sightings(&self) -> &[Sighting] {
+        &self.sightings
+    }
+
+    /// The first thing that happened and must not.
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
+    }
+
+    /// Starts the node, or starts it again, with these seeds.
+    pub fn start(&mut self, node: usize, seeds: &[usize]) {
         while self.processes.len() <= node {
             self.processes.push(None);
+            self.starts.push(0);
             self.lives.push(0);
+            self.counts.traffic.push(0);
         }
-        self.lives[node] += 1;
-        let builder = ClusterNode::builder(id(node).as_str(), place(node).host(), 7000);
-        let member = Arc::new(builder.incarnation(self.now.as_millis()).build().unwrap());
-        let seeds = seeds.iter().map(|seed| place(*seed)).collect();
-        let seed = self.dice.next();
-        let machine = Machine::new(self.settings.clone(), (member, 7946), seeds, seed, self.now).unwrap();
-        let (stands_until, waiting, updates) = (None, Vec::new(), Vec::new());
-        self.processes[node] = Some(Process { machine, wake_at: None, stands_until, waiting, updates });
+        self.kill(node);
+        self.starts[node] += 1;
+        self.lives[node] = self.now.as_millis().max(self.lives[node] + 1);
+        let (life, seed, now) = (self.lives[node], self.dice.next(), self.now);
+        let member = (self.start)(&Start { node, life, seeds: seeds.to_vec(), seed, now });
+        let ahead = Duration::ZERO;
+        self.processes[node] =
+            Some(Process { member, ahead, wake_at: None, stands_until: None, waiting: Vec::new() });
+        self.running += 1;
         self.follow_up(node);
     }
 
     /// Ends the process without a word.
-    pub(super) fn kill(&mut self, node: usize) {
-        self.processes[node] = None;
-    }
-
-    /// The node leaves, unless it stands still.
-    pub(super) fn leave(&mut self, node: usize) {
-        if self.processes[node].as_ref().is_some_and(|process| process.stands_until.is_none()) {
-            self.input(node, Input::Leave);
+    pub fn kill(&mut self, node: usize) {
+        if self.processes[node].take().is_some() {
+            self.running -= 1;
+            // Its host closes the connections.
+            let open: Vec<u64> =
+                self.channels.iter().filter(|(_, open)| open.asked == node).map(|(channel, _)| *channel).collect();
+            open.into_iter().for_each(|channel| self.expire(channel));
         }
     }
 
-    /// The process stands still for so long.
-    pub(super) fn pause(&mut self, node: usize, length: Duration) {
+    /// The node is told to leave, unless it stands still or does not run.
+    pub fn leave(&mut self, node: usize) {
+        self.tell(node, Arrival::Leave);
+    }
+
+    /// Hands in something that does not come from the network, unless the node stands still or does not run.
+    pub fn tell(&mut self, node: usize, arrival: Arrival) {
+        if self.processes[node].as_ref().is_some_and(|process| process.stands_until.is_none()) {
+            self.input(node, arrival);
+        }
+    }
+
+    /// Does something with the member itself, and then what it asks for; `None` where it stands still or does not run.
+    pub fn with<T>(&mut self, node: usize, act: impl FnOnce(&mut M, Timestamp) -> T) -> Option<T> {
+        let now = self.now;
+        let process = self.processes[node].as_mut().filter(|process| process.stands_until.is_none())?;
+        let result = act(&mut process.member, now + process.ahead);
+        self.follow_up(node);
+        Some(result)
+    }
+
+    /// The process stands still for so long. What arrives waits for it.
+    pub fn pause(&mut self, node: usize, length: Duration) {
         let until = self.now + length;
-        let life = self.lives[node];
+        let life = self.starts[node];
         if let Some(process) = &mut self.processes[node] {
             process.stands_until = Some(until);
             process.wake_at = Some(until);
@@ -165,41 +238,59 @@ impl World {
         self.push(until, Happening::Wake { node, life });
     }
 
-    pub(super) fn machine(&self, node: usize) -> Option<&Machine> {
-        self.processes[node].as_ref().map(|process| &process.machine)
+    /// The clock of the node jumps forward.
+    pub fn jump(&mut self, node: usize, by: Duration) {
+        if let Some(process) = &mut self.processes[node] {
+            process.ahead += by;
+            process.wake_at = None;
+        }
+        self.tell(node, Arrival::Time);
     }
 
-    pub(super) fn updates(&self, node: usize) -> &[TopologyUpdate] {
-        self.processes[node].as_ref().map_or(&[], |process| &process.updates)
+    /// The member, if it runs.
+    pub fn member(&self, node: usize) -> Option<&M> {
+        self.processes.get(node)?.as_ref().map(|process| &process.member)
     }
 
     /// Those that run.
-    pub(super) fn running(&self) -> impl Iterator<Item = usize> {
+    pub fn running(&self) -> impl Iterator<Item = usize> {
         self.processes.iter().enumerate().filter(|(_, process)| process.is_some()).map(|(node, _)| node)
     }
 
-    /// Whether everybody who runs has everybody who runs as a member, and nobody else.
-    pub(super) fn is_one_view(&self) -> bool {
-        let mut machines = self.running().filter_map(|node| self.machine(node));
-        let Some(first) = machines.next() else { return true };
-        let running = self.running().count();
-        first.members().len() == running
-            && machines.all(|machine| machine.members().hash() == first.members().hash())
+    /// In which life the node runs, or ran last.
+    pub fn life(&self, node: usize) -> u64 {
+        self.lives[node]
+    }
+
+    /// Whether everybody who runs holds everybody who runs for a member, and nobody else.
+    pub fn is_one_view(&self) -> bool {
+        let mut members = self.processes.iter().flatten().map(|process| &process.member);
+        let Some(first) = members.next() else { return true };
+        let view = first.view();
+        view.members == self.running
+            && members.all(|member| member.view() == view)
             && self.running().all(|node| {
-                let incarnation = self.machine(node).map(|machine| machine.own().node().incarnation());
-                first.members().get(id(node)).map(|member| member.incarnation()) == incarnation
+                let own = self.member(node).and_then(|member| member.holds(node));
+                own.is_some() && first.holds(node) == own
             })
     }
 
     /// Goes on for so long.
-    pub(super) fn pass(&mut self, length: Duration) {
+    pub fn pass(&mut self, length: Duration) {
         let until = self.now + length;
-        self.run(until, |_| false);
+        while let Some(Reverse(Queued((at, _), _))) = self.queue.peek() {
+            if *at > until {
+                break;
+            }
+            let Some(Reverse(Queued((at, _), happening))) = self.queue.pop() else { break };
+            self.now = at;
+            self.happen(happening);
+        }
         self.now = until;
     }
 
     /// Goes on until something holds, for so long at the most; how long it took. Looks after each 20 ms.
-    pub(super) fn until(&mut self, longest: Duration, holds: impl Fn(&Self) -> bool) -> Option<Duration> {
+    pub fn until(&mut self, longest: Duration, holds: impl Fn(&Self) -> bool) -> Option<Duration> {
         let (begun, end) = (self.now, self.now + longest);
         while self.now < end {
             if holds(self) {
@@ -210,23 +301,13 @@ impl World {
         holds(self).then(|| self.now.since(begun))
     }
 
-    fn run(&mut self, until: Timestamp, stop: impl Fn(&Self) -> bool) {
-        while let Some(Reverse(Queued((at, _), _))) = self.queue.peek() {
-            if *at > until || stop(self) {
-                return;
-            }
-            let Some(Reverse(Queued((at, _), happening))) = self.queue.pop() else { return };
-            self.now = at;
-            self.happen(happening);
-        }
-    }
-
     fn happen(&mut self, happening: Happening) {
         let (node, life) = match &happening {
             Happening::Datagram { to, life, .. } | Happening::Asked { to, life, .. } => (*to, *life),
             Happening::Answered { to: node, life, .. } | Happening::Wake { node, life } => (*node, *life),
+            Happening::Expired { channel } => return self.expire(*channel),
         };
-        if self.lives[node] != life || self.processes[node].is_none() {
+        if self.starts[node] != life || self.processes[node].is_none() {
             // Every question is answered, if with a failure.
             if let Happening::Asked { from, asker, question, .. } = happening {
                 let at = self.now + PATIENCE;
@@ -251,74 +332,104 @@ impl World {
             if !matches!(happening, Happening::Wake { .. }) {
                 self.hand_in(node, happening);
             }
-            return self.input(node, Input::Time);
+            return self.input(node, Arrival::Time);
         }
         self.hand_in(node, happening);
     }
 
     fn hand_in(&mut self, node: usize, happening: Happening) {
         match happening {
-            Happening::Datagram { from, bytes, .. } => self.input(node, Input::Datagram { from: place(from), bytes }),
+            Happening::Datagram { from, bytes, .. } => {
+                self.counts.traffic[node] += bytes.len() as u64;
+                self.input(node, Arrival::Datagram { from, bytes });
+            }
             Happening::Asked { from, asker, question, bytes, .. } => {
+                self.counts.traffic[node] += bytes.len() as u64;
                 self.number += 1;
                 let channel = self.number;
-                self.channels.insert(channel, (from, asker, question));
-                self.input(node, Input::Asked { channel, bytes });
+                self.channels.insert(channel, Open { asked: node, asker: from, life: asker, question });
+                self.push(self.now + HELD, Happening::Expired { channel });
+                self.input(node, Arrival::Asked { channel, bytes });
             }
-            Happening::Answered { question, answer, .. } => self.input(node, Input::Answered { question, answer }),
+            Happening::Answered { question, answer, .. } => {
+                self.counts.traffic[node] += answer.as_ref().map_or(0, |bytes| bytes.len() as u64);
+                self.input(node, Arrival::Answered { question, answer });
+            }
+            Happening::Expired { channel } => self.expire(channel),
             Happening::Wake { .. } => {
                 let now = self.now;
-                if self.processes[node].as_ref().is_some_and(|process| process.wake_at == Some(now)) {
-                    if let Some(process) = &mut self.processes[node] {
-                        process.wake_at = None;
-                    }
-                    self.input(node, Input::Time);
+                if let Some(process) = self.processes[node].as_mut().filter(|process| process.wake_at == Some(now)) {
+                    process.wake_at = None;
+                    self.input(node, Arrival::Time);
                 }
             }
         }
     }
 
-    fn input(&mut self, node: usize, input: Input) {
+    fn input(&mut self, node: usize, arrival: Arrival) {
         let now = self.now;
         if let Some(process) = &mut self.processes[node] {
-            process.machine.handle(now, input);
+            process.member.handle(now + process.ahead, arrival);
         }
         self.follow_up(node);
     }
 
-    /// Does what the machine asks for.
+    /// Does what the member asks for.
     fn follow_up(&mut self, node: usize) {
         loop {
             let Some(process) = &mut self.processes[node] else { return };
-            let Some(output) = process.machine.output() else { break };
-            match output {
-                Output::Send { to, bytes } => self.send(node, number_of(&to), bytes),
-                Output::Ask { question, to, bytes } => self.ask(node, number_of(&to), question, bytes),
-                Output::Answer { channel, bytes } => self.answer(channel, bytes),
-                Output::Event(event) => self.tell(node, event),
+            let Some(act) = process.member.act() else { break };
+            match act {
+                Act::Send { to, bytes } => self.send(node, to, bytes),
+                Act::Ask { question, to, bytes } => self.ask(node, to, question, bytes),
+                Act::Answer { channel, bytes } => self.answer(node, channel, bytes),
+                Act::Sees { node: about, life, before, state } => self.saw(node, (about, life), before, state),
+                Act::Counts(name) => *self.counts.events.entry(name).or_default() += 1,
+                Act::Fails(why) => _ = self.failure.get_or_insert_with(|| format!("n{node}: {why}")),
             }
         }
-        let life = self.lives[node];
+        let life = self.starts[node];
         let Some(process) = &mut self.processes[node] else { return };
-        if process.machine.has_left() {
-            self.processes[node] = None;
-            return;
+        if process.member.has_ended() {
+            return self.kill(node);
         }
-        let at = process.machine.next_at().max(self.now);
+        let Some(next) = process.member.next_at() else { return };
+        let at = self.now + next.since(self.now + process.ahead);
         if process.wake_at.is_none_or(|wake| at < wake) {
             process.wake_at = Some(at);
             self.push(at, Happening::Wake { node, life });
         }
     }
 
+    fn saw(&mut self, by: usize, (node, life): (usize, u64), before: Option<Seen>, state: Seen) {
+        self.sightings.push(Sighting { at: self.now, by, node, life, state });
+        let name = match (before, state) {
+            (_, Seen::Joining) => "-> joining",
+            (None, Seen::Up) => "new -> up",
+            (Some(Seen::Up), Seen::Suspect) => "up -> suspect",
+            (Some(Seen::Suspect), Seen::Up) => "suspect -> up",
+            (Some(Seen::Suspect), Seen::Dead) => "suspect -> dead",
+            (Some(Seen::Up), Seen::Dead) => "up -> dead",
+            (Some(Seen::Dead), Seen::Up) => "dead -> up",
+            (Some(Seen::Left), Seen::Up) => "left -> up",
+            (Some(Seen::Dead), Seen::Left) => "dead -> left",
+            (_, Seen::Left) => "-> left",
+            _ => "other transition",
+        };
+        *self.counts.events.entry(name).or_default() += 1;
+    }
+
     fn send(&mut self, from: usize, to: usize, bytes: Vec<u8>) {
-        assert!(bytes.len() <= 1400, "{} bytes", bytes.len());
+        if bytes.len() > 1400 {
+            self.failure.get_or_insert_with(|| format!("n{from}: a datagram of {} bytes", bytes.len()));
+        }
         self.counts.datagrams += 1;
         self.counts.bytes += bytes.len() as u64;
-        if to >= self.lives.len() || !self.network.passes(from, to, &mut self.dice) {
+        self.counts.traffic[from] += bytes.len() as u64;
+        if to >= self.starts.len() || !self.network.passes(from, to, &mut self.dice) {
             return;
         }
-        let life = self.lives[to];
+        let life = self.starts[to];
         if chance(&mut self.dice, self.network.doubled) {
             let at = self.now + self.network.delay(&mut self.dice);
             self.push(at, Happening::Datagram { from, to, life, bytes: bytes.clone() });
@@ -327,73 +438,38 @@ impl World {
         self.push(at, Happening::Datagram { from, to, life, bytes });
     }
 
-    fn ask(&mut self, from: usize, to: usize, question: Question, bytes: Vec<u8>) {
+    fn ask(&mut self, from: usize, to: usize, question: u64, bytes: Vec<u8>) {
         self.counts.questions += 1;
         self.counts.question_bytes += bytes.len() as u64;
-        let passes = to < self.lives.len()
-            && self.processes[to].is_some()
+        self.counts.traffic[from] += bytes.len() as u64;
+        let passes = self.processes.get(to).is_some_and(Option::is_some)
             && self.network.passes(from, to, &mut self.dice)
             && self.network.passes(to, from, &mut self.dice);
         if !passes {
-            let (at, life) = (self.now + PATIENCE, self.lives[from]);
+            let (at, life) = (self.now + PATIENCE, self.starts[from]);
             return self.push(at, Happening::Answered { to: from, life, question, answer: None });
         }
-        let (at, life, asker) = (self.now + self.network.delay(&mut self.dice) * 2, self.lives[to], self.lives[from]);
+        // A connection is made first.
+        let (at, life, asker) = (self.now + self.network.delay(&mut self.dice) * 2, self.starts[to], self.starts[from]);
         self.push(at, Happening::Asked { from, asker, to, question, life, bytes });
     }
 
-    fn answer(&mut self, channel: u64, bytes: Vec<u8>) {
-        let Some((to, life, question)) = self.channels.remove(&channel) else { return };
+    fn answer(&mut self, from: usize, channel: u64, bytes: Vec<u8>) {
+        let Some(Open { asker: to, life, question, .. }) = self.channels.remove(&channel) else { return };
         self.counts.question_bytes += bytes.len() as u64;
+        self.counts.traffic[from] += bytes.len() as u64;
         let at = self.now + self.network.delay(&mut self.dice);
         self.push(at, Happening::Answered { to, life, question, answer: Some(bytes) });
     }
 
-    fn tell(&mut self, node: usize, event: Event) {
-        let name = match &event {
-            Event::Transition { at, node: about, to, from } => {
-                let (by, incarnation, id) = (node, about.incarnation(), about.id().clone());
-                self.seen.push(Seen { at: *at, by, node: id, incarnation, to: *to });
-                match (from, to) {
-                    (_, MemberState::Joining) => "-> joining",
-                    (None, MemberState::Up) => "new -> up",
-                    (Some(MemberState::Up), MemberState::Suspect) => "up -> suspect",
-                    (Some(MemberState::Suspect), MemberState::Up) => "suspect -> up",
-                    (Some(MemberState::Suspect), MemberState::Dead) => "suspect -> dead",
-                    (Some(MemberState::Up), MemberState::Dead) => "up -> dead",
-                    (Some(MemberState::Dead), MemberState::Up) => "dead -> up",
-                    (_, MemberState::Left) => "-> left",
-                    _ => "other transition",
-                }
-            }
-            Event::Topology(update) => {
-                if let Some(process) = &mut self.processes[node] {
-                    process.updates.push(update.clone());
-                }
-                "topology"
-            }
-            Event::Quarantined { .. } => "quarantined",
-            Event::Joined { .. } => "joined",
-            Event::Refused { .. } => "refused",
-            Event::Succeeded { .. } => "succeeded",
-            Event::Isolated { .. } => "isolated",
-            Event::Reached { .. } => "reached",
-            Event::Expelled { .. } => "expelled",
-            Event::Unusable { why, .. } => panic!("an unusable message: {why:?}"),
-            Event::StoodStill { .. } => "stood still",
-            Event::Left { .. } => "left",
-        };
-        *self.counts.events.entry(name).or_default() += 1;
+    fn expire(&mut self, channel: u64) {
+        if let Some(Open { asker: to, life, question, .. }) = self.channels.remove(&channel) {
+            self.push(self.now, Happening::Answered { to, life, question, answer: None });
+        }
     }
 
     fn push(&mut self, at: Timestamp, happening: Happening) {
         self.number += 1;
         self.queue.push(Reverse(Queued((at, self.number), happening)));
-    }
-
-    /// Whether the node counts as dead at that other, in its present life.
-    pub(super) fn is_dead_at(&self, node: usize, other: usize) -> bool {
-        let record = self.machine(other).and_then(|machine| machine.table().get(&id(node)));
-        record.is_some_and(|record| matches!(record.state(), State::Dead { .. }))
     }
 }

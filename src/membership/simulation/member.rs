@@ -1,0 +1,176 @@
+//! The library's own member in a simulated world: the real machine, judged after each step.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::checks::Checks;
+use super::later::as_later_version;
+use super::protocol::{Act, Arrival, Protocol, Seen, Start, View};
+use crate::clock::Timestamp;
+use crate::membership::event::{Event, MemberState};
+use crate::membership::machine::{Input, Machine, Output, Question};
+use crate::membership::place::Place;
+use crate::membership::settings::Settings;
+use crate::membership::settling::TopologyUpdate;
+use crate::topology::{ClusterNode, NodeId};
+
+/// The port of every member.
+const PORT: u16 = 7946;
+
+/// A member of a gossip cluster that the library builds, as a simulated world runs it.
+#[derive(Debug)]
+pub struct GossipMember {
+    machine: Machine,
+    acts: VecDeque<Act>,
+    updates: Vec<TopologyUpdate>,
+    checks: Checks,
+    /// It speaks a later version of the protocol.
+    is_later: bool,
+}
+
+pub(super) fn place(node: usize) -> Place {
+    Place::new(&format!("10.{}.{}.{}", node >> 16 & 255, node >> 8 & 255, node & 255), PORT)
+}
+
+fn number_of(place: &Place) -> usize {
+    place.host().split('.').skip(1).fold(0, |sum, part| sum << 8 | part.parse::<usize>().unwrap_or(usize::MAX >> 16))
+}
+
+/// Eight bytes.
+pub(super) fn id(node: usize) -> NodeId {
+    NodeId::new(format!("n{node:07}")).unwrap_or_else(|_| unreachable!("a letter and digits"))
+}
+
+fn node_of(id: &NodeId) -> usize {
+    id.as_str().trim_start_matches('n').parse().unwrap_or(usize::MAX)
+}
+
+impl GossipMember {
+    /// With the settings of a data centre. Its id has 8 bytes, and it has neither kinds nor metadata.
+    pub fn lan(start: &Start) -> Self {
+        Self::with(start, Settings::lan("simulated"))
+    }
+
+    pub(super) fn with(start: &Start, settings: Settings) -> Self {
+        let builder = ClusterNode::builder(id(start.node).as_str(), place(start.node).host(), 7000);
+        let node = builder.incarnation(start.life).build().ok().map(Arc::new);
+        let seeds = start.seeds.iter().map(|seed| place(*seed)).collect();
+        let machine = node.and_then(|node| Machine::new(settings, (node, PORT), seeds, start.seed, start.now));
+        let machine = machine.unwrap_or_else(|| unreachable!("a life is a time in milliseconds"));
+        let (acts, updates) = (VecDeque::new(), Vec::new());
+        let mut member = Self { machine, acts, updates, checks: Checks::default(), is_later: false };
+        member.collect();
+        member
+    }
+
+    /// It speaks a later version of the protocol from now on, which knows more parts and fields.
+    pub(super) fn speak_later_version(&mut self) {
+        self.is_later = true;
+    }
+
+    pub(super) fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    /// The updates of the topology, in order.
+    pub(super) fn updates(&self) -> &[TopologyUpdate] {
+        &self.updates
+    }
+
+    /// Something that does not come from the network.
+    pub(super) fn input(&mut self, now: Timestamp, input: Input) {
+        self.machine.handle(now, input);
+        self.collect();
+    }
+
+    fn collect(&mut self) {
+        while let Some(output) = self.machine.output() {
+            let said = |bytes: Vec<u8>| if self.is_later { as_later_version(&bytes) } else { bytes };
+            let act = match output {
+                Output::Send { to, bytes } => Act::Send { to: number_of(&to), bytes: said(bytes) },
+                Output::Ask { question, to, bytes } => {
+                    Act::Ask { question: question.0, to: number_of(&to), bytes: said(bytes) }
+                }
+                Output::Answer { channel, bytes } => Act::Answer { channel, bytes: said(bytes) },
+                Output::Event(event) => {
+                    if let Err(why) = self.checks.event(&event) {
+                        self.acts.push_back(Act::Fails(why));
+                    }
+                    self.told(event)
+                }
+            };
+            self.acts.push_back(act);
+        }
+        if let Err(why) = self.checks.step(&self.machine) {
+            self.acts.push_back(Act::Fails(why));
+        }
+    }
+
+    fn told(&mut self, event: Event) -> Act {
+        Act::Counts(match event {
+            Event::Transition { at: _, node, from, to } => {
+                let (node, life) = (node_of(node.id()), node.incarnation());
+                return Act::Sees { node, life, before: from.map(seen), state: seen(to) };
+            }
+            Event::Topology(update) => {
+                self.updates.push(update);
+                "topology"
+            }
+            Event::Quarantined { .. } => "quarantined",
+            Event::Joined { .. } => "joined",
+            Event::Refused { .. } => "refused",
+            Event::Succeeded { .. } => "succeeded",
+            Event::Isolated { .. } => "isolated",
+            Event::Reached { .. } => "reached",
+            Event::GivenUp { .. } => "given up",
+            Event::Expelled { .. } => "expelled",
+            Event::Unusable { why, .. } => return Act::Fails(format!("an unusable message: {why:?}")),
+            Event::StoodStill { .. } => "stood still",
+            Event::Left { .. } => "left",
+        })
+    }
+}
+
+fn seen(state: MemberState) -> Seen {
+    match state {
+        MemberState::Joining => Seen::Joining,
+        MemberState::Up => Seen::Up,
+        MemberState::Suspect => Seen::Suspect,
+        MemberState::Dead => Seen::Dead,
+        MemberState::Left => Seen::Left,
+    }
+}
+
+impl Protocol for GossipMember {
+    fn handle(&mut self, now: Timestamp, arrival: Arrival) {
+        let input = match arrival {
+            Arrival::Datagram { from, bytes } => Input::Datagram { from: place(from), bytes },
+            Arrival::Asked { channel, bytes } => Input::Asked { channel, bytes },
+            Arrival::Answered { question, answer } => Input::Answered { question: Question(question), answer },
+            Arrival::Time => Input::Time,
+            Arrival::Leave => Input::Leave,
+        };
+        self.input(now, input);
+    }
+
+    fn act(&mut self) -> Option<Act> {
+        self.acts.pop_front()
+    }
+
+    fn next_at(&self) -> Option<Timestamp> {
+        Some(self.machine.next_at())
+    }
+
+    fn has_ended(&self) -> bool {
+        self.machine.has_left()
+    }
+
+    fn view(&self) -> View {
+        let members = self.machine.members();
+        View { members: members.len(), hash: members.hash() }
+    }
+
+    fn holds(&self, node: usize) -> Option<u64> {
+        self.machine.members().get(id(node)).map(|member| member.incarnation())
+    }
+}
