@@ -9,6 +9,7 @@
 //! | [`accusers`] | who says that a node does not answer |
 //! | [`convergence`] | whether all members hold the same, and since when |
 //! | [`digest`] | whether two members know the same, and where they differ |
+//! | [`heard`] | which rumours were heard before |
 //! | [`suspicion`] | for how long a node may answer an accusation |
 //! | [`isolation`] | whether this node hears from nobody, and so blames nobody |
 //! | [`local_health`] | whether it is rather this node that is slow |
@@ -29,6 +30,7 @@ mod accusers;
 mod convergence;
 mod digest;
 mod event;
+mod heard;
 mod isolation;
 mod local_health;
 mod loss;

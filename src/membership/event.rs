@@ -35,6 +35,8 @@ pub(super) enum Event {
     Refused { at: Timestamp, refusal: Refusal },
     /// This node has to have another incarnation: that one was known already.
     Succeeded { at: Timestamp, incarnation: u64 },
+    /// Another process answers under this node's id, there, and counts more: this one ends.
+    IdTaken { at: Timestamp, place: Place },
     /// This node hears from nobody.
     Isolated { at: Timestamp },
     /// It has for so long that what it believes of the others is announced after all.

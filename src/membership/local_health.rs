@@ -13,8 +13,6 @@ pub(super) const WORST: u32 = 8;
 pub(super) enum Sign {
     /// A probe was answered in time.
     Answered,
-    /// A probe was not answered, by whichever way.
-    Unanswered,
     /// A relay that was asked for help said nothing, not even that it got no answer.
     RelaySilent,
     /// This node had to contradict a suspicion of itself.
@@ -35,7 +33,7 @@ impl LocalHealth {
     pub(super) fn note(&mut self, sign: Sign) {
         self.0 = match sign {
             Sign::Answered => self.0.saturating_sub(1),
-            Sign::Unanswered | Sign::RelaySilent | Sign::Refuted | Sign::StoodStill => (self.0 + 1).min(WORST),
+            Sign::RelaySilent | Sign::Refuted | Sign::StoodStill => (self.0 + 1).min(WORST),
         };
     }
 
@@ -55,14 +53,14 @@ mod tests {
         let mut health = LocalHealth::default();
         health.note(Sign::Answered);
         assert_eq!(health.scale(second), second, "it gets no better than well");
-        for (number, sign) in [Sign::Unanswered, Sign::RelaySilent, Sign::Refuted, Sign::StoodStill].iter().enumerate()
+        for (number, sign) in [Sign::RelaySilent, Sign::Refuted, Sign::StoodStill].iter().enumerate()
         {
             health.note(*sign);
             assert_eq!(health.score(), number as u32 + 1);
         }
         health.note(Sign::Answered);
-        assert_eq!(health.scale(second), second * 4);
-        (0..20).for_each(|_| health.note(Sign::Unanswered));
+        assert_eq!(health.scale(second), second * 3);
+        (0..20).for_each(|_| health.note(Sign::RelaySilent));
         assert_eq!((health.score(), health.scale(second)), (WORST, second * 9));
     }
 }

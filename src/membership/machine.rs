@@ -18,14 +18,15 @@ use std::time::Duration;
 
 use self::admission::Admissions;
 use self::exchange::Exchanges;
-use self::joining::Phase;
+use self::joining::{Claim, Phase};
 use self::probing::Probes;
 use super::convergence::Convergence;
 use super::event::{Event, MemberState};
 use super::isolation::{Contact, Isolation};
 use super::local_health::{LocalHealth, Sign};
 use super::loss::Loss;
-use super::message::{LabelHash, Message, MessageWriter, RUMOUR_OVERHEAD, read_message};
+use super::heard::Heard;
+use super::message::{LabelHash, Message, MessageWriter, RUMOUR_OVERHEAD, read_datagram, read_message};
 use super::place::Place;
 use super::probe_round::ProbeRound;
 use super::quarantine::{self, Ruling};
@@ -89,6 +90,8 @@ enum Timer {
     Join,
     /// What is known is exchanged once more after the join.
     Confirm,
+    /// Another holder of this node's id is asked once more whether it is there.
+    Claim,
     /// This node, which was declared dead, may return.
     Return,
     /// This node has waited long enough for somebody to note that it leaves.
@@ -105,6 +108,7 @@ pub(super) struct Machine {
     /// Itself, as it is told to others.
     own: Record,
     phase: Phase,
+    claim: Option<Claim>,
     seeds: Vec<Place>,
     table: Table,
     /// Where each active member is reached.
@@ -114,6 +118,7 @@ pub(super) struct Machine {
     admissions: Admissions,
     exchanges: Exchanges,
     rumours: Rumours,
+    heard: Heard,
     settling: Settling,
     convergence: Convergence,
     isolation: Isolation,
@@ -146,6 +151,7 @@ impl Machine {
         let mut machine = Self {
             label: LabelHash::of(&settings.label),
             phase: Phase::Joining,
+            claim: None,
             table: Table::default(),
             places: BTreeMap::new(),
             round: ProbeRound::new(jitter.next()),
@@ -153,6 +159,7 @@ impl Machine {
             admissions: Admissions::new(now),
             exchanges: Exchanges::new(now),
             rumours: Rumours::default(),
+            heard: Heard::new(jitter.next()),
             settling: Settling::default(),
             convergence: Convergence::begin(vec![own.id().clone()], 0, own.id(), now),
             isolation: Isolation::new(settings.isolation, now),
@@ -258,7 +265,7 @@ impl Machine {
         self.notice_standstill(now);
         let is_time = matches!(input, Input::Time);
         match input {
-            Input::Datagram { from, bytes } => match read_message(&bytes, self.label, now) {
+            Input::Datagram { from, bytes } => match read_datagram(&bytes, self.label, &self.heard, now) {
                 Ok(message) => self.heard(&from, message, now),
                 Err(why) => self.tell(Event::Unusable { from: Some(from), why }),
             },
@@ -303,10 +310,13 @@ impl Machine {
                 Timer::Seeds => self.look_for_others(now),
                 Timer::Join => self.ask_to_join(now),
                 Timer::Confirm => self.confirm_join(now),
+                Timer::Claim => self.advance_claim(now),
                 Timer::Return => self.come_back(now),
                 Timer::Leave => self.end(now),
                 Timer::Sweep => {
-                    self.table.sweep(now);
+                    if self.table.sweep(now) > 0 {
+                        self.heard.forget();
+                    }
                     self.timers.insert(Timer::Sweep, now + SWEEP);
                 }
             }
@@ -323,7 +333,8 @@ impl Machine {
     /// Somebody's datagram.
     fn heard(&mut self, from: &Place, message: Message, now: Timestamp) {
         self.is_heard(&message.sender, now);
-        let Message { sender, parts } = message;
+        let Message { sender, parts, fingerprints } = message;
+        let mut fingerprints = fingerprints.into_iter();
         for part in parts {
             match part {
                 Part::Ping { number, subject: _, digest } => self.pinged(from, &sender, number, digest, now),
@@ -336,7 +347,15 @@ impl Machine {
                     self.relay(from.clone(), number, subject, place, time_left, now);
                 }
                 Part::Nack(number) => self.probes.unanswered_at(&sender.id, number),
-                Part::Record(record) => self.learn(record, Way::Rumour, Some((&sender, from)), now),
+                Part::Record(record) => {
+                    let fingerprint = fingerprints.next();
+                    let is_of_itself = record.id() == self.own.id();
+                    self.learn(record, Way::Rumour, Some((&sender, from)), now);
+                    // What is said of this node itself counts another time, where it did not this time.
+                    if let Some(fingerprint) = fingerprint.filter(|_| !is_of_itself) {
+                        self.heard.note(fingerprint, self.table.active());
+                    }
+                }
                 Part::Refused(refusal) => self.refused(refusal, now),
                 // These are said over the reliable channel only.
                 Part::Join { .. }
@@ -564,7 +583,7 @@ impl Machine {
     /// Somebody asks over the reliable channel.
     fn asked(&mut self, channel: u64, message: Message, now: Timestamp) {
         self.is_heard(&message.sender, now);
-        let Message { sender, parts } = message;
+        let Message { sender, parts, .. } = message;
         let wants_in = parts.iter().any(|part| matches!(part, Part::Join { .. }));
         if wants_in {
             let record = parts.into_iter().find_map(|part| match part {

@@ -102,6 +102,11 @@ impl<'a> Reader<'a> {
         self.0.is_empty()
     }
 
+    /// The next byte, which is not taken.
+    pub(super) fn peek(&self) -> Option<u8> {
+        self.0.first().copied()
+    }
+
     pub(super) fn number(&mut self) -> Result<u64, Malformed> {
         let mut number = 0u64;
         for shift in (0..64).step_by(7) {

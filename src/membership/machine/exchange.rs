@@ -141,7 +141,7 @@ impl Machine {
     /// A member has answered.
     pub(super) fn exchange_answered(&mut self, question: Question, message: Message, now: Timestamp) {
         let place = self.exchanges.under_way.remove(&question);
-        let Message { sender, parts } = message;
+        let Message { sender, parts, .. } = message;
         let mut told = Vec::new();
         for part in parts {
             match part {

@@ -9,8 +9,9 @@ use crate::membership::event::Event;
 use crate::membership::local_health::Sign;
 use crate::membership::message::Message;
 use crate::membership::place::Place;
+use crate::membership::probe::PingNumber;
 use crate::membership::quarantine::Refusal;
-use crate::membership::record::{GREATEST, Record, State};
+use crate::membership::record::{GREATEST, Life, Record, State};
 use crate::membership::table::Way;
 use crate::membership::wire::part::Part;
 use crate::topology::ClusterNode;
@@ -25,6 +26,8 @@ const REFUSED: Duration = Duration::from_secs(10);
 const CONFIRMED: [Duration; 2] = [Duration::from_millis(300), Duration::from_millis(700)];
 /// How long a node that leaves waits for somebody to note it.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// How often another holder of this node's id is asked whether it is there.
+const CLAIMED: usize = 3;
 /// How many members are told over the reliable channel that this node leaves.
 const TOLD: usize = 3;
 
@@ -41,6 +44,14 @@ pub(super) enum Phase {
     Leaving,
     /// It has left.
     Gone,
+}
+
+/// Another process that has this node's id, and counts more.
+#[derive(Clone, Debug)]
+pub(super) struct Claim {
+    holder: Record,
+    /// The pings that asked whether it is there.
+    numbers: Vec<PingNumber>,
 }
 
 impl Machine {
@@ -78,13 +89,24 @@ impl Machine {
         if self.phase != Phase::Joining {
             return;
         }
-        let mut places = self.seeds.clone();
+        let mut places = self.places_to_ask();
+        if places.is_empty() {
+            // Whoever is the only seed has nobody to ask.
+            return self.become_member(now);
+        }
         for _ in 0..ASKED.min(places.len()) {
             let chosen = (self.jitter.next() % places.len() as u64) as usize;
             let place = places.swap_remove(chosen);
             self.ask_for_admission(place, now);
         }
         self.timers.insert(Timer::Join, now + self.jitter.scale(AGAIN, 0.8));
+    }
+
+    /// The seeds; and whoever is known from a former life, since nobody else may be there.
+    fn places_to_ask(&self) -> Vec<Place> {
+        let known = self.table.all().filter(|record| record.state() != &State::Left && record.id() != self.own.id());
+        let known = known.map(Record::place).filter(|place| !self.seeds.contains(place) && *place != self.own.place());
+        self.seeds.iter().cloned().chain(known).collect()
     }
 
     fn ask_for_admission(&mut self, place: Place, now: Timestamp) {
@@ -184,12 +206,15 @@ impl Machine {
         if self.phase != Phase::Member || said.order(&self.own).is_le() {
             return;
         }
-        if said.node().incarnation() > self.own.node().incarnation() {
-            if said.place() == self.own.place() {
-                self.leave_table(now);
-                self.succeed(said.node().incarnation(), now);
-            }
-            return;
+        let is_elsewhere = said.place() != self.own.place();
+        let is_another = said.node().incarnation() > self.own.node().incarnation();
+        if is_elsewhere {
+            // Whether anybody answers there decides who has the id.
+            return self.claim(said, now);
+        }
+        if is_another {
+            self.leave_table(now);
+            return self.succeed(said.node().incarnation(), now);
         }
         match said.state() {
             State::Dead { quarantined_until, .. } if now < *quarantined_until => {
@@ -207,6 +232,47 @@ impl Machine {
                 self.put_own(now);
             }
         }
+    }
+
+    /// Somebody else has, or had, the id of this node, and counts more: it is asked whether it is there.
+    fn claim(&mut self, said: &Record, now: Timestamp) {
+        let is_known = self.claim.as_ref().is_some_and(|claim| claim.holder.life() == said.life());
+        if !is_known && said.state().is_active() {
+            self.claim = Some(Claim { holder: said.clone(), numbers: Vec::new() });
+            self.advance_claim(now);
+        } else if !is_known {
+            self.leave_table(now);
+            self.succeed(said.node().incarnation(), now);
+        }
+    }
+
+    pub(super) fn advance_claim(&mut self, now: Timestamp) {
+        let number = self.next_ping();
+        let Some(claim) = &mut self.claim else { return };
+        let (place, life) = (claim.holder.place(), claim.holder.life());
+        if claim.numbers.len() >= CLAIMED {
+            // Nobody is there any more: the id is this node's, in a life of its own.
+            self.claim = None;
+            self.leave_table(now);
+            return self.succeed(life.incarnation, now);
+        }
+        claim.numbers.push(number);
+        self.timers.insert(Timer::Claim, now + self.settings.probe.direct);
+        self.ping(place, number, life, now);
+    }
+
+    /// Whether that answer is one of another holder of this node's id: then this one stops.
+    pub(super) fn answered_claim(&mut self, number: PingNumber, life: &Life, now: Timestamp) -> bool {
+        let Some(claim) = self.claim.take_if(|claim| claim.numbers.contains(&number)) else { return false };
+        self.timers.remove(&Timer::Claim);
+        if claim.holder.life() == *life {
+            self.tell(Event::IdTaken { at: now, place: claim.holder.place() });
+            self.end(now);
+        } else {
+            self.leave_table(now);
+            self.succeed(claim.holder.node().incarnation(), now);
+        }
+        true
     }
 
     /// The quarantine is over.

@@ -149,7 +149,10 @@ impl Machine {
             let passed_on = Part::Acknowledgement { number, life: life.clone(), digest, hash, confirmed };
             return self.send(relayed.for_whom, &[passed_on], now);
         }
-        if self.answered_admission(number, life, now) || self.answered_verification(number, life, now) {
+        if self.answered_claim(number, life, now)
+            || self.answered_admission(number, life, now)
+            || self.answered_verification(number, life, now)
+        {
             return;
         }
         let Some(probe) = self.probes.own.get(&number) else { return };

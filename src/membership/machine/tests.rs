@@ -545,3 +545,54 @@ fn m3_1_whom_an_isolated_node_suspected_has_its_time_anew_when_somebody_is_heard
     member.pass(1000);
     assert!(suspected(member.state("n2")), "its time would have been over for long");
 }
+
+/// What is said of n0 at another place.
+fn elsewhere(incarnation: u64, version: u64) -> Record {
+    let node = ClusterNode::builder("n0", "other", 7000).incarnation(incarnation).build().unwrap();
+    Record::new(Arc::new(node), version, State::Up, 0).unwrap().reached_at(7946)
+}
+
+#[test]
+fn m2_5_whose_id_answers_elsewhere_in_a_later_life_ends_and_says_where() {
+    let mut member = Member::with(&["n1"]);
+    member.outputs();
+    member.datagram("n1", &[Part::Record(elsewhere(9, 0))]);
+    let number = ping_to(&member.sent(), "other").expect("it is asked");
+    member.datagram("other", &[acknowledgement(number, life("n0", 9), 0)]);
+    assert!(member.machine.has_left());
+    assert!(member.events().contains(&Event::IdTaken { at: member.now, place: place("other") }));
+}
+
+#[test]
+fn m2_5_whose_id_is_said_to_live_elsewhere_and_does_not_answer_there_takes_a_later_life() {
+    let mut member = Member::with(&["n1"]);
+    member.outputs();
+    member.datagram("n1", &[Part::Record(elsewhere(9, 0))]);
+    member.pass(1000);
+    assert_eq!((member.machine.own().node().incarnation(), member.machine.is_member()), (5, true));
+    member.pass(600);
+    assert_eq!(member.machine.own().node().incarnation(), 10);
+    assert!(member.events().iter().any(|event| matches!(event, Event::Succeeded { incarnation: 10, .. })));
+}
+
+#[test]
+fn m2_5_two_processes_of_one_life_do_not_outbid_each_other_and_the_lesser_one_ends() {
+    let mut member = Member::with(&["n1"]);
+    member.outputs();
+    // "other" is greater than "n0", so that its record counts.
+    member.datagram("n1", &[Part::Record(elsewhere(5, 0))]);
+    assert_eq!(member.machine.own().version(), 0, "nothing to contradict");
+    let number = ping_to(&member.sent(), "other").expect("it is asked");
+    member.datagram("other", &[acknowledgement(number, life("n0", 5), 0)]);
+    assert!(member.machine.has_left());
+}
+
+#[test]
+fn m1_4_a_lone_seed_that_was_another_life_goes_on_as_a_later_one() {
+    let mut member = Member::new(&["n0"]);
+    let node = ClusterNode::builder("n0", "n0", 7000).incarnation(8).build().unwrap();
+    let said = Record::new(Arc::new(node), 0, State::Left, 0).unwrap().reached_at(7946);
+    member.datagram("n1", &[Part::Record(said)]);
+    member.pass(100);
+    assert_eq!((member.machine.own().node().incarnation(), member.machine.is_member()), (9, true));
+}

@@ -5,8 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::scenes::world;
-use super::{GossipMember, Seen, World};
+use super::{GossipMember, Seen, Start, World};
 use crate::backoff::Jitter;
 use crate::membership::record::{Record, State};
 
@@ -31,7 +30,12 @@ struct Run {
 
 impl Run {
     fn new(seed: u64) -> Self {
-        let (mut dice, mut world) = (Jitter::new(seed ^ 0x5eed), world(seed));
+        let mut dice = Jitter::new(seed ^ 0x5eed);
+        let mut world = World::new(seed, |start| {
+            // Some forget which life they had: whom they ask tells them.
+            let life = if start.seed.is_multiple_of(4) { 1 } else { start.life };
+            GossipMember::lan(&Start { life, ..start.clone() })
+        });
         let nodes = 2 + (dice.next() % 12) as usize;
         let seeds: Vec<usize> = (0..nodes.min(1 + (dice.next() % 3) as usize)).collect();
         (0..nodes).for_each(|node| world.start(node, &seeds));
@@ -197,7 +201,8 @@ fn m1_4_m2_4_m4_1_m4_2_whatever_goes_wrong_updates_are_whole_and_in_the_end_ther
         }
     }
     println!("{seeds} runs from {first}: {counts:?}");
-    assert!(failed.is_empty(), "{} of {seeds} runs failed:\n{}", failed.len(), failed.join("\n"));
+    let shown = failed.iter().take(3).map(String::as_str).collect::<Vec<_>>().join("\n");
+    assert!(failed.is_empty(), "{} of {seeds} runs failed, and the first of them:\n{shown}", failed.len());
     for reached in REACHED {
         assert!(counts.contains_key(reached) || seeds < SEEDS, "{reached} was never reached");
     }

@@ -120,6 +120,7 @@ impl GossipMember {
             Event::Joined { .. } => "joined",
             Event::Refused { .. } => "refused",
             Event::Succeeded { .. } => "succeeded",
+            Event::IdTaken { .. } => "id taken",
             Event::Isolated { .. } => "isolated",
             Event::Reached { .. } => "reached",
             Event::GivenUp { .. } => "given up",

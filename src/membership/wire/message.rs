@@ -13,6 +13,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::part::{Part, RECORD, read_life, read_part, write_life, write_part};
 use super::{Malformed, Reader, Writer};
 use crate::clock::Timestamp;
+use crate::membership::heard::Heard;
 use crate::membership::record::Life;
 
 /// The most bytes of a datagram: what passes through any path of the internet's usual 1,500 without being cut in pieces,
@@ -58,6 +59,8 @@ impl From<Malformed> for Unusable {
 pub(in crate::membership) struct Message {
     pub(in crate::membership) sender: Life,
     pub(in crate::membership) parts: Vec<Part>,
+    /// Of a datagram: the fingerprints of the records among the parts, in order.
+    pub(in crate::membership) fingerprints: Vec<u64>,
 }
 
 /// Writes a message.
@@ -100,6 +103,24 @@ impl MessageWriter {
 /// # Errors
 /// [`Unusable`]; then nothing of it counts.
 pub(in crate::membership) fn read_message(bytes: &[u8], label: LabelHash, now: Timestamp) -> Result<Message, Unusable> {
+    read(bytes, label, None, now)
+}
+
+/// The same of a datagram, without the rumours that were heard before. What its sender says of itself is always read: it
+/// may have to be told why that does not count.
+///
+/// # Errors
+/// [`Unusable`]; then nothing of it counts.
+pub(in crate::membership) fn read_datagram(
+    bytes: &[u8],
+    label: LabelHash,
+    heard: &Heard,
+    now: Timestamp,
+) -> Result<Message, Unusable> {
+    read(bytes, label, Some(heard), now)
+}
+
+fn read(bytes: &[u8], label: LabelHash, heard: Option<&Heard>, now: Timestamp) -> Result<Message, Unusable> {
     let mut reader = Reader::new(bytes);
     let theirs = LabelHash([reader.byte()?, reader.byte()?, reader.byte()?, reader.byte()?]);
     if theirs != label {
@@ -113,18 +134,37 @@ pub(in crate::membership) fn read_message(bytes: &[u8], label: LabelHash, now: T
         return Err(Unusable::TooOld);
     }
     let sender = read_life(&mut reader)?;
-    let mut parts = Vec::new();
+    let mut message = Message { sender, parts: Vec::new(), fingerprints: Vec::new() };
     while !reader.is_empty() {
-        parts.extend(read_part(&mut reader, now)?);
+        let fingerprint = match (heard, reader.peek()) {
+            (Some(heard), Some(RECORD)) => {
+                let mut ahead = reader.clone();
+                ahead.byte()?;
+                let record = ahead.bytes()?;
+                let fingerprint = heard.fingerprint(record);
+                if heard.knows(fingerprint) && Reader::new(record).text()? != message.sender.id.as_str() {
+                    reader = ahead;
+                    continue;
+                }
+                Some(fingerprint)
+            }
+            _ => None,
+        };
+        if let Some(part) = read_part(&mut reader, now)? {
+            message.parts.push(part);
+            message.fingerprints.extend(fingerprint);
+        }
     }
-    Ok(Message { sender, parts })
+    Ok(message)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::membership::probe::PingNumber;
-    use crate::topology::NodeId;
+    use crate::membership::record::{Record, State};
+    use crate::topology::{ClusterNode, NodeId};
+    use std::sync::Arc;
     use proptest::prelude::*;
 
     fn now() -> Timestamp {
@@ -156,7 +196,7 @@ mod tests {
         assert_eq!(bytes[..4], xxh3_64(b"prod").to_be_bytes()[..4]);
         assert_eq!(bytes[4..], *b"\x01\x01\x02n1\xac\x02\x04\x01\x01\x13\0");
         let parts = vec![Part::Nack(PingNumber(1)), Part::Noted];
-        assert_eq!(read(&bytes), Ok(Message { sender: sender(), parts }));
+        assert_eq!(read(&bytes), Ok(Message { sender: sender(), parts, fingerprints: vec![] }));
     }
 
     #[test]
@@ -178,6 +218,27 @@ mod tests {
         assert_eq!(read(&unknown).unwrap().parts.last(), Some(&Part::Nack(PingNumber(2))));
         let malformed = [&message()[..], b"\x04\x00"].concat();
         assert_eq!(read(&malformed), Err(Unusable::Malformed(Malformed::Truncated)));
+    }
+
+    #[test]
+    fn m1_4_a_rumour_that_was_heard_before_is_not_read_again_unless_its_sender_says_it_of_itself() {
+        let mut heard = Heard::new(7);
+        let with = |name: &str| {
+            let node = ClusterNode::builder(name, "10.0.0.1", 7).build().unwrap();
+            let record = Record::new(Arc::new(node), 0, State::Up, 0).unwrap();
+            let mut writer = MessageWriter::new(label(), &sender());
+            writer.part(&Part::Record(record), now());
+            writer.part(&Part::Noted, now());
+            writer.into_bytes()
+        };
+        for (name, again) in [("n2", 1), ("n1", 2)] {
+            let first = read_datagram(&with(name), label(), &heard, now()).unwrap();
+            assert_eq!((first.parts.len(), first.fingerprints.len()), (2, 1));
+            heard.note(first.fingerprints[0], 3);
+            let second = read_datagram(&with(name), label(), &heard, now()).unwrap();
+            assert_eq!(second.parts.len(), again, "{name}");
+        }
+        assert_eq!(read_message(&with("n2"), label(), now()).unwrap().parts.len(), 2);
     }
 
     proptest! {
