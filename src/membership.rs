@@ -17,6 +17,7 @@
 //! | [`probe`] | whether a node answers, directly or by others |
 //! | [`probe_round`] | who is asked next whether it lives |
 //! | [`quarantine`] | who may come back, and when |
+//! | [`rulings`] | whom operators keep out, and let in before their time |
 //! | [`rumours`] | what is told to whom, how often, and what waits |
 //! | [`settling`] | when what is known becomes an update of the topology |
 //! | [`table`] | what is known of everybody, and which transitions there are |
@@ -40,6 +41,7 @@ mod probe;
 mod probe_round;
 mod quarantine;
 mod record;
+mod rulings;
 mod rumours;
 mod settings;
 mod settling;

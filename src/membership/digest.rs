@@ -6,11 +6,13 @@
 //! and a change costs two hashes.
 //!
 //! Who is suspected counts as who is up: a suspicion comes and goes before everybody has heard of it. Whoever is dead or has
-//! left is in no digest, since everybody forgets them at another time.
+//! left is in no digest, since everybody forgets them at another time. The rulings of operators count in the bucket of their
+//! id.
 
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::record::Record;
+use super::rulings::HashChange;
 use crate::topology::NodeId;
 
 /// Into how many buckets the ids fall: in a cluster of 10,000 a bucket has 40 records, and all numbers together have 2 kB,
@@ -56,6 +58,11 @@ impl Digest {
         if let Some(record) = new.filter(|record| record.state().is_active()) {
             self.add(record.id(), hash(record));
         }
+    }
+
+    /// What is held about that id beside its record has another hash.
+    pub(super) fn change(&mut self, id: &NodeId, change: HashChange) {
+        self.add(id, change.more.wrapping_sub(change.less));
     }
 
     /// In which buckets the other, whose numbers are these, knows something else.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::message::Unusable;
 use super::place::Place;
 use super::quarantine::Refusal;
+use super::rulings::Sentence;
 use super::settling::TopologyUpdate;
 use crate::clock::Timestamp;
 use crate::topology::{ClusterNode, NodeId};
@@ -33,6 +34,12 @@ pub(super) enum Event {
     Joined { at: Timestamp },
     /// This node was not let in.
     Refused { at: Timestamp, refusal: Refusal },
+    /// Another node was not let in here.
+    TurnedAway { at: Timestamp, node: NodeId, refusal: Refusal },
+    /// An operator has ruled about a node, here or elsewhere.
+    Ruled { at: Timestamp, node: NodeId, sentence: Sentence },
+    /// There is no room for more of that; something was not taken.
+    NoRoom { at: Timestamp, what: &'static str },
     /// This node has to have another incarnation: that one was known already.
     Succeeded { at: Timestamp, incarnation: u64 },
     /// Another process answers under this node's id, there, and counts more: this one ends.

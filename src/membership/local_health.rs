@@ -53,8 +53,7 @@ mod tests {
         let mut health = LocalHealth::default();
         health.note(Sign::Answered);
         assert_eq!(health.scale(second), second, "it gets no better than well");
-        for (number, sign) in [Sign::RelaySilent, Sign::Refuted, Sign::StoodStill].iter().enumerate()
-        {
+        for (number, sign) in [Sign::RelaySilent, Sign::Refuted, Sign::StoodStill].iter().enumerate() {
             health.note(*sign);
             assert_eq!(health.score(), number as u32 + 1);
         }

@@ -22,22 +22,23 @@ use self::joining::{Claim, Phase};
 use self::probing::Probes;
 use super::convergence::Convergence;
 use super::event::{Event, MemberState};
+use super::heard::Heard;
 use super::isolation::{Contact, Isolation};
 use super::local_health::{LocalHealth, Sign};
 use super::loss::Loss;
-use super::heard::Heard;
-use super::message::{LabelHash, Message, MessageWriter, RUMOUR_OVERHEAD, read_datagram, read_message};
+use super::message::{LabelHash, Message, MessageWriter, read_datagram, read_message};
 use super::place::Place;
 use super::probe_round::ProbeRound;
-use super::quarantine::{self, Ruling};
+use super::quarantine::{self, Quarantined, Refusal};
 use super::record::{Life, Record, State};
-use super::rumours::{self, Class, Rumours};
+use super::rulings::Ruling;
+use super::rumours::{self, Class, Rumours, Subject};
 use super::settings::Settings;
 use super::settling::{Departure, Settling, Waiting};
 use super::suspicion::Bounds;
 use super::table::{Change, Table, Way};
-use super::wire::part::Part;
-use super::wire::{Writer, write_record};
+use super::wire::Writer;
+use super::wire::part::{Part, write_part};
 use crate::backoff::Jitter;
 use crate::clock::Timestamp;
 use crate::topology::{ClusterNode, Members, NodeId};
@@ -62,6 +63,19 @@ pub(super) enum Input {
     Time,
     /// This node is to leave.
     Leave,
+    /// An operator has ruled about that id.
+    Rule { id: NodeId, order: Order },
+    /// This node's kinds and metadata are those from now on.
+    Describe(Arc<ClusterNode>),
+}
+
+/// What an operator wants with an id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    /// It is not let in, for so long or until that is lifted. A member stays one until it is gone.
+    Pin(Option<Duration>),
+    /// It is let in, whatever it waits for now.
+    Lift,
 }
 
 /// What is to be done.
@@ -109,6 +123,8 @@ pub(super) struct Machine {
     own: Record,
     phase: Phase,
     claim: Option<Claim>,
+    /// It came back after it was declared dead, and nobody has agreed with it since.
+    returns: bool,
     seeds: Vec<Place>,
     table: Table,
     /// Where each active member is reached.
@@ -124,7 +140,6 @@ pub(super) struct Machine {
     isolation: Isolation,
     health: LocalHealth,
     loss: Loss,
-    rulings: BTreeMap<NodeId, Ruling>,
     timers: BTreeMap<Timer, Timestamp>,
     jitter: Jitter,
     /// How often what is known was exchanged once more after the join.
@@ -152,6 +167,7 @@ impl Machine {
             label: LabelHash::of(&settings.label),
             phase: Phase::Joining,
             claim: None,
+            returns: false,
             table: Table::default(),
             places: BTreeMap::new(),
             round: ProbeRound::new(jitter.next()),
@@ -165,7 +181,6 @@ impl Machine {
             isolation: Isolation::new(settings.isolation, now),
             health: LocalHealth::default(),
             loss: Loss::default(),
-            rulings: BTreeMap::new(),
             timers: BTreeMap::from([(Timer::Sweep, now + SWEEP)]),
             jitter,
             confirmed: 0,
@@ -227,6 +242,11 @@ impl Machine {
         self.phase == Phase::Member
     }
 
+    /// Everybody who would not be let in now, in the order of the ids.
+    pub(super) fn quarantined(&self, now: Timestamp) -> Vec<Quarantined> {
+        self.table.quarantined(now)
+    }
+
     /// Whether it has ended.
     pub(super) fn has_left(&self) -> bool {
         self.phase == Phase::Gone
@@ -276,6 +296,8 @@ impl Machine {
             Input::Answered { question, answer } => self.answered(question, answer, now),
             Input::Time => self.pass(now),
             Input::Leave => self.leave(now),
+            Input::Rule { id, order } => self.rule(&id, order, now),
+            Input::Describe(node) => self.describe(&node, now),
         }
         self.settle(now);
         debug_assert!(!is_time || self.next_at() > now, "something that is due was not done");
@@ -301,8 +323,7 @@ impl Machine {
 
     /// All that is due by now.
     fn pass(&mut self, now: Timestamp) {
-        let due: Vec<Timer> = self.timers.iter().filter(|(_, at)| **at <= now).map(|(timer, _)| *timer).collect();
-        for timer in due {
+        while let Some(timer) = self.timers.iter().find(|(_, at)| **at <= now).map(|(timer, _)| *timer) {
             self.timers.remove(&timer);
             match timer {
                 Timer::Probe => self.begin_probe(now),
@@ -357,6 +378,7 @@ impl Machine {
                     }
                 }
                 Part::Refused(refusal) => self.refused(refusal, now),
+                Part::Ruling { id, ruling } => self.hear_ruling(&id, &ruling, now),
                 // These are said over the reliable channel only.
                 Part::Join { .. }
                 | Part::Welcome { .. }
@@ -386,17 +408,15 @@ impl Machine {
         if record.id() == self.own.id() {
             return self.hear_of_itself(&record, now);
         }
-        let is_own_word = by.is_some_and(|(sender, _)| sender.id == *record.id());
         let known = self.table.get(record.id());
-        if is_own_word && record.state().is_active() {
-            let ruling = self.rulings.get(record.id());
-            let waits = self.settings.quarantine_new_lives;
-            if let Err(refusal) = quarantine::admit(known, ruling, record.node().incarnation(), waits, now) {
-                if let Some((_, from)) = by {
-                    self.send(from.clone(), &[Part::Refused(refusal)], now);
-                }
-                return;
-            }
+        let is_member = known.is_some_and(|known| known.state().is_active());
+        if let Some((_, from)) = by.filter(|(sender, _)| sender.id == *record.id())
+            && record.state().is_active()
+            && !is_member
+            && let Err(refusal) = self.admit(&record, now)
+        {
+            self.tell(Event::TurnedAway { at: now, node: record.id().clone(), refusal: refusal.clone() });
+            return self.send(from.clone(), &[Part::Refused(refusal)], now);
         }
         let is_new_life = known.is_none_or(|known| known.node().incarnation() < record.node().incarnation());
         if way == Way::Exchange && is_new_life && record.state().is_active() {
@@ -404,6 +424,26 @@ impl Machine {
             return self.verify(record, now);
         }
         self.hear(&record, way, now);
+    }
+
+    /// Whether a node may be let in that is none of the members.
+    fn admit(&self, record: &Record, now: Timestamp) -> Result<(), Refusal> {
+        let (known, ruling) = (self.table.get(record.id()), self.table.rulings().get(record.id()));
+        quarantine::admit(known, ruling, record.node().incarnation(), self.settings.quarantine_new_lives, now)
+    }
+
+    /// Somebody holds that ruling about the id.
+    fn hear_ruling(&mut self, id: &NodeId, ruling: &Ruling, now: Timestamp) {
+        if !self.table.rule(id, ruling) {
+            return;
+        }
+        self.exchanges.changed(now);
+        self.tell(Event::Ruled { at: now, node: id.clone(), sentence: ruling.sentence().clone() });
+        let part = Part::Ruling { id: id.clone(), ruling: ruling.clone() };
+        self.tell_everybody(Subject::Ruling(id.clone()), Class::Fate, &part, now);
+        if id == self.own.id() {
+            self.is_ruled(ruling.sentence(), now);
+        }
     }
 
     /// Somebody says that of another node, and it counts.
@@ -481,9 +521,13 @@ impl Machine {
             State::Up if !was_in_doubt => Class::Other,
             _ => Class::Fate,
         };
+        self.tell_everybody(Subject::Record(record.id().clone()), class, &Part::Record(record.clone()), now);
+    }
+
+    fn tell_everybody(&mut self, subject: Subject, class: Class, part: &Part, now: Timestamp) {
         let mut writer = Writer::default();
-        write_record(&mut writer, record, now);
-        self.rumours.spread(record.id().clone(), class, Arc::from(writer.into_bytes()));
+        write_part(&mut writer, part, now);
+        self.rumours.spread(subject, class, Arc::from(writer.into_bytes()));
         self.timers.entry(Timer::Gossip).or_insert(now + self.settings.gossip_interval);
     }
 
@@ -550,7 +594,7 @@ impl Machine {
     fn send(&mut self, to: Place, parts: &[Part], now: Timestamp) {
         let mut message = self.message(parts, now);
         let times = rumours::times(self.table.active());
-        for rumour in self.rumours.take(message.room(), RUMOUR_OVERHEAD, times) {
+        for rumour in self.rumours.take(message.room(), times) {
             message.rumour(&rumour);
         }
         self.outputs.push_back(Output::Send { to, bytes: message.into_bytes() });
@@ -604,6 +648,7 @@ impl Machine {
                     let leaves = *record.id() == sender.id && record.state() == &State::Left;
                     self.learn(record, if leaves { Way::Rumour } else { Way::Exchange }, None, now);
                 }
+                Part::Ruling { id, ruling } => self.hear_ruling(&id, &ruling, now),
                 _ => {}
             }
         }

@@ -3,14 +3,14 @@
 //! A quarantine follows from a death by detection, and lasts as long as the record of that death says. It gates who is let
 //! in, never which facts count. A node that dies again soon after its return waits twice as long each time. Whoever left
 //! by its own word, or came back in another life before it was declared dead, was never quarantined. An operator may keep
-//! a node out, or let one in that is quarantined: a *ruling* about an id, of which the last one counts everywhere.
+//! a node out, or let one in that is quarantined ([`rulings`](super::rulings)).
 
-use std::cmp::Ordering;
 use std::time::Duration;
 
 use super::accusers::Accusers;
 use super::place::Place;
 use super::record::{Record, State};
+use super::rulings::{Ruling, Sentence};
 use crate::clock::Timestamp;
 use crate::topology::NodeId;
 
@@ -33,52 +33,6 @@ pub(super) fn strikes(before: u8, lived: Option<Duration>) -> u8 {
     match lived {
         Some(lived) if lived < RELAPSE => before.saturating_add(1),
         _ => 0,
-    }
-}
-
-/// What an operator has ruled about an id.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Sentence {
-    /// It is kept out, until then or until another ruling.
-    KeptOut { until: Option<Timestamp> },
-    /// It may come back after this very death; after another it may not.
-    LetIn { incarnation: u64, version: u64 },
-}
-
-/// A ruling, as everybody holds it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Ruling {
-    /// One more than that of the ruling which it overrules.
-    counter: u64,
-    /// Where it was made.
-    writer: NodeId,
-    sentence: Sentence,
-}
-
-impl Ruling {
-    /// One that overrules the former one, made at that node.
-    pub(super) fn over(former: Option<&Self>, writer: NodeId, sentence: Sentence) -> Self {
-        Self { counter: former.map_or(0, |former| former.counter.saturating_add(1)), writer, sentence }
-    }
-
-    /// Merges what somebody else holds; whether it counts in the place of this one. Of two that were made at the same time
-    /// in two places one counts everywhere.
-    pub(super) fn merge(&mut self, other: &Self) -> bool {
-        let is_later = self.order(other) == Ordering::Less;
-        if is_later {
-            *self = other.clone();
-        }
-        is_later
-    }
-
-    fn order(&self, other: &Self) -> Ordering {
-        // One writer makes one ruling of each count; the sentence decides where two processes had one name.
-        let text = |sentence: &Sentence| match sentence {
-            Sentence::KeptOut { until } => (1, until.map_or(u64::MAX, Timestamp::as_millis), 0),
-            Sentence::LetIn { incarnation, version } => (0, *incarnation, *version),
-        };
-        let key = |ruling: &Self| (ruling.counter, ruling.writer.clone(), text(&ruling.sentence));
-        key(self).cmp(&key(other))
     }
 }
 
@@ -105,7 +59,7 @@ pub(super) fn admit(
     waits: bool,
     now: Timestamp,
 ) -> Result<(), Refusal> {
-    let sentence = ruling.map(|ruling| &ruling.sentence);
+    let sentence = ruling.map(Ruling::sentence);
     if let Some(Sentence::KeptOut { until }) = sentence
         && until.is_none_or(|until| now < until)
     {
@@ -121,11 +75,49 @@ pub(super) fn admit(
     Err(Refusal::Quarantined { accusers: accusers.clone(), left: quarantined_until.since(now) })
 }
 
+/// A node that would not be let in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Quarantined {
+    pub(super) id: NodeId,
+    /// In which life it died; absent where an operator keeps out somebody who is not dead.
+    pub(super) incarnation: Option<u64>,
+    pub(super) accusers: Accusers,
+    /// When it may come back; absent where an operator keeps it out until that is lifted.
+    pub(super) until: Option<Timestamp>,
+    /// An operator keeps it out.
+    pub(super) is_pinned: bool,
+}
+
+/// The entry of an id in the list of those who would not be let in, if it belongs there.
+pub(super) fn entry(
+    id: &NodeId,
+    known: Option<&Record>,
+    ruling: Option<&Ruling>,
+    now: Timestamp,
+) -> Option<Quarantined> {
+    let dead = known.and_then(|record| match record.state() {
+        State::Dead { accusers, quarantined_until } => {
+            Some((record.node().incarnation(), accusers, *quarantined_until))
+        }
+        _ => None,
+    });
+    let pinned = ruling.filter(|ruling| ruling.keeps_out(now)).map(Ruling::sentence);
+    let incarnation = dead.map(|(incarnation, ..)| incarnation);
+    let accusers = dead.map(|(_, accusers, _)| accusers.clone()).unwrap_or_default();
+    let id = id.clone();
+    if let Some(Sentence::KeptOut { until }) = pinned {
+        let until = until.map(|until| dead.map_or(until, |(_, _, dead)| dead.max(until)));
+        return Some(Quarantined { id, incarnation, accusers, until, is_pinned: true });
+    }
+    let (_, _, until) = dead?;
+    admit(known, ruling, 0, true, now).err()?;
+    Some(Quarantined { id, incarnation, accusers, until: Some(until), is_pinned: false })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::topology::ClusterNode;
-    use proptest::prelude::*;
     use std::sync::Arc;
 
     fn at(seconds: u64) -> Timestamp {
@@ -208,43 +200,5 @@ mod tests {
         assert_eq!(admit(Some(&dead()), Some(&lift(5, 2)), 5, true, at(0)), Ok(()));
         assert_eq!(admit(Some(&dead()), Some(&lift(5, 1)), 5, true, at(0)), quarantined(10));
         assert_eq!(admit(Some(&dead()), Some(&lift(4, 2)), 5, true, at(0)), quarantined(10));
-    }
-
-    #[test]
-    fn m3_4_the_last_ruling_counts_and_of_two_at_once_one_counts_everywhere() {
-        let first = keep_out(None);
-        let second = Ruling::over(Some(&first), id("a"), Sentence::LetIn { incarnation: 5, version: 2 });
-        let mut held = first.clone();
-        assert!(held.merge(&second) && !held.merge(&first) && !held.merge(&second));
-        assert_eq!(held, second);
-        let (mut one, mut other) = (keep_out(None), Ruling::over(None, id("pq"), Sentence::KeptOut { until: None }));
-        assert!(one.merge(&other.clone()) && !other.merge(&keep_out(None)));
-        assert_eq!(one, other);
-    }
-
-    proptest! {
-        #[test]
-        fn m3_4_rulings_merge_to_the_same_in_any_order(
-            rulings in prop::collection::vec((0u64..3, 0u8..3, any::<bool>(), 0u64..2), 3..4),
-        ) {
-            let of = |(counter, writer, lets_in, n): (u64, u8, bool, u64)| Ruling {
-                counter,
-                writer: id(&format!("w{writer}")),
-                sentence: match lets_in {
-                    true => Sentence::LetIn { incarnation: n, version: n },
-                    false => Sentence::KeptOut { until: (n > 0).then(|| at(n)) },
-                },
-            };
-            let all: Vec<_> = rulings.into_iter().map(of).collect();
-            let merged = |order: [usize; 3]| {
-                let mut held = all[order[0]].clone();
-                order[1..].iter().for_each(|n| _ = held.merge(&all[*n]));
-                held
-            };
-            let held = merged([0, 1, 2]);
-            for order in [[0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
-                prop_assert_eq!(&held, &merged(order));
-            }
-        }
     }
 }

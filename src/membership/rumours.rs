@@ -1,7 +1,7 @@
 //! What is told to whom, how often, and what waits: rumours ride on the packets that are sent anyway (SWIM, section 4.1).
 //!
-//! Each rumour is about one node and is told a number of times that grows with the logarithm of the cluster's size, which
-//! suffices for everybody to hear of it with high probability. A newer rumour about a node takes the place of the older
+//! Each rumour is about one node, or a ruling about one, and is told a number of times that grows with the logarithm of the cluster's size, which
+//! suffices for everybody to hear of it with high probability. A newer rumour about it takes the place of the older
 //! one. What concerns the node itself goes first, then what decides about life and death, then the rest; in each class
 //! what was told least often. A rumour that does not fit into the room left is passed over for smaller ones and keeps its
 //! place.
@@ -14,6 +14,15 @@ use crate::topology::NodeId;
 
 /// How often a rumour is told, for each decimal digit of the cluster's size (memberlist's `RetransmitMult`).
 const TOLD_PER_DIGIT: u32 = 4;
+
+/// What a rumour is about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Subject {
+    /// The record of that node.
+    Record(NodeId),
+    /// What an operator has ruled about that id.
+    Ruling(NodeId),
+}
 
 /// How urgent a rumour is: the least goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,8 +50,8 @@ struct Place {
 /// What waits to be told.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Rumours {
-    waiting: BTreeMap<Place, (NodeId, Arc<[u8]>)>,
-    places: BTreeMap<NodeId, Place>,
+    waiting: BTreeMap<Place, (Subject, Arc<[u8]>)>,
+    places: BTreeMap<Subject, Place>,
     /// Counts the rumours.
     number: u64,
 }
@@ -61,20 +70,15 @@ pub(super) fn times(members: usize) -> u32 {
 }
 
 impl Rumours {
-    /// Something new about the node, encoded, in the place of what was to be told of it before.
-    pub(super) fn spread(&mut self, node: NodeId, class: Class, encoded: Arc<[u8]>) {
-        self.forget(&node);
-        self.number += 1;
-        let place = Place { class, told: 0, number: Reverse(self.number) };
-        self.places.insert(node.clone(), place);
-        self.waiting.insert(place, (node, encoded));
-    }
-
-    /// There is nothing more to tell of that node.
-    pub(super) fn forget(&mut self, node: &NodeId) {
-        if let Some(place) = self.places.remove(node) {
+    /// Something new, encoded, in the place of what was to be told about it before.
+    pub(super) fn spread(&mut self, subject: Subject, class: Class, encoded: Arc<[u8]>) {
+        if let Some(place) = self.places.remove(&subject) {
             self.waiting.remove(&place);
         }
+        self.number += 1;
+        let place = Place { class, told: 0, number: Reverse(self.number) };
+        self.places.insert(subject.clone(), place);
+        self.waiting.insert(place, (subject, encoded));
     }
 
     pub(super) fn len(&self) -> usize {
@@ -85,12 +89,12 @@ impl Rumours {
         self.waiting.is_empty()
     }
 
-    /// The rumours for one packet, which has room for so many bytes, each with `overhead` of its own. Each counts as told
-    /// once more, and is forgotten when it has been told `times`.
-    pub(super) fn take(&mut self, mut room: usize, overhead: usize, times: u32) -> Vec<Arc<[u8]>> {
+    /// The rumours for one packet, which has room for so many bytes. Each counts as told once more, and is forgotten when it
+    /// has been told `times`.
+    pub(super) fn take(&mut self, mut room: usize, times: u32) -> Vec<Arc<[u8]>> {
         let (mut chosen, mut passed_over) = (Vec::new(), 0);
         for (place, (_, encoded)) in &self.waiting {
-            let size = encoded.len() + overhead;
+            let size = encoded.len();
             if size <= room {
                 room -= size;
                 chosen.push(*place);
@@ -103,14 +107,14 @@ impl Rumours {
         }
         let mut taken = Vec::with_capacity(chosen.len());
         for place in chosen {
-            let Some((node, encoded)) = self.waiting.remove(&place) else { continue };
+            let Some((subject, encoded)) = self.waiting.remove(&place) else { continue };
             taken.push(Arc::clone(&encoded));
             if place.told + 1 < times {
                 let told = Place { told: place.told + 1, ..place };
-                self.places.insert(node.clone(), told);
-                self.waiting.insert(told, (node, encoded));
+                self.places.insert(subject.clone(), told);
+                self.waiting.insert(told, (subject, encoded));
             } else {
-                self.places.remove(&node);
+                self.places.remove(&subject);
             }
         }
         debug_assert_eq!(self.places.len(), self.waiting.len());
@@ -132,7 +136,7 @@ mod tests {
     }
 
     fn spread(rumours: &mut Rumours, n: u8, class: Class, text: &str) {
-        rumours.spread(id(n), class, text.as_bytes().into());
+        rumours.spread(Subject::Record(id(n)), class, text.as_bytes().into());
     }
 
     #[test]
@@ -146,11 +150,11 @@ mod tests {
         let mut rumours = Rumours::default();
         spread(&mut rumours, 1, Class::Other, "a");
         for _ in 0..3 {
-            assert_eq!(text(&rumours.take(100, 1, 4)), ["a"]);
+            assert_eq!(text(&rumours.take(100, 4)), ["a"]);
         }
         assert!(!rumours.is_empty());
-        assert_eq!(text(&rumours.take(100, 1, 4)), ["a"]);
-        assert!(rumours.is_empty() && rumours.take(100, 1, 4).is_empty());
+        assert_eq!(text(&rumours.take(100, 4)), ["a"]);
+        assert!(rumours.is_empty() && rumours.take(100, 4).is_empty());
     }
 
     #[test]
@@ -158,22 +162,22 @@ mod tests {
         let mut rumours = Rumours::default();
         spread(&mut rumours, 1, Class::Other, "other");
         spread(&mut rumours, 2, Class::Fate, "fate");
-        assert_eq!(text(&rumours.take(5, 1, 9)), ["fate"]);
+        assert_eq!(text(&rumours.take(4, 9)), ["fate"]);
         spread(&mut rumours, 3, Class::Own, "own");
         spread(&mut rumours, 4, Class::Fate, "late");
-        assert_eq!(text(&rumours.take(100, 1, 9)), ["own", "late", "fate", "other"]);
-        assert_eq!(text(&rumours.take(100, 1, 9)), ["own", "late", "fate", "other"], "all once more");
+        assert_eq!(text(&rumours.take(100, 9)), ["own", "late", "fate", "other"]);
+        assert_eq!(text(&rumours.take(100, 9)), ["own", "late", "fate", "other"], "all once more");
     }
 
     #[test]
     fn m1_4_news_of_a_node_take_the_place_of_older_news() {
         let mut rumours = Rumours::default();
         spread(&mut rumours, 1, Class::Fate, "suspect");
-        rumours.take(100, 1, 4);
+        rumours.take(100, 4);
         spread(&mut rumours, 1, Class::Fate, "up");
-        assert_eq!((text(&rumours.take(100, 1, 4)), rumours.len()), (vec!["up".to_owned()], 1));
-        rumours.forget(&id(1));
-        assert!(rumours.is_empty());
+        assert_eq!((text(&rumours.take(100, 4)), rumours.len()), (vec!["up".to_owned()], 1));
+        rumours.spread(Subject::Ruling(id(1)), Class::Fate, b"kept out".as_slice().into());
+        assert_eq!(text(&rumours.take(100, 4)), ["kept out", "up"], "they are about different things");
     }
 
     #[test]
@@ -182,8 +186,8 @@ mod tests {
         spread(&mut rumours, 1, Class::Own, "far too long");
         spread(&mut rumours, 2, Class::Other, "b");
         spread(&mut rumours, 3, Class::Other, "a");
-        assert_eq!(text(&rumours.take(4, 1, 9)), ["a", "b"]);
-        assert_eq!(text(&rumours.take(13, 1, 9)), ["far too long"]);
+        assert_eq!(text(&rumours.take(2, 9)), ["a", "b"]);
+        assert_eq!(text(&rumours.take(12, 9)), ["far too long"]);
     }
 
     proptest! {
@@ -199,12 +203,12 @@ mod tests {
                     let mut encoded = number.to_be_bytes().to_vec();
                     encoded.resize(8 + size, n);
                     let class = [Class::Own, Class::Fate, Class::Other][size % 3];
-                    rumours.spread(id(n), class, encoded.as_slice().into());
+                    rumours.spread(Subject::Record(id(n)), class, encoded.as_slice().into());
                     present.insert(id(n), encoded);
                     continue;
                 }
-                let taken = rumours.take(room, 2, times);
-                prop_assert!(taken.iter().map(|rumour| rumour.len() + 2).sum::<usize>() <= room);
+                let taken = rumours.take(room, times);
+                prop_assert!(taken.iter().map(|rumour| rumour.len()).sum::<usize>() <= room);
                 for rumour in taken {
                     let times_told = told.entry(rumour.to_vec()).or_default();
                     *times_told += 1;

@@ -16,14 +16,15 @@
 //! Anything else is refused, and the reason is kept. Whoever decides whom to let in does so before a record comes here:
 //! records merge by their order alone.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::time::Duration;
 
 use super::accusers::Accusers;
 use super::digest::{self, Digest};
-use super::quarantine;
+use super::quarantine::{self, Quarantined};
 use super::record::{Merged, Record, State};
+use super::rulings::{Ruling, Rulings};
 use super::suspicion::{self, Bounds, Suspicion};
 use crate::clock::Timestamp;
 use crate::topology::NodeId;
@@ -32,6 +33,8 @@ use crate::topology::NodeId;
 const REMEMBERED: Duration = Duration::from_secs(3600);
 /// So many of them are remembered in any case.
 const LEAST_REMEMBERED: usize = 1000;
+/// The most members, and the most who are remembered beside them: more than any cluster of this kind has.
+const MOST: usize = 100_000;
 /// How many refusals are kept.
 const KEPT: usize = 64;
 
@@ -66,6 +69,8 @@ pub(super) enum Illegal {
     OwnAccuser,
     /// It is not suspected.
     NotSuspected,
+    /// It is unknown, and there are as many as there may be.
+    NoRoom,
 }
 
 impl fmt::Display for Illegal {
@@ -76,6 +81,7 @@ impl fmt::Display for Illegal {
             Illegal::Gone => "it is dead, or has left",
             Illegal::OwnAccuser => "nobody accuses itself",
             Illegal::NotSuspected => "it is not suspected",
+            Illegal::NoRoom => "there are as many members as there may be",
         })
     }
 }
@@ -89,7 +95,7 @@ pub(super) struct Refused {
 }
 
 /// See the module.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Table {
     records: BTreeMap<NodeId, Record>,
     suspicions: BTreeMap<NodeId, Suspicion>,
@@ -103,6 +109,27 @@ pub(super) struct Table {
     returned: BTreeMap<NodeId, Timestamp>,
     refused: VecDeque<Refused>,
     refusals: u64,
+    rulings: Rulings,
+    /// The most members, and the most who are remembered beside them.
+    most: usize,
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Self {
+            records: BTreeMap::new(),
+            suspicions: BTreeMap::new(),
+            digest: Digest::default(),
+            active: 0,
+            gone: BTreeMap::new(),
+            peak: 0,
+            returned: BTreeMap::new(),
+            refused: VecDeque::new(),
+            refusals: 0,
+            rulings: Rulings::default(),
+            most: MOST,
+        }
+    }
 }
 
 impl Table {
@@ -129,6 +156,31 @@ impl Table {
         self.gone.keys()
     }
 
+    /// What operators have ruled.
+    pub(super) fn rulings(&self) -> &Rulings {
+        &self.rulings
+    }
+
+    /// Somebody holds that ruling about the id; whether it counts here from now on.
+    pub(super) fn rule(&mut self, id: &NodeId, ruling: &Ruling) -> bool {
+        let changes = self.rulings.hear(id, ruling);
+        changes.iter().for_each(|(id, change)| self.digest.change(id, *change));
+        !changes.is_empty()
+    }
+
+    /// The rulings about those whose ids are in these buckets.
+    pub(super) fn rulings_in_buckets(&self, buckets: &[u8]) -> impl Iterator<Item = (&NodeId, &Ruling)> {
+        let is_wanted = among(buckets);
+        self.rulings.all().filter(move |(id, _)| is_wanted(id))
+    }
+
+    /// Everybody who would not be let in now, in the order of the ids.
+    pub(super) fn quarantined(&self, now: Timestamp) -> Vec<Quarantined> {
+        let ids = self.gone.keys().chain(self.rulings.all().map(|(id, _)| id)).collect::<BTreeSet<_>>();
+        let entry = |id: &NodeId| quarantine::entry(id, self.records.get(id), self.rulings.get(id), now);
+        ids.into_iter().filter_map(entry).collect()
+    }
+
     /// Everybody who is known, in the order of the ids.
     pub(super) fn all(&self) -> impl Iterator<Item = &Record> {
         self.records.values()
@@ -136,10 +188,8 @@ impl Table {
 
     /// What is known of those whose ids are in these buckets.
     pub(super) fn in_buckets(&self, buckets: &[u8]) -> impl Iterator<Item = &Record> {
-        let mut wanted = [false; digest::BUCKETS];
-        buckets.iter().for_each(|bucket| wanted[usize::from(*bucket)] = true);
-        let is_wanted = move |record: &&Record| wanted[usize::from(digest::bucket(record.id()))];
-        self.records.values().filter(is_wanted)
+        let is_wanted = among(buckets);
+        self.records.values().filter(move |record| is_wanted(record.id()))
     }
 
     /// Forgets who has been gone for an hour, and of more than there ever were members those who went first. Whoever is
@@ -191,11 +241,21 @@ impl Table {
         self.suspicions.values().any(|suspicion| suspicion.accusers().len() > 1)
     }
 
+    /// Whether somebody may be known who is not yet, in that state: so many members, and as many who are gone. The node
+    /// itself is among the first.
+    fn has_room(&self, record: &Record) -> bool {
+        if record.state().is_active() { self.active < self.most } else { self.gone.len() < self.most }
+    }
+
     /// Somebody says that of a node.
     pub(super) fn hear(&mut self, record: &Record, way: Way, bounds: Bounds, now: Timestamp) -> Option<Change> {
         let id = record.id();
         let before = self.records.get(id).cloned();
         let merged = match &before {
+            None if !self.has_room(record) => {
+                self.refuse(id, Illegal::NoRoom, now);
+                return None;
+            }
             None => record.clone(),
             Some(known) => {
                 let said = self.as_accusation(known, record, way).unwrap_or_else(|| record.clone());
@@ -319,8 +379,16 @@ impl Table {
     }
 }
 
+/// Whether an id is in one of these buckets.
+fn among(buckets: &[u8]) -> impl Fn(&NodeId) -> bool + use<> {
+    let mut wanted = [false; digest::BUCKETS];
+    buckets.iter().for_each(|bucket| wanted[usize::from(*bucket)] = true);
+    move |id| wanted[usize::from(digest::bucket(id))]
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::rulings::Sentence;
     use super::*;
     use crate::topology::ClusterNode;
     use proptest::prelude::*;
@@ -365,6 +433,62 @@ mod tests {
 
     fn state(table: &Table, name: &str) -> State {
         table.get(&id(name)).unwrap().state().clone()
+    }
+
+    #[test]
+    fn m2_5_of_more_than_there_may_be_nobody_is_let_in_and_those_who_are_known_change_as_before() {
+        let mut table = Table { most: 3, ..Table::default() };
+        for n in 0..5 {
+            table.hear(&record(&format!("n{n}"), 1, 0, State::Up), Way::Rumour, BOUNDS, at(0));
+        }
+        assert_eq!((table.active(), table.all().count()), (3, 3));
+        for n in 0..5 {
+            table.hear(&record(&format!("gone{n}"), 1, 0, dead(10)), Way::Rumour, BOUNDS, at(0));
+        }
+        assert_eq!((table.active(), table.gone().len(), table.all().count()), (3, 3, 6));
+        let (refused, count) = table.refused();
+        assert!(refused.into_iter().all(|refused| refused.reason == Illegal::NoRoom) && count == 4);
+        assert!(accuse(&mut table, "n1", "n2", 1).unwrap().is_some());
+        assert!(table.hear(&record("n1", 1, 1, State::Left), Way::Rumour, BOUNDS, at(1)).is_some());
+        assert!(
+            table.hear(&record("n4", 1, 0, State::Up), Way::Rumour, BOUNDS, at(1)).is_some(),
+            "there is room again"
+        );
+    }
+
+    #[test]
+    fn m3_5_the_list_of_those_who_would_not_be_let_in_has_the_dead_and_those_whom_an_operator_keeps_out() {
+        let mut table = five();
+        table.hear(&record("n1", 1, 0, dead(10)), Way::Rumour, BOUNDS, at(0));
+        table.hear(&record("n2", 1, 0, State::Left), Way::Rumour, BOUNDS, at(0));
+        let kept = |until: Option<u64>| Ruling::over(None, id("n5"), Sentence::KeptOut { until: until.map(at) });
+        assert!(table.rule(&id("x"), &kept(None)) && table.rule(&id("n1"), &kept(Some(5))));
+        let list = |table: &Table, second| {
+            let entries = table.quarantined(at(second));
+            entries.iter().map(|entry| (entry.id.to_string(), entry.until, entry.is_pinned)).collect::<Vec<_>>()
+        };
+        let x = ("x".to_owned(), None, true);
+        assert_eq!(list(&table, 4), [("n1".to_owned(), Some(at(10)), true), x.clone()]);
+        assert_eq!(list(&table, 6), [("n1".to_owned(), Some(at(10)), false), x.clone()]);
+        assert_eq!(list(&table, 10), [x]);
+        let entry = &table.quarantined(at(6))[0];
+        assert_eq!((entry.incarnation, &entry.accusers), (Some(1), &Accusers::of(id("n9"))));
+        let lifted =
+            Ruling::over(table.rulings().get(&id("n1")), id("n5"), Sentence::LetIn { incarnation: 1, version: 0 });
+        table.rule(&id("n1"), &lifted);
+        assert_eq!(list(&table, 6).len(), 1);
+    }
+
+    #[test]
+    fn m1_4_rulings_count_in_the_digest_and_are_found_in_their_buckets() {
+        let (mut table, other) = (five(), five());
+        let kept = Ruling::over(None, id("n5"), Sentence::KeptOut { until: None });
+        assert!(table.rule(&id("x"), &kept) && !table.rule(&id("x"), &kept));
+        let differing = table.digest().differing(other.digest().buckets());
+        assert_eq!(differing, [digest::bucket(&id("x"))]);
+        assert_eq!(table.rulings_in_buckets(&differing).map(|(id, _)| id.as_str()).collect::<Vec<_>>(), ["x"]);
+        assert_eq!(table.rulings_in_buckets(&[differing[0] ^ 1]).count(), 0);
+        assert_ne!(table.digest().all(), other.digest().all());
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub(super) mod message;
 pub(super) mod part;
 mod record;
 
-pub(super) use record::write_record;
+pub(super) use record::{ROOM, fits};
 
 /// Why bytes are no message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Machine;
+use super::exchange::rulings;
 use crate::clock::Timestamp;
 use crate::membership::event::{Event, MemberState};
 use crate::membership::place::Place;
 use crate::membership::probe::PingNumber;
-use crate::membership::quarantine::{self, Refusal};
+use crate::membership::quarantine::Refusal;
 use crate::membership::record::{Life, Record, State};
 use crate::membership::table::Way;
 use crate::membership::wire::part::{ELSEWHERE, Part};
@@ -93,18 +94,20 @@ impl Machine {
             let places = others.iter().filter_map(|id| self.table.get(id)).map(Record::place).collect();
             return self.answer(channel, &[Part::Elsewhere(places)], now);
         }
-        let (id, incarnation) = (record.id().clone(), record.node().incarnation());
+        let id = record.id().clone();
         let known = self.table.get(&id);
-        let waits = self.settings.quarantine_new_lives;
-        if let Err(refusal) = quarantine::admit(known, self.rulings.get(&id), incarnation, waits, now) {
-            return self.answer(channel, &[Part::Refused(refusal)], now);
+        let returns = known.is_some_and(|known| known.state().is_active() && known.life() == record.life());
+        if let Err(refusal) = self.admit(&record, now)
+            && !returns
+        {
+            return self.turn_away(channel, id, refusal, now);
         }
         let holder =
             if id == *self.own.id() { Some(&self.own) } else { known.filter(|known| known.state().is_active()) };
         match holder.map(|holder| (holder.life(), holder.place())) {
             // This node holds the id itself, and answers.
             Some((_, place)) if id == *self.own.id() => {
-                self.answer(channel, &[Part::Refused(Refusal::IdTaken { place })], now);
+                self.turn_away(channel, id, Refusal::IdTaken { place }, now);
             }
             Some((life, place)) if place != record.place() => {
                 let number = self.next_ping();
@@ -116,12 +119,18 @@ impl Machine {
         }
     }
 
+    fn turn_away(&mut self, channel: u64, node: NodeId, refusal: Refusal, now: Timestamp) {
+        self.answer(channel, &[Part::Refused(refusal.clone())], now);
+        self.tell(Event::TurnedAway { at: now, node, refusal });
+    }
+
     fn welcome(&mut self, channel: u64, record: Record, now: Timestamp) {
         let known = self.table.get(record.id());
         let (incarnation, version) = known.map_or((0, 0), |known| (known.node().incarnation(), known.version()));
         let is_over = known.is_some_and(|known| !known.state().is_active() || known.place() != record.place());
         let mut answer = vec![Part::Welcome { incarnation, version }];
         answer.extend(self.table.all().cloned().map(Part::Record));
+        answer.extend(rulings(self.table.rulings().all()));
         self.answer(channel, &answer, now);
         // Whoever has to come back with another incarnation asks again.
         if is_over && incarnation >= record.node().incarnation() {
@@ -174,7 +183,7 @@ impl Machine {
         if let Some(contest) = self.admissions.contests.remove(&number) {
             let (holder, place) = contest.holder;
             match holder == *life {
-                true => self.answer(contest.channel, &[Part::Refused(Refusal::IdTaken { place })], now),
+                true => self.turn_away(contest.channel, life.id.clone(), Refusal::IdTaken { place }, now),
                 false => self.welcome(contest.channel, contest.record, now),
             }
             return true;

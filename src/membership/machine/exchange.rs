@@ -11,6 +11,7 @@ use crate::membership::message::Message;
 use crate::membership::place::Place;
 use crate::membership::probe::PingNumber;
 use crate::membership::record::{Life, Record, State};
+use crate::membership::rulings::Ruling;
 use crate::membership::table::Way;
 use crate::membership::wire::part::Part;
 use crate::topology::NodeId;
@@ -80,6 +81,11 @@ impl Exchanges {
     }
 }
 
+/// The rulings as parts of a message.
+pub(super) fn rulings<'a>(all: impl Iterator<Item = (&'a NodeId, &'a Ruling)>) -> impl Iterator<Item = Part> {
+    all.map(|(id, ruling)| Part::Ruling { id: id.clone(), ruling: ruling.clone() })
+}
+
 impl Machine {
     /// A member has that digest.
     pub(super) fn compare(&mut self, peer: &Life, from: Option<&Place>, digest: u64, now: Timestamp) {
@@ -88,6 +94,7 @@ impl Machine {
         }
         if digest == self.table.digest().all() {
             (self.exchanges.agreed, self.exchanges.hurried) = (now, false);
+            self.returns = false;
             return;
         }
         let is_excused = self.exchanges.is_excused(self.settings.exchange_excused, now);
@@ -134,8 +141,14 @@ impl Machine {
     /// What this node answers to somebody's digests.
     pub(super) fn differing(&self, theirs: &[u64; BUCKETS]) -> Vec<Part> {
         let buckets = self.table.digest().differing(theirs);
-        let records: Vec<Part> = self.table.in_buckets(&buckets).cloned().map(Part::Record).collect();
-        std::iter::once(Part::Differing(buckets)).chain(records).collect()
+        let told = self.held_in(&buckets);
+        std::iter::once(Part::Differing(buckets)).chain(told).collect()
+    }
+
+    /// All that is known of those whose ids are in these buckets.
+    fn held_in(&self, buckets: &[u8]) -> Vec<Part> {
+        let records = self.table.in_buckets(buckets).cloned().map(Part::Record);
+        records.chain(rulings(self.table.rulings_in_buckets(buckets))).collect()
     }
 
     /// A member has answered.
@@ -150,10 +163,9 @@ impl Machine {
                     self.convergence.hear(&sender.id, hash, &confirmed, now);
                     self.acknowledged(number, &life, now);
                 }
-                Part::Differing(buckets) => {
-                    told.extend(self.table.in_buckets(&buckets).cloned().map(Part::Record));
-                }
+                Part::Differing(buckets) => told.extend(self.held_in(&buckets)),
                 Part::Record(record) => self.learn(record, Way::Exchange, None, now),
+                Part::Ruling { id, ruling } => self.hear_ruling(&id, &ruling, now),
                 _ => {}
             }
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Machine, Timer};
+use super::{Machine, Order, Timer};
 use crate::clock::Timestamp;
 use crate::membership::event::Event;
 use crate::membership::local_health::Sign;
@@ -12,9 +12,11 @@ use crate::membership::place::Place;
 use crate::membership::probe::PingNumber;
 use crate::membership::quarantine::Refusal;
 use crate::membership::record::{GREATEST, Life, Record, State};
+use crate::membership::rulings::{Ruling, Sentence};
 use crate::membership::table::Way;
+use crate::membership::wire::fits;
 use crate::membership::wire::part::Part;
-use crate::topology::ClusterNode;
+use crate::topology::{ClusterNode, NodeId};
 
 /// How many seeds are asked at a time.
 const ASKED: usize = 3;
@@ -117,7 +119,7 @@ impl Machine {
     /// A member has answered the wish to be let in.
     pub(super) fn join_answered(&mut self, message: Message, now: Timestamp) {
         let mut welcome = None;
-        let mut records = Vec::new();
+        let (mut records, mut rulings) = (Vec::new(), Vec::new());
         for part in message.parts {
             match part {
                 Part::Refused(refusal) => return self.refused(refusal, now),
@@ -130,6 +132,7 @@ impl Machine {
                 }
                 Part::Welcome { incarnation, version } => welcome = Some((incarnation, version)),
                 Part::Record(record) => records.push(record),
+                Part::Ruling { id, ruling } => rulings.push((id, ruling)),
                 _ => {}
             }
         }
@@ -151,6 +154,10 @@ impl Machine {
             if let Some(change) = self.table.hear(record, Way::Rumour, bounds, now) {
                 self.apply(&change, false, now);
             }
+        }
+        for (id, ruling) in rulings {
+            // Everybody else knows.
+            self.table.rule(&id, &ruling);
         }
         self.become_member(now);
         self.confirmed = 0;
@@ -198,6 +205,53 @@ impl Machine {
         self.tell(Event::Refused { at: now, refusal });
         if self.phase == Phase::Joining {
             self.timers.insert(Timer::Join, now + wait.max(AGAIN));
+        } else if self.phase == Phase::Member && self.returns {
+            // It came back, and is not let in: it goes on waiting.
+            self.phase = Phase::Expelled(self.own.version());
+            self.timers.insert(Timer::Return, now + wait.max(AGAIN));
+        }
+    }
+
+    /// An operator has ruled about this node.
+    pub(super) fn is_ruled(&mut self, sentence: &Sentence, now: Timestamp) {
+        let is_let_in = matches!(sentence, Sentence::LetIn { .. });
+        if is_let_in && matches!(self.phase, Phase::Expelled(_)) {
+            self.timers.remove(&Timer::Return);
+            self.come_back(now);
+        }
+    }
+
+    /// An operator has ruled, here.
+    pub(super) fn rule(&mut self, id: &NodeId, order: Order, now: Timestamp) {
+        if !self.table.rulings().has_room(id) {
+            return self.tell(Event::NoRoom { at: now, what: "rulings" });
+        }
+        let sentence = match order {
+            Order::Pin(length) => Sentence::KeptOut { until: length.map(|length| now + length) },
+            Order::Lift => {
+                let (incarnation, version) =
+                    self.table.get(id).map_or((0, 0), |known| (known.node().incarnation(), known.version()));
+                Sentence::LetIn { incarnation, version }
+            }
+        };
+        let ruling = Ruling::over(self.table.rulings().get(id), self.own.id().clone(), sentence);
+        self.hear_ruling(id, &ruling, now);
+    }
+
+    /// This node has these kinds and metadata from now on; what else that node is does not count.
+    pub(super) fn describe(&mut self, node: &ClusterNode, now: Timestamp) {
+        let Some(node) = described(self.own.node(), node).filter(|node| fits(node)) else {
+            return self.tell(Event::NoRoom { at: now, what: "metadata" });
+        };
+        if *node == **self.own.node() {
+            return;
+        }
+        let version = self.own.version().saturating_add(1).min(GREATEST);
+        let (state, strikes) = (self.own.state().clone(), self.own.strikes());
+        let Some(own) = Record::new(node, version, state, strikes) else { return };
+        self.own = own.reached_at(self.own.gossip_port());
+        if self.phase == Phase::Member {
+            self.put_own(now);
         }
     }
 
@@ -279,6 +333,7 @@ impl Machine {
     pub(super) fn come_back(&mut self, now: Timestamp) {
         let Phase::Expelled(version) = self.phase else { return };
         self.phase = Phase::Member;
+        self.returns = true;
         self.raise_version(version);
         self.put_own(now);
         self.exchanges.hurry();
@@ -339,7 +394,17 @@ impl Machine {
 }
 
 fn with_incarnation(node: &ClusterNode, incarnation: u64) -> Option<Arc<ClusterNode>> {
+    rebuilt(node, incarnation, node)
+}
+
+/// The node with the kinds and metadata of the other.
+fn described(node: &ClusterNode, by: &ClusterNode) -> Option<Arc<ClusterNode>> {
+    rebuilt(node, node.incarnation(), by)
+}
+
+fn rebuilt(node: &ClusterNode, incarnation: u64, described_by: &ClusterNode) -> Option<Arc<ClusterNode>> {
     let builder = ClusterNode::builder(node.id().as_str(), node.address(), node.port()).incarnation(incarnation);
-    let builder = builder.kinds(node.kinds());
-    node.metadata().fold(builder, |builder, (key, value)| builder.metadata(key, value)).build().ok().map(Arc::new)
+    let builder = builder.kinds(described_by.kinds());
+    let metadata = described_by.metadata();
+    metadata.fold(builder, |builder, (key, value)| builder.metadata(key, value)).build().ok().map(Arc::new)
 }

@@ -596,3 +596,118 @@ fn m1_4_a_lone_seed_that_was_another_life_goes_on_as_a_later_one() {
     member.pass(100);
     assert_eq!((member.machine.own().node().incarnation(), member.machine.is_member()), (9, true));
 }
+
+fn rule(member: &mut Member, name: &str, order: Order) {
+    let input = Input::Rule { id: NodeId::new(name).unwrap(), order };
+    member.machine.handle(member.now, input);
+}
+
+fn join(name: &str) -> [Part; 2] {
+    [Part::Join { label: "test".into() }, Part::Record(record(name, 9, 0, State::Up))]
+}
+
+#[test]
+fn m3_3_m3_4_whom_an_operator_keeps_out_is_refused_until_it_is_lifted_and_everybody_hears_of_it() {
+    let mut member = Member::with(&["n1"]);
+    rule(&mut member, "n9", Order::Pin(None));
+    member.pass(250);
+    let told = member.sent();
+    assert!(told.iter().any(|(to, part)| to == "n1" && matches!(part, Part::Ruling { id, .. } if id.as_str() == "n9")));
+    member.asked("n9", &join("n9"));
+    assert_eq!(member.answer(), [Part::Refused(Refusal::KeptOut { left: None })]);
+    member.datagram("n9", &[Part::Record(record("n9", 9, 0, State::Up))]);
+    let events = member.events();
+    assert!(matches!(&events[..], [Event::TurnedAway { refusal: Refusal::KeptOut { .. }, .. }]), "{events:?}");
+    assert_eq!(member.machine.quarantined(member.now).len(), 1);
+    rule(&mut member, "n9", Order::Lift);
+    assert!(member.machine.quarantined(member.now).is_empty());
+    member.asked("n9", &join("n9"));
+    assert!(matches!(member.answer()[0], Part::Welcome { .. }));
+}
+
+#[test]
+fn m3_3_a_member_that_is_kept_out_stays_one_until_it_is_gone() {
+    let mut member = Member::with(&["n1", "n2"]);
+    rule(&mut member, "n1", Order::Pin(None));
+    member.datagram("n2", &[Part::Record(record("n1", 1, 0, accused_by("n2")))]);
+    member.datagram("n1", &[Part::Record(record("n1", 1, 1, State::Up))]);
+    assert_eq!(member.state("n1"), Some(State::Up));
+    member.datagram("n1", &[Part::Record(record("n1", 1, 2, State::Left))]);
+    member.datagram("n1", &[Part::Record(record("n1", 1, 3, State::Up))]);
+    assert_eq!(member.state("n1"), Some(State::Left));
+}
+
+/// What is said of n0 by whoever found it dead.
+fn found_dead(member: &Member, seconds: u64) -> Part {
+    let accusers = crate::membership::accusers::Accusers::of(NodeId::new("n1").unwrap());
+    let quarantined_until = member.now + Duration::from_secs(seconds);
+    let node = Arc::clone(member.machine.own().node());
+    let dead = Record::new(node, 0, State::Dead { accusers, quarantined_until }, 0).unwrap();
+    Part::Record(dead.reached_at(7946))
+}
+
+#[test]
+fn m3_4_whoever_was_declared_dead_comes_back_when_its_quarantine_is_over_or_lifted() {
+    for is_lifted in [false, true] {
+        let mut member = Member::with(&["n1"]);
+        member.datagram("n1", &[found_dead(&member, 10)]);
+        assert!(!member.machine.is_member());
+        member.pass(5000);
+        if is_lifted {
+            let sentence = crate::membership::rulings::Sentence::LetIn { incarnation: 5, version: 0 };
+            let ruling = Ruling::over(None, NodeId::new("n1").unwrap(), sentence);
+            member.datagram("n1", &[Part::Ruling { id: NodeId::new("n0").unwrap(), ruling }]);
+        } else {
+            assert!(!member.machine.is_member());
+            member.pass(5100);
+        }
+        assert!(member.machine.is_member());
+        assert_eq!(member.machine.own().version(), 1);
+    }
+}
+
+#[test]
+fn m3_3_whoever_comes_back_and_is_refused_goes_on_waiting_and_a_member_that_agreed_with_somebody_does_not() {
+    let mut member = Member::with(&["n1"]);
+    member.datagram("n1", &[found_dead(&member, 10)]);
+    member.pass(10_100);
+    assert!(member.machine.is_member());
+    let refused = Part::Refused(Refusal::KeptOut { left: Some(Duration::from_secs(30)) });
+    member.datagram("n1", std::slice::from_ref(&refused));
+    assert!(!member.machine.is_member());
+    member.pass(29_000);
+    assert!(!member.machine.is_member());
+    member.pass(2000);
+    assert!(member.machine.is_member());
+    let digest = member.machine.table().digest().all();
+    member.datagram("n1", &[Part::Ping { number: PingNumber(1), subject: life("n0", 5), digest }]);
+    member.datagram("n1", &[refused]);
+    assert!(member.machine.is_member(), "anybody could say so");
+}
+
+#[test]
+fn m4_1_changed_metadata_are_a_new_version_and_an_update_that_nobody_joins_or_leaves_in() {
+    let mut member = Member::with(&["n1"]);
+    member.outputs();
+    let described = ClusterNode::builder("x", "y", 1).kinds(["worker"]).metadata("zone", "a").build().unwrap();
+    member.machine.handle(member.now, Input::Describe(Arc::new(described.clone())));
+    let events = member.events();
+    let updates: Vec<_> = updates(&events);
+    assert_eq!(updates.len(), 1);
+    let (update, own) = (&updates[0], member.machine.own());
+    assert_eq!((update.updated.len(), update.joined.len(), update.left.len()), (1, 0, 0));
+    assert_eq!((own.version(), own.node().id().as_str(), own.node().address()), (1, "n0", "n0"));
+    assert_eq!(own.node().metadata().collect::<Vec<_>>(), [("zone", "a")]);
+    member.machine.handle(member.now, Input::Describe(Arc::new(described)));
+    assert_eq!(member.machine.own().version(), 1, "nothing has changed");
+}
+
+#[test]
+fn m2_5_metadata_that_no_record_has_room_for_change_nothing() {
+    let mut member = Member::with(&["n1"]);
+    member.outputs();
+    let described = ClusterNode::builder("x", "y", 1).metadata("large", "x".repeat(513)).build().unwrap();
+    member.machine.handle(member.now, Input::Describe(Arc::new(described)));
+    assert_eq!((member.machine.own().version(), member.machine.own().node().metadata().len()), (0, 0));
+    assert!(matches!(member.events()[..], [Event::NoRoom { .. }]));
+}

@@ -3,11 +3,15 @@
 //! `MEMBERSHIP_FIRST` and `MEMBERSHIP_SEEDS` say which seeds; each failure names its own.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::member::id;
 use super::{GossipMember, Seen, Start, World};
 use crate::backoff::Jitter;
+use crate::membership::machine::{Input, Order};
 use crate::membership::record::{Record, State};
+use crate::topology::ClusterNode;
 
 /// How many seeds are run unless said otherwise.
 const SEEDS: u64 = 60;
@@ -61,7 +65,7 @@ impl Run {
     /// Something goes wrong, or right again.
     fn fault(&mut self) {
         let node = self.node();
-        match self.below(13) {
+        match self.below(16) {
             0 => self.world.network.loss = [0.0, 0.05, 0.2, 0.4][self.below(4)],
             1 => self.world.network.doubled = [0.0, 0.3][self.below(2)],
             2 => self.world.network.delay.1 = Duration::from_millis([1, 30, 300][self.below(3)]),
@@ -91,6 +95,16 @@ impl Run {
                 }
             }
             10 => {
+                let (about, length) = (self.node(), self.dice.scale(Duration::from_secs(60), 0.05));
+                let order = [Order::Pin(Some(length)), Order::Lift, Order::Lift][self.below(3)];
+                self.tell(node, Input::Rule { id: id(about), order });
+            }
+            11 => {
+                let builder = ClusterNode::builder("of no account", "nowhere", 1);
+                let described = builder.metadata("changed", self.below(1000).to_string()).build();
+                self.tell(node, Input::Describe(Arc::new(described.expect("a node"))));
+            }
+            12 => {
                 let by = self.dice.scale(Duration::from_secs(100), 0.01);
                 self.world.jump(node, by);
             }
@@ -103,6 +117,10 @@ impl Run {
                 }
             }
         }
+    }
+
+    fn tell(&mut self, node: usize, input: Input) {
+        self.world.with(node, |member, now| member.input(now, input));
     }
 
     fn heal(&mut self) {
@@ -171,7 +189,7 @@ fn run(seed: u64) -> Result<BTreeMap<&'static str, u64>, String> {
 }
 
 /// What has to be reached, so that the runs prove something.
-const REACHED: [&str; 15] = [
+const REACHED: [&str; 17] = [
     "-> joining",
     "new -> up",
     "up -> suspect",
@@ -187,6 +205,8 @@ const REACHED: [&str; 15] = [
     "stood still",
     "quarantined",
     "succeeded",
+    "turned away",
+    "ruled",
 ];
 
 #[test]

@@ -183,8 +183,7 @@ fn ten_of_a_thousand_ill() {
             let is_ill = |node: usize| (100..110).contains(&node);
             let dead = || world.sightings()[seen..].iter().filter(|seen| seen.state == Seen::Dead);
             let healthy = dead().filter(|seen| !is_ill(seen.node)).count();
-            let healthy_at_healthy =
-                dead().filter(|seen| !is_ill(seen.node) && !(100..110).contains(&seen.by)).count();
+            let healthy_at_healthy = dead().filter(|seen| !is_ill(seen.node) && !(100..110).contains(&seen.by)).count();
             let ill: BTreeSet<_> =
                 dead().filter(|seen| is_ill(seen.node)).map(|seen| (seen.node, seen.at.as_millis() / 5000)).collect();
             println!(

@@ -13,12 +13,34 @@ use crate::clock::Timestamp;
 /// What happens at some time.
 #[derive(Debug)]
 enum Happening {
-    Datagram { from: usize, to: usize, life: u64, bytes: Vec<u8> },
-    Asked { from: usize, asker: u64, to: usize, question: u64, life: u64, bytes: Vec<u8> },
-    Answered { to: usize, life: u64, question: u64, answer: Option<Vec<u8>> },
-    Wake { node: usize, life: u64 },
+    Datagram {
+        from: usize,
+        to: usize,
+        life: u64,
+        bytes: Vec<u8>,
+    },
+    Asked {
+        from: usize,
+        asker: u64,
+        to: usize,
+        question: u64,
+        life: u64,
+        bytes: Vec<u8>,
+    },
+    Answered {
+        to: usize,
+        life: u64,
+        question: u64,
+        answer: Option<Vec<u8>>,
+    },
+    Wake {
+        node: usize,
+        life: u64,
+    },
     /// Nobody has answered that question.
-    Expired { channel: u64 },
+    Expired {
+        channel: u64,
+    },
 }
 
 /// A question that was asked and not answered yet.
@@ -189,8 +211,7 @@ impl<M: Protocol> World<M> {
         let (life, seed, now) = (self.lives[node], self.dice.next(), self.now);
         let member = (self.start)(&Start { node, life, seeds: seeds.to_vec(), seed, now });
         let ahead = Duration::ZERO;
-        self.processes[node] =
-            Some(Process { member, ahead, wake_at: None, stands_until: None, waiting: Vec::new() });
+        self.processes[node] = Some(Process { member, ahead, wake_at: None, stands_until: None, waiting: Vec::new() });
         self.running += 1;
         self.follow_up(node);
     }

@@ -19,8 +19,6 @@ use crate::membership::record::Life;
 /// The most bytes of a datagram: what passes through any path of the internet's usual 1,500 without being cut in pieces,
 /// with room for headers of tunnels.
 pub(in crate::membership) const DATAGRAM: usize = 1400;
-/// What a rumour takes beside its record: its kind.
-pub(in crate::membership) const RUMOUR_OVERHEAD: usize = 1;
 /// The version of the protocol.
 pub(in crate::membership) const VERSION: u8 = 1;
 
@@ -82,10 +80,9 @@ impl MessageWriter {
         write_part(&mut self.0, part, now);
     }
 
-    /// A record that has been written already.
-    pub(in crate::membership) fn rumour(&mut self, record: &[u8]) {
-        self.0.byte(RECORD);
-        self.0.append(record);
+    /// A part that has been written already.
+    pub(in crate::membership) fn rumour(&mut self, part: &[u8]) {
+        self.0.append(part);
     }
 
     /// How many bytes a datagram has room for still.
@@ -164,8 +161,8 @@ mod tests {
     use crate::membership::probe::PingNumber;
     use crate::membership::record::{Record, State};
     use crate::topology::{ClusterNode, NodeId};
-    use std::sync::Arc;
     use proptest::prelude::*;
+    use std::sync::Arc;
 
     fn now() -> Timestamp {
         Timestamp::from_millis(1_000_000)

@@ -11,6 +11,7 @@
 //! | 4 | nack | number |
 //! | 5 | record | see [`record`](super::record) |
 //! | 6 | refusal | reason (byte), accusers (list of texts), milliseconds left and one, or 0 for no end; host and port of who has the id |
+//! | 7 | ruling | id (text), counter, where it was made (text), what (byte): 0 let in, with incarnation and version of the death, or 1 kept out, with the milliseconds left and one, or 0 for no end |
 //! | 16 | join | the label (text); the joiner's record is a part of its own |
 //! | 17 | welcome | incarnation and version known of the joiner |
 //! | 18 | elsewhere | list of hosts and ports |
@@ -33,6 +34,7 @@ use crate::membership::place::Place;
 use crate::membership::probe::PingNumber;
 use crate::membership::quarantine::Refusal;
 use crate::membership::record::{GREATEST, Life, Record};
+use crate::membership::rulings::{Ruling, Sentence};
 use crate::topology::NodeId;
 
 /// The most places that a member names which has no time for a joiner itself.
@@ -57,6 +59,8 @@ pub(in crate::membership) enum Part {
     Record(Record),
     /// You are not let in.
     Refused(Refusal),
+    /// What an operator has ruled about that id.
+    Ruling { id: NodeId, ruling: Ruling },
     /// Let me in: my record comes with it.
     Join { label: String },
     /// You are let in; and that is the highest that was known of your id.
@@ -78,12 +82,16 @@ const NACK: u8 = 4;
 /// A record has its own length.
 pub(super) const RECORD: u8 = 5;
 const REFUSED: u8 = 6;
+const RULING: u8 = 7;
 const JOIN: u8 = 16;
 const WELCOME: u8 = 17;
 const ELSEWHERE_KIND: u8 = 18;
 const NOTED: u8 = 19;
 const BUCKETS_KIND: u8 = 32;
 const DIFFERING: u8 = 33;
+
+const LET_IN: u8 = 0;
+const KEEP_OUT: u8 = 1;
 
 const QUARANTINED: u8 = 0;
 const KEPT_OUT: u8 = 1;
@@ -132,6 +140,10 @@ pub(in crate::membership) fn write_part(writer: &mut Writer, part: &Part, now: T
         Part::Refused(refusal) => {
             write_refusal(&mut inner, refusal);
             REFUSED
+        }
+        Part::Ruling { id, ruling } => {
+            write_ruling(&mut inner, id, ruling, now);
+            RULING
         }
         Part::Join { label } => {
             inner.text(label);
@@ -188,6 +200,10 @@ pub(in crate::membership) fn read_part(reader: &mut Reader<'_>, now: Timestamp) 
         NACK => Part::Nack(PingNumber(inner.number()?)),
         REFUSED => match read_refusal(&mut inner)? {
             Some(refusal) => Part::Refused(refusal),
+            None => return Ok(None),
+        },
+        RULING => match read_ruling(&mut inner, now)? {
+            Some((id, ruling)) => Part::Ruling { id, ruling },
             None => return Ok(None),
         },
         JOIN => match inner.text()? {
@@ -256,6 +272,42 @@ fn read_confirmed(reader: &mut Reader<'_>) -> Result<Confirmed, Malformed> {
     Ok(Confirmed::Some { from, bits: bits.to_vec() })
 }
 
+fn write_ruling(writer: &mut Writer, id: &NodeId, ruling: &Ruling, now: Timestamp) {
+    writer.text(id.as_str());
+    writer.number(ruling.counter());
+    writer.text(ruling.writer().as_str());
+    match ruling.sentence() {
+        Sentence::LetIn { incarnation, version } => {
+            writer.byte(LET_IN);
+            writer.number(*incarnation);
+            writer.number(*version);
+        }
+        Sentence::KeptOut { until } => {
+            writer.byte(KEEP_OUT);
+            writer.number(until.map_or(0, |until| (until.since(now).as_millis() as u64).saturating_add(1)));
+        }
+    }
+}
+
+/// `None` where it is of a kind that this version does not know.
+fn read_ruling(reader: &mut Reader<'_>, now: Timestamp) -> Result<Option<(NodeId, Ruling)>, Malformed> {
+    let id = NodeId::new(reader.text()?).map_err(|_| Malformed::Node)?;
+    let counter = reader.number()?;
+    let writer = NodeId::new(reader.text()?).map_err(|_| Malformed::Node)?;
+    let sentence = match reader.byte()? {
+        LET_IN => Sentence::LetIn { incarnation: reader.number()?, version: reader.number()? },
+        KEEP_OUT => {
+            let left = reader.number()?.checked_sub(1);
+            Sentence::KeptOut { until: left.map(|left| now + Duration::from_millis(left)) }
+        }
+        _ => return Ok(None),
+    };
+    match counter <= GREATEST {
+        true => Ok(Some((id, Ruling::told(counter, writer, sentence)))),
+        false => Err(Malformed::Incarnation),
+    }
+}
+
 fn write_refusal(writer: &mut Writer, refusal: &Refusal) {
     let millis = |left: &Duration| (left.as_millis() as u64).saturating_add(1);
     match refusal {
@@ -310,6 +362,11 @@ mod tests {
         Life { id: NodeId::new(id).unwrap(), incarnation: 300 }
     }
 
+    fn ruling(sentence: Sentence) -> Part {
+        let id = |name| NodeId::new(name).unwrap();
+        Part::Ruling { id: id("x"), ruling: Ruling::told(4, id("n1"), sentence) }
+    }
+
     /// One of each kind.
     fn all() -> Vec<Part> {
         let node = ClusterNode::builder("n1", "h", 7).build().unwrap();
@@ -346,6 +403,9 @@ mod tests {
             Part::Noted,
             Part::Buckets(Box::new([0x0102_0304_0506_0708; BUCKETS])),
             Part::Differing(vec![0, 255]),
+            ruling(Sentence::LetIn { incarnation: 300, version: 2 }),
+            ruling(Sentence::KeptOut { until: None }),
+            ruling(Sentence::KeptOut { until: Some(now() + Duration::from_secs(7)) }),
         ]
     }
 
@@ -361,7 +421,7 @@ mod tests {
 
     #[test]
     fn m1_4_each_part_has_the_bytes_that_the_table_says() {
-        let expected: [(usize, &[u8]); 9] = [
+        let expected: [(usize, &[u8]); 12] = [
             (0, b"\x01\x0e\x05\x02n1\xac\x02\0\0\0\0\0\0\0\x02"),
             (1, b"\x02\x17\x05\x02n1\xac\x02\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\x03\x01"),
             (2, b"\x02\x1b\x05\x02n1\xac\x02\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\x03\0\x01\x02\x09\x08"),
@@ -371,6 +431,9 @@ mod tests {
             (10, b"\x10\x05\x04prod"),
             (11, b"\x11\x03\xac\x02\x02"),
             (15, b"\x21\x03\x02\0\xff"),
+            (16, b"\x07\x0a\x01x\x04\x02n1\0\xac\x02\x02"),
+            (17, b"\x07\x08\x01x\x04\x02n1\x01\0"),
+            (18, b"\x07\x09\x01x\x04\x02n1\x01\xd9\x36"),
         ];
         let parts = all();
         for (place, bytes) in expected {
