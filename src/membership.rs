@@ -25,17 +25,25 @@
 //! | [`settings`] | what can be set |
 //! | [`event`] | what is told |
 //! | [`machine`] | how a member works: the parts together |
+//! | [`applying`] | whether the host has taken the topology over |
+//! | [`metrics`] | what is counted |
+//! | [`lifecycle`] | a node's membership from its start to its end |
+//! | [`observer`] | the view of a process that is no member |
 //! | [`wire`] | how all of it looks as bytes |
 
 mod accusers;
+mod applying;
 mod convergence;
 mod digest;
 mod event;
 mod heard;
 mod isolation;
+mod lifecycle;
 mod local_health;
 mod loss;
 mod machine;
+mod metrics;
+mod observer;
 mod place;
 mod probe;
 mod probe_round;

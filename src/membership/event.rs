@@ -52,6 +52,8 @@ pub(super) enum Event {
     Reached { at: Timestamp },
     /// This node was declared dead, and comes back then.
     Expelled { at: Timestamp, until: Timestamp },
+    /// The host could not apply the update of that number, so often in a row; it is offered again.
+    NotApplied { at: Timestamp, number: u64, failures: u32, why: String },
     /// A message was not taken.
     Unusable { from: Option<Place>, why: Unusable },
     /// The process stood still.

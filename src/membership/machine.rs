@@ -5,11 +5,12 @@
 //! and what is told to the program. A question is answered once, if with a failure; a datagram may never arrive.
 //!
 //! `admission` lets others in, `joining` is how this node comes in and leaves, `probing` asks who lives, and `exchange` makes
-//! alike what two members know.
+//! alike what two members know; `observing` tells the view to processes that are no members.
 
 mod admission;
 mod exchange;
 mod joining;
+mod observing;
 mod probing;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -19,6 +20,7 @@ use std::time::Duration;
 use self::admission::Admissions;
 use self::exchange::Exchanges;
 use self::joining::{Claim, Phase};
+use self::observing::Observers;
 use self::probing::Probes;
 use super::convergence::Convergence;
 use super::event::{Event, MemberState};
@@ -133,6 +135,7 @@ pub(super) struct Machine {
     probes: Probes,
     admissions: Admissions,
     exchanges: Exchanges,
+    observers: Observers,
     rumours: Rumours,
     heard: Heard,
     settling: Settling,
@@ -174,6 +177,7 @@ impl Machine {
             probes: Probes::default(),
             admissions: Admissions::new(now),
             exchanges: Exchanges::new(now),
+            observers: Observers::default(),
             rumours: Rumours::default(),
             heard: Heard::new(jitter.next()),
             settling: Settling::default(),
@@ -267,6 +271,7 @@ impl Machine {
             self.probes.next_at(),
             self.admissions.next_at(),
             self.exchanges.next_at(),
+            self.observers.next_at(),
             suspicion,
             settling,
             self.isolation.next_at(self.table.active()).filter(|_| self.phase == Phase::Member),
@@ -345,6 +350,7 @@ impl Machine {
         self.advance_probes(now);
         self.advance_admissions(now);
         self.advance_exchanges(now);
+        self.answer_observers(now);
         if self.phase == Phase::Member {
             self.advance_isolation(now);
             self.advance_suspicions(now);
@@ -385,7 +391,9 @@ impl Machine {
                 | Part::Elsewhere(_)
                 | Part::Noted
                 | Part::Buckets(_)
-                | Part::Differing(_) => {}
+                | Part::Differing(_)
+                | Part::Observe { .. }
+                | Part::Observed { .. } => {}
             }
         }
     }
@@ -571,11 +579,19 @@ impl Machine {
     /// What is known becomes an update of the topology, if one is due.
     fn settle(&mut self, now: Timestamp) {
         let waiting = self.waiting();
+        let mut before = self.members().clone();
         while let Some(update) = self.settling.settle(waiting, now) {
+            self.observers.announced(std::mem::replace(&mut before, update.members.clone()), &update);
             let ids = update.members.iter().map(|node| node.id().clone()).collect();
             self.convergence = Convergence::begin(ids, update.members.hash(), self.own.id(), now);
             self.tell(Event::Topology(update));
+            self.answer_observers(now);
         }
+    }
+
+    /// How many observers wait for an answer.
+    pub(super) fn observers(&self) -> usize {
+        self.observers.len()
     }
 
     fn waiting(&self) -> Waiting {
@@ -639,6 +655,7 @@ impl Machine {
         let mut answer = Vec::new();
         for part in parts {
             match part {
+                Part::Observe { hash } => return self.observed(channel, hash, now),
                 Part::Ping { number, subject: _, digest } => {
                     self.compare(&sender, None, digest, now);
                     answer.push(self.acknowledgement(number));

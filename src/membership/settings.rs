@@ -37,6 +37,8 @@ pub(super) struct Settings {
     pub(super) quarantine_new_lives: bool,
     /// How many are let in each second at the most; others are sent to other members.
     pub(super) joins_per_second: usize,
+    /// How many observers may wait for an answer at a time; others are sent to other members.
+    pub(super) observers: usize,
 }
 
 impl Settings {
@@ -56,6 +58,7 @@ impl Settings {
             exchange_excused: Duration::from_secs(3),
             quarantine_new_lives: true,
             joins_per_second: 200,
+            observers: 256,
         }
     }
 

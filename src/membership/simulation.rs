@@ -27,4 +27,6 @@ mod faults;
 #[cfg(test)]
 mod figures;
 #[cfg(test)]
+mod mixed;
+#[cfg(test)]
 mod scenes;

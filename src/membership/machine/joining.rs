@@ -389,6 +389,7 @@ impl Machine {
     pub(super) fn end(&mut self, now: Timestamp) {
         self.phase = Phase::Gone;
         self.timers.clear();
+        self.dismiss_observers(now);
         self.tell(Event::Left { at: now });
     }
 }

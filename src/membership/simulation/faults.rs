@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::member::id;
+use super::mixed::{GossipObserver, Mixed};
 use super::{GossipMember, Seen, Start, World};
 use crate::backoff::Jitter;
 use crate::membership::machine::{Input, Order};
@@ -17,6 +18,8 @@ use crate::topology::ClusterNode;
 const SEEDS: u64 = 60;
 /// How long faults happen.
 const FAULTS: Duration = Duration::from_secs(90);
+/// The first so many nodes look on only.
+const OBSERVERS: usize = 2;
 /// By when all is well again after them: the longest quarantine, of somebody who came and went again and again, is over.
 const HEALED: Duration = Duration::from_secs(720);
 
@@ -27,7 +30,7 @@ fn number(name: &str, default: u64) -> u64 {
 /// A cluster to which everything happens.
 struct Run {
     dice: Jitter,
-    world: World<GossipMember>,
+    world: World<Mixed>,
     nodes: usize,
     seeds: Vec<usize>,
 }
@@ -38,10 +41,15 @@ impl Run {
         let mut world = World::new(seed, |start| {
             // Some forget which life they had: whom they ask tells them.
             let life = if start.seed.is_multiple_of(4) { 1 } else { start.life };
-            GossipMember::lan(&Start { life, ..start.clone() })
+            let start = Start { life, ..start.clone() };
+            match start.node < OBSERVERS {
+                true => Mixed::Observer(GossipObserver::new(&start)),
+                false => Mixed::Member(Box::new(GossipMember::lan(&start))),
+            }
         });
-        let nodes = 2 + (dice.next() % 12) as usize;
-        let seeds: Vec<usize> = (0..nodes.min(1 + (dice.next() % 3) as usize)).collect();
+        let members = 2 + (dice.next() % 12) as usize;
+        let nodes = OBSERVERS + members;
+        let seeds: Vec<usize> = (0..members.min(1 + (dice.next() % 3) as usize)).map(|seed| OBSERVERS + seed).collect();
         (0..nodes).for_each(|node| world.start(node, &seeds));
         Self { dice, world, nodes, seeds }
     }
@@ -58,14 +66,14 @@ impl Run {
         self.world.start(node, &self.seeds);
         // Some have been upgraded already.
         if self.dice.next().is_multiple_of(3) {
-            self.world.with(node, |member, _| member.speak_later_version());
+            self.world.with(node, |node, _| node.member_mut().map(GossipMember::speak_later_version));
         }
     }
 
     /// Something goes wrong, or right again.
     fn fault(&mut self) {
         let node = self.node();
-        match self.below(16) {
+        match self.below(17) {
             0 => self.world.network.loss = [0.0, 0.05, 0.2, 0.4][self.below(4)],
             1 => self.world.network.doubled = [0.0, 0.3][self.below(2)],
             2 => self.world.network.delay.1 = Duration::from_millis([1, 30, 300][self.below(3)]),
@@ -105,6 +113,10 @@ impl Run {
                 self.tell(node, Input::Describe(Arc::new(described.expect("a node"))));
             }
             12 => {
+                let times = self.below(5) as u32;
+                self.world.with(node, |node, _| node.member_mut().map(|member| member.fail_to_apply(times)));
+            }
+            13 => {
                 let by = self.dice.scale(Duration::from_secs(100), 0.01);
                 self.world.jump(node, by);
             }
@@ -120,7 +132,7 @@ impl Run {
     }
 
     fn tell(&mut self, node: usize, input: Input) {
-        self.world.with(node, |member, now| member.input(now, input));
+        self.world.with(node, |node, now| node.member_mut().map(|member| member.input(now, input)));
     }
 
     fn heal(&mut self) {
@@ -141,7 +153,8 @@ impl Run {
 
     /// What each of them holds.
     fn views(&self) -> String {
-        let members = self.world.running().filter_map(|node| Some((node, self.world.member(node)?.machine())));
+        let members =
+            self.world.running().filter_map(|node| Some((node, self.world.member(node)?.member()?.machine())));
         let views = members.map(|(node, machine)| {
             let ids: Vec<_> = machine.members().iter().map(|node| node.id().to_string()).collect();
             format!("n{node} in version {} holds {ids:?}; {}", machine.own().version(), machine.standing())
@@ -150,11 +163,12 @@ impl Run {
     }
 }
 
-fn is_settled(world: &World<GossipMember>) -> bool {
+fn is_settled(world: &World<Mixed>) -> bool {
     let is_unsuspected = |record: &Record| !matches!(record.state(), State::Suspect(_));
-    world.running().filter_map(|node| world.member(node)).all(|member| {
+    world.running().filter_map(|node| world.member(node)?.member()).all(|member| {
         let machine = member.machine();
-        machine.converged().is_some() && machine.table().all().all(is_unsuspected)
+        let is_applied = member.applied() == machine.members();
+        is_applied && member.membership().converged().is_some() && machine.table().all().all(is_unsuspected)
     })
 }
 
@@ -189,7 +203,7 @@ fn run(seed: u64) -> Result<BTreeMap<&'static str, u64>, String> {
 }
 
 /// What has to be reached, so that the runs prove something.
-const REACHED: [&str; 17] = [
+const REACHED: [&str; 22] = [
     "-> joining",
     "new -> up",
     "up -> suspect",
@@ -207,6 +221,11 @@ const REACHED: [&str; 17] = [
     "succeeded",
     "turned away",
     "ruled",
+    "could not apply",
+    "not applied",
+    "observer follows",
+    "observer leaves",
+    "observer updates",
 ];
 
 #[test]

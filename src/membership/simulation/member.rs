@@ -8,11 +8,12 @@ use super::later::as_later_version;
 use super::protocol::{Act, Arrival, Protocol, Seen, Start, View};
 use crate::clock::Timestamp;
 use crate::membership::event::{Event, MemberState};
-use crate::membership::machine::{Input, Machine, Output, Question};
+use crate::membership::lifecycle::{Effect, Membership};
+use crate::membership::machine::{Input, Machine, Question};
 use crate::membership::place::Place;
 use crate::membership::settings::Settings;
 use crate::membership::settling::TopologyUpdate;
-use crate::topology::{ClusterNode, NodeId};
+use crate::topology::{ClusterNode, Members, NodeId};
 
 /// The port of every member.
 const PORT: u16 = 7946;
@@ -20,9 +21,12 @@ const PORT: u16 = 7946;
 /// A member of a gossip cluster that the library builds, as a simulated world runs it.
 #[derive(Debug)]
 pub struct GossipMember {
-    machine: Machine,
+    membership: Membership,
     acts: VecDeque<Act>,
     updates: Vec<TopologyUpdate>,
+    /// What its host has applied, and how often applying fails from now on.
+    applied: Members,
+    failures: u32,
     checks: Checks,
     /// It speaks a later version of the protocol.
     is_later: bool,
@@ -32,7 +36,7 @@ pub(super) fn place(node: usize) -> Place {
     Place::new(&format!("10.{}.{}.{}", node >> 16 & 255, node >> 8 & 255, node & 255), PORT)
 }
 
-fn number_of(place: &Place) -> usize {
+pub(super) fn number_of(place: &Place) -> usize {
     place.host().split('.').skip(1).fold(0, |sum, part| sum << 8 | part.parse::<usize>().unwrap_or(usize::MAX >> 16))
 }
 
@@ -41,7 +45,7 @@ pub(super) fn id(node: usize) -> NodeId {
     NodeId::new(format!("n{node:07}")).unwrap_or_else(|_| unreachable!("a letter and digits"))
 }
 
-fn node_of(id: &NodeId) -> usize {
+pub(super) fn node_of(id: &NodeId) -> usize {
     id.as_str().trim_start_matches('n').parse().unwrap_or(usize::MAX)
 }
 
@@ -55,11 +59,15 @@ impl GossipMember {
         let builder = ClusterNode::builder(id(start.node).as_str(), place(start.node).host(), 7000);
         let node = builder.incarnation(start.life).build().ok().map(Arc::new);
         let seeds = start.seeds.iter().map(|seed| place(*seed)).collect();
-        let machine = node.and_then(|node| Machine::new(settings, (node, PORT), seeds, start.seed, start.now));
-        let machine = machine.unwrap_or_else(|| unreachable!("a life is a time in milliseconds"));
-        let (acts, updates) = (VecDeque::new(), Vec::new());
-        let mut member = Self { machine, acts, updates, checks: Checks::default(), is_later: false };
-        member.collect();
+        let mut membership = Membership::new(settings, true);
+        let started = node.map(|node| membership.start((node, PORT), seeds, start.seed, start.now));
+        let (mut acts, updates, checks) = (VecDeque::new(), Vec::new(), Checks::default());
+        if started != Some(Ok(())) {
+            acts.push_back(Act::Fails(format!("no start: {started:?}")));
+        }
+        let applied = Members::new();
+        let mut member = Self { membership, acts, updates, applied, failures: 0, checks, is_later: false };
+        member.collect(start.now);
         member
     }
 
@@ -68,8 +76,17 @@ impl GossipMember {
         self.is_later = true;
     }
 
+    /// Its host fails to apply the next so many updates.
+    pub(super) fn fail_to_apply(&mut self, times: u32) {
+        self.failures = times;
+    }
+
+    pub(super) fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
     pub(super) fn machine(&self) -> &Machine {
-        &self.machine
+        self.membership.machine().unwrap_or_else(|| unreachable!("a world ends a process that has left"))
     }
 
     /// The updates of the topology, in order.
@@ -77,31 +94,53 @@ impl GossipMember {
         &self.updates
     }
 
-    /// Something that does not come from the network.
-    pub(super) fn input(&mut self, now: Timestamp, input: Input) {
-        self.machine.handle(now, input);
-        self.collect();
+    /// What its host has applied last.
+    pub(super) fn applied(&self) -> &Members {
+        &self.applied
     }
 
-    fn collect(&mut self) {
-        while let Some(output) = self.machine.output() {
+    /// Something that does not come from the network.
+    pub(super) fn input(&mut self, now: Timestamp, input: Input) {
+        if let Err(why) = self.membership.handle(now, input) {
+            self.acts.push_back(Act::Fails(why.to_string()));
+        }
+        self.collect(now);
+    }
+
+    fn collect(&mut self, now: Timestamp) {
+        while let Some(effect) = self.membership.effect() {
             let said = |bytes: Vec<u8>| if self.is_later { as_later_version(&bytes) } else { bytes };
-            let act = match output {
-                Output::Send { to, bytes } => Act::Send { to: number_of(&to), bytes: said(bytes) },
-                Output::Ask { question, to, bytes } => {
+            let act = match effect {
+                Effect::Send { to, bytes } => Act::Send { to: number_of(&to), bytes: said(bytes) },
+                Effect::Ask { question, to, bytes } => {
                     Act::Ask { question: question.0, to: number_of(&to), bytes: said(bytes) }
                 }
-                Output::Answer { channel, bytes } => Act::Answer { channel, bytes: said(bytes) },
-                Output::Event(event) => {
+                Effect::Answer { channel, bytes } => Act::Answer { channel, bytes: said(bytes) },
+                Effect::Tell(event) => {
                     if let Err(why) = self.checks.event(&event) {
                         self.acts.push_back(Act::Fails(why));
                     }
                     self.told(event)
                 }
+                Effect::Apply(update) => {
+                    let result = match self.failures.checked_sub(1) {
+                        Some(left) => {
+                            self.failures = left;
+                            Err("it was told to fail".to_owned())
+                        }
+                        None => Ok(()),
+                    };
+                    let is_applied = result.is_ok();
+                    self.membership.applied(update.number, result, now);
+                    if is_applied {
+                        self.applied = update.members;
+                    }
+                    Act::Counts(if is_applied { "applied" } else { "could not apply" })
+                }
             };
             self.acts.push_back(act);
         }
-        if let Err(why) = self.checks.step(&self.machine) {
+        if let Some(Err(why)) = self.membership.machine().map(|machine| self.checks.step(machine)) {
             self.acts.push_back(Act::Fails(why));
         }
     }
@@ -128,6 +167,7 @@ impl GossipMember {
             Event::Reached { .. } => "reached",
             Event::GivenUp { .. } => "given up",
             Event::Expelled { .. } => "expelled",
+            Event::NotApplied { .. } => "not applied",
             Event::Unusable { why, .. } => return Act::Fails(format!("an unusable message: {why:?}")),
             Event::StoodStill { .. } => "stood still",
             Event::Left { .. } => "left",
@@ -162,19 +202,19 @@ impl Protocol for GossipMember {
     }
 
     fn next_at(&self) -> Option<Timestamp> {
-        Some(self.machine.next_at())
+        self.membership.next_at()
     }
 
     fn has_ended(&self) -> bool {
-        self.machine.has_left()
+        !self.membership.is_running()
     }
 
     fn view(&self) -> View {
-        let members = self.machine.members();
+        let members = self.membership.members();
         View { members: members.len(), hash: members.hash() }
     }
 
     fn holds(&self, node: usize) -> Option<u64> {
-        self.machine.members().get(id(node)).map(|member| member.incarnation())
+        self.membership.members().get(id(node)).map(|member| member.incarnation())
     }
 }

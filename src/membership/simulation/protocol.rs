@@ -136,6 +136,11 @@ pub trait Protocol {
 
     /// In which life it holds that node for a member; itself, too.
     fn holds(&self, node: usize) -> Option<u64>;
+
+    /// Whether it is a member itself, and not somebody who only looks on. True by default.
+    fn takes_part(&self) -> bool {
+        true
+    }
 }
 
 /// After so long a question that cannot be put counts as not answered.

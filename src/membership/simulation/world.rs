@@ -283,16 +283,16 @@ impl<M: Protocol> World<M> {
         self.lives[node]
     }
 
-    /// Whether everybody who runs holds everybody who runs for a member, and nobody else.
+    /// Whether everybody who runs holds every member that runs for one, and nobody else.
     pub fn is_one_view(&self) -> bool {
-        let mut members = self.processes.iter().flatten().map(|process| &process.member);
-        let Some(first) = members.next() else { return true };
+        let all = || self.processes.iter().flatten().map(|process| &process.member);
+        let Some(first) = all().next() else { return true };
         let view = first.view();
-        view.members == self.running
-            && members.all(|member| member.view() == view)
+        all().all(|member| member.view() == view)
+            && view.members == all().filter(|member| member.takes_part()).count()
             && self.running().all(|node| {
-                let own = self.member(node).and_then(|member| member.holds(node));
-                own.is_some() && first.holds(node) == own
+                let own = self.member(node).filter(|member| member.takes_part());
+                own.is_none_or(|own| own.holds(node).is_some() && first.holds(node) == own.holds(node))
             })
     }
 

@@ -17,6 +17,8 @@
 //! | 18 | elsewhere | list of hosts and ports |
 //! | 19 | goodbye is taken note of | nothing |
 //! | 32 | buckets | the digests of all buckets: 2,048 bytes |
+//! | 34 | observe | the hash of the members that an observer holds (8 bytes); 0: none |
+//! | 35 | observed | the hash of the members now (8 bytes), whether the records are all of them (byte), who is gone: a list of ids (text), each with whether it died (byte) |
 //! | 33 | differing | which of them differ: bytes |
 //!
 //! Who has confirmed a hash is 1 for all of them, or 0, the number of the first byte, and the bytes. Eight bytes that are
@@ -39,6 +41,8 @@ use crate::topology::NodeId;
 
 /// The most places that a member names which has no time for a joiner itself.
 pub(in crate::membership) const ELSEWHERE: usize = 40;
+/// The most who are named as gone at a time: as many as there may be members.
+const MOST_GONE: usize = 100_000;
 /// The longest host, in bytes.
 const MAX_HOST: usize = 255;
 /// The longest label, in bytes.
@@ -73,6 +77,18 @@ pub(in crate::membership) enum Part {
     Buckets(Box<[u64; BUCKETS]>),
     /// In these I know something else: my records of them come with it.
     Differing(Vec<u8>),
+    /// I am no member, and hold the members of that hash: what has changed?
+    Observe { hash: u64 },
+    /// The members have that hash now: the records that come with it are all of them, or those that have changed.
+    Observed { hash: u64, is_whole: bool, gone: Vec<Gone> },
+}
+
+/// Somebody who is no member any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::membership) struct Gone {
+    pub(in crate::membership) id: NodeId,
+    /// It was found dead; else it left.
+    pub(in crate::membership) is_dead: bool,
 }
 
 const PING: u8 = 1;
@@ -89,6 +105,8 @@ const ELSEWHERE_KIND: u8 = 18;
 const NOTED: u8 = 19;
 const BUCKETS_KIND: u8 = 32;
 const DIFFERING: u8 = 33;
+const OBSERVE: u8 = 34;
+const OBSERVED: u8 = 35;
 
 const LET_IN: u8 = 0;
 const KEEP_OUT: u8 = 1;
@@ -168,6 +186,20 @@ pub(in crate::membership) fn write_part(writer: &mut Writer, part: &Part, now: T
             inner.bytes(buckets);
             DIFFERING
         }
+        Part::Observe { hash } => {
+            inner.fixed(*hash);
+            OBSERVE
+        }
+        Part::Observed { hash, is_whole, gone } => {
+            inner.fixed(*hash);
+            inner.byte(u8::from(*is_whole));
+            inner.length(gone.len());
+            for gone in gone {
+                inner.text(gone.id.as_str());
+                inner.byte(u8::from(gone.is_dead));
+            }
+            OBSERVED
+        }
     };
     writer.byte(kind);
     writer.bytes(&inner.into_bytes());
@@ -232,6 +264,16 @@ pub(in crate::membership) fn read_part(reader: &mut Reader<'_>, now: Timestamp) 
             buckets if buckets.len() <= BUCKETS => Part::Differing(buckets.to_vec()),
             _ => return Err(Malformed::TooMany),
         },
+        OBSERVE => Part::Observe { hash: inner.fixed()? },
+        OBSERVED => {
+            let (hash, is_whole) = (inner.fixed()?, inner.byte()? != 0);
+            let count = inner.length(MOST_GONE)?;
+            let gone = (0..count).map(|_| {
+                let id = NodeId::new(inner.text()?).map_err(|_| Malformed::Node)?;
+                Ok(Gone { id, is_dead: inner.byte()? != 0 })
+            });
+            Part::Observed { hash, is_whole, gone: gone.collect::<Result<_, _>>()? }
+        }
         _ => return Ok(None),
     }))
 }
@@ -406,6 +448,16 @@ mod tests {
             ruling(Sentence::LetIn { incarnation: 300, version: 2 }),
             ruling(Sentence::KeptOut { until: None }),
             ruling(Sentence::KeptOut { until: Some(now() + Duration::from_secs(7)) }),
+            Part::Observe { hash: 3 },
+            Part::Observed { hash: 3, is_whole: true, gone: vec![] },
+            Part::Observed {
+                hash: 3,
+                is_whole: false,
+                gone: vec![
+                    Gone { id: NodeId::new("n1").unwrap(), is_dead: true },
+                    Gone { id: NodeId::new("n2").unwrap(), is_dead: false },
+                ],
+            },
         ]
     }
 
@@ -421,7 +473,7 @@ mod tests {
 
     #[test]
     fn m1_4_each_part_has_the_bytes_that_the_table_says() {
-        let expected: [(usize, &[u8]); 12] = [
+        let expected: [(usize, &[u8]); 15] = [
             (0, b"\x01\x0e\x05\x02n1\xac\x02\0\0\0\0\0\0\0\x02"),
             (1, b"\x02\x17\x05\x02n1\xac\x02\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\x03\x01"),
             (2, b"\x02\x1b\x05\x02n1\xac\x02\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\x03\0\x01\x02\x09\x08"),
@@ -433,6 +485,9 @@ mod tests {
             (15, b"\x21\x03\x02\0\xff"),
             (16, b"\x07\x0a\x01x\x04\x02n1\0\xac\x02\x02"),
             (17, b"\x07\x08\x01x\x04\x02n1\x01\0"),
+            (19, b"\x22\x08\0\0\0\0\0\0\0\x03"),
+            (20, b"\x23\x0a\0\0\0\0\0\0\0\x03\x01\0"),
+            (21, b"\x23\x12\0\0\0\0\0\0\0\x03\0\x02\x02n1\x01\x02n2\0"),
             (18, b"\x07\x09\x01x\x04\x02n1\x01\xd9\x36"),
         ];
         let parts = all();

@@ -1,0 +1,76 @@
+//! What a member counts.
+
+use super::event::{Event, MemberState};
+use super::settling::TopologyUpdate;
+use crate::clock::Timestamp;
+
+/// What a member has counted since its start. All of it is as of the last step.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Metrics {
+    /// The members as they were announced last.
+    pub(super) members: usize,
+    /// When that was; absent while nothing has been.
+    pub(super) updated_at: Option<Timestamp>,
+    /// The updates of the topology.
+    pub(super) updates: u64,
+    /// Those who came in them, whose kinds or metadata changed, who left and who died.
+    pub(super) joined: u64,
+    pub(super) changed: u64,
+    pub(super) left: u64,
+    pub(super) died: u64,
+    /// Suspicions, and those that were contradicted.
+    pub(super) suspicions: u64,
+    pub(super) contradictions: u64,
+    /// Members found dead.
+    pub(super) deaths: u64,
+    /// Nodes that were not let in here.
+    pub(super) turned_away: u64,
+    /// How often this node was not let in itself.
+    pub(super) refused: u64,
+    /// Messages that were not taken.
+    pub(super) unusable: u64,
+    /// How often nobody was heard.
+    pub(super) isolations: u64,
+    /// How often the process stood still.
+    pub(super) standstills: u64,
+    /// How often the host could not apply an update.
+    pub(super) not_applied: u64,
+    /// Datagrams sent, and the bytes in them.
+    pub(super) datagrams: u64,
+    pub(super) datagram_bytes: u64,
+    /// Questions asked and answered over the reliable channel, and the bytes in them.
+    pub(super) questions: u64,
+    pub(super) question_bytes: u64,
+}
+
+impl Metrics {
+    /// Something was told.
+    pub(super) fn count(&mut self, event: &Event) {
+        match event {
+            Event::Transition { from, to, .. } => match (from, to) {
+                (_, MemberState::Suspect) => self.suspicions += 1,
+                (Some(MemberState::Suspect), MemberState::Up) => self.contradictions += 1,
+                (_, MemberState::Dead) => self.deaths += 1,
+                _ => {}
+            },
+            Event::Topology(update) => self.update(update),
+            Event::TurnedAway { .. } => self.turned_away += 1,
+            Event::Refused { .. } => self.refused += 1,
+            Event::Unusable { .. } => self.unusable += 1,
+            Event::Isolated { .. } => self.isolations += 1,
+            Event::StoodStill { .. } => self.standstills += 1,
+            Event::NotApplied { .. } => self.not_applied += 1,
+            _ => {}
+        }
+    }
+
+    fn update(&mut self, update: &TopologyUpdate) {
+        self.members = update.members.len();
+        self.updated_at = Some(update.at);
+        self.updates += 1;
+        self.joined += update.joined.len() as u64;
+        self.changed += update.updated.len() as u64;
+        self.left += update.left.len() as u64;
+        self.died += update.dead.len() as u64;
+    }
+}
