@@ -570,7 +570,7 @@ impl Machine {
         self.table.expired(now).iter().for_each(|id| _ = self.table.stretch(id, self.health.score()));
         for id in self.table.expired(now) {
             let bounds = self.bounds();
-            if let Ok(change) = self.table.settle(&id, bounds, now) {
+            if let Ok(change) = self.table.settle(&id, bounds, self.settings.quarantine, now) {
                 self.apply(&change, true, now);
             }
         }

@@ -14,17 +14,15 @@ use super::rulings::{Ruling, Sentence};
 use crate::clock::Timestamp;
 use crate::topology::NodeId;
 
-/// The first quarantine.
-pub(super) const FIRST: Duration = Duration::from_secs(10);
 /// The longest one.
 pub(super) const LONGEST: Duration = Duration::from_secs(600);
 /// Whoever dies within this time after its return has been struck once more; whoever lives longer begins anew.
 const RELAPSE: Duration = Duration::from_secs(600);
 
-/// For how long a node is quarantined that was struck so often in a row before.
-pub(super) fn lasting(strikes: u8) -> Duration {
-    let doubled = 1u32.checked_shl(u32::from(strikes)).map_or(LONGEST, |times| FIRST.saturating_mul(times));
-    doubled.min(LONGEST)
+/// For how long a node is quarantined that was struck so often in a row before, where the first quarantine takes so long.
+pub(super) fn lasting(strikes: u8, first: Duration) -> Duration {
+    let doubled = 1u32.checked_shl(u32::from(strikes)).map_or(LONGEST, |times| first.saturating_mul(times));
+    doubled.min(LONGEST.max(first))
 }
 
 /// How often a node has been struck in a row when it dies that lived for so long after its return. `None`: it has died for
@@ -152,8 +150,9 @@ mod tests {
 
     #[test]
     fn m3_1_a_quarantine_lasts_ten_seconds_and_twice_as_long_for_each_strike_up_to_ten_minutes() {
-        let lasts = [0, 1, 2, 3, 4, 5, 6, 7, 31, 32, 255].map(|strikes| lasting(strikes).as_secs());
+        let lasts = [0, 1, 2, 3, 4, 5, 6, 7, 31, 32, 255].map(|strikes| lasting(strikes, seconds(10)).as_secs());
         assert_eq!(lasts, [10, 20, 40, 80, 160, 320, 600, 600, 600, 600, 600]);
+        assert_eq!([lasting(1, seconds(30)), lasting(9, seconds(900))], [seconds(60), seconds(900)]);
     }
 
     #[test]

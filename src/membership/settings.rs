@@ -33,6 +33,8 @@ pub(super) struct Settings {
     pub(super) exchange_interval: Duration,
     /// For how long after the last agreement with anybody a difference is taken for news under way.
     pub(super) exchange_excused: Duration,
+    /// The first quarantine of a node that died; each of those that follow soon is twice as long, up to 10 min.
+    pub(super) quarantine: Duration,
     /// Whether another life of a node waits for the quarantine of the former one.
     pub(super) quarantine_new_lives: bool,
     /// How many are let in each second at the most; others are sent to other members.
@@ -56,9 +58,43 @@ impl Settings {
             seeds_interval: Duration::from_secs(5),
             exchange_interval: Duration::from_secs(1),
             exchange_excused: Duration::from_secs(3),
+            quarantine: Duration::from_secs(10),
             quarantine_new_lives: true,
             joins_per_second: 200,
             observers: 256,
+        }
+    }
+
+    /// For members in several data centres, far from each other: all takes longer (memberlist's `DefaultWANConfig`).
+    pub(super) fn wan(label: &str) -> Self {
+        Self {
+            probe: Pace { direct: Duration::from_secs(3), period: Duration::from_secs(5) },
+            gossip_interval: Duration::from_millis(500),
+            gossip_fanout: 4,
+            suspicion: Duration::from_secs(15),
+            suspicion_per_digit: Duration::from_millis(2500),
+            isolation: Limits { begins: Duration::from_millis(12_500), longest: Some(Duration::from_secs(300)) },
+            seeds_interval: Duration::from_secs(20),
+            exchange_interval: Duration::from_secs(3),
+            exchange_excused: Duration::from_secs(10),
+            quarantine: Duration::from_secs(30),
+            ..Self::lan(label)
+        }
+    }
+
+    /// For members on one machine: all takes less time (memberlist's `DefaultLocalConfig`).
+    pub(super) fn local(label: &str) -> Self {
+        Self {
+            probe: Pace { direct: Duration::from_millis(200), period: Duration::from_millis(500) },
+            gossip_interval: Duration::from_millis(100),
+            suspicion: Duration::from_millis(1500),
+            suspicion_per_digit: Duration::from_millis(250),
+            isolation: Limits { begins: Duration::from_millis(1250), longest: Some(Duration::from_secs(30)) },
+            seeds_interval: Duration::from_secs(2),
+            exchange_interval: Duration::from_millis(500),
+            exchange_excused: Duration::from_millis(1500),
+            quarantine: Duration::from_secs(5),
+            ..Self::lan(label)
         }
     }
 
@@ -86,6 +122,19 @@ mod tests {
         );
         assert_eq!((shortest(100, 0.25), shortest(100, 0.5), shortest(100, 1.0)), (7000, 10_500, 10_500));
         assert_eq!(lan.bounds(100, 0.0).longest.as_millis(), 21_000);
-        assert!(lan.isolation.begins < lan.bounds(1, 0.0).shortest, "isolated before anybody can be blamed");
+    }
+
+    #[test]
+    fn m2_4_in_each_profile_a_node_is_isolated_before_anybody_can_be_blamed_and_a_probe_has_time_for_help() {
+        let [local, lan, wan] = [Settings::local("prod"), Settings::lan("prod"), Settings::wan("prod")];
+        for settings in [&local, &lan, &wan] {
+            assert_eq!(settings.label, "prod");
+            assert!(settings.isolation.begins < settings.bounds(1, 0.0).shortest);
+            assert!(settings.isolation.begins > settings.probe.period * 2, "a lost probe is no silence");
+            assert!(settings.probe.direct < settings.probe.period);
+            assert!(settings.exchange_excused > settings.exchange_interval);
+        }
+        let dead = |settings: &Settings| settings.probe.period + settings.bounds(100, 0.0).shortest;
+        assert!(dead(&local) * 2 <= dead(&lan) && dead(&lan) * 4 <= dead(&wan));
     }
 }

@@ -297,11 +297,17 @@ impl Table {
         }
     }
 
-    /// The suspicion of the node has run out: it is dead.
+    /// The suspicion of the node has run out: it is dead, and quarantined for `first`, or longer where it was struck before.
     ///
     /// # Errors
     /// [`Illegal`], which is kept.
-    pub(super) fn settle(&mut self, id: &NodeId, bounds: Bounds, now: Timestamp) -> Result<Change, Illegal> {
+    pub(super) fn settle(
+        &mut self,
+        id: &NodeId,
+        bounds: Bounds,
+        first: Duration,
+        now: Timestamp,
+    ) -> Result<Change, Illegal> {
         let Some(known) = self.records.get(id).cloned() else { return Err(self.refuse(id, Illegal::Unknown, now)) };
         let State::Suspect(accusers) = known.state().clone() else {
             let reason = if known.state().is_active() { Illegal::NotSuspected } else { Illegal::Gone };
@@ -309,7 +315,7 @@ impl Table {
         };
         let lived = self.returned.remove(id).map(|returned| now.since(returned));
         let strikes = quarantine::strikes(known.strikes(), lived);
-        let quarantined_until = now + quarantine::lasting(strikes);
+        let quarantined_until = now + quarantine::lasting(strikes, first);
         let dead = known.with(State::Dead { accusers, quarantined_until }, strikes);
         self.put(Some(&known), &dead, bounds, now);
         Ok(Change { before: Some(known), now: dead })
@@ -394,6 +400,7 @@ mod tests {
     use proptest::prelude::*;
     use std::sync::Arc;
 
+    const FIRST: Duration = Duration::from_secs(10);
     const BOUNDS: Bounds = Bounds { shortest: Duration::from_secs(4), longest: Duration::from_secs(24) };
 
     fn at(seconds: u64) -> Timestamp {
@@ -497,7 +504,7 @@ mod tests {
         assert!(accuse(&mut table, "n1", "n2", 1).unwrap().is_some());
         assert_eq!((state(&table, "n1"), table.active(), table.next_at()), (suspect(&["n2"]), 5, Some(at(25))));
         assert_eq!((table.expired(at(24)), table.expired(at(25))), (vec![], vec![id("n1")]));
-        let change = table.settle(&id("n1"), BOUNDS, at(25)).unwrap();
+        let change = table.settle(&id("n1"), BOUNDS, FIRST, at(25)).unwrap();
         assert_eq!(change.before.unwrap().state(), &suspect(&["n2"]));
         let quarantined = State::Dead { accusers: Accusers::of(id("n2")), quarantined_until: at(35) };
         assert_eq!((change.now.state(), table.active(), table.next_at()), (&quarantined, 4, None));
@@ -525,11 +532,11 @@ mod tests {
         assert_eq!(accuse(&mut table, "n1", "n1", 2), Err(Illegal::OwnAccuser));
         assert_eq!(table.accuse((&id("n1"), 0, 0), &id("n2"), BOUNDS, at(3)), Err(Illegal::Outdated));
         assert_eq!(table.accuse((&id("n1"), 1, 1), &id("n2"), BOUNDS, at(4)), Err(Illegal::Outdated));
-        assert_eq!(table.settle(&id("n1"), BOUNDS, at(5)), Err(Illegal::NotSuspected));
+        assert_eq!(table.settle(&id("n1"), BOUNDS, FIRST, at(5)), Err(Illegal::NotSuspected));
         table.hear(&record("n1", 1, 0, State::Left), Way::Rumour, BOUNDS, at(6)).unwrap();
         assert_eq!(accuse(&mut table, "n1", "n2", 7), Err(Illegal::Gone));
-        assert_eq!(table.settle(&id("n1"), BOUNDS, at(8)), Err(Illegal::Gone));
-        assert_eq!(table.settle(&id("n7"), BOUNDS, at(9)), Err(Illegal::Unknown));
+        assert_eq!(table.settle(&id("n1"), BOUNDS, FIRST, at(8)), Err(Illegal::Gone));
+        assert_eq!(table.settle(&id("n7"), BOUNDS, FIRST, at(9)), Err(Illegal::Unknown));
         let (kept, count) = table.refused();
         let kept: Vec<_> = kept.map(|refused| (refused.at, refused.reason)).collect();
         assert_eq!((kept.len(), count, kept[1]), (8, 8, (at(2), Illegal::OwnAccuser)));
@@ -569,7 +576,7 @@ mod tests {
         let mut lasted = Vec::new();
         for second in [0, 100, 200, 1200] {
             table.accuse((&id("n1"), 1, version), &id("n2"), BOUNDS, at(second)).unwrap();
-            let change = table.settle(&id("n1"), BOUNDS, at(second + 24)).unwrap();
+            let change = table.settle(&id("n1"), BOUNDS, FIRST, at(second + 24)).unwrap();
             let State::Dead { quarantined_until, .. } = change.now.state() else { panic!("{change:?}") };
             lasted.push(quarantined_until.since(at(second + 24)).as_secs());
             version += 1;
@@ -594,7 +601,7 @@ mod tests {
                     0 => _ = table.accuse((&id(&name), incarnation, version), &id("n9"), BOUNDS, at(now)),
                     1 => {
                         for id in table.expired(at(now)) {
-                            prop_assert!(table.settle(&id, BOUNDS, at(now)).is_ok());
+                            prop_assert!(table.settle(&id, BOUNDS, FIRST, at(now)).is_ok());
                         }
                     }
                     _ => {

@@ -167,11 +167,12 @@ impl Machine {
         for id in due {
             let number = self.next_ping();
             let Some(joiner) = self.admissions.joiners.get_mut(&id) else { continue };
-            if joiner.pinged >= PINGS.len() {
+            if now >= joiner.since + FORGOTTEN {
                 self.admissions.joiners.remove(&id);
                 continue;
             }
-            joiner.pinged += 1;
+            // Whoever is late itself makes up for none that it missed.
+            joiner.pinged = PINGS.iter().filter(|after| joiner.since + **after <= now).count();
             joiner.numbers.push(number);
             let (place, life) = (joiner.record.place(), joiner.record.life());
             self.ping(place, number, life, now);

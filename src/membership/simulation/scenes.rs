@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::member::id;
 use super::{GossipMember, World};
 use crate::membership::record::State;
+use crate::membership::settings::Settings;
 
 const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
@@ -73,4 +74,27 @@ fn m3_4_a_partition_heals_and_nobody_who_lived_through_it_stays_dead() {
     world.network.heal();
     let took = world.until(secs(30), World::is_one_view);
     assert!(took.is_some_and(|took| took <= secs(10)), "{took:?} {:?}", world.counts().events);
+}
+
+#[test]
+fn m1_1_m2_4_each_profile_finds_its_members_and_its_dead() {
+    let far = Duration::from_millis(150);
+    type Profile = fn(&str) -> Settings;
+    let profiles: [(Profile, Duration, u64); 3] = [
+        (Settings::local, Duration::from_millis(1), 5),
+        (Settings::lan, Duration::from_millis(2), 9),
+        (Settings::wan, far, 50),
+    ];
+    for (profile, delay, dead_after) in profiles {
+        let mut world = World::new(3, move |start| GossipMember::with(start, profile("simulated")));
+        world.network.delay.1 = delay;
+        (0..20).for_each(|node| world.start(node, &[0, 1, 2]));
+        assert!(world.until(secs(10), World::is_one_view).is_some());
+        world.pass(secs(30));
+        assert_eq!(world.counts().events.get("up -> suspect"), None, "in peace");
+        world.kill(7);
+        let took = world.until(secs(dead_after), World::is_one_view);
+        assert!(took.is_some(), "{dead_after} s: {:?}", world.counts().events);
+        assert_eq!(world.failure(), None);
+    }
 }

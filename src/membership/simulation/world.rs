@@ -218,9 +218,14 @@ impl<M: Protocol> World<M> {
 
     /// Ends the process without a word.
     pub fn kill(&mut self, node: usize) {
-        if self.processes[node].take().is_some() {
+        if let Some(process) = self.processes[node].take() {
             self.running -= 1;
-            // Its host closes the connections.
+            // Its host closes the connections: what it has not read, and what it has not answered.
+            for waiting in process.waiting {
+                if let Happening::Asked { from: to, asker: life, question, .. } = waiting {
+                    self.push(self.now, Happening::Answered { to, life, question, answer: None });
+                }
+            }
             let open: Vec<u64> =
                 self.channels.iter().filter(|(_, open)| open.asked == node).map(|(channel, _)| *channel).collect();
             open.into_iter().for_each(|channel| self.expire(channel));
