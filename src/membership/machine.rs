@@ -233,7 +233,17 @@ impl Machine {
         if self.phase == Phase::Member && !self.table.get(self.own.id()).is_some_and(|own| own.state().is_active()) {
             return Err("a member that is none at itself".to_owned());
         }
-        Ok(())
+        let known = self.table.all().count() + self.table.rulings().len();
+        let bounds = [
+            ("rumours", self.rumours.len(), known),
+            ("observers", self.observers.len(), self.settings.observers),
+            ("relayed pings", self.probes.relayed(), probing::RELAYED),
+            ("exchanges", self.exchanges.under_way(), exchange::UNDER_WAY),
+            ("unverified lives", self.exchanges.unverified(), exchange::VERIFIED),
+            ("joiners", self.admissions.len(), self.settings.joins_per_second * 4),
+        ];
+        let beyond = bounds.into_iter().find(|(_, count, most)| count > most);
+        beyond.map_or(Ok(()), |(what, count, most)| Err(format!("{count} {what}, and {most} at the most")))
     }
 
     /// Where it is on its way, and what it waits for.

@@ -66,6 +66,11 @@ impl Admissions {
         joiners.into_iter().chain(self.contests.values().map(|contest| contest.ends).min()).min()
     }
 
+    /// Those who are on their way in, and those who ask under an id that is taken.
+    pub(super) fn len(&self) -> usize {
+        self.joiners.len() + self.contests.len()
+    }
+
     /// Whether one more may ask now.
     fn has_time(&mut self, most: usize, now: Timestamp) -> bool {
         if now.since(self.counted.1) >= Duration::from_secs(1) {

@@ -17,13 +17,13 @@ use crate::membership::wire::part::Part;
 use crate::topology::NodeId;
 
 /// The most lives that are asked at a time whether they are there.
-const VERIFIED: usize = 256;
+pub(super) const VERIFIED: usize = 256;
 /// In so many periods they have to answer; they are asked in each of them.
 const PERIODS: u32 = 3;
 /// However often something changes, a difference is no news under way for ever: only for so many times as long.
 const LONGEST_EXCUSE: u32 = 5;
 /// The most exchanges under way.
-const UNDER_WAY: usize = 8;
+pub(super) const UNDER_WAY: usize = 8;
 
 /// A life that an exchange has told of, which has to answer first.
 #[derive(Clone, Debug)]
@@ -57,6 +57,14 @@ impl Exchanges {
 
     pub(super) fn next_at(&self) -> Option<Timestamp> {
         self.unverified.values().map(|unverified| unverified.next).min()
+    }
+
+    pub(super) fn under_way(&self) -> usize {
+        self.under_way.len()
+    }
+
+    pub(super) fn unverified(&self) -> usize {
+        self.unverified.len()
     }
 
     /// What is known here has changed.

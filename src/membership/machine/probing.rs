@@ -13,7 +13,7 @@ use crate::membership::wire::part::Part;
 use crate::topology::NodeId;
 
 /// The most pings that are made for others at a time.
-const RELAYED: usize = 256;
+pub(super) const RELAYED: usize = 256;
 /// A relay that has got no answer says so when this share of the time that it was given is over (memberlist).
 const NACK_AFTER: f64 = 0.8;
 
@@ -36,6 +36,11 @@ impl Probes {
     pub(super) fn next_at(&self) -> Option<Timestamp> {
         let own = self.own.values().map(Probe::next_at).min();
         own.into_iter().chain(self.relayed.values().map(|relayed| relayed.nack_at).min()).min()
+    }
+
+    /// How many pings are made for others.
+    pub(super) fn relayed(&self) -> usize {
+        self.relayed.len()
     }
 
     /// The process stood still.

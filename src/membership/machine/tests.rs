@@ -711,3 +711,34 @@ fn m2_5_metadata_that_no_record_has_room_for_change_nothing() {
     assert_eq!((member.machine.own().version(), member.machine.own().node().metadata().len()), (0, 0));
     assert!(matches!(member.events()[..], [Event::NoRoom { .. }]));
 }
+
+#[test]
+fn m2_5_what_has_to_hold_between_two_steps_is_noticed_when_it_does_not() {
+    let broken = |breaks: fn(&mut Machine)| {
+        let mut member = Member::with(&["n1"]);
+        assert_eq!(member.machine.check(), Ok(()));
+        breaks(&mut member.machine);
+        member.machine.check().unwrap_err()
+    };
+    assert!(
+        broken(|machine| (0..9).for_each(|n| _ = machine.places.insert(Place::new("x", n), life("n1", 1).id)))
+            .contains("places")
+    );
+    assert!(
+        broken(|machine| (0..9).for_each(|n| machine.round.add(life(&format!("x{n}"), 1).id))).contains("to be probed")
+    );
+    assert!(broken(|machine| machine.own = record("x", 1, 0, State::Up)).contains("none at itself"));
+    assert!(
+        broken(|machine| {
+            for n in 0..9 {
+                machine.rumours.spread(Subject::Record(life(&format!("x{n}"), 1).id), Class::Own, Arc::from([]));
+            }
+        })
+        .contains("rumours")
+    );
+    let mut member = Member::with(&["n1"]);
+    member.asked("n9", &join("n9"));
+    assert_eq!(member.machine.check(), Ok(()));
+    member.machine.settings.joins_per_second = 0;
+    assert_eq!(member.machine.check(), Err("1 joiners, and 0 at the most".to_owned()));
+}

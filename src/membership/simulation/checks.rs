@@ -113,3 +113,119 @@ impl Checks {
         machine.check()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::membership::settings::Settings;
+    use crate::topology::ClusterNode;
+    use std::sync::Arc;
+
+    fn at(millis: u64) -> Timestamp {
+        Timestamp::from_millis(1_000_000 + millis)
+    }
+
+    fn node(name: &str) -> Arc<ClusterNode> {
+        Arc::new(ClusterNode::builder(name, "h", 7000).incarnation(5).build().unwrap())
+    }
+
+    fn nodes(names: &[&str]) -> Vec<Arc<ClusterNode>> {
+        names.iter().map(|name| node(name)).collect()
+    }
+
+    fn update(number: u64, millis: u64, joined: &[&str], members: &[&str]) -> TopologyUpdate {
+        let (members, _) = Members::from_nodes(nodes(members));
+        let (updated, left, dead) = (vec![], vec![], vec![]);
+        TopologyUpdate { number, at: at(millis), joined: nodes(joined), updated, left, dead, members }
+    }
+
+    /// After an update in which n1 and n2 came.
+    fn checks() -> Checks {
+        let mut checks = Checks::default();
+        checks.event(&Event::Topology(update(1, 0, &["n1", "n2"], &["n1", "n2"]))).unwrap();
+        checks
+    }
+
+    fn refused(change: impl FnOnce(&mut TopologyUpdate)) -> String {
+        let mut wrong = update(2, 200, &["n3"], &["n1", "n2", "n3"]);
+        assert_eq!(checks().event(&Event::Topology(wrong.clone())), Ok(()));
+        change(&mut wrong);
+        checks().event(&Event::Topology(wrong)).unwrap_err()
+    }
+
+    #[test]
+    fn m4_1_an_update_that_is_wrong_in_any_way_is_noticed() {
+        assert!(refused(|update| update.number = 3).contains("is the 2th"));
+        assert!(refused(|update| update.at = at(199)).contains("too soon"));
+        assert!(refused(|update| update.left = nodes(&["n9"])).contains("was never there"));
+        assert!(refused(|update| update.dead = nodes(&["n9"])).contains("was never there"));
+        assert!(refused(|update| update.joined = nodes(&["n1"])).contains("was there"));
+        assert!(refused(|update| update.updated = nodes(&["n9"])).contains("has changed and was not there"));
+        assert!(refused(|update| update.left = nodes(&["n1"])).contains("do not lead"));
+        assert!(refused(|update| *update = super::tests::update(2, 200, &[], &["n1", "n2"])).contains("says nothing"));
+    }
+
+    #[test]
+    fn m2_4_deaths_that_a_node_announces_while_it_hears_from_nobody_are_noticed() {
+        let mut death = update(2, 200, &[], &["n1"]);
+        death.dead = nodes(&["n2"]);
+        for (is_over, is_right) in [(false, false), (true, true)] {
+            let mut checks = checks();
+            checks.event(&Event::Isolated { at: at(100) }).unwrap();
+            if is_over {
+                checks.event(&Event::Reached { at: at(150) }).unwrap();
+            }
+            assert_eq!(checks.event(&Event::Topology(death.clone())).is_ok(), is_right);
+        }
+        let mut checks = checks();
+        checks.event(&Event::Isolated { at: at(100) }).unwrap();
+        checks.event(&Event::GivenUp { at: at(150) }).unwrap();
+        assert_eq!(checks.event(&Event::Topology(death)), Ok(()));
+    }
+
+    #[test]
+    fn m2_5_a_transition_that_there_is_not_or_that_does_not_follow_is_noticed() {
+        use MemberState::{Dead, Joining, Left, Suspect, Up};
+        let goes = |steps: &[(Option<MemberState>, MemberState)]| {
+            let mut checks = Checks::default();
+            let mut results = steps.iter().map(|(from, to)| {
+                checks.event(&Event::Transition { at: at(0), node: node("n1"), from: *from, to: *to })
+            });
+            results.try_for_each(|result| result)
+        };
+        assert_eq!(
+            goes(&[(None, Joining), (None, Up), (Some(Up), Suspect), (Some(Suspect), Dead), (Some(Dead), Up)]),
+            Ok(())
+        );
+        assert_eq!(goes(&[(None, Up), (Some(Up), Left), (None, Up)]), Ok(()), "forgotten meanwhile");
+        for wrong in [
+            &[(Some(Up), Joining)][..],
+            &[(Some(Suspect), Dead)],
+            &[(None, Up), (Some(Suspect), Dead)],
+            &[(None, Up), (None, Suspect)],
+            &[(None, Dead)],
+            &[(None, Up), (Some(Up), Up)],
+        ] {
+            assert!(goes(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn m1_5_a_snapshot_that_was_not_announced_and_a_member_that_goes_back_are_noticed() {
+        let machine = |incarnation| {
+            let node = ClusterNode::builder("n0", "h", 7000).incarnation(incarnation).build().unwrap();
+            Machine::new(Settings::lan("test"), (Arc::new(node), 1), vec![], 1, at(0)).unwrap()
+        };
+        let mut first = machine(5);
+        let mut checks = Checks::default();
+        assert!(checks.step(&first).unwrap_err().contains("not what was announced"));
+        while let Some(output) = first.output() {
+            if let crate::membership::machine::Output::Event(event) = output {
+                checks.event(&event).unwrap();
+            }
+        }
+        assert_eq!(checks.step(&first), Ok(()));
+        checks.own = (6, 0);
+        assert!(checks.step(&first).unwrap_err().contains("went back"));
+    }
+}

@@ -185,6 +185,8 @@ fn run(seed: u64) -> Result<BTreeMap<&'static str, u64>, String> {
     run.heal();
     // Whoever stands still comes round, and probes that were lost come to their end.
     run.world.pass(Duration::from_secs(40));
+    // A seed may have been about to leave.
+    run.heal();
     if run.world.until(HEALED, World::is_one_view).is_none() {
         return Err(format!("no one view:\n{}", run.views()));
     }
