@@ -248,7 +248,9 @@ impl Machine {
 
     /// Where it is on its way, and what it waits for.
     pub(super) fn standing(&self) -> String {
-        format!("{:?} {:?}", self.phase, self.timers)
+        let records = self.table.all().map(|record| format!("{} {:?}", record.id(), record.state()));
+        let records = records.collect::<Vec<_>>().join(", ");
+        format!("{:?} {:?} {:?}; {records}", self.phase, self.timers, self.isolation.contact())
     }
 
     /// Whether it is a member, and not on its way in or out.

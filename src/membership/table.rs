@@ -225,9 +225,9 @@ impl Table {
     }
 
     /// This node heard from nobody since then: those whom it has suspected meanwhile have their time anew. The others do
-    /// not, for a node that is often cut off would never judge anybody.
+    /// not, and nor do those who had it anew when the silence began: a node that is often cut off would never judge anybody.
     pub(super) fn restart_since(&mut self, silent_since: Timestamp, now: Timestamp) {
-        let late = self.suspicions.values_mut().filter(|suspicion| suspicion.began() >= silent_since);
+        let late = self.suspicions.values_mut().filter(|suspicion| suspicion.began() > silent_since);
         late.for_each(|suspicion| suspicion.restart(now));
     }
 

@@ -742,3 +742,14 @@ fn m2_5_what_has_to_hold_between_two_steps_is_noticed_when_it_does_not() {
     member.machine.settings.joins_per_second = 0;
     assert_eq!(member.machine.check(), Err("1 joiners, and 0 at the most".to_owned()));
 }
+
+#[test]
+fn m2_4_a_node_that_hears_one_word_now_and_then_judges_the_others_all_the_same() {
+    let mut member = Member::with(&["n1", "n2", "n3"]);
+    for _ in 0..12 {
+        member.pass(5000);
+        let ping = Part::Ping { number: PingNumber(1), subject: life("n0", 5), digest: 0 };
+        member.datagram("looker-on", &[ping]);
+    }
+    assert_eq!(member.members(), ["n0"]);
+}
