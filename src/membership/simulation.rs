@@ -9,17 +9,20 @@
 //! | [`member`] | the library's own member |
 //! | [`checks`] | what has to hold of it after each step |
 //! | [`later`] | a later version of the protocol |
+//! | [`script`] | any bytes as what happens to a member |
 
 mod checks;
 mod later;
 mod member;
 mod network;
 mod protocol;
+mod script;
 mod world;
 
 pub use member::GossipMember;
 pub use network::Network;
 pub use protocol::{Act, Arrival, Protocol, Seen, Start, View};
+pub use script::{read_any_message, run_any_script};
 pub use world::{Counts, Sighting, World};
 
 #[cfg(test)]

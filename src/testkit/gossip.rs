@@ -20,3 +20,5 @@
 pub use crate::membership::simulation::{
     Act, Arrival, Counts, GossipMember, Network, Protocol, Seen, Sighting, Start, View, World,
 };
+#[doc(hidden)]
+pub use crate::membership::simulation::{read_any_message, run_any_script};
