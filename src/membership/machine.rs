@@ -282,7 +282,7 @@ impl Machine {
             self.timers.values().copied().min(),
             self.probes.next_at(),
             self.admissions.next_at(),
-            self.exchanges.next_at(),
+            self.exchanges.next_at(self.settings.probe.period),
             self.observers.next_at(),
             suspicion,
             settling,

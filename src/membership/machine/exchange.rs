@@ -18,7 +18,9 @@ use crate::topology::NodeId;
 
 /// The most lives that are asked at a time whether they are there.
 pub(super) const VERIFIED: usize = 256;
-/// In so many periods they have to answer; they are asked in each of them.
+/// When they are asked, as shares of a period: a ping may be lost.
+const ASKED: [f64; 5] = [0.0, 0.2, 0.5, 1.0, 2.0];
+/// In so many periods they have to answer.
 const PERIODS: u32 = 3;
 /// However often something changes, a difference is no news under way for ever: only for so many times as long.
 const LONGEST_EXCUSE: u32 = 5;
@@ -29,8 +31,15 @@ pub(super) const UNDER_WAY: usize = 8;
 #[derive(Clone, Debug)]
 struct Unverified {
     record: Record,
+    since: Timestamp,
+    asked: usize,
     numbers: Vec<PingNumber>,
-    next: Timestamp,
+}
+
+impl Unverified {
+    fn next_at(&self, period: Duration) -> Timestamp {
+        self.since + ASKED.get(self.asked).map_or(period * PERIODS, |share| period.mul_f64(*share))
+    }
 }
 
 /// Exchanges, and what they told that is not believed yet.
@@ -55,8 +64,8 @@ impl Exchanges {
         Self { under_way, unverified, last: None, agreed: now, changed: now, differs: None, hurried: false }
     }
 
-    pub(super) fn next_at(&self) -> Option<Timestamp> {
-        self.unverified.values().map(|unverified| unverified.next).min()
+    pub(super) fn next_at(&self, period: Duration) -> Option<Timestamp> {
+        self.unverified.values().map(|unverified| unverified.next_at(period)).min()
     }
 
     pub(super) fn under_way(&self) -> usize {
@@ -184,7 +193,10 @@ impl Machine {
 
     /// Nobody has answered.
     pub(super) fn unanswered(&mut self, question: Question, now: Timestamp) {
-        self.exchanges.under_way.remove(&question);
+        if self.exchanges.under_way.remove(&question).is_some() {
+            // The difference is there still.
+            self.exchanges.hurry();
+        }
         self.join_unanswered(now);
     }
 
@@ -196,7 +208,7 @@ impl Machine {
             Some(known) if is_newer(known) => known.record = record,
             Some(_) => {}
             None if has_room => {
-                let unverified = Unverified { record, numbers: Vec::new(), next: now };
+                let unverified = Unverified { record, since: now, asked: 0, numbers: Vec::new() };
                 self.exchanges.unverified.insert(unverified.record.id().clone(), unverified);
                 self.advance_exchanges(now);
             }
@@ -206,17 +218,19 @@ impl Machine {
 
     pub(super) fn advance_exchanges(&mut self, now: Timestamp) {
         let period: Duration = self.settings.probe.period;
-        let due = self.exchanges.unverified.iter().filter(|(_, unverified)| unverified.next <= now);
+        let due = self.exchanges.unverified.iter().filter(|(_, unverified)| unverified.next_at(period) <= now);
         let due: Vec<NodeId> = due.map(|(id, _)| id.clone()).collect();
         for id in due {
             let number = self.next_ping();
             let Some(unverified) = self.exchanges.unverified.get_mut(&id) else { continue };
-            if unverified.numbers.len() >= PERIODS as usize {
+            if now >= unverified.since + period * PERIODS {
                 self.exchanges.unverified.remove(&id);
                 continue;
             }
+            // Whoever is late itself makes up for none that it missed.
+            let is_due = |share: &&f64| unverified.since + period.mul_f64(**share) <= now;
+            unverified.asked = ASKED.iter().filter(is_due).count();
             unverified.numbers.push(number);
-            unverified.next = now + period;
             let (place, life) = (unverified.record.place(), unverified.record.life());
             self.ping(place, number, life, now);
         }

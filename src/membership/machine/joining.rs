@@ -187,6 +187,8 @@ impl Machine {
         self.exchange_with_anybody(now);
         self.confirmed += 1;
         self.confirm_later(now);
+        // Of those who begin together each may have missed some of the others.
+        self.exchanges.hurry();
     }
 
     fn confirm_later(&mut self, now: Timestamp) {

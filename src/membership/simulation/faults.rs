@@ -199,7 +199,9 @@ fn run(seed: u64) -> Result<BTreeMap<&'static str, u64>, String> {
         return Err(format!("in peace {seen:?}"));
     }
     if run.world.counts().events.get("topology").copied() != updates {
-        return Err("an update in peace".to_owned());
+        let members = run.world.running().filter_map(|node| Some((node, run.world.member(node)?.member()?)));
+        let last = members.filter_map(|(node, member)| Some((node, member.updates().last()?)));
+        return Err(format!("an update in peace: {:?}", last.max_by_key(|(_, update)| update.at)));
     }
     Ok(run.world.counts().events.clone())
 }
