@@ -15,6 +15,9 @@ impl<M, F: Fn(&Start, usize) -> M + Copy + Send + Sync + 'static> Starts<M> for 
 /// So long a cluster may take for one view.
 pub const LONGEST: Duration = secs(600);
 
+/// A cluster in which something else is measured may take longer.
+const LONGEST_TO_SETTLE: Duration = secs(3600);
+
 /// So many seconds.
 pub const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
@@ -32,7 +35,7 @@ fn cluster<M: Protocol>(starts: impl Starts<M>, seed: u64, nodes: usize, loss: f
 /// A cluster that has one view, and has been at peace for so long; `None` if it does not come to one view.
 pub fn settled<M: Protocol>(starts: impl Starts<M>, seed: u64, nodes: usize, peace: Duration) -> Option<World<M>> {
     let mut world = cluster(starts, seed, nodes, 0.0);
-    world.until(LONGEST, World::is_one_view)?;
+    world.until(LONGEST_TO_SETTLE, World::is_one_view)?;
     world.pass(peace);
     Some(world)
 }
