@@ -110,7 +110,7 @@ fn kill(report: &mut Report, extent: Extent) {
             put(nodes, Column::Chitchat, of(runs(count, |seed| chitchat::kills(seed, nodes))));
         }
         if nodes <= 50 {
-            let deaths = (0..extent.runs(4)).flat_map(|_| memberlist::run(nodes, 5).deaths).collect();
+            let deaths = (0..extent.runs(3)).flat_map(|_| memberlist::run(nodes, 5).deaths).collect();
             put(nodes, Column::Memberlist, deaths);
         }
     }
@@ -120,7 +120,7 @@ fn kill(report: &mut Report, extent: Extent) {
 fn total(counts: &[Option<usize>]) -> String {
     let (sum, of) = (counts.iter().flatten().sum::<usize>(), counts.iter().flatten().count());
     let missing = counts.len() - of;
-    if missing == 0 { format!("{sum} ({of} runs)") } else { format!("{sum} ({of} runs; {missing} had no one view)") }
+    if missing == 0 { format!("{sum} (runs: {of})") } else { format!("{sum} (runs: {of}; {missing} had no one view)") }
 }
 
 fn false_deaths(report: &mut Report, extent: Extent) {
@@ -131,7 +131,7 @@ fn false_deaths(report: &mut Report, extent: Extent) {
         report.cell(&row, Column::Ours, total(&dead));
         let dead = runs(count, |seed| scenarios::false_deaths(FocaMember::lan, seed, loss));
         report.cell(&row, Column::Foca, total(&dead));
-        let dead = runs(extent.runs(4), |seed| chitchat::false_deaths(seed, loss));
+        let dead = runs(extent.runs(2), |seed| chitchat::false_deaths(seed, loss));
         report.cell(&row, Column::Chitchat, total(&dead));
     }
 }
@@ -184,7 +184,7 @@ fn dissemination(report: &mut Report, extent: Extent) {
         }
     };
     for nodes in [10, 100, 1000] {
-        let count = if nodes < 1000 { extent.runs(20) } else { extent.runs(4) };
+        let count = if nodes < 1000 { extent.runs(20) } else { extent.runs(2) };
         let took = runs(count, |seed| scenarios::dissemination(ours, seed, nodes));
         put(nodes, Column::Ours, ROUND, took);
         let took = runs(count, |seed| scenarios::dissemination(FocaMember::lan, seed, nodes));
@@ -204,7 +204,7 @@ fn idle_and_cost(report: &mut Report, extent: Extent) {
             let mean = |part: fn(&Idle) -> f64| idle.iter().flatten().map(part).sum::<f64>() / of.max(1) as f64;
             let (bytes, datagrams) = (mean(|idle| idle.bytes), mean(|idle| idle.datagrams));
             let row = format!("bytes a second and node when nothing happens, {nodes} nodes");
-            report.cell(&row, column, format!("{bytes:.0} in {datagrams:.1} datagrams ({of} runs)"));
+            report.cell(&row, column, format!("{bytes:.0} in {datagrams:.1} datagrams (runs: {of})"));
             report.bytes.point(column.name(), nodes, (of > 0).then_some(bytes));
         };
         put(Column::Ours, runs(count, |seed| scenarios::idle(ours, seed, nodes)));
@@ -225,6 +225,6 @@ fn costs<M: Protocol>(report: &mut Report, column: Column, starts: impl Starts<M
     report.bytes.point(column.name(), NODES, Some(cost.bytes));
     if let Some((processor, world)) = cost.processor.zip(cost::of_the_world(NODES, cost.datagrams)) {
         let row = "processor time of a member and second, 1,000 nodes, and the share of the world in it";
-        report.cell(row, column, format!("{processor:.0} µs, {world:.0} µs"));
+        report.cell(row, column, format!("{processor:.1} µs, {world:.1} µs"));
     }
 }

@@ -32,6 +32,6 @@ impl Samples {
         }
         let missing = self.0.iter().filter(|sample| sample.is_none()).count();
         let missing = if missing == 0 { String::new() } else { format!("; {missing} not in time") };
-        format!("{} / {} s ({} {unit}{missing})", self.text(0.5), self.text(0.95), self.0.len())
+        format!("{} / {} s ({unit}: {}{missing})", self.text(0.5), self.text(0.95), self.0.len())
     }
 }
