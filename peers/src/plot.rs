@@ -11,7 +11,7 @@ const BOTTOM: f64 = 60.0;
 
 /// Told apart also without colours, by their marks and dashes.
 const COLOURS: [&str; 4] = ["#0b5cad", "#c8501e", "#2e7d32", "#7b3fa0"];
-const DASHES: [&str; 4] = ["", "7 3", "2 3", "9 3 2 3"];
+const DASHES: [&str; 4] = ["none", "7 3", "2 3", "9 3 2 3"];
 
 /// A plot.
 pub struct Plot {

@@ -180,7 +180,7 @@ fn dissemination(report: &mut Report, extent: Extent) {
         report.cell(&row, column, format!("{}; {share:.1} rounds", took.shown("runs")));
         report.dissemination.point(column.name(), nodes, took.quantile(0.5));
         if column == Column::Ours {
-            report.dissemination.point("log2 N of 200 ms", nodes, Some(rounds * ROUND.as_secs_f64()));
+            report.dissemination.point("log2 N × 200 ms", nodes, Some(rounds * ROUND.as_secs_f64()));
         }
     };
     for nodes in [10, 100, 1000] {
