@@ -381,3 +381,79 @@ impl Protocol for FocaMember {
         std::iter::once(own).chain(others).find(|identity| identity.node() == node).map(|identity| identity.life)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use cluster_provisioning::testkit::gossip::World;
+
+    use super::*;
+    use crate::scenarios::{secs, settled};
+
+    #[test]
+    fn what_is_written_is_read() {
+        let (src, dst) = (Identity::new(1_234_567, 300), Identity::new(0, u64::MAX));
+        assert_eq!(src.node(), 1_234_567);
+        let kinds = [
+            Message::Ping(7),
+            Message::Ack(255),
+            Message::PingReq { target: dst, probe_number: 1 },
+            Message::IndirectPing { origin: dst, probe_number: 2 },
+            Message::IndirectAck { target: dst, probe_number: 3 },
+            Message::ForwardedAck { origin: dst, probe_number: 4 },
+            Message::Announce,
+            Message::Feed,
+            Message::Gossip,
+            Message::Broadcast,
+            Message::TurnUndead,
+        ];
+        for message in kinds {
+            let header = Header { src, src_incarnation: u16::MAX, dst, message };
+            let mut bytes = Vec::new();
+            Wire.encode_header(&header, &mut bytes).expect("there is space");
+            assert_eq!(Wire.decode_header(&bytes[..]).expect("it is whole"), header);
+            assert!((0..bytes.len()).all(|length| Wire.decode_header(&bytes[..length]).is_err()));
+        }
+        for state in [State::Alive, State::Suspect, State::Down] {
+            let member = Member::new(src, 300, state);
+            let mut bytes = Vec::new();
+            Wire.encode_member(&member, &mut bytes).expect("there is space");
+            assert_eq!(Wire.decode_member(&bytes[..]).expect("it is whole"), member);
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_leaves_nothing_behind() {
+        let mut bytes = Vec::new();
+        let member = Member::alive(Identity::new(1, 1));
+        assert!(Wire.encode_member(&member, (&mut bytes).limit(10)).is_err());
+        assert!(bytes.is_empty());
+    }
+
+    #[test]
+    fn whoever_is_started_again_is_a_member_in_its_new_life() {
+        let mut world = settled(FocaMember::lan, 1, 10, secs(3)).expect("one view");
+        world.kill(5);
+        world.pass(secs(1));
+        world.start(5, &[0, 1, 2]);
+        assert!(world.until(secs(30), World::is_one_view).is_some());
+        assert_eq!(world.member(0).and_then(|member| member.holds(5)), Some(world.life(5)));
+    }
+
+    #[test]
+    fn whoever_was_cut_off_comes_back_in_a_later_life() {
+        let mut world = settled(FocaMember::lan, 1, 10, secs(3)).expect("one view");
+        world.network.part(9, 1);
+        world.pass(secs(60));
+        assert_eq!(world.member(0).and_then(|member| member.holds(9)), None);
+        world.network.heal();
+        assert!(world.until(secs(300), World::is_one_view).is_some());
+        assert!(world.member(0).and_then(|member| member.holds(9)).is_some_and(|life| life > world.life(9)));
+    }
+
+    #[test]
+    fn whoever_leaves_is_gone_at_once() {
+        let mut world = settled(FocaMember::lan, 1, 10, secs(3)).expect("one view");
+        world.leave(4);
+        assert!(world.until(secs(3), World::is_one_view).is_some());
+    }
+}
