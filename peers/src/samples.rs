@@ -22,7 +22,7 @@ impl Samples {
     }
 
     fn text(&self, share: f64) -> String {
-        self.quantile(share).map_or_else(|| "never".to_owned(), |seconds| format!("{seconds:.2}"))
+        self.quantile(share).map_or_else(|| "not in time".to_owned(), |seconds| format!("{seconds:.2} s"))
     }
 
     /// For a cell of the table: the median, the 95th percentile, and of how many.
@@ -32,6 +32,6 @@ impl Samples {
         }
         let missing = self.0.iter().filter(|sample| sample.is_none()).count();
         let missing = if missing == 0 { String::new() } else { format!("; {missing} not in time") };
-        format!("{} / {} s ({unit}: {}{missing})", self.text(0.5), self.text(0.95), self.0.len())
+        format!("{} / {} ({unit}: {}{missing})", self.text(0.5), self.text(0.95), self.0.len())
     }
 }
