@@ -129,8 +129,6 @@ pub(super) struct Machine {
     returns: bool,
     seeds: Vec<Place>,
     table: Table,
-    /// Where each active member is reached.
-    places: BTreeMap<Place, NodeId>,
     round: ProbeRound,
     probes: Probes,
     admissions: Admissions,
@@ -172,7 +170,6 @@ impl Machine {
             claim: None,
             returns: false,
             table: Table::default(),
-            places: BTreeMap::new(),
             round: ProbeRound::new(jitter.next()),
             probes: Probes::default(),
             admissions: Admissions::new(now),
@@ -227,13 +224,13 @@ impl Machine {
     /// What does not.
     pub(super) fn check(&self) -> Result<(), String> {
         let active = self.table.active();
-        if self.places.len() > active || self.round.len() > active {
-            return Err(format!("{} places and {} to be probed of {active}", self.places.len(), self.round.len()));
+        if self.round.len() > active {
+            return Err(format!("{} to be probed of {active}", self.round.len()));
         }
         if self.phase == Phase::Member && !self.table.get(self.own.id()).is_some_and(|own| own.state().is_active()) {
             return Err("a member that is none at itself".to_owned());
         }
-        let known = self.table.all().count() + self.table.rulings().len();
+        let known = self.table.len() + self.table.rulings().len();
         let bounds = [
             ("rumours", self.rumours.len(), known),
             ("observers", self.observers.len(), self.settings.observers),
@@ -478,12 +475,7 @@ impl Machine {
     fn apply(&mut self, change: &Change, spread: bool, now: Timestamp) {
         let Change { before, now: record } = change;
         let is_own = record.id() == self.own.id();
-        let was = before.as_ref().filter(|before| before.state().is_active());
-        if let Some(was) = was {
-            self.places.remove(&was.place());
-        }
         if record.state().is_active() {
-            self.places.insert(record.place(), record.id().clone());
             self.settling.is_active(Arc::clone(record.node()));
             if !is_own {
                 self.round.add(record.id().clone());

@@ -14,7 +14,7 @@ use crate::topology::{ClusterNode, Members, NodeId, TopologyDiff};
 
 /// The least time between two updates.
 const PERIOD: Duration = Duration::from_millis(200);
-/// For how long a death waits for others at most, from when it became known here: the time in which the suspicions of one
+/// For how long deaths are gathered at most, from when the first of them became known here: the time in which the suspicions of one
 /// outage end, since those who accuse hear of each other within a few rounds of gossip.
 const GATHERING: Duration = Duration::from_secs(2);
 
@@ -139,13 +139,15 @@ impl Settling {
     /// The members as they may be announced: those who are active, and the dead who have to wait.
     fn due(&self, waiting: Waiting, now: Timestamp) -> Members {
         let mut members = self.active.clone();
-        for (id, (departure, since)) in &self.departed {
-            let waits = *departure == Departure::Dead
-                && match waiting {
-                    Waiting::Nothing => false,
-                    Waiting::ForOthers => now < *since + GATHERING,
-                    Waiting::Isolated => true,
-                };
+        let mut dead = self.departed.values().filter(|(departure, _)| *departure == Departure::Dead);
+        // When the first of them has waited for long enough all go: those who came later belong to it.
+        let gathers = match waiting {
+            Waiting::Nothing => false,
+            Waiting::ForOthers => dead.all(|(_, since)| now < *since + GATHERING),
+            Waiting::Isolated => true,
+        };
+        for (id, (departure, _)) in &self.departed {
+            let waits = gathers && *departure == Departure::Dead;
             if let Some(node) = self.announced.get(id).filter(|_| waits) {
                 members.insert(Arc::clone(node));
             }
@@ -238,9 +240,13 @@ mod tests {
         settling.departs(&id("n1"), Dead, at(1000));
         settling.departs(&id("n2"), Dead, at(1500));
         assert_eq!(settling.settle(ForOthers, at(2999)), None);
-        assert_eq!(ids(&settling.settle(ForOthers, at(3000)).unwrap().dead), ["n1"]);
-        assert_eq!(settling.next_at(ForOthers, at(3000)), Some(at(3500)));
-        assert_eq!(ids(&settling.settle(ForOthers, at(3500)).unwrap().dead), ["n2"]);
+        assert_eq!(ids(&settling.settle(ForOthers, at(3000)).unwrap().dead), ["n1", "n2"], "all that were gathered");
+        settling.departs(&id("n3"), Dead, at(3100));
+        assert_eq!(
+            (settling.settle(ForOthers, at(5099)), settling.next_at(ForOthers, at(5099))),
+            (None, Some(at(5100)))
+        );
+        assert_eq!(ids(&settling.settle(ForOthers, at(5100)).unwrap().dead), ["n3"]);
     }
 
     #[test]

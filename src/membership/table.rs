@@ -137,6 +137,11 @@ impl Table {
         self.records.get(id)
     }
 
+    /// How many are known, in whichever state.
+    pub(super) fn len(&self) -> usize {
+        self.records.len()
+    }
+
     /// How many members are active.
     pub(super) fn active(&self) -> usize {
         self.active

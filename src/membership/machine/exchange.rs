@@ -1,7 +1,7 @@
 //! Making alike what two members know: where their digests differ one asks the other for the buckets that do, and tells its
 //! own of them in turn.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::{Machine, Phase, Question, Timer};
@@ -101,6 +101,11 @@ impl Exchanges {
 /// The rulings as parts of a message.
 pub(super) fn rulings<'a>(all: impl Iterator<Item = (&'a NodeId, &'a Ruling)>) -> impl Iterator<Item = Part> {
     all.map(|(id, ruling)| Part::Ruling { id: id.clone(), ruling: ruling.clone() })
+}
+
+/// Where the membership of the node is reached.
+fn address(record: &Record) -> (&str, u16) {
+    (record.node().address(), record.gossip_port())
 }
 
 impl Machine {
@@ -254,11 +259,16 @@ impl Machine {
         if self.phase != Phase::Member {
             return;
         }
-        let seeds = self.seeds.iter().filter(|place| !self.places.contains_key(*place)).cloned();
         let gone = self.table.gone().filter_map(|id| self.table.get(id));
-        let dead = gone.filter(|record| record.state() != &State::Left).map(Record::place);
-        let dead = dead.filter(|place| !self.places.contains_key(place));
-        let candidates: Vec<Place> = seeds.chain(dead).collect();
+        let dead = gone.filter(|record| record.state() != &State::Left).map(address);
+        let seeds = self.seeds.iter().map(|place| (place.host(), place.port()));
+        let mut candidates: BTreeSet<(&str, u16)> = seeds.chain(dead).collect();
+        if !candidates.is_empty() {
+            // Whoever is a member there already is spoken to anyway.
+            let active = self.table.all().filter(|record| record.state().is_active());
+            active.for_each(|record| _ = candidates.remove(&address(record)));
+        }
+        let candidates: Vec<Place> = candidates.into_iter().map(|(host, port)| Place::new(host, port)).collect();
         if candidates.is_empty() {
             return;
         }

@@ -721,10 +721,6 @@ fn m2_5_what_has_to_hold_between_two_steps_is_noticed_when_it_does_not() {
         member.machine.check().unwrap_err()
     };
     assert!(
-        broken(|machine| (0..9).for_each(|n| _ = machine.places.insert(Place::new("x", n), life("n1", 1).id)))
-            .contains("places")
-    );
-    assert!(
         broken(|machine| (0..9).for_each(|n| machine.round.add(life(&format!("x{n}"), 1).id))).contains("to be probed")
     );
     assert!(broken(|machine| machine.own = record("x", 1, 0, State::Up)).contains("none at itself"));

@@ -27,7 +27,8 @@ pub struct GossipMember {
     /// What its host has applied, and how often applying fails from now on.
     applied: Members,
     failures: u32,
-    checks: Checks,
+    /// Absent where it is not judged.
+    checks: Option<Checks>,
     /// It speaks a later version of the protocol.
     is_later: bool,
 }
@@ -55,13 +56,21 @@ impl GossipMember {
         Self::with(start, Settings::lan("simulated"))
     }
 
+    /// The same, neither judged nor with a memory of its updates: for measurements of what a member itself costs.
+    pub fn unjudged(start: &Start) -> Self {
+        let mut member = Self::lan(start);
+        member.checks = None;
+        member.updates = Vec::new();
+        member
+    }
+
     pub(super) fn with(start: &Start, settings: Settings) -> Self {
         let builder = ClusterNode::builder(id(start.node).as_str(), place(start.node).host(), 7000);
         let node = builder.incarnation(start.life).build().ok().map(Arc::new);
         let seeds = start.seeds.iter().map(|seed| place(*seed)).collect();
         let mut membership = Membership::new(settings, true);
         let started = node.map(|node| membership.start((node, PORT), seeds, start.seed, start.now));
-        let (mut acts, updates, checks) = (VecDeque::new(), Vec::new(), Checks::default());
+        let (mut acts, updates, checks) = (VecDeque::new(), Vec::new(), Some(Checks::default()));
         if started != Some(Ok(())) {
             acts.push_back(Act::Fails(format!("no start: {started:?}")));
         }
@@ -117,7 +126,7 @@ impl GossipMember {
                 }
                 Effect::Answer { channel, bytes } => Act::Answer { channel, bytes: said(bytes) },
                 Effect::Tell(event) => {
-                    if let Err(why) = self.checks.event(&event) {
+                    if let Some(Err(why)) = self.checks.as_mut().map(|checks| checks.event(&event)) {
                         self.acts.push_back(Act::Fails(why));
                     }
                     self.told(event)
@@ -140,7 +149,8 @@ impl GossipMember {
             };
             self.acts.push_back(act);
         }
-        if let Some(Err(why)) = self.membership.machine().map(|machine| self.checks.step(machine)) {
+        let judged = self.membership.machine().zip(self.checks.as_mut());
+        if let Some(Err(why)) = judged.map(|(machine, checks)| checks.step(machine)) {
             self.acts.push_back(Act::Fails(why));
         }
     }
@@ -152,7 +162,9 @@ impl GossipMember {
                 return Act::Sees { node, life, before: from.map(seen), state: seen(to) };
             }
             Event::Topology(update) => {
-                self.updates.push(update);
+                if self.checks.is_some() {
+                    self.updates.push(update);
+                }
                 "topology"
             }
             Event::Quarantined { .. } => "quarantined",
