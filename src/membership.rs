@@ -33,6 +33,8 @@
 
 mod accusers;
 mod applying;
+#[cfg(test)]
+mod conformance;
 mod convergence;
 mod digest;
 mod event;

@@ -213,7 +213,7 @@ fn idle_and_cost(report: &mut Report, extent: Extent) {
             put(Column::Chitchat, runs(count, |seed| chitchat::idle(seed, nodes)));
         }
     }
-    costs(report, Column::Ours, ours);
+    costs(report, Column::Ours, |start: &Start, _: usize| GossipMember::unjudged(start));
     costs(report, Column::Foca, FocaMember::lan);
 }
 

@@ -48,6 +48,9 @@ use crate::topology::{ClusterNode, Members, NodeId};
 /// How often those who have been gone for long are forgotten.
 const SWEEP: Duration = Duration::from_secs(60);
 
+/// How soon a rumour is sent where none was of late: what is learned in the same moment goes with it.
+const SOON: Duration = Duration::from_millis(10);
+
 /// A question over the reliable channel, which is answered once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Question(pub(super) u64);
@@ -142,6 +145,8 @@ pub(super) struct Machine {
     health: LocalHealth,
     loss: Loss,
     timers: BTreeMap<Timer, Timestamp>,
+    /// When rumours were last sent for their own sake.
+    gossiped: Option<Timestamp>,
     jitter: Jitter,
     /// How often what is known was exchanged once more after the join.
     confirmed: usize,
@@ -183,6 +188,7 @@ impl Machine {
             health: LocalHealth::default(),
             loss: Loss::default(),
             timers: BTreeMap::from([(Timer::Sweep, now + SWEEP)]),
+            gossiped: None,
             jitter,
             confirmed: 0,
             count: 0,
@@ -540,11 +546,19 @@ impl Machine {
         let mut writer = Writer::default();
         write_part(&mut writer, part, now);
         self.rumours.spread(subject, class, Arc::from(writer.into_bytes()));
-        self.timers.entry(Timer::Gossip).or_insert(now + self.settings.gossip_interval);
+        // News of life and death go out almost at once, and those after them at the pace of gossip. Whoever joins waits for
+        // others who do, for whoever hears of it now may be few.
+        let at = match (class, self.gossiped) {
+            (Class::Own | Class::Other, _) => now + self.settings.gossip_interval,
+            (Class::Fate, None) => now + SOON,
+            (Class::Fate, Some(last)) => (last + self.settings.gossip_interval).max(now + SOON),
+        };
+        self.timers.entry(Timer::Gossip).and_modify(|known| *known = at.min(*known)).or_insert(at);
     }
 
     /// Sends rumours to a few members.
     fn gossip(&mut self, now: Timestamp) {
+        self.gossiped = Some(now);
         for id in self.round.some(self.settings.gossip_fanout, None) {
             if self.rumours.is_empty() {
                 return;
