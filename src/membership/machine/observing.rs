@@ -82,8 +82,10 @@ impl Machine {
     pub(super) fn answer_observers(&mut self, now: Timestamp) {
         let hash = self.members().hash();
         let is_due = |waiting: &Waiting| waiting.answer_by <= now || waiting.hash != hash;
-        let due: Vec<_> = self.observers.waiting.extract_if(.., |_, waiting| is_due(waiting)).collect();
+        let due = self.observers.waiting.iter().filter(|(_, waiting)| is_due(waiting));
+        let due: Vec<_> = due.map(|(channel, waiting)| (*channel, *waiting)).collect();
         for (channel, waiting) in due {
+            self.observers.waiting.remove(&channel);
             let told = self.difference(waiting.hash);
             self.answer(channel, &told, now);
         }

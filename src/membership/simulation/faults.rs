@@ -43,7 +43,7 @@ impl Run {
             let life = if start.seed.is_multiple_of(4) { 1 } else { start.life };
             let start = Start { life, ..start.clone() };
             match start.node < OBSERVERS {
-                true => Mixed::Observer(GossipObserver::new(&start)),
+                true => Mixed::Observer(Box::new(GossipObserver::new(&start))),
                 false => Mixed::Member(Box::new(GossipMember::lan(&start))),
             }
         });

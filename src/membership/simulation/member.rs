@@ -46,7 +46,7 @@ pub(super) fn id(node: usize) -> NodeId {
     NodeId::new(format!("n{node:07}")).unwrap_or_else(|_| unreachable!("a letter and digits"))
 }
 
-pub(super) fn node_of(id: &NodeId) -> usize {
+fn node_of(id: &NodeId) -> usize {
     id.as_str().trim_start_matches('n').parse().unwrap_or(usize::MAX)
 }
 
@@ -56,7 +56,17 @@ impl GossipMember {
         Self::with(start, Settings::lan("simulated"))
     }
 
-    /// The same, neither judged nor with a memory of its updates: for measurements of what a member itself costs.
+    /// With the settings of one machine; else as [`lan`](Self::lan).
+    pub fn local(start: &Start) -> Self {
+        Self::with(start, Settings::local("simulated"))
+    }
+
+    /// With the settings of distant data centres; else as [`lan`](Self::lan).
+    pub fn wan(start: &Start) -> Self {
+        Self::with(start, Settings::wan("simulated"))
+    }
+
+    /// As [`lan`](Self::lan), but neither judged nor with a memory of its updates: for measurements of what a member itself costs.
     pub fn unjudged(start: &Start) -> Self {
         let mut member = Self::lan(start);
         member.checks = None;

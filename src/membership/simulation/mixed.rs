@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::member::{GossipMember, id, node_of, number_of, place};
+use super::member::{GossipMember, id, number_of, place};
 use super::protocol::{Act, Arrival, Protocol, Start, View};
 use crate::clock::Timestamp;
 use crate::membership::machine::Question;
@@ -101,7 +101,7 @@ impl Protocol for GossipObserver {
 #[derive(Debug)]
 pub(super) enum Mixed {
     Member(Box<GossipMember>),
-    Observer(GossipObserver),
+    Observer(Box<GossipObserver>),
 }
 
 impl Mixed {
@@ -122,14 +122,14 @@ impl Mixed {
     fn either(&self) -> &dyn Protocol {
         match self {
             Mixed::Member(member) => &**member,
-            Mixed::Observer(observer) => observer,
+            Mixed::Observer(observer) => &**observer,
         }
     }
 
     fn either_mut(&mut self) -> &mut dyn Protocol {
         match self {
             Mixed::Member(member) => &mut **member,
-            Mixed::Observer(observer) => observer,
+            Mixed::Observer(observer) => &mut **observer,
         }
     }
 }
@@ -168,7 +168,7 @@ impl Protocol for Mixed {
 fn cluster(members: usize, observers: usize) -> super::World<Mixed> {
     let mut world = super::World::new(1, move |start| match start.node < members {
         true => Mixed::Member(Box::new(GossipMember::lan(start))),
-        false => Mixed::Observer(GossipObserver::new(start)),
+        false => Mixed::Observer(Box::new(GossipObserver::new(start))),
     });
     (0..members + observers).for_each(|node| world.start(node, &[0, 1, 2]));
     world
@@ -198,7 +198,7 @@ fn m1_5_of_more_observers_than_a_member_has_room_for_the_rest_goes_to_others() {
             settings.observers = 4;
             Mixed::Member(Box::new(GossipMember::with(start, settings)))
         }
-        false => Mixed::Observer(GossipObserver::new(start)),
+        false => Mixed::Observer(Box::new(GossipObserver::new(start))),
     });
     (0..3).for_each(|node| world.start(node, &[0]));
     world.until(Duration::from_secs(10), super::World::is_one_view).expect("one view");

@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use super::member::id;
-use super::{GossipMember, World};
+use super::{GossipMember, Start, World};
 use crate::membership::record::State;
-use crate::membership::settings::Settings;
 
 const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
@@ -79,14 +78,14 @@ fn m3_4_a_partition_heals_and_nobody_who_lived_through_it_stays_dead() {
 #[test]
 fn m1_1_m2_4_each_profile_finds_its_members_and_its_dead() {
     let far = Duration::from_millis(150);
-    type Profile = fn(&str) -> Settings;
+    type Profile = fn(&Start) -> GossipMember;
     let profiles: [(Profile, Duration, u64); 3] = [
-        (Settings::local, Duration::from_millis(1), 5),
-        (Settings::lan, Duration::from_millis(2), 9),
-        (Settings::wan, far, 50),
+        (GossipMember::local, Duration::from_millis(1), 5),
+        (GossipMember::lan, Duration::from_millis(2), 9),
+        (GossipMember::wan, far, 50),
     ];
     for (profile, delay, dead_after) in profiles {
-        let mut world = World::new(3, move |start| GossipMember::with(start, profile("simulated")));
+        let mut world = World::new(3, profile);
         world.network.delay.1 = delay;
         (0..20).for_each(|node| world.start(node, &[0, 1, 2]));
         assert!(world.until(secs(10), World::is_one_view).is_some());
