@@ -169,9 +169,8 @@ impl Observer {
         gone.iter().for_each(|gone| _ = members.remove(&gone.id));
         records.iter().for_each(|record| _ = members.insert(Arc::clone(record.node())));
         if members.hash() != hash {
-            // The whole that does not fit is a member's fault, and what does not fit to the rest is asked for as a whole.
-            self.is_doubtful = true;
-            return !is_whole;
+            // What does not fit to the rest is asked for as a whole; if that does not help it is the member's fault.
+            return !std::mem::replace(&mut self.is_doubtful, true) && !is_whole;
         }
         self.is_doubtful = false;
         self.remember(member, &records);
@@ -346,6 +345,13 @@ mod tests {
         observer.answered(question, Some(&observed(77, false, &[], &["n9"])), at(2));
         let (question, host, hash) = asked(&deeds(&mut observer)).unwrap();
         assert_eq!((host.as_str(), hash, observer.members().len()), ("n0", 0, 3));
+        for is_whole in [true, false] {
+            let mut observer = following().0;
+            observer.is_doubtful = true;
+            let question = observer.asked.clone().unwrap().0;
+            observer.answered(question, Some(&observed(77, is_whole, &[], &["n9"])), at(3));
+            assert_eq!((observer.members().len(), observer.follows()), (3, None), "it does not go on for ever");
+        }
         observer.answered(question, Some(&observed(77, true, &[], &["n9"])), at(3));
         assert!(deeds(&mut observer).contains(&Deed::Leaves { at: at(3), member: place("n0") }));
         assert_eq!(observer.members().len(), 3);

@@ -105,7 +105,8 @@ impl Machine {
             return vec![Part::Observed { hash, is_whole: false, gone: Vec::new() }];
         }
         let hash_now = members.hash();
-        let Some((before, dead)) = self.observers.since(hash) else {
+        // Who holds nothing, or doubts what it holds, is told everything.
+        let Some((before, dead)) = self.observers.since(hash).filter(|_| hash != 0) else {
             let whole = Part::Observed { hash: hash_now, is_whole: true, gone: Vec::new() };
             return std::iter::once(whole).chain(members.iter().map(|node| self.as_announced(node))).collect();
         };

@@ -749,3 +749,92 @@ fn m2_4_a_node_that_hears_one_word_now_and_then_judges_the_others_all_the_same()
     }
     assert_eq!(member.members(), ["n0"]);
 }
+
+#[test]
+fn m1_4_news_of_life_and_death_go_out_at_once_and_of_who_joins_with_the_beat_of_gossip() {
+    let waits = |version: u64, after: State| {
+        let mut member = Member::with(&["n1", "n9"]);
+        (member.machine.rumours, member.machine.gossiped) = (Rumours::default(), None);
+        member.machine.timers.remove(&Timer::Gossip);
+        let mut millis = Vec::new();
+        for n in 0..2 {
+            member.datagram("n1", &[Part::Record(record("n9", 1, version + n, after.clone()))]);
+            millis.push(member.machine.timers[&Timer::Gossip].since(member.now).as_millis());
+            member.pass(15);
+        }
+        millis
+    };
+    // What follows closely waits for the beat of gossip.
+    assert_eq!(waits(1, State::Left), [10, 195]);
+    assert_eq!(waits(1, State::Up), [200, 185], "changed metadata can wait");
+}
+
+#[test]
+fn m1_4_an_exchange_that_nobody_answered_is_made_again_without_an_excuse() {
+    let mut member = Member::with(&["n1", "n2"]);
+    let ping = |digest| Part::Ping { number: PingNumber(1), subject: life("n0", 5), digest };
+    member.now = member.now + Duration::from_secs(3);
+    let agreed = member.machine.table().digest().all();
+    member.datagram("n1", &[ping(agreed)]);
+    member.datagram("n2", &[ping(agreed ^ 1)]);
+    let (question, ..) = member.questions().pop().expect("an exchange");
+    member.machine.handle(member.now, Input::Answered { question, answer: None });
+    // Something has just changed, which would be an excuse.
+    member.now = member.now + Duration::from_millis(1000);
+    member.datagram("n1", &[Part::Record(record("n3", 1, 0, State::Up))]);
+    member.outputs();
+    let digest = member.machine.table().digest().all() ^ 1;
+    member.datagram("n2", &[ping(digest)]);
+    assert_eq!(member.questions().len(), 1);
+}
+
+#[test]
+fn m1_4_a_life_that_an_exchange_tells_of_is_asked_five_times_within_three_periods() {
+    let mut member = Member::with(&["n1"]);
+    member.asked("n1", &[Part::Record(record("n9", 1, 0, State::Up))]);
+    member.outputs();
+    let mut asked = vec![0];
+    let begun = member.now;
+    while member.now < begun + Duration::from_secs(5) {
+        member.pass(10);
+        if ping_to(&member.sent(), "n9").is_some() {
+            asked.push(member.now.since(begun).as_millis());
+        }
+    }
+    assert_eq!(asked, [0, 200, 500, 1000, 2000]);
+    assert_eq!((member.state("n9"), member.machine.exchanges.unverified()), (None, 0));
+}
+
+#[test]
+fn m1_5_observers_that_wait_hear_of_a_change_after_five_seconds_that_there_is_none_and_of_the_end() {
+    let mut member = Member::new(&[]);
+    member.pass(1000);
+    member.outputs();
+    let observe = |hash| [Part::Observe { hash }];
+    member.asked("o", &observe(0));
+    let told = member.answer();
+    let hash = member.machine.members().hash();
+    assert_eq!(told[0], Part::Observed { hash, is_whole: true, gone: vec![] });
+    assert_eq!(told.len(), 2, "itself");
+    member.asked("o", &observe(hash));
+    assert!(member.outputs().iter().all(|output| !matches!(output, Output::Answer { .. })));
+    member.pass(4900);
+    assert_eq!(member.machine.observers(), 1);
+    member.pass(100);
+    assert_eq!(member.answer(), [Part::Observed { hash, is_whole: false, gone: vec![] }]);
+    member.asked("o", &observe(hash));
+    member.datagram("n1", &[Part::Record(record("n1", 1, 0, State::Up))]);
+    let both = member.machine.members().hash();
+    let told = member.answer();
+    assert_eq!(told[0], Part::Observed { hash: both, is_whole: false, gone: vec![] });
+    assert!(matches!(&told[1..], [Part::Record(said)] if said.id().as_str() == "n1" && said.gossip_port() == 7946));
+    member.asked("o", &observe(both));
+    member.pass(200);
+    member.datagram("n1", &[Part::Record(record("n1", 1, 1, State::Left))]);
+    let gone = vec![crate::membership::wire::part::Gone { id: life("n1", 1).id, is_dead: false }];
+    assert_eq!(member.machine.members().hash(), hash);
+    assert_eq!(member.answer(), [Part::Observed { hash, is_whole: false, gone }]);
+    member.asked("o", &observe(hash));
+    member.machine.handle(member.now, Input::Leave);
+    assert_eq!(member.answer(), [Part::Noted]);
+}
