@@ -4,12 +4,15 @@
 //! there already. What is to be done comes out: datagrams, questions over the reliable channel, answers to such questions,
 //! and what is told to the program. A question is answered once, if with a failure; a datagram may never arrive.
 //!
-//! `admission` lets others in, `joining` is how this node comes in and leaves, `probing` asks who lives, and `exchange` makes
-//! alike what two members know; `observing` tells the view to processes that are no members.
+//! `learning` decides what counts of what is said of others, and `gossiping` tells it on; `admission` lets others in,
+//! `joining` is how this node comes in and leaves, `probing` asks who lives, and `exchange` makes alike what two members
+//! know; `observing` tells the view to processes that are no members.
 
 mod admission;
 mod exchange;
+mod gossiping;
 mod joining;
+mod learning;
 mod observing;
 mod probing;
 
@@ -23,7 +26,7 @@ use self::joining::{Claim, Phase};
 use self::observing::Observers;
 use self::probing::Probes;
 use super::convergence::Convergence;
-use super::event::{Event, MemberState};
+use super::event::Event;
 use super::heard::Heard;
 use super::isolation::{Contact, Isolation};
 use super::local_health::{LocalHealth, Sign};
@@ -31,25 +34,20 @@ use super::loss::Loss;
 use super::message::{LabelHash, Message, MessageWriter, read_datagram, read_message};
 use super::place::Place;
 use super::probe_round::ProbeRound;
-use super::quarantine::{self, Quarantined, Refusal};
+use super::quarantine::Quarantined;
 use super::record::{Life, Record, State};
-use super::rulings::Ruling;
-use super::rumours::{self, Class, Rumours, Subject};
+use super::rumours::{self, Rumours};
 use super::settings::Settings;
-use super::settling::{Departure, Settling, Waiting};
+use super::settling::{Settling, Waiting};
 use super::suspicion::Bounds;
-use super::table::{Change, Table, Way};
-use super::wire::Writer;
-use super::wire::part::{Part, write_part};
+use super::table::{Table, Way};
+use super::wire::part::Part;
 use crate::backoff::Jitter;
 use crate::clock::Timestamp;
 use crate::topology::{ClusterNode, Members, NodeId};
 
 /// How often those who have been gone for long are forgotten.
 const SWEEP: Duration = Duration::from_secs(60);
-
-/// How soon a rumour is sent where none was of late: what is learned in the same moment goes with it.
-const SOON: Duration = Duration::from_millis(10);
 
 /// A question over the reliable channel, which is answered once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -147,6 +145,8 @@ pub(super) struct Machine {
     timers: BTreeMap<Timer, Timestamp>,
     /// When rumours were last sent for their own sake.
     gossiped: Option<Timestamp>,
+    /// When it was last told that there is no room for another member.
+    overflowed: Option<Timestamp>,
     jitter: Jitter,
     /// How often what is known was exchanged once more after the join.
     confirmed: usize,
@@ -189,6 +189,7 @@ impl Machine {
             loss: Loss::default(),
             timers: BTreeMap::from([(Timer::Sweep, now + SWEEP)]),
             gossiped: None,
+            overflowed: None,
             jitter,
             confirmed: 0,
             count: 0,
@@ -423,152 +424,6 @@ impl Machine {
             // What was suspected meanwhile says nothing; and what was missed is asked for before anybody is judged.
             self.table.restart_since(silent_since, now);
             self.exchanges.hurry();
-        }
-    }
-
-    /// Somebody says that of a node. `by`: who, where it was said in a datagram.
-    fn learn(&mut self, record: Record, way: Way, by: Option<(&Life, &Place)>, now: Timestamp) {
-        if record.id() == self.own.id() {
-            return self.hear_of_itself(&record, now);
-        }
-        let known = self.table.get(record.id());
-        let is_member = known.is_some_and(|known| known.state().is_active());
-        if let Some((_, from)) = by.filter(|(sender, _)| sender.id == *record.id())
-            && record.state().is_active()
-            && !is_member
-            && let Err(refusal) = self.admit(&record, now)
-        {
-            self.tell(Event::TurnedAway { at: now, node: record.id().clone(), refusal: refusal.clone() });
-            return self.send(from.clone(), &[Part::Refused(refusal)], now);
-        }
-        let is_new_life = known.is_none_or(|known| known.node().incarnation() < record.node().incarnation());
-        if way == Way::Exchange && is_new_life && record.state().is_active() {
-            // It may have been dead for long where the other comes from: first it has to answer.
-            return self.verify(record, now);
-        }
-        self.hear(&record, way, now);
-    }
-
-    /// Whether a node may be let in that is none of the members.
-    fn admit(&self, record: &Record, now: Timestamp) -> Result<(), Refusal> {
-        let (known, ruling) = (self.table.get(record.id()), self.table.rulings().get(record.id()));
-        quarantine::admit(known, ruling, record.node().incarnation(), self.settings.quarantine_new_lives, now)
-    }
-
-    /// Somebody holds that ruling about the id.
-    fn hear_ruling(&mut self, id: &NodeId, ruling: &Ruling, now: Timestamp) {
-        if !self.table.rule(id, ruling) {
-            return;
-        }
-        self.exchanges.changed(now);
-        self.tell(Event::Ruled { at: now, node: id.clone(), sentence: ruling.sentence().clone() });
-        let part = Part::Ruling { id: id.clone(), ruling: ruling.clone() };
-        self.tell_everybody(Subject::Ruling(id.clone()), Class::Fate, &part, now);
-        if id == self.own.id() {
-            self.is_ruled(ruling.sentence(), now);
-        }
-    }
-
-    /// Somebody says that of another node, and it counts.
-    fn hear(&mut self, record: &Record, way: Way, now: Timestamp) {
-        let bounds = self.bounds();
-        if let Some(change) = self.table.hear(record, way, bounds, now) {
-            self.apply(&change, true, now);
-        }
-    }
-
-    /// What follows from a change of what is known. `spread`: whether others are to be told.
-    fn apply(&mut self, change: &Change, spread: bool, now: Timestamp) {
-        let Change { before, now: record } = change;
-        let is_own = record.id() == self.own.id();
-        if record.state().is_active() {
-            self.settling.is_active(Arc::clone(record.node()));
-            if !is_own {
-                self.round.add(record.id().clone());
-            }
-        } else {
-            let departure = if record.state() == &State::Left { Departure::Left } else { Departure::Dead };
-            self.settling.departs(record.id(), departure, now);
-            self.round.remove(record.id());
-            self.probes.forget(record.id());
-        }
-        self.exchanges.changed(now);
-        self.tell_transition(before.as_ref(), record, now);
-        if spread {
-            self.spread(before.as_ref(), record, now);
-        }
-        let was_suspected = before.as_ref().is_some_and(|before| matches!(before.state(), State::Suspect(_)));
-        if let State::Suspect(accusers) = record.state()
-            && !is_own
-        {
-            let is_new = !was_suspected || before.as_ref().is_some_and(|before| before.version() != record.version());
-            if is_new {
-                // Whom others accuse is asked next by some: independent accusers are what shortens a suspicion.
-                let odds = self.table.active().max(1) as u64;
-                let by_itself = accusers.iter().any(|accuser| accuser == self.own.id());
-                if !by_itself && self.jitter.next() % odds < 4 {
-                    self.round.hurry(record.id());
-                    self.timers.entry(Timer::Probe).and_modify(|at| *at = now);
-                }
-                self.send(record.place(), &[Part::Record(record.clone())], now);
-            }
-        }
-    }
-
-    fn tell_transition(&mut self, before: Option<&Record>, record: &Record, now: Timestamp) {
-        let state = |record: &Record| match record.state() {
-            State::Up => MemberState::Up,
-            State::Suspect(_) => MemberState::Suspect,
-            State::Dead { .. } => MemberState::Dead,
-            State::Left => MemberState::Left,
-        };
-        let (from, to) = (before.map(state), state(record));
-        if from != Some(to) {
-            let node = Arc::clone(record.node());
-            self.tell(Event::Transition { at: now, node, from, to });
-            if let State::Dead { quarantined_until: until, .. } = record.state() {
-                self.tell(Event::Quarantined { at: now, node: record.id().clone(), until: *until });
-            }
-        }
-    }
-
-    fn spread(&mut self, before: Option<&Record>, record: &Record, now: Timestamp) {
-        let was_in_doubt = before.is_some_and(|before| before.state() != &State::Up);
-        let class = match record.state() {
-            _ if record.id() == self.own.id() => Class::Own,
-            State::Up if !was_in_doubt => Class::Other,
-            _ => Class::Fate,
-        };
-        self.tell_everybody(Subject::Record(record.id().clone()), class, &Part::Record(record.clone()), now);
-    }
-
-    fn tell_everybody(&mut self, subject: Subject, class: Class, part: &Part, now: Timestamp) {
-        let mut writer = Writer::default();
-        write_part(&mut writer, part, now);
-        self.rumours.spread(subject, class, Arc::from(writer.into_bytes()));
-        // News of life and death go out almost at once, and those after them at the pace of gossip. Whoever joins waits for
-        // others who do, for whoever hears of it now may be few.
-        let at = match (class, self.gossiped) {
-            (Class::Own | Class::Other, _) => now + self.settings.gossip_interval,
-            (Class::Fate, None) => now + SOON,
-            (Class::Fate, Some(last)) => (last + self.settings.gossip_interval).max(now + SOON),
-        };
-        self.timers.entry(Timer::Gossip).and_modify(|known| *known = at.min(*known)).or_insert(at);
-    }
-
-    /// Sends rumours to a few members.
-    fn gossip(&mut self, now: Timestamp) {
-        self.gossiped = Some(now);
-        for id in self.round.some(self.settings.gossip_fanout, None) {
-            if self.rumours.is_empty() {
-                return;
-            }
-            if let Some(place) = self.table.get(&id).map(Record::place) {
-                self.send(place, &[], now);
-            }
-        }
-        if !self.rumours.is_empty() {
-            self.timers.insert(Timer::Gossip, now + self.settings.gossip_interval);
         }
     }
 

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::record::GREATEST;
 use crate::clock::Timestamp;
 use crate::topology::NodeId;
 
@@ -42,7 +43,7 @@ impl Ruling {
 
     /// One that overrules the former one, made at that node.
     pub(super) fn over(former: Option<&Self>, writer: NodeId, sentence: Sentence) -> Self {
-        Self { counter: former.map_or(0, |former| former.counter.saturating_add(1)), writer, sentence }
+        Self { counter: former.map_or(0, |former| (former.counter + 1).min(GREATEST)), writer, sentence }
     }
 
     pub(super) fn counter(&self) -> u64 {

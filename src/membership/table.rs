@@ -133,6 +133,12 @@ impl Default for Table {
 }
 
 impl Table {
+    /// One with room for fewer.
+    #[cfg(test)]
+    pub(super) fn of_at_most(most: usize) -> Self {
+        Self { most, ..Self::default() }
+    }
+
     pub(super) fn get(&self, id: &NodeId) -> Option<&Record> {
         self.records.get(id)
     }
@@ -246,10 +252,10 @@ impl Table {
         self.suspicions.values().any(|suspicion| suspicion.accusers().len() > 1)
     }
 
-    /// Whether somebody may be known who is not yet, in that state: so many members, and as many who are gone. The node
-    /// itself is among the first.
-    fn has_room(&self, record: &Record) -> bool {
-        if record.state().is_active() { self.active < self.most } else { self.gone.len() < self.most }
+    /// Whether the node is known, or there is room for it: for so many members, and as many who are gone.
+    pub(super) fn has_room(&self, record: &Record) -> bool {
+        let has_room = if record.state().is_active() { self.active < self.most } else { self.gone.len() < self.most };
+        has_room || self.records.contains_key(record.id())
     }
 
     /// Somebody says that of a node.
@@ -449,7 +455,7 @@ mod tests {
 
     #[test]
     fn m2_5_of_more_than_there_may_be_nobody_is_let_in_and_those_who_are_known_change_as_before() {
-        let mut table = Table { most: 3, ..Table::default() };
+        let mut table = Table::of_at_most(3);
         for n in 0..5 {
             table.hear(&record(&format!("n{n}"), 1, 0, State::Up), Way::Rumour, BOUNDS, at(0));
         }

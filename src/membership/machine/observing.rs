@@ -19,6 +19,9 @@ pub(in crate::membership) const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 /// What was announced before is remembered for so many updates: whoever holds it is told the difference alone.
 const REMEMBERED: usize = 64;
 
+/// Nothing is remembered when nobody has asked for so long.
+const FORGOTTEN: Duration = Duration::from_secs(60);
+
 /// An observer that waits for an answer.
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
@@ -33,6 +36,8 @@ pub(super) struct Observers {
     waiting: BTreeMap<u64, Waiting>,
     /// What was announced before, the oldest first, and who died in the update that followed.
     before: VecDeque<(Members, Vec<NodeId>)>,
+    /// When an observer asked last.
+    asked: Option<Timestamp>,
 }
 
 impl Observers {
@@ -46,6 +51,10 @@ impl Observers {
 
     /// The members were those until that update.
     pub(super) fn announced(&mut self, before: Members, update: &TopologyUpdate) {
+        // Whom nobody looks at has nothing to remember.
+        if self.asked.is_none_or(|asked| update.at.since(asked) > FORGOTTEN) {
+            return self.before.clear();
+        }
         if self.before.len() == REMEMBERED {
             self.before.pop_front();
         }
@@ -66,6 +75,7 @@ impl Machine {
         if !self.is_member() {
             return self.answer(channel, &[Part::Noted], now);
         }
+        self.observers.asked = Some(now);
         if hash != self.members().hash() {
             let told = self.difference(hash);
             return self.answer(channel, &told, now);

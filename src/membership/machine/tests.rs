@@ -1,8 +1,11 @@
 //! What one member does, input by input.
 
 use super::*;
+use crate::membership::event::MemberState;
 use crate::membership::probe::PingNumber;
 use crate::membership::quarantine::Refusal;
+use crate::membership::rulings::Ruling;
+use crate::membership::rumours::{Class, Subject};
 use crate::membership::settling::TopologyUpdate;
 
 fn at(millis: u64) -> Timestamp {
@@ -837,4 +840,22 @@ fn m1_5_observers_that_wait_hear_of_a_change_after_five_seconds_that_there_is_no
     member.asked("o", &observe(hash));
     member.machine.handle(member.now, Input::Leave);
     assert_eq!(member.answer(), [Part::Noted]);
+}
+
+#[test]
+fn m2_5_of_more_members_than_there_may_be_the_rest_is_not_taken_and_that_is_told_once_a_minute() {
+    let mut member = Member::new(&[]);
+    member.machine.table = Table::of_at_most(3);
+    member.machine.hear(&member.machine.own().clone(), Way::Rumour, member.now);
+    member.outputs();
+    let mut told = 0;
+    for n in 1..9 {
+        member.datagram(&format!("n{n}"), &[Part::Record(record(&format!("n{n}"), 1, 0, State::Up))]);
+        let events = member.events();
+        told += events.iter().filter(|event| matches!(event, Event::NoRoom { what: "members", .. })).count();
+    }
+    assert_eq!((member.machine.table().active(), told), (3, 1));
+    member.now = member.now + Duration::from_secs(60);
+    member.datagram("x", &[Part::Record(record("x", 1, 0, State::Up))]);
+    assert!(member.events().iter().any(|event| matches!(event, Event::NoRoom { .. })));
 }

@@ -1,0 +1,132 @@
+//! What is said of others: whether it counts here, and what follows from it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Machine, Timer};
+use crate::clock::Timestamp;
+use crate::membership::event::{Event, MemberState};
+use crate::membership::place::Place;
+use crate::membership::quarantine::{self, Refusal};
+use crate::membership::record::{Life, Record, State};
+use crate::membership::rulings::Ruling;
+use crate::membership::rumours::{Class, Subject};
+use crate::membership::settling::Departure;
+use crate::membership::table::{Change, Way};
+use crate::membership::wire::part::Part;
+use crate::topology::NodeId;
+
+/// How often it is told at most that there is no room for another member.
+const OVERFLOW_TOLD: Duration = Duration::from_secs(60);
+
+impl Machine {
+    /// Somebody says that of a node. `by`: who, where it was said in a datagram.
+    pub(super) fn learn(&mut self, record: Record, way: Way, by: Option<(&Life, &Place)>, now: Timestamp) {
+        if record.id() == self.own.id() {
+            return self.hear_of_itself(&record, now);
+        }
+        let known = self.table.get(record.id());
+        let is_member = known.is_some_and(|known| known.state().is_active());
+        if let Some((_, from)) = by.filter(|(sender, _)| sender.id == *record.id())
+            && record.state().is_active()
+            && !is_member
+            && let Err(refusal) = self.admit(&record, now)
+        {
+            self.tell(Event::TurnedAway { at: now, node: record.id().clone(), refusal: refusal.clone() });
+            return self.send(from.clone(), &[Part::Refused(refusal)], now);
+        }
+        let is_new_life = known.is_none_or(|known| known.node().incarnation() < record.node().incarnation());
+        if way == Way::Exchange && is_new_life && record.state().is_active() {
+            // It may have been dead for long where the other comes from: first it has to answer.
+            return self.verify(record, now);
+        }
+        self.hear(&record, way, now);
+    }
+
+    /// Whether a node may be let in that is none of the members.
+    pub(super) fn admit(&self, record: &Record, now: Timestamp) -> Result<(), Refusal> {
+        let (known, ruling) = (self.table.get(record.id()), self.table.rulings().get(record.id()));
+        quarantine::admit(known, ruling, record.node().incarnation(), self.settings.quarantine_new_lives, now)
+    }
+
+    /// Somebody holds that ruling about the id.
+    pub(super) fn hear_ruling(&mut self, id: &NodeId, ruling: &Ruling, now: Timestamp) {
+        if !self.table.rule(id, ruling) {
+            return;
+        }
+        self.exchanges.changed(now);
+        self.tell(Event::Ruled { at: now, node: id.clone(), sentence: ruling.sentence().clone() });
+        let part = Part::Ruling { id: id.clone(), ruling: ruling.clone() };
+        self.tell_everybody(Subject::Ruling(id.clone()), Class::Fate, &part, now);
+        if id == self.own.id() {
+            self.is_ruled(ruling.sentence(), now);
+        }
+    }
+
+    /// Somebody says that of another node, and it counts.
+    pub(super) fn hear(&mut self, record: &Record, way: Way, now: Timestamp) {
+        let bounds = self.bounds();
+        if !self.table.has_room(record) && self.overflowed.is_none_or(|last| now.since(last) >= OVERFLOW_TOLD) {
+            self.overflowed = Some(now);
+            self.tell(Event::NoRoom { at: now, what: "members" });
+        }
+        if let Some(change) = self.table.hear(record, way, bounds, now) {
+            self.apply(&change, true, now);
+        }
+    }
+
+    /// What follows from a change of what is known. `spread`: whether others are to be told.
+    pub(super) fn apply(&mut self, change: &Change, spread: bool, now: Timestamp) {
+        let Change { before, now: record } = change;
+        let is_own = record.id() == self.own.id();
+        if record.state().is_active() {
+            self.settling.is_active(Arc::clone(record.node()));
+            if !is_own {
+                self.round.add(record.id().clone());
+            }
+        } else {
+            let departure = if record.state() == &State::Left { Departure::Left } else { Departure::Dead };
+            self.settling.departs(record.id(), departure, now);
+            self.round.remove(record.id());
+            self.probes.forget(record.id());
+        }
+        self.exchanges.changed(now);
+        self.tell_transition(before.as_ref(), record, now);
+        if spread {
+            self.spread(before.as_ref(), record, now);
+        }
+        let was_suspected = before.as_ref().is_some_and(|before| matches!(before.state(), State::Suspect(_)));
+        if let State::Suspect(accusers) = record.state()
+            && !is_own
+        {
+            let is_new = !was_suspected || before.as_ref().is_some_and(|before| before.version() != record.version());
+            if is_new {
+                // Whom others accuse is asked next by some: independent accusers are what shortens a suspicion.
+                let odds = self.table.active().max(1) as u64;
+                let by_itself = accusers.iter().any(|accuser| accuser == self.own.id());
+                if !by_itself && self.jitter.next() % odds < 4 {
+                    self.round.hurry(record.id());
+                    self.timers.entry(Timer::Probe).and_modify(|at| *at = now);
+                }
+                self.send(record.place(), &[Part::Record(record.clone())], now);
+            }
+        }
+    }
+
+    fn tell_transition(&mut self, before: Option<&Record>, record: &Record, now: Timestamp) {
+        let state = |record: &Record| match record.state() {
+            State::Up => MemberState::Up,
+            State::Suspect(_) => MemberState::Suspect,
+            State::Dead { .. } => MemberState::Dead,
+            State::Left => MemberState::Left,
+        };
+        let (from, to) = (before.map(state), state(record));
+        if from != Some(to) {
+            let node = Arc::clone(record.node());
+            self.tell(Event::Transition { at: now, node, from, to });
+            if let State::Dead { quarantined_until: until, .. } = record.state() {
+                self.tell(Event::Quarantined { at: now, node: record.id().clone(), until: *until });
+            }
+        }
+    }
+}
