@@ -1,5 +1,6 @@
 //! Compares the gossip membership of the library with that of others: prints one table, and writes it with plots into
-//! `docs`. `--quick` takes few seeds; `--only <row>` measures one group of rows, and writes nothing.
+//! `docs`. `--quick` takes few seeds; `--only <row>` measures one group of rows, and writes nothing; `--again <column>`,
+//! which may be said more than once, measures that column anew and keeps the others as they were written before.
 
 mod chitchat;
 mod cost;
@@ -14,31 +15,49 @@ mod scenarios;
 use std::path::Path;
 use std::process::ExitCode;
 
-use report::Report;
+use report::{Column, Report};
 use rows::{Extent, ROWS};
 
 fn main() -> ExitCode {
-    let (mut is_quick, mut only) = (false, None);
+    let (mut is_quick, mut only, mut columns) = (false, None, [false; 4]);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--quick" => is_quick = true,
             "--only" => only = arguments.next().or(Some(String::new())),
+            "--again" => {
+                let name = arguments.next().unwrap_or_default();
+                match Column::ALL.into_iter().find(|column| column.key() == name) {
+                    Some(column) => columns[column as usize] = true,
+                    None => return usage(),
+                }
+            }
             _ => return usage(),
         }
     }
     if only.as_ref().is_some_and(|only| ROWS.iter().all(|(name, _)| name != only)) {
         return usage();
     }
-    let mut report = Report::new();
+    let docs = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs"));
+    let is_again = columns.contains(&true);
+    let mut report = match is_again && only.is_none() {
+        false => Report::new(),
+        true => match Report::read(docs) {
+            Ok(report) => report,
+            Err(error) => {
+                eprintln!("cannot read what was written to {} before: {error}", docs.display());
+                return ExitCode::FAILURE;
+            }
+        },
+    };
+    let extent = Extent { is_quick, columns: if is_again { columns } else { [true; 4] } };
     for (_, measure) in ROWS.iter().filter(|(name, _)| only.as_ref().is_none_or(|only| only == name)) {
-        measure(&mut report, Extent { is_quick });
+        measure(&mut report, extent);
     }
     print!("{}", report.table());
     if only.is_some() {
         return ExitCode::SUCCESS;
     }
-    let docs = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs"));
     let options = if is_quick { " -- --quick" } else { "" };
     let command = format!("cargo run --release --manifest-path peers/Cargo.toml{options}");
     match report.write(docs, &command) {
@@ -52,6 +71,10 @@ fn main() -> ExitCode {
 
 fn usage() -> ExitCode {
     let rows: Vec<&str> = ROWS.iter().map(|(name, _)| *name).collect();
-    eprintln!("usage: peers [--quick] [--only <row>], of the rows {}", rows.join(", "));
+    let columns = Column::ALL.map(Column::key);
+    let (rows, columns) = (rows.join(", "), columns.join(", "));
+    eprintln!(
+        "usage: peers [--quick] [--only <row>] [--again <column>]..., of the rows {rows} and the columns {columns}"
+    );
     ExitCode::from(2)
 }

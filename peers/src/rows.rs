@@ -18,9 +18,15 @@ use crate::{chitchat, cost, memberlist};
 pub struct Extent {
     /// A few seeds of each.
     pub is_quick: bool,
+    /// In which columns, in their order.
+    pub columns: [bool; 4],
 }
 
 impl Extent {
+    fn measures(self, column: Column) -> bool {
+        self.columns[column as usize]
+    }
+
     /// So many runs, or a fifth of them.
     fn runs(self, runs: u64) -> u64 {
         if self.is_quick { runs.div_ceil(5) } else { runs }
@@ -73,18 +79,20 @@ fn join(report: &mut Report, extent: Extent) {
         let row = format!("one view after the start of all, {nodes} nodes, {} % lost: p50 / p95", loss * 100.0);
         let took = Samples::of(took);
         report.cell(&row, column, took.shown("runs"));
-        if loss == 0.0 {
-            report.convergence.point(column.name(), nodes, took.quantile(0.5));
-        }
     };
     for (nodes, loss) in [(10, 0.0), (50, 0.0), (100, 0.0), (500, 0.0), (100, 0.1)] {
         let count = extent.runs(20);
-        put(nodes, loss, Column::Ours, runs(count, |seed| scenarios::full_view(ours, seed, nodes, loss)));
-        put(nodes, loss, Column::Foca, runs(count, |seed| scenarios::full_view(FocaMember::lan, seed, nodes, loss)));
-        if nodes <= 100 {
+        if extent.measures(Column::Ours) {
+            put(nodes, loss, Column::Ours, runs(count, |seed| scenarios::full_view(ours, seed, nodes, loss)));
+        }
+        if extent.measures(Column::Foca) {
+            let took = runs(count, |seed| scenarios::full_view(FocaMember::lan, seed, nodes, loss));
+            put(nodes, loss, Column::Foca, took);
+        }
+        if nodes <= 100 && extent.measures(Column::Chitchat) {
             put(nodes, loss, Column::Chitchat, runs(count, |seed| chitchat::full_view(seed, nodes, loss)));
         }
-        if nodes <= 50 {
+        if nodes <= 50 && extent.measures(Column::Memberlist) {
             // One after the other, as they run in real time.
             let took = (0..extent.runs(5)).map(|_| memberlist::run(nodes, 0).full_view).collect();
             put(nodes, loss, Column::Memberlist, took);
@@ -99,17 +107,20 @@ fn kill(report: &mut Report, extent: Extent) {
         let row = |at| format!("killed until dead at {at}, {nodes} nodes: p50 / p95");
         report.cell(&row("the first"), column, first.shown("kills"));
         report.cell(&row("all"), column, all.shown("kills"));
-        report.detection.point(column.name(), nodes, all.quantile(0.5));
     };
     for nodes in [10, 50, 100, 500] {
         let count = extent.runs(if nodes < 500 { 20 } else { 4 });
         let of = |deaths: Vec<Vec<Death>>| deaths.into_iter().flatten().collect();
-        put(nodes, Column::Ours, of(runs(count, |seed| scenarios::kills(ours, seed, nodes))));
-        put(nodes, Column::Foca, of(runs(count, |seed| scenarios::kills(FocaMember::lan, seed, nodes))));
-        if nodes <= 100 {
+        if extent.measures(Column::Ours) {
+            put(nodes, Column::Ours, of(runs(count, |seed| scenarios::kills(ours, seed, nodes))));
+        }
+        if extent.measures(Column::Foca) {
+            put(nodes, Column::Foca, of(runs(count, |seed| scenarios::kills(FocaMember::lan, seed, nodes))));
+        }
+        if nodes <= 100 && extent.measures(Column::Chitchat) {
             put(nodes, Column::Chitchat, of(runs(count, |seed| chitchat::kills(seed, nodes))));
         }
-        if nodes <= 50 {
+        if nodes <= 50 && extent.measures(Column::Memberlist) {
             let deaths = (0..extent.runs(3)).flat_map(|_| memberlist::run(nodes, 5).deaths).collect();
             put(nodes, Column::Memberlist, deaths);
         }
@@ -127,12 +138,18 @@ fn false_deaths(report: &mut Report, extent: Extent) {
     for loss in [0.0, 0.05, 0.1, 0.3] {
         let row = format!("declared dead in 5 min though they run, 100 nodes, {} % lost", loss * 100.0);
         let count = extent.runs(20);
-        let dead = runs(count, |seed| scenarios::false_deaths(ours, seed, loss));
-        report.cell(&row, Column::Ours, total(&dead));
-        let dead = runs(count, |seed| scenarios::false_deaths(FocaMember::lan, seed, loss));
-        report.cell(&row, Column::Foca, total(&dead));
-        let dead = runs(extent.runs(2), |seed| chitchat::false_deaths(seed, loss));
-        report.cell(&row, Column::Chitchat, total(&dead));
+        if extent.measures(Column::Ours) {
+            let dead = runs(count, |seed| scenarios::false_deaths(ours, seed, loss));
+            report.cell(&row, Column::Ours, total(&dead));
+        }
+        if extent.measures(Column::Foca) {
+            let dead = runs(count, |seed| scenarios::false_deaths(FocaMember::lan, seed, loss));
+            report.cell(&row, Column::Foca, total(&dead));
+        }
+        if extent.measures(Column::Chitchat) {
+            let dead = runs(extent.runs(2), |seed| chitchat::false_deaths(seed, loss));
+            report.cell(&row, Column::Chitchat, total(&dead));
+        }
     }
 }
 
@@ -144,9 +161,15 @@ fn stands_still(report: &mut Report, extent: Extent) {
         report.cell(&row("others"), column, total(&others));
         report.cell(&row("it is"), column, total(&itself));
     };
-    put(Column::Ours, runs(extent.runs(20), |seed| scenarios::stands_still(ours, seed)));
-    put(Column::Foca, runs(extent.runs(20), |seed| scenarios::stands_still(FocaMember::lan, seed)));
-    put(Column::Chitchat, runs(extent.runs(4), chitchat::stands_still));
+    if extent.measures(Column::Ours) {
+        put(Column::Ours, runs(extent.runs(20), |seed| scenarios::stands_still(ours, seed)));
+    }
+    if extent.measures(Column::Foca) {
+        put(Column::Foca, runs(extent.runs(20), |seed| scenarios::stands_still(FocaMember::lan, seed)));
+    }
+    if extent.measures(Column::Chitchat) {
+        put(Column::Chitchat, runs(extent.runs(4), chitchat::stands_still));
+    }
 }
 
 fn partition(report: &mut Report, extent: Extent) {
@@ -157,12 +180,21 @@ fn partition(report: &mut Report, extent: Extent) {
         let most = healed.iter().flatten().map(|healed| healed.missing).max();
         report.cell(row, column, most.map_or_else(|| "none".to_owned(), |most| most.to_string()));
     };
-    put(Column::Ours, runs(extent.runs(20), |seed| scenarios::partition(ours, seed)));
-    put(Column::Foca, runs(extent.runs(20), |seed| scenarios::partition(FocaMember::lan, seed)));
-    put(Column::Chitchat, runs(extent.runs(6), chitchat::partition));
+    if extent.measures(Column::Ours) {
+        put(Column::Ours, runs(extent.runs(20), |seed| scenarios::partition(ours, seed)));
+    }
+    if extent.measures(Column::Foca) {
+        put(Column::Foca, runs(extent.runs(20), |seed| scenarios::partition(FocaMember::lan, seed)));
+    }
+    if extent.measures(Column::Chitchat) {
+        put(Column::Chitchat, runs(extent.runs(6), chitchat::partition));
+    }
 }
 
 fn two(report: &mut Report, extent: Extent) {
+    if !extent.measures(Column::Ours) {
+        return;
+    }
     let count = extent.runs(20);
     let took = Samples::of(runs(count, |seed| scenarios::one_of_two(ours, seed)));
     report.cell("one of 2 nodes killed until dead at the other: p50 / p95", Column::Ours, took.shown("runs"));
@@ -178,18 +210,17 @@ fn dissemination(report: &mut Report, extent: Extent) {
         let took = Samples::of(took);
         let share = took.quantile(0.5).map_or(0.0, |took| took / round.as_secs_f64());
         report.cell(&row, column, format!("{}; {share:.1} rounds", took.shown("runs")));
-        report.dissemination.point(column.name(), nodes, took.quantile(0.5));
-        if column == Column::Ours {
-            report.dissemination.point("log2 N × 200 ms", nodes, Some(rounds * ROUND.as_secs_f64()));
-        }
     };
     for nodes in [10, 100, 1000] {
         let count = if nodes < 1000 { extent.runs(20) } else { extent.runs(2) };
-        let took = runs(count, |seed| scenarios::dissemination(ours, seed, nodes));
-        put(nodes, Column::Ours, ROUND, took);
-        let took = runs(count, |seed| scenarios::dissemination(FocaMember::lan, seed, nodes));
-        put(nodes, Column::Foca, ROUND, took);
-        if nodes <= 100 {
+        if extent.measures(Column::Ours) {
+            put(nodes, Column::Ours, ROUND, runs(count, |seed| scenarios::dissemination(ours, seed, nodes)));
+        }
+        if extent.measures(Column::Foca) {
+            let took = runs(count, |seed| scenarios::dissemination(FocaMember::lan, seed, nodes));
+            put(nodes, Column::Foca, ROUND, took);
+        }
+        if nodes <= 100 && extent.measures(Column::Chitchat) {
             let took = runs(count, |seed| chitchat::dissemination(seed, nodes));
             put(nodes, Column::Chitchat, chitchat::GOSSIP_INTERVAL, took);
         }
@@ -203,18 +234,28 @@ fn idle_and_cost(report: &mut Report, extent: Extent) {
             let of = idle.iter().flatten().count();
             let mean = |part: fn(&Idle) -> f64| idle.iter().flatten().map(part).sum::<f64>() / of.max(1) as f64;
             let (bytes, datagrams) = (mean(|idle| idle.bytes), mean(|idle| idle.datagrams));
-            let row = format!("bytes a second and node when nothing happens, {nodes} nodes");
-            report.cell(&row, column, format!("{bytes:.0} in {datagrams:.1} datagrams (runs: {of})"));
-            report.bytes.point(column.name(), nodes, (of > 0).then_some(bytes));
+            report.cell(&idle_row(nodes), column, format!("{bytes:.0} in {datagrams:.1} datagrams (runs: {of})"));
         };
-        put(Column::Ours, runs(count, |seed| scenarios::idle(ours, seed, nodes)));
-        put(Column::Foca, runs(count, |seed| scenarios::idle(FocaMember::lan, seed, nodes)));
-        if nodes <= 100 {
+        if extent.measures(Column::Ours) {
+            put(Column::Ours, runs(count, |seed| scenarios::idle(ours, seed, nodes)));
+        }
+        if extent.measures(Column::Foca) {
+            put(Column::Foca, runs(count, |seed| scenarios::idle(FocaMember::lan, seed, nodes)));
+        }
+        if nodes <= 100 && extent.measures(Column::Chitchat) {
             put(Column::Chitchat, runs(count, |seed| chitchat::idle(seed, nodes)));
         }
     }
-    costs(report, Column::Ours, |start: &Start, _: usize| GossipMember::unjudged(start));
-    costs(report, Column::Foca, FocaMember::lan);
+    if extent.measures(Column::Ours) {
+        costs(report, Column::Ours, |start: &Start, _: usize| GossipMember::unjudged(start));
+    }
+    if extent.measures(Column::Foca) {
+        costs(report, Column::Foca, FocaMember::lan);
+    }
+}
+
+fn idle_row(nodes: usize) -> String {
+    format!("bytes a second and node when nothing happens, {nodes} nodes")
 }
 
 fn costs<M: Protocol>(report: &mut Report, column: Column, starts: impl Starts<M>) {
@@ -222,7 +263,8 @@ fn costs<M: Protocol>(report: &mut Report, column: Column, starts: impl Starts<M
     let Some(cost) = cost::of(starts, NODES) else { return };
     let kilobytes = cost.heap / 1024.0;
     report.cell("heap of a member, 1,000 nodes", column, format!("{kilobytes:.0} KiB"));
-    report.bytes.point(column.name(), NODES, Some(cost.bytes));
+    let (bytes, (datagrams, _)) = (cost.bytes, cost.datagrams);
+    report.cell(&idle_row(NODES), column, format!("{bytes:.0} in {datagrams:.1} datagrams (runs: 1)"));
     if let Some((processor, world)) = cost.processor.zip(cost::of_the_world(NODES, cost.datagrams)) {
         let row = "processor time of a member and second, 1,000 nodes, and the share of the world in it";
         report.cell(row, column, format!("{processor:.1} µs, {world:.1} µs"));
