@@ -41,6 +41,8 @@ use crate::topology::NodeId;
 
 /// The most places that a member names which has no time for a joiner itself.
 pub(in crate::membership) const ELSEWHERE: usize = 40;
+/// The longest time that may be left of a pin; a longer one is taken for this.
+const LONGEST_PIN: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 /// The most who are named as gone at a time: as many as there may be members.
 const MOST_GONE: usize = 100_000;
 /// The longest host, in bytes.
@@ -339,8 +341,8 @@ fn read_ruling(reader: &mut Reader<'_>, now: Timestamp) -> Result<Option<(NodeId
     let sentence = match reader.byte()? {
         LET_IN => Sentence::LetIn { incarnation: reader.number()?, version: reader.number()? },
         KEEP_OUT => {
-            let left = reader.number()?.checked_sub(1);
-            Sentence::KeptOut { until: left.map(|left| now + Duration::from_millis(left)) }
+            let left = reader.number()?.checked_sub(1).map(Duration::from_millis);
+            Sentence::KeptOut { until: left.map(|left| now + left.min(LONGEST_PIN)) }
         }
         _ => return Ok(None),
     };
@@ -494,6 +496,13 @@ mod tests {
         for (place, bytes) in expected {
             assert_eq!(written(&parts[place]), bytes, "{:?}", parts[place]);
         }
+    }
+
+    #[test]
+    fn m3_5_a_pin_for_longer_than_there_is_time_ends_in_ten_years() {
+        let endless = ruling(Sentence::KeptOut { until: Some(now() + Duration::from_millis(u64::MAX)) });
+        let read = read(&written(&endless)).unwrap().unwrap();
+        assert_eq!(read, ruling(Sentence::KeptOut { until: Some(now() + LONGEST_PIN) }));
     }
 
     #[test]
