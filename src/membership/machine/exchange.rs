@@ -1,7 +1,7 @@
 //! Making alike what two members know: where their digests differ one asks the other for the buckets that do, and tells its
 //! own of them in turn.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Machine, Phase, Question, Timer};
@@ -24,6 +24,8 @@ const ASKED: [f64; 5] = [0.0, 0.2, 0.5, 1.0, 2.0];
 const PERIODS: u32 = 3;
 /// However often something changes, a difference is no news under way for ever: only for so many times as long.
 const LONGEST_EXCUSE: u32 = 5;
+/// The most places that are looked at for one that no member has.
+const TRIED: usize = 8;
 /// The most exchanges under way.
 pub(super) const UNDER_WAY: usize = 8;
 
@@ -56,12 +58,14 @@ pub(super) struct Exchanges {
     differs: Option<Timestamp>,
     /// The next difference is no news under way.
     hurried: bool,
+    /// Which member was last found at the place of each seed.
+    seated: BTreeMap<Place, NodeId>,
 }
 
 impl Exchanges {
     pub(super) fn new(now: Timestamp) -> Self {
-        let (under_way, unverified) = (BTreeMap::new(), BTreeMap::new());
-        Self { under_way, unverified, last: None, agreed: now, changed: now, differs: None, hurried: false }
+        let (under_way, unverified, seated) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { under_way, unverified, last: None, agreed: now, changed: now, differs: None, hurried: false, seated }
     }
 
     pub(super) fn next_at(&self, period: Duration) -> Option<Timestamp> {
@@ -101,11 +105,6 @@ impl Exchanges {
 /// The rulings as parts of a message.
 pub(super) fn rulings<'a>(all: impl Iterator<Item = (&'a NodeId, &'a Ruling)>) -> impl Iterator<Item = Part> {
     all.map(|(id, ruling)| Part::Ruling { id: id.clone(), ruling: ruling.clone() })
-}
-
-/// Where the membership of the node is reached.
-fn address(record: &Record) -> (&str, u16) {
-    (record.node().address(), record.gossip_port())
 }
 
 impl Machine {
@@ -260,21 +259,35 @@ impl Machine {
             return;
         }
         let gone = self.table.gone().filter_map(|id| self.table.get(id));
-        let dead = gone.filter(|record| record.state() != &State::Left).map(address);
-        let seeds = self.seeds.iter().map(|place| (place.host(), place.port()));
-        let mut candidates: BTreeSet<(&str, u16)> = seeds.chain(dead).collect();
-        if !candidates.is_empty() {
+        let dead = gone.filter(|record| record.state() != &State::Left).map(Record::place);
+        let mut candidates: Vec<Place> = self.seeds.iter().cloned().chain(dead).collect();
+        for _ in 0..TRIED.min(candidates.len()) {
+            let chosen = (self.jitter.next() % candidates.len() as u64) as usize;
+            let place = candidates.swap_remove(chosen);
             // Whoever is a member there already is spoken to anyway.
-            let active = self.table.all().filter(|record| record.state().is_active());
-            active.for_each(|record| _ = candidates.remove(&address(record)));
+            if !self.is_member_at(&place) {
+                return self.exchange_now(place, now);
+            }
         }
-        let candidates: Vec<Place> = candidates.into_iter().map(|(host, port)| Place::new(host, port)).collect();
-        if candidates.is_empty() {
-            return;
+    }
+
+    /// Whether an active member is reached there. Where seeds are found is remembered, for they are asked about again.
+    fn is_member_at(&mut self, place: &Place) -> bool {
+        let is_there = |record: &Record| {
+            let node = record.node();
+            record.state().is_active() && record.gossip_port() == place.port() && node.address() == place.host()
+        };
+        let remembered = self.exchanges.seated.get(place).and_then(|id| self.table.get(id));
+        if remembered.is_some_and(is_there) {
+            return true;
         }
-        let chosen = (self.jitter.next() % candidates.len() as u64) as usize;
-        if let Some(place) = candidates.into_iter().nth(chosen) {
-            self.exchange_now(place, now);
+        let found = self.table.all().find(|record| is_there(record)).map(|record| record.id().clone());
+        match found {
+            Some(id) if self.seeds.contains(place) => {
+                self.exchanges.seated.insert(place.clone(), id);
+                true
+            }
+            found => found.is_some(),
         }
     }
 }
