@@ -137,7 +137,10 @@ impl Record {
         match self.order(other) {
             Ordering::Greater => Merged::Nothing,
             Ordering::Less => {
+                let node = (self.node == other.node).then(|| Arc::clone(&self.node));
                 *self = other.clone();
+                // An equal one is held once.
+                self.node = node.unwrap_or_else(|| Arc::clone(&other.node));
                 Merged::Replaced
             }
             Ordering::Equal if self.join(other) => Merged::Added,
