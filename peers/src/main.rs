@@ -1,6 +1,7 @@
 //! Compares the gossip membership of the library with that of others: prints one table, and writes it with plots into
 //! `docs`. `--quick` takes few seeds; `--only <row>` measures one group of rows, and writes nothing; `--again <column>`,
-//! which may be said more than once, measures that column anew and keeps the others as they were written before.
+//! which may be said more than once, measures that column anew, of all rows or of that group, and keeps the rest of the
+//! page as it was written before.
 
 mod chitchat;
 mod cost;
@@ -40,7 +41,7 @@ fn main() -> ExitCode {
     }
     let docs = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs"));
     let is_again = columns.contains(&true);
-    let mut report = match is_again && only.is_none() {
+    let mut report = match is_again {
         false => Report::new(),
         true => match Report::read(docs) {
             Ok(report) => report,
@@ -55,7 +56,7 @@ fn main() -> ExitCode {
         measure(&mut report, extent);
     }
     print!("{}", report.table());
-    if only.is_some() {
+    if only.is_some() && !is_again {
         return ExitCode::SUCCESS;
     }
     let options = if is_quick { " -- --quick" } else { "" };

@@ -21,6 +21,19 @@ pub(super) enum MemberState {
     Left,
 }
 
+/// Of what there may be so many only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scarce {
+    /// Members, or those who are remembered.
+    Members,
+    /// Operators' rulings.
+    Rulings,
+    /// Bytes of a node's kinds and metadata.
+    Metadata,
+    /// Lives of a node.
+    Incarnations,
+}
+
 /// What happened.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Event {
@@ -39,7 +52,7 @@ pub(super) enum Event {
     /// An operator has ruled about a node, here or elsewhere.
     Ruled { at: Timestamp, node: NodeId, sentence: Sentence },
     /// There is no room for more of that; something was not taken.
-    NoRoom { at: Timestamp, what: &'static str },
+    NoRoom { at: Timestamp, of: Scarce },
     /// This node has to have another incarnation: that one was known already.
     Succeeded { at: Timestamp, incarnation: u64 },
     /// Another process answers under this node's id, there, and counts more: this one ends.

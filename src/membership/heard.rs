@@ -14,7 +14,7 @@ const PLACES: (usize, usize) = (64, 4096);
 pub(super) struct Heard {
     /// Fingerprints; 0 is none.
     places: Vec<u64>,
-    /// Nobody else can make bytes that have the fingerprint of others.
+    /// Others do not know it, and cannot choose bytes that have the fingerprint of somebody else's.
     secret: u64,
 }
 

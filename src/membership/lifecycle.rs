@@ -1,16 +1,18 @@
 //! The membership of one node from its start to its end: what may be asked of it when, what it counts, and what of it the
 //! host has applied.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::applying::Applying;
 use super::event::Event;
-use super::machine::{Input, Machine, Order, Output, Question};
+use super::machine::{Input, Machine, Order, Output};
 use super::metrics::Metrics;
 use super::place::Place;
 use super::quarantine::Quarantined;
+use super::rulings::MOST;
 use super::settings::Settings;
 use super::settling::TopologyUpdate;
 use super::wire::{ROOM, fits};
@@ -28,6 +30,8 @@ pub(super) enum NotDone {
     MetricsDisabled,
     /// The kinds and metadata of the node have no room in a record.
     TooLarge,
+    /// There are as many rulings as there may be.
+    TooManyRulings,
     /// The incarnation is beyond what anybody could contradict.
     Incarnation,
 }
@@ -40,6 +44,7 @@ impl NotDone {
             NotDone::AlreadyStarted => "already-started",
             NotDone::MetricsDisabled => "metrics-disabled",
             NotDone::TooLarge => "metadata-too-large",
+            NotDone::TooManyRulings => "too-many-rulings",
             NotDone::Incarnation => "incarnation-too-great",
         }
     }
@@ -52,6 +57,9 @@ impl fmt::Display for NotDone {
             NotDone::AlreadyStarted => f.write_str("the membership runs already: stop it first"),
             NotDone::MetricsDisabled => f.write_str("the membership counts nothing: enable its metrics"),
             NotDone::TooLarge => write!(f, "kinds and metadata of a node may have {ROOM} bytes together: shorten them"),
+            NotDone::TooManyRulings => {
+                write!(f, "there are rulings about {MOST} ids already: overrule one of those, or let them be")
+            }
             NotDone::Incarnation => f.write_str("an incarnation may be 2^62 at the most: start with a lower one"),
         }
     }
@@ -60,14 +68,8 @@ impl fmt::Display for NotDone {
 /// What the shell has to do.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Effect {
-    /// Send a datagram, which may be lost.
-    Send { to: Place, bytes: Vec<u8> },
-    /// Ask over the reliable channel.
-    Ask { question: Question, to: Place, bytes: Vec<u8> },
-    /// Answer such a question.
-    Answer { channel: u64, bytes: Vec<u8> },
-    /// Tell whoever listens.
-    Tell(Event),
+    /// What the member wants.
+    Do(Output),
     /// Apply the topology, and say whether that succeeded. The same update may be offered again.
     Apply(TopologyUpdate),
 }
@@ -82,7 +84,7 @@ pub(super) struct Membership {
     /// As they were announced last, also after the end.
     members: Members,
     quarantined: Vec<Quarantined>,
-    effects: std::collections::VecDeque<Effect>,
+    effects: VecDeque<Effect>,
 }
 
 impl Membership {
@@ -95,7 +97,7 @@ impl Membership {
             metrics: counts.then(Metrics::default),
             members: Members::new(),
             quarantined: Vec::new(),
-            effects: std::collections::VecDeque::new(),
+            effects: VecDeque::new(),
         }
     }
 
@@ -154,26 +156,34 @@ impl Membership {
     /// # Errors
     /// [`NotDone::NotStarted`] or [`NotDone::TooLarge`].
     pub(super) fn describe(&mut self, node: Arc<ClusterNode>, now: Timestamp) -> Result<(), NotDone> {
-        match fits(&node) {
+        match fits(&node) || self.machine.is_none() {
             true => self.handle(now, Input::Describe(node)),
             false => Err(NotDone::TooLarge),
         }
     }
 
-    /// Nobody lets that node in, for so long or until it is lifted.
+    /// Nobody lets that node in, for so long or until it is lifted. A member stays one until it is gone.
     ///
     /// # Errors
-    /// [`NotDone::NotStarted`].
+    /// [`NotDone::NotStarted`] or [`NotDone::TooManyRulings`].
     pub(super) fn pin(&mut self, id: NodeId, length: Option<Duration>, now: Timestamp) -> Result<(), NotDone> {
-        self.handle(now, Input::Rule { id, order: Order::Pin(length) })
+        self.rule(id, Order::Pin(length), now)
     }
 
     /// That node may come in again at once.
     ///
     /// # Errors
-    /// [`NotDone::NotStarted`].
+    /// [`NotDone::NotStarted`] or [`NotDone::TooManyRulings`].
     pub(super) fn lift(&mut self, id: NodeId, now: Timestamp) -> Result<(), NotDone> {
-        self.handle(now, Input::Rule { id, order: Order::Lift })
+        self.rule(id, Order::Lift, now)
+    }
+
+    fn rule(&mut self, id: NodeId, order: Order, now: Timestamp) -> Result<(), NotDone> {
+        let machine = self.machine.as_ref().ok_or(NotDone::NotStarted)?;
+        match machine.table().rulings().has_room(&id) {
+            true => self.handle(now, Input::Rule { id, order }),
+            false => Err(NotDone::TooManyRulings),
+        }
     }
 
     /// Whether the host could apply the update of that number, or why not.
@@ -238,44 +248,24 @@ impl Membership {
     /// Takes over what the machine wants.
     fn collect(&mut self, now: Timestamp) {
         while let Some(output) = self.machine.as_mut().and_then(Machine::output) {
-            let effect = match output {
+            match output {
                 Output::Event(Event::Topology(update)) => {
                     self.members = update.members.clone();
                     self.applying.offered(update.clone());
                     self.tell(Event::Topology(update.clone()));
-                    Effect::Apply(update)
+                    self.effects.push_back(Effect::Apply(update));
                 }
-                Output::Event(event) => {
-                    self.tell(event);
-                    continue;
-                }
-                Output::Send { to, bytes } => {
+                Output::Event(event) => self.tell(event),
+                output => {
                     if let Some(metrics) = &mut self.metrics {
-                        metrics.datagrams += 1;
-                        metrics.datagram_bytes += bytes.len() as u64;
+                        metrics.sent(&output);
                     }
-                    Effect::Send { to, bytes }
+                    self.effects.push_back(Effect::Do(output));
                 }
-                Output::Ask { question, to, bytes } => {
-                    self.count_question(bytes.len());
-                    Effect::Ask { question, to, bytes }
-                }
-                Output::Answer { channel, bytes } => {
-                    self.count_question(bytes.len());
-                    Effect::Answer { channel, bytes }
-                }
-            };
-            self.effects.push_back(effect);
+            }
         }
         if let Some(machine) = self.machine.take_if(|machine| machine.has_left()) {
             self.quarantined = machine.quarantined(now);
-        }
-    }
-
-    fn count_question(&mut self, bytes: usize) {
-        if let Some(metrics) = &mut self.metrics {
-            metrics.questions += 1;
-            metrics.question_bytes += bytes as u64;
         }
     }
 
@@ -283,7 +273,7 @@ impl Membership {
         if let Some(metrics) = &mut self.metrics {
             metrics.count(&event);
         }
-        self.effects.push_back(Effect::Tell(event));
+        self.effects.push_back(Effect::Do(Output::Event(event)));
     }
 }
 

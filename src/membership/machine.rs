@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use self::admission::Admissions;
 use self::exchange::Exchanges;
-use self::joining::{Claim, Phase};
+use self::joining::{Attempts, Claim, Phase};
 use self::observing::Observers;
 use self::probing::Probes;
 use super::convergence::Convergence;
@@ -125,6 +125,7 @@ pub(super) struct Machine {
     /// Itself, as it is told to others.
     own: Record,
     phase: Phase,
+    attempts: Attempts,
     claim: Option<Claim>,
     /// It came back after it was declared dead, and nobody has agreed with it since.
     returns: bool,
@@ -172,6 +173,7 @@ impl Machine {
         let mut machine = Self {
             label: LabelHash::of(&settings.label),
             phase: Phase::Joining,
+            attempts: Attempts::default(),
             claim: None,
             returns: false,
             table: Table::default(),

@@ -1,6 +1,7 @@
 //! What a member counts.
 
 use super::event::{Event, MemberState};
+use super::machine::Output;
 use super::settling::TopologyUpdate;
 use crate::clock::Timestamp;
 
@@ -61,6 +62,21 @@ impl Metrics {
             Event::StoodStill { .. } => self.standstills += 1,
             Event::NotApplied { .. } => self.not_applied += 1,
             _ => {}
+        }
+    }
+
+    /// Something was sent.
+    pub(super) fn sent(&mut self, output: &Output) {
+        match output {
+            Output::Send { bytes, .. } => {
+                self.datagrams += 1;
+                self.datagram_bytes += bytes.len() as u64;
+            }
+            Output::Ask { bytes, .. } | Output::Answer { bytes, .. } => {
+                self.questions += 1;
+                self.question_bytes += bytes.len() as u64;
+            }
+            Output::Event(_) => {}
         }
     }
 

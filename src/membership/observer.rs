@@ -16,7 +16,7 @@ use super::settling::TopologyUpdate;
 use super::wire::part::{Gone, Part};
 use crate::backoff::Jitter;
 use crate::clock::Timestamp;
-use crate::topology::{Members, TopologyDiff};
+use crate::topology::{Members, NodeId};
 
 /// How soon another member is asked when one has failed, and how late at the most: twice as late each time.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
@@ -194,25 +194,12 @@ impl Observer {
     }
 
     fn announce(&mut self, members: Members, gone: &[Gone], now: Timestamp) {
-        let diff = TopologyDiff::between(&self.members, &members);
-        if diff.is_empty() {
-            return;
+        let has_died = |id: &NodeId| gone.iter().any(|gone| gone.is_dead && gone.id == *id);
+        if let Some(update) = TopologyUpdate::between((self.number + 1, now), &self.members, members, has_died) {
+            self.number = update.number;
+            self.members = update.members.clone();
+            self.deeds.push_back(Deed::Topology(update));
         }
-        let is_dead = |node: &Arc<crate::topology::ClusterNode>| {
-            gone.iter().any(|gone| gone.id == *node.id() && gone.is_dead) && !members.contains(node.id())
-        };
-        let (dead, left) = diff.left().iter().cloned().partition(is_dead);
-        self.number += 1;
-        self.members = members.clone();
-        self.deeds.push_back(Deed::Topology(TopologyUpdate {
-            number: self.number,
-            at: now,
-            joined: diff.joined().to_vec(),
-            updated: diff.updated().to_vec(),
-            left,
-            dead,
-            members,
-        }));
     }
 }
 
@@ -220,7 +207,7 @@ impl Observer {
 mod tests {
     use super::*;
     use crate::membership::record::State;
-    use crate::topology::{ClusterNode, NodeId};
+    use crate::topology::ClusterNode;
 
     fn at(millis: u64) -> Timestamp {
         Timestamp::from_millis(1_000_000 + millis)

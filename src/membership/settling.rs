@@ -56,6 +56,26 @@ pub(super) struct TopologyUpdate {
     pub(super) members: Members,
 }
 
+impl TopologyUpdate {
+    /// The update that leads from the members before to those now, of whom these have died; `None` if nothing has changed.
+    pub(super) fn between(
+        (number, at): (u64, Timestamp),
+        before: &Members,
+        members: Members,
+        has_died: impl Fn(&NodeId) -> bool,
+    ) -> Option<Self> {
+        let diff = TopologyDiff::between(before, &members);
+        if diff.is_empty() {
+            return None;
+        }
+        // Whoever came back in another life has not died.
+        let is_dead = |node: &Arc<ClusterNode>| has_died(node.id()) && !members.contains(node.id());
+        let (dead, left) = diff.left().iter().cloned().partition(is_dead);
+        let (joined, updated) = (diff.joined().to_vec(), diff.updated().to_vec());
+        Some(Self { number, at, joined, updated, left, dead, members })
+    }
+}
+
 /// See the module.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Settling {
@@ -102,30 +122,16 @@ impl Settling {
             return None;
         }
         let members = self.due(waiting, now);
-        let diff = TopologyDiff::between(&self.announced, &members);
-        if diff.is_empty() {
-            return None;
-        }
-        let is_dead = |node: &Arc<ClusterNode>| {
-            matches!(self.departed.get(node.id()), Some((Departure::Dead, _))) && !members.contains(node.id())
-        };
-        let (dead, left) = diff.left().iter().cloned().partition(is_dead);
-        for node in diff.left() {
+        let has_died = |id: &NodeId| matches!(self.departed.get(id), Some((Departure::Dead, _)));
+        let update = TopologyUpdate::between((self.number + 1, now), &self.announced, members, has_died)?;
+        for node in update.left.iter().chain(&update.dead) {
             self.departed.remove(node.id());
         }
-        self.number += 1;
+        self.number = update.number;
         self.last_at = Some(now);
-        self.announced = members.clone();
+        self.announced = update.members.clone();
         debug_assert!(self.departed.keys().all(|node| self.announced.contains(node)));
-        Some(TopologyUpdate {
-            number: self.number,
-            at: now,
-            joined: diff.joined().to_vec(),
-            updated: diff.updated().to_vec(),
-            left,
-            dead,
-            members,
-        })
+        Some(update)
     }
 
     /// When to ask again, if what is known by now does not change.

@@ -58,7 +58,7 @@ fn m1_1_m1_2_a_membership_runs_from_its_start_to_its_end_and_may_be_started_agai
         membership.stop(at(10)).unwrap();
         assert!(!membership.is_running() && membership.next_at().is_none() && membership.machine().is_none());
         let told = effects(&mut membership);
-        assert!(told.contains(&Effect::Tell(Event::Left { at: at(10) })), "{told:?}");
+        assert!(told.contains(&Effect::Do(Output::Event(Event::Left { at: at(10) }))), "{told:?}");
     }
 }
 
@@ -154,7 +154,10 @@ fn m4_4_m5_4_what_the_host_could_not_apply_is_told_with_its_time_and_offered_aga
     assert_eq!(offered(&effects(&mut membership)), [1]);
     membership.applied(1, Err("the hub is full".into()), at(5));
     let (number, failures, why) = (1, 1, "the hub is full".to_owned());
-    assert_eq!(effects(&mut membership), [Effect::Tell(Event::NotApplied { at: at(5), number, failures, why })]);
+    assert_eq!(
+        effects(&mut membership),
+        [Effect::Do(Output::Event(Event::NotApplied { at: at(5), number, failures, why }))]
+    );
     assert!(membership.next_at().is_some_and(|next| next <= at(205)));
     membership.handle(at(205), Input::Time).unwrap();
     assert_eq!(offered(&effects(&mut membership)), [1]);
@@ -170,7 +173,7 @@ fn m5_2_m5_4_m5_5_whoever_has_subscribed_receives_transitions_and_updates_with_t
     let (first, second) = (publisher.subscribe(100), publisher.subscribe(100));
     membership.handle(at(250), said("n2", State::Up, at(250))).unwrap();
     for effect in effects(&mut membership) {
-        if let Effect::Tell(event) = effect {
+        if let Effect::Do(Output::Event(event)) = effect {
             publisher.publish(event);
         }
     }
@@ -198,4 +201,17 @@ fn m4_5_an_update_becomes_a_snapshot_of_the_hub() {
     hub.advance(Duration::from_secs(1));
     let snapshot = hub.snapshot().expect("a snapshot");
     assert_eq!(snapshot.members, *membership.members());
+}
+
+#[test]
+fn m3_5_of_more_rulings_than_there_may_be_one_more_fails_and_one_that_overrules_does_not() {
+    let mut membership = started();
+    for n in 0..MOST {
+        membership.pin(id(&format!("x{n}")), None, at(1)).unwrap();
+    }
+    effects(&mut membership);
+    assert_eq!(membership.pin(id("y"), None, at(2)), Err(NotDone::TooManyRulings));
+    assert_eq!(membership.lift(id("y"), at(2)), Err(NotDone::TooManyRulings));
+    assert_eq!((effects(&mut membership), membership.lift(id("x7"), at(2))), (vec![], Ok(())));
+    assert_eq!(membership.quarantined(at(3)).len(), MOST - 1);
 }

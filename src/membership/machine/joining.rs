@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::probing::Probes;
 use super::{Machine, Order, Timer};
 use crate::clock::Timestamp;
-use crate::membership::event::Event;
+use crate::membership::event::{Event, Scarce};
 use crate::membership::local_health::Sign;
 use crate::membership::message::Message;
 use crate::membership::place::Place;
@@ -22,6 +23,10 @@ use crate::topology::{ClusterNode, NodeId};
 const ASKED: usize = 3;
 /// How soon the seeds are asked again that have not answered.
 const AGAIN: Duration = Duration::from_secs(1);
+/// How often within that time it asks at once, where it is sent on or has to be a later life.
+const HURRIED: u32 = 6;
+/// After so many rounds without an answer whoever is the only seed goes on alone.
+const LONELY: u32 = 5;
 /// How soon somebody who is refused asks again where nothing says when.
 const REFUSED: Duration = Duration::from_secs(10);
 /// When what is known is exchanged once more after the join, each counted from the time before.
@@ -48,6 +53,32 @@ pub(super) enum Phase {
     Gone,
 }
 
+/// How often this node has asked to be let in.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Attempts {
+    rounds: u32,
+    /// How often it has asked at once since then.
+    hurried: Option<(u32, Timestamp)>,
+}
+
+impl Attempts {
+    fn begin_round(&mut self) {
+        self.rounds = self.rounds.saturating_add(1);
+    }
+
+    /// How many rounds of questions there were.
+    fn rounds(self) -> u32 {
+        self.rounds
+    }
+
+    /// Whether it may ask at once: whoever sends it on and on, or always knows of a later life, does not keep it busy.
+    fn may_hurry(&mut self, now: Timestamp) -> bool {
+        let (count, since) = self.hurried.filter(|(_, since)| now.since(*since) < AGAIN).unwrap_or((0, now));
+        self.hurried = Some((count + 1, since));
+        count < HURRIED
+    }
+}
+
 /// Another process that has this node's id, and counts more.
 #[derive(Clone, Debug)]
 pub(super) struct Claim {
@@ -70,6 +101,7 @@ impl Machine {
 
     fn become_member(&mut self, now: Timestamp) {
         self.phase = Phase::Member;
+        self.attempts = Attempts::default();
         self.tell(Event::Joined { at: now });
         self.put_own(now);
         // Those who begin together do not probe together.
@@ -92,10 +124,11 @@ impl Machine {
             return;
         }
         let mut places = self.places_to_ask();
-        if places.is_empty() {
-            // Whoever is the only seed has nobody to ask.
+        // Whoever is the only seed has nobody to ask but those whom it knew in a former life, and they may all be gone.
+        if places.is_empty() || (self.seeds.is_empty() && self.attempts.rounds() >= LONELY) {
             return self.become_member(now);
         }
+        self.attempts.begin_round();
         for _ in 0..ASKED.min(places.len()) {
             let chosen = (self.jitter.next() % places.len() as u64) as usize;
             let place = places.swap_remove(chosen);
@@ -104,9 +137,9 @@ impl Machine {
         self.timers.insert(Timer::Join, now + self.jitter.scale(AGAIN, 0.8));
     }
 
-    /// The seeds; and whoever is known from a former life, since nobody else may be there.
+    /// The seeds; and the members that are known from a former life, since no seed may be there.
     fn places_to_ask(&self) -> Vec<Place> {
-        let known = self.table.all().filter(|record| record.state() != &State::Left && record.id() != self.own.id());
+        let known = self.table.all().filter(|record| record.state().is_active() && record.id() != self.own.id());
         let known = known.map(Record::place).filter(|place| !self.seeds.contains(place) && *place != self.own.place());
         self.seeds.iter().cloned().chain(known).collect()
     }
@@ -125,7 +158,7 @@ impl Machine {
                 Part::Refused(refusal) => return self.refused(refusal, now),
                 Part::Elsewhere(places) => {
                     let chosen = (self.jitter.next() % places.len().max(1) as u64) as usize;
-                    if let Some(place) = places.into_iter().nth(chosen) {
+                    if let Some(place) = places.into_iter().nth(chosen).filter(|_| self.attempts.may_hurry(now)) {
                         self.ask_for_admission(place, now);
                     }
                     return;
@@ -166,13 +199,27 @@ impl Machine {
 
     /// This node has to be another life than the one of that incarnation.
     fn succeed(&mut self, incarnation: u64, now: Timestamp) {
-        let incarnation = incarnation.saturating_add(1).min(GREATEST);
+        if self.phase != Phase::Joining {
+            self.attempts = Attempts::default();
+        }
+        self.phase = Phase::Joining;
+        self.claim = None;
+        self.timers.remove(&Timer::Claim);
+        // Whoever is no member judges nobody.
+        self.probes = Probes::default();
+        if incarnation >= GREATEST {
+            // There is no later life. Those who know of that one forget it some day.
+            self.tell(Event::NoRoom { at: now, of: Scarce::Incarnations });
+            self.timers.insert(Timer::Join, now + REFUSED);
+            return;
+        }
+        let incarnation = incarnation + 1;
         let node = with_incarnation(self.own.node(), incarnation);
         let Some(own) = node.and_then(|node| Record::new(node, 0, State::Up, 0)) else { return };
         self.own = own.reached_at(self.own.gossip_port());
         self.tell(Event::Succeeded { at: now, incarnation });
-        self.timers.insert(Timer::Join, now);
-        self.phase = Phase::Joining;
+        let again = if self.attempts.may_hurry(now) { now } else { now + AGAIN };
+        self.timers.insert(Timer::Join, again);
     }
 
     /// Nobody answered: the timer asks again.
@@ -226,7 +273,7 @@ impl Machine {
     /// An operator has ruled, here.
     pub(super) fn rule(&mut self, id: &NodeId, order: Order, now: Timestamp) {
         if !self.table.rulings().has_room(id) {
-            return self.tell(Event::NoRoom { at: now, what: "rulings" });
+            return self.tell(Event::NoRoom { at: now, of: Scarce::Rulings });
         }
         let sentence = match order {
             Order::Pin(length) => Sentence::KeptOut { until: length.map(|length| now + length) },
@@ -243,7 +290,7 @@ impl Machine {
     /// This node has these kinds and metadata from now on; what else that node is does not count.
     pub(super) fn describe(&mut self, node: &ClusterNode, now: Timestamp) {
         let Some(node) = described(self.own.node(), node).filter(|node| fits(node)) else {
-            return self.tell(Event::NoRoom { at: now, what: "metadata" });
+            return self.tell(Event::NoRoom { at: now, of: Scarce::Metadata });
         };
         if *node == **self.own.node() {
             return;
@@ -268,7 +315,8 @@ impl Machine {
             // Whether anybody answers there decides who has the id.
             return self.claim(said, now);
         }
-        if is_another {
+        if is_another || said.version() >= GREATEST {
+            // What cannot be contradicted within this life is over with it.
             self.leave_table(now);
             return self.succeed(said.node().incarnation(), now);
         }

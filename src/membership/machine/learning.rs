@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Machine, Timer};
 use crate::clock::Timestamp;
-use crate::membership::event::{Event, MemberState};
+use crate::membership::event::{Event, MemberState, Scarce};
 use crate::membership::place::Place;
 use crate::membership::quarantine::{self, Refusal};
 use crate::membership::record::{Life, Record, State};
@@ -68,7 +68,7 @@ impl Machine {
         let bounds = self.bounds();
         if !self.table.has_room(record) && self.overflowed.is_none_or(|last| now.since(last) >= OVERFLOW_TOLD) {
             self.overflowed = Some(now);
-            self.tell(Event::NoRoom { at: now, what: "members" });
+            self.tell(Event::NoRoom { at: now, of: Scarce::Members });
         }
         if let Some(change) = self.table.hear(record, way, bounds, now) {
             self.apply(&change, true, now);

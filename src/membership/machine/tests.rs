@@ -1,7 +1,7 @@
 //! What one member does, input by input.
 
 use super::*;
-use crate::membership::event::MemberState;
+use crate::membership::event::{MemberState, Scarce};
 use crate::membership::probe::PingNumber;
 use crate::membership::quarantine::Refusal;
 use crate::membership::rulings::Ruling;
@@ -852,10 +852,63 @@ fn m2_5_of_more_members_than_there_may_be_the_rest_is_not_taken_and_that_is_told
     for n in 1..9 {
         member.datagram(&format!("n{n}"), &[Part::Record(record(&format!("n{n}"), 1, 0, State::Up))]);
         let events = member.events();
-        told += events.iter().filter(|event| matches!(event, Event::NoRoom { what: "members", .. })).count();
+        told += events.iter().filter(|event| matches!(event, Event::NoRoom { of: Scarce::Members, .. })).count();
     }
     assert_eq!((member.machine.table().active(), told), (3, 1));
     member.now = member.now + Duration::from_secs(60);
     member.datagram("x", &[Part::Record(record("x", 1, 0, State::Up))]);
     assert!(member.events().iter().any(|event| matches!(event, Event::NoRoom { .. })));
+}
+
+#[test]
+fn m2_5_whoever_sends_a_joiner_on_and_on_or_always_knows_a_later_life_does_not_keep_it_busy() {
+    let elsewhere = Part::Elsewhere(vec![place("n1")]);
+    for (answer, is_later) in [(Some(elsewhere), false), (None, true)] {
+        let mut member = Member::new(&["n1"]);
+        member.pass(0);
+        let (mut asked, begun) = (0u64, member.now);
+        while member.now < begun + Duration::from_secs(10) {
+            for (question, ..) in member.questions() {
+                asked += 1;
+                let incarnation = if is_later { 100 * asked } else { 0 };
+                let welcome = Part::Welcome { incarnation, version: 0 };
+                member.answered(question, "n1", &[answer.clone().unwrap_or(welcome)]);
+            }
+            member.pass(1);
+        }
+        assert!((10..=100).contains(&asked), "{asked} questions in 10 s");
+        assert!(!member.machine.is_member());
+    }
+}
+
+#[test]
+fn m2_5_a_life_after_which_there_is_none_is_waited_out_and_a_version_after_which_there_is_none_ends_the_life() {
+    let mut member = Member::with(&["n1"]);
+    let greatest = crate::membership::record::GREATEST;
+    let said = |incarnation, version| Part::Record(record("n0", incarnation, version, accused_by("n1")));
+    member.outputs();
+    member.datagram("n1", &[said(5, greatest)]);
+    assert_eq!((member.machine.own().node().incarnation(), member.machine.is_member()), (6, false));
+    let mut member = Member::with(&["n1"]);
+    member.outputs();
+    member.datagram("n1", &[said(greatest, 0)]);
+    let events = member.events();
+    assert!(events.contains(&Event::NoRoom { at: member.now, of: Scarce::Incarnations }), "{events:?}");
+    member.pass(9900);
+    assert_eq!((member.questions().len(), member.machine.own().node().incarnation()), (0, 5));
+    member.pass(200);
+    assert_eq!(member.questions().len(), 1);
+}
+
+#[test]
+fn m1_4_a_lone_seed_that_has_to_be_a_later_life_goes_on_alone_when_nobody_answers_whom_it_knew() {
+    let mut member = Member::with(&["n1", "n2"]);
+    let node = ClusterNode::builder("n0", "n0", 7000).incarnation(8).build().unwrap();
+    member.datagram("n1", &[Part::Record(Record::new(Arc::new(node), 0, State::Left, 0).unwrap().reached_at(7946))]);
+    member.pass(3000);
+    assert!(!member.machine.is_member());
+    member.pass(3000);
+    assert_eq!((member.machine.own().node().incarnation(), member.machine.is_member()), (9, true));
+    member.pass(90_000);
+    assert_eq!(member.members(), ["n0"], "the others are found dead");
 }

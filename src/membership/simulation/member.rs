@@ -9,7 +9,7 @@ use super::protocol::{Act, Arrival, Protocol, Seen, Start, View};
 use crate::clock::Timestamp;
 use crate::membership::event::{Event, MemberState};
 use crate::membership::lifecycle::{Effect, Membership};
-use crate::membership::machine::{Input, Machine, Question};
+use crate::membership::machine::{Input, Machine, Output, Question};
 use crate::membership::place::Place;
 use crate::membership::settings::Settings;
 use crate::membership::settling::TopologyUpdate;
@@ -130,12 +130,12 @@ impl GossipMember {
         while let Some(effect) = self.membership.effect() {
             let said = |bytes: Vec<u8>| if self.is_later { as_later_version(&bytes) } else { bytes };
             let act = match effect {
-                Effect::Send { to, bytes } => Act::Send { to: number_of(&to), bytes: said(bytes) },
-                Effect::Ask { question, to, bytes } => {
+                Effect::Do(Output::Send { to, bytes }) => Act::Send { to: number_of(&to), bytes: said(bytes) },
+                Effect::Do(Output::Ask { question, to, bytes }) => {
                     Act::Ask { question: question.0, to: number_of(&to), bytes: said(bytes) }
                 }
-                Effect::Answer { channel, bytes } => Act::Answer { channel, bytes: said(bytes) },
-                Effect::Tell(event) => {
+                Effect::Do(Output::Answer { channel, bytes }) => Act::Answer { channel, bytes: said(bytes) },
+                Effect::Do(Output::Event(event)) => {
                     if let Some(Err(why)) = self.checks.as_mut().map(|checks| checks.event(&event)) {
                         self.acts.push_back(Act::Fails(why));
                     }
@@ -182,7 +182,7 @@ impl GossipMember {
             Event::Refused { .. } => "refused",
             Event::TurnedAway { .. } => "turned away",
             Event::Ruled { .. } => "ruled",
-            Event::NoRoom { what, .. } => return Act::Fails(format!("no room for {what}")),
+            Event::NoRoom { of, .. } => return Act::Fails(format!("no room for {of:?}")),
             Event::Succeeded { .. } => "succeeded",
             Event::IdTaken { .. } => "id taken",
             Event::Isolated { .. } => "isolated",

@@ -97,3 +97,16 @@ fn m1_1_m2_4_each_profile_finds_its_members_and_its_dead() {
         assert_eq!(world.failure(), None);
     }
 }
+
+#[test]
+fn m1_3_a_node_that_was_never_started_can_be_killed_paused_and_told_to_leave() {
+    let mut world = cluster(1, 2);
+    for node in [2, usize::MAX] {
+        world.kill(node);
+        world.leave(node);
+        world.pause(node, secs(1));
+        world.jump(node, secs(1));
+        assert!(world.with(node, |_, _| ()).is_none() && world.member(node).is_none() && world.life(node).is_none());
+    }
+    assert!(world.until(secs(5), World::is_one_view).is_some());
+}

@@ -10,7 +10,7 @@ use crate::clock::Timestamp;
 use crate::membership::event::Event;
 use crate::membership::heard::Heard;
 use crate::membership::lifecycle::{Effect, Membership};
-use crate::membership::machine::{Input, Order, Question};
+use crate::membership::machine::{Input, Order, Output, Question};
 use crate::membership::message::{LabelHash, Message, MessageWriter, read_datagram, read_message};
 use crate::membership::observer::{Deed, Observer};
 use crate::membership::record::Life;
@@ -179,15 +179,17 @@ impl Run {
     fn follow_up(&mut self) {
         while let Some(effect) = self.membership.effect() {
             match effect {
-                Effect::Send { bytes, .. } => assert!(bytes.len() <= 1400, "a datagram of {} bytes", bytes.len()),
-                Effect::Tell(event) => {
+                Effect::Do(Output::Send { bytes, .. }) => {
+                    assert!(bytes.len() <= 1400, "a datagram of {} bytes", bytes.len())
+                }
+                Effect::Do(Output::Event(event)) => {
                     let result = self.checks.event(&event);
                     assert_eq!(result, Ok(()), "{event:?}");
                     if let Event::Topology(update) = event {
                         self.membership.applied(update.number, Ok(()), self.now);
                     }
                 }
-                Effect::Ask { .. } | Effect::Answer { .. } | Effect::Apply(_) => {}
+                Effect::Do(Output::Ask { .. } | Output::Answer { .. }) | Effect::Apply(_) => {}
             }
         }
         if let Some(machine) = self.membership.machine() {

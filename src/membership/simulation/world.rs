@@ -133,7 +133,6 @@ pub struct World<M> {
     failure: Option<String>,
     start: Box<dyn FnMut(&Start) -> M>,
     processes: Vec<Option<Process<M>>>,
-    running: usize,
     /// How often each was started.
     starts: Vec<u64>,
     /// The present or last life of each.
@@ -146,10 +145,10 @@ pub struct World<M> {
 
 impl<M> fmt::Debug for World<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { now, running, counts, failure, .. } = self;
+        let Self { now, processes, counts, failure, .. } = self;
         f.debug_struct("World")
             .field("now", now)
-            .field("running", running)
+            .field("running", &processes.iter().flatten().count())
             .field("counts", counts)
             .field("failure", failure)
             .finish_non_exhaustive()
@@ -167,7 +166,6 @@ impl<M: Protocol> World<M> {
             failure: None,
             start: Box::new(start),
             processes: Vec::new(),
-            running: 0,
             starts: Vec::new(),
             lives: Vec::new(),
             queue: BinaryHeap::new(),
@@ -212,14 +210,12 @@ impl<M: Protocol> World<M> {
         let member = (self.start)(&Start { node, life, seeds: seeds.to_vec(), seed, now });
         let ahead = Duration::ZERO;
         self.processes[node] = Some(Process { member, ahead, wake_at: None, stands_until: None, waiting: Vec::new() });
-        self.running += 1;
         self.follow_up(node);
     }
 
-    /// Ends the process without a word.
+    /// Ends the process without a word, if it runs.
     pub fn kill(&mut self, node: usize) {
-        if let Some(process) = self.processes[node].take() {
-            self.running -= 1;
+        if let Some(process) = self.processes.get_mut(node).and_then(Option::take) {
             // Its host closes the connections: what it has not read, and what it has not answered.
             for waiting in process.waiting {
                 if let Happening::Asked { from: to, asker: life, question, .. } = waiting {
@@ -238,8 +234,8 @@ impl<M: Protocol> World<M> {
     }
 
     /// Hands in something that does not come from the network, unless the node stands still or does not run.
-    pub fn tell(&mut self, node: usize, arrival: Arrival) {
-        if self.processes[node].as_ref().is_some_and(|process| process.stands_until.is_none()) {
+    fn tell(&mut self, node: usize, arrival: Arrival) {
+        if self.process(node).is_some_and(|process| process.stands_until.is_none()) {
             self.input(node, arrival);
         }
     }
@@ -247,26 +243,26 @@ impl<M: Protocol> World<M> {
     /// Does something with the member itself, and then what it asks for; `None` where it stands still or does not run.
     pub fn with<T>(&mut self, node: usize, act: impl FnOnce(&mut M, Timestamp) -> T) -> Option<T> {
         let now = self.now;
-        let process = self.processes[node].as_mut().filter(|process| process.stands_until.is_none())?;
+        let process = self.process(node).filter(|process| process.stands_until.is_none())?;
         let result = act(&mut process.member, now + process.ahead);
         self.follow_up(node);
         Some(result)
     }
 
-    /// The process stands still for so long. What arrives waits for it.
+    /// The process stands still for so long, if it runs. What arrives waits for it.
     pub fn pause(&mut self, node: usize, length: Duration) {
         let until = self.now + length;
-        let life = self.starts[node];
-        if let Some(process) = &mut self.processes[node] {
+        if let Some(process) = self.process(node) {
             process.stands_until = Some(until);
             process.wake_at = Some(until);
+            let life = self.starts[node];
+            self.push(until, Happening::Wake { node, life });
         }
-        self.push(until, Happening::Wake { node, life });
     }
 
-    /// The clock of the node jumps forward.
+    /// The clock of the node jumps forward, if it runs.
     pub fn jump(&mut self, node: usize, by: Duration) {
-        if let Some(process) = &mut self.processes[node] {
+        if let Some(process) = self.process(node) {
             process.ahead += by;
             process.wake_at = None;
         }
@@ -283,9 +279,13 @@ impl<M: Protocol> World<M> {
         self.processes.iter().enumerate().filter(|(_, process)| process.is_some()).map(|(node, _)| node)
     }
 
-    /// In which life the node runs, or ran last.
-    pub fn life(&self, node: usize) -> u64 {
-        self.lives[node]
+    /// In which life the node runs, or ran last; `None` if it was never started.
+    pub fn life(&self, node: usize) -> Option<u64> {
+        self.lives.get(node).copied()
+    }
+
+    fn process(&mut self, node: usize) -> Option<&mut Process<M>> {
+        self.processes.get_mut(node)?.as_mut()
     }
 
     /// Whether everybody who runs holds every member that runs for one, and nobody else.
