@@ -17,6 +17,7 @@
 //! | [`probe`] | whether a node answers, directly or by others |
 //! | [`probe_round`] | who is asked next whether it lives |
 //! | [`quarantine`] | who may come back, and when |
+//! | [`records`] | what is known of each id, found at once |
 //! | [`rulings`] | whom operators keep out, and let in before their time |
 //! | [`rumours`] | what is told to whom, how often, and what waits |
 //! | [`settling`] | when what is known becomes an update of the topology |
@@ -25,6 +26,7 @@
 //! | [`settings`] | what can be set |
 //! | [`event`] | what is told |
 //! | [`machine`] | how a member works: the parts together |
+//! | [`outbox`] | what waits to be taken |
 //! | [`applying`] | whether the host has taken the topology over |
 //! | [`metrics`] | what is counted |
 //! | [`lifecycle`] | a node's membership from its start to its end |
@@ -46,11 +48,13 @@ mod loss;
 mod machine;
 mod metrics;
 mod observer;
+mod outbox;
 mod place;
 mod probe;
 mod probe_round;
 mod quarantine;
 mod record;
+mod records;
 mod rulings;
 mod rumours;
 mod settings;

@@ -37,7 +37,7 @@ impl Extent {
 type Measure = fn(&mut Report, Extent);
 
 /// All groups, in the order of the table.
-pub const ROWS: [(&str, Measure); 8] = [
+pub const ROWS: [(&str, Measure); 9] = [
     ("join", join),
     ("kill", kill),
     ("false-deaths", false_deaths),
@@ -45,7 +45,8 @@ pub const ROWS: [(&str, Measure); 8] = [
     ("partition", partition),
     ("two", two),
     ("dissemination", dissemination),
-    ("idle", idle_and_cost),
+    ("idle", idle),
+    ("cost", cost),
 ];
 
 fn ours(start: &Start, _: usize) -> GossipMember {
@@ -227,7 +228,7 @@ fn dissemination(report: &mut Report, extent: Extent) {
     }
 }
 
-fn idle_and_cost(report: &mut Report, extent: Extent) {
+fn idle(report: &mut Report, extent: Extent) {
     for nodes in [10, 100, 500] {
         let count = if nodes < 500 { extent.runs(5) } else { 1 };
         let mut put = |column: Column, idle: Vec<Option<Idle>>| {
@@ -246,6 +247,9 @@ fn idle_and_cost(report: &mut Report, extent: Extent) {
             put(Column::Chitchat, runs(count, |seed| chitchat::idle(seed, nodes)));
         }
     }
+}
+
+fn cost(report: &mut Report, extent: Extent) {
     if extent.measures(Column::Ours) {
         costs(report, Column::Ours, |start: &Start, _: usize| GossipMember::unjudged(start));
     }

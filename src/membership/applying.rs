@@ -4,6 +4,7 @@
 //! which has all members, is offered again after a while: twice as late each time, up to half a minute. A later update takes
 //! the place of one that could not be applied.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::settling::TopologyUpdate;
@@ -18,7 +19,7 @@ const LONGEST: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug, Default)]
 pub(super) struct Applying {
     /// The last update, until it was applied.
-    open: Option<TopologyUpdate>,
+    open: Option<Arc<TopologyUpdate>>,
     /// How often in a row applying has failed.
     failures: u32,
     again_at: Option<Timestamp>,
@@ -26,7 +27,7 @@ pub(super) struct Applying {
 
 impl Applying {
     /// An update was handed to the host.
-    pub(super) fn offered(&mut self, update: TopologyUpdate) {
+    pub(super) fn offered(&mut self, update: Arc<TopologyUpdate>) {
         (self.open, self.again_at) = (Some(update), None);
     }
 
@@ -51,7 +52,7 @@ impl Applying {
     }
 
     /// The update that is to be offered once more by now.
-    pub(super) fn due(&mut self, now: Timestamp) -> Option<TopologyUpdate> {
+    pub(super) fn due(&mut self, now: Timestamp) -> Option<Arc<TopologyUpdate>> {
         self.again_at.take_if(|at| *at <= now)?;
         self.open.clone()
     }
@@ -71,9 +72,9 @@ mod tests {
         Timestamp::from_millis(1_000_000 + millis)
     }
 
-    fn update(number: u64) -> TopologyUpdate {
+    fn update(number: u64) -> Arc<TopologyUpdate> {
         let (joined, updated, left, dead) = (vec![], vec![], vec![], vec![]);
-        TopologyUpdate { number, at: at(0), joined, updated, left, dead, members: Members::new() }
+        Arc::new(TopologyUpdate { number, at: at(0), joined, updated, left, dead, members: Members::new() })
     }
 
     #[test]

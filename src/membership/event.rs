@@ -42,7 +42,7 @@ pub(super) enum Event {
     /// A member is quarantined until then.
     Quarantined { at: Timestamp, node: NodeId, until: Timestamp },
     /// The topology has changed.
-    Topology(TopologyUpdate),
+    Topology(Arc<TopologyUpdate>),
     /// This node has been let in, or is the first.
     Joined { at: Timestamp },
     /// This node was not let in.

@@ -1,7 +1,6 @@
 //! The membership of one node from its start to its end: what may be asked of it when, what it counts, and what of it the
 //! host has applied.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +9,7 @@ use super::applying::Applying;
 use super::event::Event;
 use super::machine::{Input, Machine, Order, Output};
 use super::metrics::Metrics;
+use super::outbox::Outbox;
 use super::place::Place;
 use super::quarantine::Quarantined;
 use super::rulings::MOST;
@@ -71,7 +71,7 @@ pub(super) enum Effect {
     /// What the member wants.
     Do(Output),
     /// Apply the topology, and say whether that succeeded. The same update may be offered again.
-    Apply(TopologyUpdate),
+    Apply(Arc<TopologyUpdate>),
 }
 
 /// See the module.
@@ -84,7 +84,7 @@ pub(super) struct Membership {
     /// As they were announced last, also after the end.
     members: Members,
     quarantined: Vec<Quarantined>,
-    effects: VecDeque<Effect>,
+    effects: Outbox<Effect>,
 }
 
 impl Membership {
@@ -97,7 +97,7 @@ impl Membership {
             metrics: counts.then(Metrics::default),
             members: Members::new(),
             quarantined: Vec::new(),
-            effects: VecDeque::new(),
+            effects: Outbox::default(),
         }
     }
 
@@ -136,7 +136,7 @@ impl Membership {
         let machine = self.machine.as_mut().ok_or(NotDone::NotStarted)?;
         machine.handle(now, input);
         if let Some(update) = self.applying.due(now) {
-            self.effects.push_back(Effect::Apply(update));
+            self.effects.put(Effect::Apply(update));
         }
         self.collect(now);
         Ok(())
@@ -236,7 +236,7 @@ impl Membership {
 
     /// The next thing to be done.
     pub(super) fn effect(&mut self) -> Option<Effect> {
-        self.effects.pop_front()
+        self.effects.take()
     }
 
     /// When it has to be called at the latest; never while it does not run.
@@ -253,14 +253,14 @@ impl Membership {
                     self.members = update.members.clone();
                     self.applying.offered(update.clone());
                     self.tell(Event::Topology(update.clone()));
-                    self.effects.push_back(Effect::Apply(update));
+                    self.effects.put(Effect::Apply(update));
                 }
                 Output::Event(event) => self.tell(event),
                 output => {
                     if let Some(metrics) = &mut self.metrics {
                         metrics.sent(&output);
                     }
-                    self.effects.push_back(Effect::Do(output));
+                    self.effects.put(Effect::Do(output));
                 }
             }
         }
@@ -273,7 +273,7 @@ impl Membership {
         if let Some(metrics) = &mut self.metrics {
             metrics.count(&event);
         }
-        self.effects.push_back(Effect::Do(Output::Event(event)));
+        self.effects.put(Effect::Do(Output::Event(event)));
     }
 }
 

@@ -15,8 +15,8 @@ mod joining;
 mod learning;
 mod observing;
 mod probing;
+mod timers;
 
-use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +25,7 @@ use self::exchange::Exchanges;
 use self::joining::{Attempts, Claim, Phase};
 use self::observing::Observers;
 use self::probing::Probes;
+use self::timers::{Timer, Timers};
 use super::convergence::Convergence;
 use super::event::Event;
 use super::heard::Heard;
@@ -32,6 +33,7 @@ use super::isolation::{Contact, Isolation};
 use super::local_health::{LocalHealth, Sign};
 use super::loss::Loss;
 use super::message::{LabelHash, Message, MessageWriter, read_datagram, read_message};
+use super::outbox::Outbox;
 use super::place::Place;
 use super::probe_round::ProbeRound;
 use super::quarantine::Quarantined;
@@ -94,29 +96,6 @@ pub(super) enum Output {
     Event(Event),
 }
 
-/// A deadline of the member as a whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Timer {
-    /// The next probe begins.
-    Probe,
-    /// Rumours are sent.
-    Gossip,
-    /// A seed, or somebody who is dead, is asked whether it is there.
-    Seeds,
-    /// This node asks to be let in.
-    Join,
-    /// What is known is exchanged once more after the join.
-    Confirm,
-    /// Another holder of this node's id is asked once more whether it is there.
-    Claim,
-    /// This node, which was declared dead, may return.
-    Return,
-    /// This node has waited long enough for somebody to note that it leaves.
-    Leave,
-    /// Those who have been gone for long are forgotten.
-    Sweep,
-}
-
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Machine {
@@ -143,7 +122,7 @@ pub(super) struct Machine {
     isolation: Isolation,
     health: LocalHealth,
     loss: Loss,
-    timers: BTreeMap<Timer, Timestamp>,
+    timers: Timers,
     /// When rumours were last sent for their own sake.
     gossiped: Option<Timestamp>,
     /// When it was last told that there is no room for another member.
@@ -153,7 +132,7 @@ pub(super) struct Machine {
     confirmed: usize,
     /// Counts pings and questions.
     count: u64,
-    outputs: VecDeque<Output>,
+    outputs: Outbox<Output>,
     /// When the machine had to be called at the latest.
     expected: Timestamp,
 }
@@ -185,31 +164,32 @@ impl Machine {
             rumours: Rumours::default(),
             heard: Heard::new(jitter.next()),
             settling: Settling::default(),
-            convergence: Convergence::begin(vec![own.id().clone()], 0, own.id(), now),
+            convergence: Convergence::begin(Members::new(), own.id(), now),
             isolation: Isolation::new(settings.isolation, now),
             health: LocalHealth::default(),
             loss: Loss::default(),
-            timers: BTreeMap::from([(Timer::Sweep, now + SWEEP)]),
+            timers: Timers::default(),
             gossiped: None,
             overflowed: None,
             jitter,
             confirmed: 0,
             count: 0,
-            outputs: VecDeque::new(),
+            outputs: Outbox::default(),
             expected: now,
             settings,
             own,
             seeds,
         };
+        machine.timers.set(Timer::Sweep, now + SWEEP);
         machine.begin(now);
         machine.settle(now);
-        machine.expected = machine.next_at();
+        machine.expected = machine.due_at();
         Some(machine)
     }
 
     /// The next thing to be done.
     pub(super) fn output(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+        self.outputs.take()
     }
 
     /// The members as they were announced last.
@@ -281,11 +261,16 @@ impl Machine {
 
     /// When the machine has to be called at the latest.
     pub(super) fn next_at(&self) -> Timestamp {
+        self.expected
+    }
+
+    /// The earliest of all that is to be done.
+    fn due_at(&self) -> Timestamp {
         let waiting = self.waiting();
         let suspicion = self.table.next_at().filter(|_| waiting != Waiting::Isolated && self.phase == Phase::Member);
         let settling = self.settling.next_at(waiting, self.expected);
         [
-            self.timers.values().copied().min(),
+            self.timers.next_at(),
             self.probes.next_at(),
             self.admissions.next_at(),
             self.exchanges.next_at(self.settings.probe.period),
@@ -323,8 +308,9 @@ impl Machine {
             Input::Describe(node) => self.describe(&node, now),
         }
         self.settle(now);
-        debug_assert!(!is_time || self.next_at() > now, "something that is due was not done");
-        self.expected = self.next_at().max(now);
+        let due_at = self.due_at();
+        debug_assert!(!is_time || due_at > now, "something that is due was not done");
+        self.expected = due_at.max(now);
     }
 
     /// A machine that was called far too late stood still with its whole process. Nobody is to blame for what it could not
@@ -339,15 +325,14 @@ impl Machine {
         self.health.note(Sign::StoodStill);
         // What was missed is asked for before anybody is contradicted.
         self.exchanges.hurry();
-        self.timers.values_mut().filter(|at| **at < now).for_each(|at| *at = now);
+        self.timers.stood_still(now);
         self.expected = now;
         self.tell(Event::StoodStill { at: now });
     }
 
     /// All that is due by now.
     fn pass(&mut self, now: Timestamp) {
-        while let Some(timer) = self.timers.iter().find(|(_, at)| **at <= now).map(|(timer, _)| *timer) {
-            self.timers.remove(&timer);
+        while let Some(timer) = self.timers.due(now) {
             match timer {
                 Timer::Probe => self.begin_probe(now),
                 Timer::Gossip => self.gossip(now),
@@ -361,7 +346,7 @@ impl Machine {
                     if self.table.sweep(now) > 0 {
                         self.heard.forget();
                     }
-                    self.timers.insert(Timer::Sweep, now + SWEEP);
+                    self.timers.set(Timer::Sweep, now + SWEEP);
                 }
             }
         }
@@ -453,13 +438,15 @@ impl Machine {
 
     /// What is known becomes an update of the topology, if one is due.
     fn settle(&mut self, now: Timestamp) {
+        if self.settling.is_settled() {
+            return;
+        }
         let waiting = self.waiting();
         let mut before = self.members().clone();
         while let Some(update) = self.settling.settle(waiting, now) {
             self.observers.announced(std::mem::replace(&mut before, update.members.clone()), &update);
-            let ids = update.members.iter().map(|node| node.id().clone()).collect();
-            self.convergence = Convergence::begin(ids, update.members.hash(), self.own.id(), now);
-            self.tell(Event::Topology(update));
+            self.convergence = Convergence::begin(update.members.clone(), self.own.id(), now);
+            self.tell(Event::Topology(Arc::new(update)));
             self.answer_observers(now);
         }
     }
@@ -488,7 +475,7 @@ impl Machine {
         for rumour in self.rumours.take(message.room(), times) {
             message.rumour(&rumour);
         }
-        self.outputs.push_back(Output::Send { to, bytes: message.into_bytes() });
+        self.outputs.put(Output::Send { to, bytes: message.into_bytes() });
     }
 
     /// Asks over the reliable channel.
@@ -496,13 +483,13 @@ impl Machine {
         self.count += 1;
         let question = Question(self.count);
         let bytes = self.message(parts, now).into_bytes();
-        self.outputs.push_back(Output::Ask { question, to, bytes });
+        self.outputs.put(Output::Ask { question, to, bytes });
         question
     }
 
     fn answer(&mut self, channel: u64, parts: &[Part], now: Timestamp) {
         let bytes = self.message(parts, now).into_bytes();
-        self.outputs.push_back(Output::Answer { channel, bytes });
+        self.outputs.put(Output::Answer { channel, bytes });
     }
 
     fn message(&self, parts: &[Part], now: Timestamp) -> MessageWriter {
@@ -512,7 +499,13 @@ impl Machine {
     }
 
     fn tell(&mut self, event: Event) {
-        self.outputs.push_back(Output::Event(event));
+        self.outputs.put(Output::Event(event));
+    }
+
+    /// Where so many members at random are reached, without that one; fewer where there are fewer.
+    fn some_places(&mut self, count: usize, except: Option<&NodeId>) -> Vec<Place> {
+        let chosen = self.round.some(count, except.and_then(|id| self.table.slot(id)));
+        chosen.into_iter().filter_map(|slot| self.table.at(slot)).map(Record::place).collect()
     }
 
     /// Somebody asks over the reliable channel.

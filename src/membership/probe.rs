@@ -28,9 +28,9 @@ pub(super) struct PingNumber(pub(super) u64);
 /// What the probe asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Demand {
-    /// These are asked to ping the node, and to say so in time if they get no answer; and the node is asked over the reliable
-    /// channel.
-    Help { relays: Vec<NodeId>, time_left: Duration },
+    /// Some others are asked to ping the node, and to say so in time if they get no answer; and the node is asked over the
+    /// reliable channel. [`Probe::is_helped_by`] says who they are.
+    Help { time_left: Duration },
     /// It did not answer: it is accused.
     Accuse,
 }
@@ -51,25 +51,26 @@ pub(super) struct Probe {
     direct_ends: Timestamp,
     ends: Timestamp,
     stage: Stage,
-    /// Those who are to be asked for help; once they are, those who have not said yet that they got no answer.
+    /// Of those who were asked for help, who has not said yet that it got no answer.
     relays: Vec<NodeId>,
     /// How many were asked.
     asked: usize,
 }
 
 impl Probe {
-    /// The target has just been sent the ping of that number. `relays`: who may be asked for help; the health is that of
-    /// this node, which gives others more time the worse it is.
-    pub(super) fn new(
-        (target, number): (NodeId, PingNumber),
-        relays: Vec<NodeId>,
-        pace: Pace,
-        health: LocalHealth,
-        now: Timestamp,
-    ) -> Self {
-        debug_assert!(pace.direct < pace.period && !relays.contains(&target));
+    /// The target has just been sent the ping of that number. The health is that of this node, which gives others more time
+    /// the worse it is.
+    pub(super) fn new((target, number): (NodeId, PingNumber), pace: Pace, health: LocalHealth, now: Timestamp) -> Self {
+        debug_assert!(pace.direct < pace.period);
         let (direct_ends, ends) = (now + health.scale(pace.direct), now + health.scale(pace.period));
-        Self { target, number, began: now, direct_ends, ends, stage: Stage::Direct, relays, asked: 0 }
+        Self { target, number, began: now, direct_ends, ends, stage: Stage::Direct, relays: Vec::new(), asked: 0 }
+    }
+
+    /// These have been asked for help.
+    pub(super) fn is_helped_by(&mut self, relays: Vec<NodeId>) {
+        debug_assert!(!relays.contains(&self.target));
+        self.asked = relays.len();
+        self.relays = relays;
     }
 
     pub(super) fn target(&self) -> &NodeId {
@@ -93,7 +94,7 @@ impl Probe {
 
     /// A relay has got no answer.
     pub(super) fn unanswered_at(&mut self, relay: &NodeId, number: PingNumber) {
-        if self.stage == Stage::Helped && number == self.number {
+        if number == self.number {
             self.relays.retain(|known| known != relay);
         }
     }
@@ -106,8 +107,7 @@ impl Probe {
                 // Who is late itself takes no time from those who help.
                 self.ends = now + time_left;
                 self.stage = Stage::Helped;
-                self.asked = self.relays.len();
-                Some((Demand::Help { relays: self.relays.clone(), time_left }, Vec::new()))
+                Some((Demand::Help { time_left }, Vec::new()))
             }
             // Where others were asked, it is their silence that tells: who helps and gets no answer says so.
             Stage::Helped if now >= self.ends && self.asked > 0 => {
@@ -145,29 +145,30 @@ mod tests {
         names.iter().map(|name| id(name)).collect()
     }
 
-    fn probe(relays: &[&str]) -> Probe {
-        Probe::new((id("n1"), NUMBER), ids(relays), PACE, LocalHealth::default(), at(0))
+    fn probe() -> Probe {
+        Probe::new((id("n1"), NUMBER), PACE, LocalHealth::default(), at(0))
     }
 
-    fn help(relays: &[&str]) -> Option<(Demand, Vec<Sign>)> {
-        Some((Demand::Help { relays: ids(relays), time_left: Duration::from_millis(500) }, vec![]))
+    fn help() -> Option<(Demand, Vec<Sign>)> {
+        Some((Demand::Help { time_left: Duration::from_millis(500) }, vec![]))
     }
 
     #[test]
     fn m3_1_without_a_direct_answer_others_help_and_then_the_node_is_accused() {
-        let mut probe = probe(&["r1", "r2"]);
+        let mut probe = probe();
         assert_eq!(probe.target(), &id("n1"));
         assert_eq!((probe.next_at(), probe.advance(at(499))), (at(500), None));
-        assert_eq!(probe.advance(at(500)), help(&["r1", "r2"]));
+        assert_eq!(probe.advance(at(500)), help());
+        probe.is_helped_by(ids(&["r1", "r2"]));
         assert_eq!((probe.next_at(), probe.advance(at(999))), (at(1000), None));
         assert_eq!(probe.advance(at(1000)), Some((Demand::Accuse, vec![Sign::RelaySilent; 2])));
     }
 
     #[test]
     fn m3_1_relays_that_say_that_they_got_no_answer_tell_that_this_node_is_well() {
-        let mut probe = probe(&["r1", "r2", "r3"]);
-        probe.unanswered_at(&id("r1"), NUMBER);
+        let mut probe = probe();
         probe.advance(at(500));
+        probe.is_helped_by(ids(&["r1", "r2", "r3"]));
         probe.unanswered_at(&id("r1"), NUMBER);
         probe.unanswered_at(&id("r1"), NUMBER);
         probe.unanswered_at(&id("r2"), PingNumber(6));
@@ -179,14 +180,14 @@ mod tests {
 
     #[test]
     fn m3_1_where_nobody_can_help_nothing_tells_that_this_node_is_ill() {
-        let mut probe = probe(&[]);
-        assert_eq!(probe.advance(at(500)), help(&[]), "the reliable channel is left");
+        let mut probe = probe();
+        assert_eq!(probe.advance(at(500)), help(), "the reliable channel is left");
         assert_eq!(probe.advance(at(1000)), Some((Demand::Accuse, vec![])));
     }
 
     #[test]
     fn m3_1_a_direct_answer_in_time_measures_the_network_and_a_late_one_is_an_answer_all_the_same() {
-        let mut probe = probe(&["r1"]);
+        let mut probe = probe();
         assert_eq!(probe.answered(PingNumber(6), at(100)), None, "to another ping");
         assert_eq!(probe.answered(NUMBER, at(120)), Some(Some(Duration::from_millis(120))));
         assert_eq!(probe.answered(NUMBER, at(500)), Some(None));
@@ -198,7 +199,7 @@ mod tests {
     fn m3_1_a_node_that_is_ill_itself_gives_more_time() {
         let mut health = LocalHealth::default();
         (0..3).for_each(|_| health.note(Sign::Refuted));
-        let mut probe = Probe::new((id("n1"), NUMBER), ids(&["r1"]), PACE, health, at(0));
+        let mut probe = Probe::new((id("n1"), NUMBER), PACE, health, at(0));
         assert_eq!((probe.next_at(), probe.advance(at(1999))), (at(2000), None));
         assert!(probe.advance(at(2000)).is_some());
         assert_eq!(probe.next_at(), at(4000));
@@ -206,14 +207,14 @@ mod tests {
 
     #[test]
     fn m3_1_who_is_late_itself_takes_no_time_from_those_who_help() {
-        let mut probe = probe(&["r1"]);
-        assert_eq!(probe.advance(at(1700)), help(&["r1"]));
+        let mut probe = probe();
+        assert_eq!(probe.advance(at(1700)), help());
         assert_eq!((probe.next_at(), probe.advance(at(2199))), (at(2200), None));
     }
 
     #[test]
     fn m3_1_after_a_standstill_the_time_begins_anew() {
-        let mut probe = probe(&["r1"]);
+        let mut probe = probe();
         probe.restart(at(60_000));
         assert_eq!((probe.next_at(), probe.advance(at(60_499))), (at(60_500), None));
         probe.advance(at(60_500));

@@ -4,17 +4,18 @@
 //! A new member is put at a random place of the round under way, so that those who join together are not asked together.
 //! Everybody is asked again within `2 n - 1` probes: first in one round and last in the next.
 
-use std::collections::HashMap;
-
+use super::records::Slot;
 use crate::backoff::Jitter;
-use crate::topology::NodeId;
+
+/// The place of whoever is in no round.
+const NOWHERE: u32 = u32::MAX;
 
 /// The round under way.
 #[derive(Clone, Debug)]
 pub(super) struct ProbeRound {
-    order: Vec<NodeId>,
-    /// The place of each in the order.
-    places: HashMap<NodeId, usize>,
+    order: Vec<Slot>,
+    /// By the number of the slot: the place of each in the order.
+    places: Vec<u32>,
     /// How many of them have been asked in this round.
     asked: usize,
     jitter: Jitter,
@@ -23,7 +24,7 @@ pub(super) struct ProbeRound {
 impl ProbeRound {
     /// Nobody. `seed`: of the order.
     pub(super) fn new(seed: u64) -> Self {
-        Self { order: Vec::new(), places: HashMap::new(), asked: 0, jitter: Jitter::new(seed) }
+        Self { order: Vec::new(), places: Vec::new(), asked: 0, jitter: Jitter::new(seed) }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -31,13 +32,16 @@ impl ProbeRound {
     }
 
     /// Somebody is to be asked from here on.
-    pub(super) fn add(&mut self, node: NodeId) {
-        if self.places.contains_key(&node) {
+    pub(super) fn add(&mut self, node: Slot) {
+        if self.place(node).is_some() {
             return;
         }
         let last = self.order.len();
-        self.places.insert(node.clone(), last);
+        if self.places.len() <= node.number() {
+            self.places.resize(node.number() + 1, NOWHERE);
+        }
         self.order.push(node);
+        self.note(last);
         // Anywhere in the round. A place that is over means that it waits for the next one.
         let place = self.below(last + 1);
         if place < self.asked {
@@ -50,48 +54,47 @@ impl ProbeRound {
     }
 
     /// Nobody asks for that node any more.
-    pub(super) fn remove(&mut self, node: &NodeId) {
-        let Some(mut place) = self.places.remove(node) else { return };
+    pub(super) fn remove(&mut self, node: Slot) {
+        let Some(mut place) = self.place(node) else { return };
         if place < self.asked {
             // Those who were asked stay before those who were not.
             self.asked -= 1;
-            self.move_into(place, self.asked);
+            self.swap(place, self.asked);
             place = self.asked;
         }
-        let last = self.order.len() - 1;
-        self.move_into(place, last);
+        self.swap(place, self.order.len() - 1);
         self.order.pop();
+        if let Some(place) = self.places.get_mut(node.number()) {
+            *place = NOWHERE;
+        }
         self.check();
     }
 
     /// Who is asked now; absent if there is nobody.
-    pub(super) fn next(&mut self) -> Option<NodeId> {
+    pub(super) fn next(&mut self) -> Option<Slot> {
         if self.asked >= self.order.len() {
             self.shuffle();
         }
-        let node = self.order.get(self.asked)?.clone();
+        let node = *self.order.get(self.asked)?;
         self.asked += 1;
         Some(node)
     }
 
     /// That node is asked next, out of turn: it has just been accused, and others' word is better than one alone.
-    pub(super) fn hurry(&mut self, node: &NodeId) {
-        if let Some(place) = self.places.get(node).copied().filter(|place| *place >= self.asked) {
+    pub(super) fn hurry(&mut self, node: Slot) {
+        if let Some(place) = self.place(node).filter(|place| *place >= self.asked) {
             self.swap(place, self.asked);
         }
     }
 
     /// So many of them at random, each once, without that one; fewer where there are fewer.
-    pub(super) fn some(&mut self, count: usize, except: Option<&NodeId>) -> Vec<NodeId> {
-        let mut chosen: Vec<NodeId> = Vec::with_capacity(count);
-        let others = self.order.len() - usize::from(except.is_some_and(|node| self.places.contains_key(node)));
-        while chosen.len() < count.min(others) {
+    pub(super) fn some(&mut self, count: usize, except: Option<Slot>) -> Vec<Slot> {
+        let others = self.order.len() - usize::from(except.is_some_and(|node| self.place(node).is_some()));
+        let count = count.min(others);
+        let mut chosen: Vec<Slot> = Vec::with_capacity(count);
+        while chosen.len() < count {
             let place = self.below(self.order.len());
-            let Some(node) = self.order.get(place).filter(|node| Some(*node) != except && !chosen.contains(node))
-            else {
-                continue;
-            };
-            chosen.push(node.clone());
+            chosen.extend(self.order.get(place).filter(|node| Some(**node) != except && !chosen.contains(node)));
         }
         chosen
     }
@@ -109,26 +112,29 @@ impl ProbeRound {
         (self.jitter.next() % bound as u64) as usize
     }
 
+    fn place(&self, node: Slot) -> Option<usize> {
+        self.places.get(node.number()).filter(|place| **place != NOWHERE).map(|place| *place as usize)
+    }
+
     fn swap(&mut self, a: usize, b: usize) {
-        if a == b {
-            return;
-        }
-        self.order.swap(a, b);
-        for place in [a, b] {
-            self.places.insert(self.order[place].clone(), place);
+        if a != b {
+            self.order.swap(a, b);
+            self.note(a);
+            self.note(b);
         }
     }
 
-    /// Whoever is at `from` takes the place `to`, which is free.
-    fn move_into(&mut self, to: usize, from: usize) {
-        if to != from {
-            self.order.swap(to, from);
-            self.places.insert(self.order[to].clone(), to);
+    /// Whoever is at that place of the order is found there.
+    fn note(&mut self, at: usize) {
+        let place = self.order.get(at).and_then(|node| self.places.get_mut(node.number()));
+        if let Some(place) = place {
+            // There are far fewer than four billion members.
+            *place = u32::try_from(at).unwrap_or(NOWHERE);
         }
     }
 
     fn check(&self) {
-        debug_assert!(self.asked <= self.order.len() && self.places.len() == self.order.len());
+        debug_assert!(self.asked <= self.order.len() && self.places.len() >= self.order.len());
     }
 }
 
@@ -138,13 +144,13 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::{BTreeMap, BTreeSet};
 
-    fn id(n: u64) -> NodeId {
-        NodeId::new(format!("n{n:03}")).unwrap()
+    fn slot(number: u32) -> Slot {
+        Slot::of(number)
     }
 
-    fn of(count: u64, seed: u64) -> ProbeRound {
+    fn of(count: u32, seed: u64) -> ProbeRound {
         let mut round = ProbeRound::new(seed);
-        (0..count).for_each(|n| round.add(id(n)));
+        (0..count).for_each(|n| round.add(slot(n)));
         round
     }
 
@@ -155,7 +161,7 @@ mod tests {
             while round.asked != round.len() {
                 round.next();
             }
-            let mut last: BTreeMap<NodeId, usize> = BTreeMap::new();
+            let mut last: BTreeMap<Slot, usize> = BTreeMap::new();
             for number in 0..n * 20 {
                 let node = round.next().unwrap();
                 if let Some(before) = last.insert(node, number) {
@@ -188,9 +194,9 @@ mod tests {
             (0..9).for_each(|_| _ = round.next());
             // A round begins, and three are asked before it joins.
             (0..3).for_each(|_| _ = round.next());
-            round.add(id(100));
+            round.add(slot(100));
             let rest: Vec<_> = (round.asked..round.len()).map(|_| round.next().unwrap()).collect();
-            let place = rest.iter().position(|node| *node == id(100)).unwrap_or(7);
+            let place = rest.iter().position(|node| *node == slot(100)).unwrap_or(7);
             *places.entry(place).or_default() += 1;
         }
         // Three of ten places are over; the others are as likely as each other.
@@ -204,10 +210,10 @@ mod tests {
         while round.asked != 2 {
             round.next();
         }
-        let (asked, waiting) = (round.order[0].clone(), round.order[7].clone());
-        round.hurry(&waiting);
+        let (asked, waiting) = (round.order[0], round.order[7]);
+        round.hurry(waiting);
         assert_eq!(round.next(), Some(waiting));
-        round.hurry(&asked);
+        round.hurry(asked);
         assert_ne!(round.next(), Some(asked), "not twice in one round");
     }
 
@@ -215,32 +221,32 @@ mod tests {
     fn m3_1_nobody_is_asked_of_nobody() {
         let mut round = ProbeRound::new(1);
         assert_eq!(round.next(), None);
-        round.add(id(1));
-        assert_eq!([round.next(), round.next()], [Some(id(1)), Some(id(1))]);
-        round.remove(&id(1));
+        round.add(slot(1));
+        assert_eq!([round.next(), round.next()], [Some(slot(1)), Some(slot(1))]);
+        round.remove(slot(1));
         assert_eq!((round.next(), round.len()), (None, 0));
     }
 
     proptest! {
         #[test]
         fn m3_1_whoever_comes_and_goes_nobody_is_asked_twice_in_a_round_or_left_out_of_it(
-            seed in any::<u64>(), steps in prop::collection::vec((0u8..10, 0u64..12), 0..300),
+            seed in any::<u64>(), steps in prop::collection::vec((0u8..10, 0u32..12), 0..300),
         ) {
             let mut round = ProbeRound::new(seed);
             let (mut members, mut asked) = (BTreeSet::new(), BTreeSet::new());
             for (what, n) in steps {
-                let node = id(n);
+                let node = slot(n);
                 match what {
                     0 | 1 => {
-                        round.add(node.clone());
+                        round.add(node);
                         members.insert(node);
                     }
                     2 => {
-                        round.remove(&node);
+                        round.remove(node);
                         members.remove(&node);
                         asked.remove(&node);
                     }
-                    3 => round.hurry(&node),
+                    3 => round.hurry(node),
                     _ => {
                         if round.asked == round.len() {
                             asked.clear();
@@ -252,12 +258,12 @@ mod tests {
                         }
                     }
                 }
-                prop_assert_eq!(round.order.iter().cloned().collect::<BTreeSet<_>>(), members.clone());
+                prop_assert_eq!(round.order.iter().copied().collect::<BTreeSet<_>>(), members.clone());
                 for (place, node) in round.order.iter().enumerate() {
-                    prop_assert_eq!(round.places[node], place);
+                    prop_assert_eq!(round.place(*node), Some(place));
                 }
                 for node in &asked {
-                    prop_assert!(round.places[node] < round.asked);
+                    prop_assert!(round.place(*node).unwrap() < round.asked);
                 }
             }
         }

@@ -93,6 +93,11 @@ impl Settling {
         &self.announced
     }
 
+    /// Whether what is announced is what is so.
+    pub(super) fn is_settled(&self) -> bool {
+        self.departed.is_empty() && self.active.is_same(&self.announced)
+    }
+
     /// The node is an active member, as it is.
     pub(super) fn is_active(&mut self, node: Arc<ClusterNode>) {
         self.departed.remove(node.id());
@@ -136,6 +141,9 @@ impl Settling {
 
     /// When to ask again, if what is known by now does not change.
     pub(super) fn next_at(&self, waiting: Waiting, now: Timestamp) -> Option<Timestamp> {
+        if self.is_settled() {
+            return None;
+        }
         let period_ends = self.last_at.map_or(now, |last| last + PERIOD);
         let gathered = self.departed.values().filter(|(departure, _)| *departure == Departure::Dead);
         let gathered = gathered.map(|(_, since)| *since + GATHERING).filter(|at| *at > now).min();

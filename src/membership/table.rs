@@ -24,6 +24,7 @@ use super::accusers::Accusers;
 use super::digest::{self, Digest};
 use super::quarantine::{self, Quarantined};
 use super::record::{Merged, Record, State};
+use super::records::{Records, Slot};
 use super::rulings::{Ruling, Rulings};
 use super::suspicion::{self, Bounds, Suspicion};
 use crate::clock::Timestamp;
@@ -97,7 +98,7 @@ pub(super) struct Refused {
 /// See the module.
 #[derive(Clone, Debug)]
 pub(super) struct Table {
-    records: BTreeMap<NodeId, Record>,
+    records: Records,
     suspicions: BTreeMap<NodeId, Suspicion>,
     digest: Digest,
     active: usize,
@@ -117,7 +118,7 @@ pub(super) struct Table {
 impl Default for Table {
     fn default() -> Self {
         Self {
-            records: BTreeMap::new(),
+            records: Records::default(),
             suspicions: BTreeMap::new(),
             digest: Digest::default(),
             active: 0,
@@ -140,7 +141,16 @@ impl Table {
     }
 
     pub(super) fn get(&self, id: &NodeId) -> Option<&Record> {
-        self.records.get(id)
+        self.records.get(id.as_str())
+    }
+
+    /// The slot of whoever is known, for as long as it is.
+    pub(super) fn slot(&self, id: &NodeId) -> Option<Slot> {
+        self.records.slot(id.as_str())
+    }
+
+    pub(super) fn at(&self, slot: Slot) -> Option<&Record> {
+        self.records.at(slot)
     }
 
     /// How many are known, in whichever state.
@@ -188,19 +198,19 @@ impl Table {
     /// Everybody who would not be let in now, in the order of the ids.
     pub(super) fn quarantined(&self, now: Timestamp) -> Vec<Quarantined> {
         let ids = self.gone.keys().chain(self.rulings.all().map(|(id, _)| id)).collect::<BTreeSet<_>>();
-        let entry = |id: &NodeId| quarantine::entry(id, self.records.get(id), self.rulings.get(id), now);
+        let entry = |id: &NodeId| quarantine::entry(id, self.records.get(id.as_str()), self.rulings.get(id), now);
         ids.into_iter().filter_map(entry).collect()
     }
 
-    /// Everybody who is known, in the order of the ids.
+    /// Everybody who is known.
     pub(super) fn all(&self) -> impl Iterator<Item = &Record> {
-        self.records.values()
+        self.records.iter()
     }
 
     /// What is known of those whose ids are in these buckets.
     pub(super) fn in_buckets(&self, buckets: &[u8]) -> impl Iterator<Item = &Record> {
         let is_wanted = among(buckets);
-        self.records.values().filter(move |record| is_wanted(record.id()))
+        self.records.iter().filter(move |record| is_wanted(record.id()))
     }
 
     /// Forgets who has been gone for an hour, and of more than there ever were members those who went first. Whoever is
@@ -216,12 +226,12 @@ impl Table {
         let mut forgotten = 0;
         for (since, id) in gone {
             let is_over = now.since(since) >= REMEMBERED || spare > 0;
-            if !is_over || self.records.get(&id).is_some_and(is_quarantined) {
+            if !is_over || self.records.get(id.as_str()).is_some_and(is_quarantined) {
                 continue;
             }
             spare = spare.saturating_sub(1);
             forgotten += 1;
-            self.records.remove(&id);
+            self.records.remove(id.as_str());
             self.gone.remove(&id);
             self.returned.remove(&id);
         }
@@ -255,13 +265,13 @@ impl Table {
     /// Whether the node is known, or there is room for it: for so many members, and as many who are gone.
     pub(super) fn has_room(&self, record: &Record) -> bool {
         let has_room = if record.state().is_active() { self.active < self.most } else { self.gone.len() < self.most };
-        has_room || self.records.contains_key(record.id())
+        has_room || self.records.get(record.id().as_str()).is_some()
     }
 
     /// Somebody says that of a node.
     pub(super) fn hear(&mut self, record: &Record, way: Way, bounds: Bounds, now: Timestamp) -> Option<Change> {
         let id = record.id();
-        let before = self.records.get(id).cloned();
+        let before = self.records.get(id.as_str()).cloned();
         let merged = match &before {
             None if !self.has_room(record) => {
                 self.refuse(id, Illegal::NoRoom, now);
@@ -293,7 +303,7 @@ impl Table {
         bounds: Bounds,
         now: Timestamp,
     ) -> Result<Option<Change>, Illegal> {
-        let judged = match self.records.get(id) {
+        let judged = match self.records.get(id.as_str()) {
             _ if accuser == id => Err(Illegal::OwnAccuser),
             None => Err(Illegal::Unknown),
             Some(known) if (known.node().incarnation(), known.version()) != (incarnation, version) => {
@@ -319,7 +329,7 @@ impl Table {
         first: Duration,
         now: Timestamp,
     ) -> Result<Change, Illegal> {
-        let Some(known) = self.records.get(id).cloned() else { return Err(self.refuse(id, Illegal::Unknown, now)) };
+        let Some(known) = self.records.get(id.as_str()).cloned() else { return Err(self.refuse(id, Illegal::Unknown, now)) };
         let State::Suspect(accusers) = known.state().clone() else {
             let reason = if known.state().is_active() { Illegal::NotSuspected } else { Illegal::Gone };
             return Err(self.refuse(id, reason, now));
@@ -382,8 +392,8 @@ impl Table {
         } else if was_active || !self.gone.contains_key(&id) {
             self.gone.insert(id.clone(), now);
         }
-        self.records.insert(id, record.clone());
-        debug_assert_eq!(self.active, self.records.values().filter(|record| record.state().is_active()).count());
+        self.records.insert(record.clone());
+        debug_assert_eq!(self.active, self.records.iter().filter(|record| record.state().is_active()).count());
     }
 
     fn refuse(&mut self, node: &NodeId, reason: Illegal, at: Timestamp) -> Illegal {
@@ -620,14 +630,14 @@ mod tests {
                         table.hear(&record(&name, incarnation, version, state), way, BOUNDS, at(now));
                     }
                 }
-                let suspected = table.records.values().filter(|record| matches!(record.state(), State::Suspect(_)));
-                let suspected: Vec<_> = suspected.map(|record| record.id().clone()).collect();
-                prop_assert_eq!(table.suspicions.keys().cloned().collect::<Vec<_>>(), suspected);
+                let suspected = table.records.iter().filter(|record| matches!(record.state(), State::Suspect(_)));
+                let suspected: BTreeSet<_> = suspected.map(|record| record.id().clone()).collect();
+                prop_assert_eq!(table.suspicions.keys().cloned().collect::<BTreeSet<_>>(), suspected);
                 let mut digest = Digest::default();
-                table.records.values().for_each(|record| digest.replace(None, Some(record)));
+                table.records.iter().for_each(|record| digest.replace(None, Some(record)));
                 prop_assert_eq!(table.digest(), &digest);
                 for (id, suspicion) in &table.suspicions {
-                    let State::Suspect(accusers) = table.records[id].state() else { panic!("{id}") };
+                    let State::Suspect(accusers) = table.records.get(id.as_str()).unwrap().state() else { panic!("{id}") };
                     prop_assert_eq!(suspicion.accusers(), accusers);
                 }
             }

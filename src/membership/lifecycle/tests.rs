@@ -195,7 +195,7 @@ fn m4_5_an_update_becomes_a_snapshot_of_the_hub() {
     for effect in effects(&mut membership) {
         if let Effect::Apply(update) = effect {
             let revision = Revision::new(update.number.to_string());
-            hub.event("gossip", ProviderEvent::snapshot(update.members, revision));
+            hub.event("gossip", ProviderEvent::snapshot(update.members.clone(), revision));
         }
     }
     hub.advance(Duration::from_secs(1));

@@ -95,8 +95,7 @@ impl Machine {
             return self.answer(channel, &[Part::Noted], now);
         };
         if !self.admissions.has_time(self.settings.joins_per_second, now) {
-            let others = self.round.some(ELSEWHERE, Some(record.id()));
-            let places = others.iter().filter_map(|id| self.table.get(id)).map(Record::place).collect();
+            let places = self.some_places(ELSEWHERE, Some(record.id()));
             return self.answer(channel, &[Part::Elsewhere(places)], now);
         }
         let id = record.id().clone();

@@ -135,7 +135,7 @@ impl Machine {
         }
     }
 
-    fn exchange_now(&mut self, place: Place, now: Timestamp) {
+    pub(super) fn exchange_now(&mut self, place: Place, now: Timestamp) {
         if self.exchanges.under_way.len() >= UNDER_WAY {
             return;
         }
@@ -154,8 +154,8 @@ impl Machine {
 
     /// After the join: with somebody at random.
     pub(super) fn exchange_with_anybody(&mut self, now: Timestamp) {
-        if let Some(id) = self.round.some(1, None).pop() {
-            self.exchange_with_member(&id, now);
+        if let Some(place) = self.some_places(1, None).pop() {
+            self.exchange_now(place, now);
         }
     }
 
@@ -254,7 +254,7 @@ impl Machine {
     /// One of the seeds that are not members here, or of the dead, is asked whether it is there: without it no partition
     /// heals.
     pub(super) fn look_for_others(&mut self, now: Timestamp) {
-        self.timers.insert(Timer::Seeds, now + self.jitter.scale(self.settings.seeds_interval, 0.8));
+        self.timers.set(Timer::Seeds, now + self.jitter.scale(self.settings.seeds_interval, 0.8));
         if self.phase != Phase::Member {
             return;
         }

@@ -35,22 +35,20 @@ impl Machine {
             (Class::Fate, None) => now + SOON,
             (Class::Fate, Some(last)) => (last + self.settings.gossip_interval).max(now + SOON),
         };
-        self.timers.entry(Timer::Gossip).and_modify(|known| *known = at.min(*known)).or_insert(at);
+        self.timers.set_by(Timer::Gossip, at);
     }
 
     /// Sends rumours to a few members.
     pub(super) fn gossip(&mut self, now: Timestamp) {
         self.gossiped = Some(now);
-        for id in self.round.some(self.settings.gossip_fanout, None) {
+        for place in self.some_places(self.settings.gossip_fanout, None) {
             if self.rumours.is_empty() {
                 return;
             }
-            if let Some(place) = self.table.get(&id).map(Record::place) {
-                self.send(place, &[], now);
-            }
+            self.send(place, &[], now);
         }
         if !self.rumours.is_empty() {
-            self.timers.insert(Timer::Gossip, now + self.settings.gossip_interval);
+            self.timers.set(Timer::Gossip, now + self.settings.gossip_interval);
         }
     }
 }

@@ -95,7 +95,7 @@ impl Machine {
         if is_first {
             self.become_member(now);
         } else {
-            self.timers.insert(Timer::Join, now);
+            self.timers.set(Timer::Join, now);
         }
     }
 
@@ -106,9 +106,9 @@ impl Machine {
         self.put_own(now);
         // Those who begin together do not probe together.
         let first = self.jitter.scale(self.settings.probe.period, 0.0);
-        self.timers.insert(Timer::Probe, now + first);
-        self.timers.insert(Timer::Seeds, now);
-        self.timers.remove(&Timer::Join);
+        self.timers.set(Timer::Probe, now + first);
+        self.timers.set(Timer::Seeds, now);
+        self.timers.cancel(Timer::Join);
     }
 
     /// What this node says of itself counts here, and everybody is told.
@@ -134,7 +134,7 @@ impl Machine {
             let place = places.swap_remove(chosen);
             self.ask_for_admission(place, now);
         }
-        self.timers.insert(Timer::Join, now + self.jitter.scale(AGAIN, 0.8));
+        self.timers.set(Timer::Join, now + self.jitter.scale(AGAIN, 0.8));
     }
 
     /// The seeds; and the members that are known from a former life, since no seed may be there.
@@ -204,13 +204,13 @@ impl Machine {
         }
         self.phase = Phase::Joining;
         self.claim = None;
-        self.timers.remove(&Timer::Claim);
+        self.timers.cancel(Timer::Claim);
         // Whoever is no member judges nobody.
         self.probes = Probes::default();
         if incarnation >= GREATEST {
             // There is no later life. Those who know of that one forget it some day.
             self.tell(Event::NoRoom { at: now, of: Scarce::Incarnations });
-            self.timers.insert(Timer::Join, now + REFUSED);
+            self.timers.set(Timer::Join, now + REFUSED);
             return;
         }
         let incarnation = incarnation + 1;
@@ -219,13 +219,13 @@ impl Machine {
         self.own = own.reached_at(self.own.gossip_port());
         self.tell(Event::Succeeded { at: now, incarnation });
         let again = if self.attempts.may_hurry(now) { now } else { now + AGAIN };
-        self.timers.insert(Timer::Join, again);
+        self.timers.set(Timer::Join, again);
     }
 
     /// Nobody answered: the timer asks again.
     pub(super) fn join_unanswered(&mut self, now: Timestamp) {
         if self.phase == Phase::Joining {
-            self.timers.entry(Timer::Join).or_insert(now + AGAIN);
+            self.timers.set_if_unset(Timer::Join, now + AGAIN);
         }
     }
 
@@ -240,7 +240,7 @@ impl Machine {
 
     fn confirm_later(&mut self, now: Timestamp) {
         if let Some(pause) = CONFIRMED.get(self.confirmed) {
-            self.timers.insert(Timer::Confirm, now + *pause);
+            self.timers.set(Timer::Confirm, now + *pause);
         }
     }
 
@@ -253,11 +253,11 @@ impl Machine {
         };
         self.tell(Event::Refused { at: now, refusal });
         if self.phase == Phase::Joining {
-            self.timers.insert(Timer::Join, now + wait.max(AGAIN));
+            self.timers.set(Timer::Join, now + wait.max(AGAIN));
         } else if self.phase == Phase::Member && self.returns {
             // It came back, and is not let in: it goes on waiting.
             self.phase = Phase::Expelled(self.own.version());
-            self.timers.insert(Timer::Return, now + wait.max(AGAIN));
+            self.timers.set(Timer::Return, now + wait.max(AGAIN));
         }
     }
 
@@ -265,7 +265,7 @@ impl Machine {
     pub(super) fn is_ruled(&mut self, sentence: &Sentence, now: Timestamp) {
         let is_let_in = matches!(sentence, Sentence::LetIn { .. });
         if is_let_in && matches!(self.phase, Phase::Expelled(_)) {
-            self.timers.remove(&Timer::Return);
+            self.timers.cancel(Timer::Return);
             self.come_back(now);
         }
     }
@@ -324,7 +324,7 @@ impl Machine {
             State::Dead { quarantined_until, .. } if now < *quarantined_until => {
                 self.tell(Event::Expelled { at: now, until: *quarantined_until });
                 self.phase = Phase::Expelled(said.version());
-                self.timers.insert(Timer::Return, *quarantined_until);
+                self.timers.set(Timer::Return, *quarantined_until);
                 self.take_strikes(said.strikes());
             }
             state => {
@@ -361,14 +361,14 @@ impl Machine {
             return self.succeed(life.incarnation, now);
         }
         claim.numbers.push(number);
-        self.timers.insert(Timer::Claim, now + self.settings.probe.direct);
+        self.timers.set(Timer::Claim, now + self.settings.probe.direct);
         self.ping(place, number, life, now);
     }
 
     /// Whether that answer is one of another holder of this node's id: then this one stops.
     pub(super) fn answered_claim(&mut self, number: PingNumber, life: &Life, now: Timestamp) -> bool {
         let Some(claim) = self.claim.take_if(|claim| claim.numbers.contains(&number)) else { return false };
-        self.timers.remove(&Timer::Claim);
+        self.timers.cancel(Timer::Claim);
         if claim.holder.life() == *life {
             self.tell(Event::IdTaken { at: now, place: claim.holder.place() });
             self.end(now);
@@ -387,10 +387,10 @@ impl Machine {
         self.raise_version(version);
         self.put_own(now);
         self.exchanges.hurry();
-        for id in self.round.some(TOLD, None) {
-            self.exchange_with_member(&id, now);
+        for place in self.some_places(TOLD, None) {
+            self.exchange_now(place, now);
         }
-        self.timers.entry(Timer::Probe).or_insert(now);
+        self.timers.set_if_unset(Timer::Probe, now);
     }
 
     /// How often in a row this node died soon after its return is others' to say.
@@ -421,24 +421,22 @@ impl Machine {
         self.raise_version(self.own.version());
         self.own = self.own.with(State::Left, self.own.strikes());
         self.leave_table(now);
-        let told = self.round.some(TOLD, None);
+        let told = self.some_places(TOLD, None);
         if told.is_empty() {
             return self.end(now);
         }
         self.phase = Phase::Leaving;
-        for id in told {
-            if let Some(place) = self.table.get(&id).map(Record::place) {
-                let own = Part::Record(self.own.clone());
-                self.ask(place, &[own], now);
-            }
+        for place in told {
+            let own = Part::Record(self.own.clone());
+            self.ask(place, &[own], now);
         }
         self.gossip(now);
-        self.timers.insert(Timer::Leave, now + FAREWELL);
+        self.timers.set(Timer::Leave, now + FAREWELL);
     }
 
     pub(super) fn end(&mut self, now: Timestamp) {
         self.phase = Phase::Gone;
-        self.timers.clear();
+        self.timers.cancel_all();
         self.dismiss_observers(now);
         self.tell(Event::Left { at: now });
     }

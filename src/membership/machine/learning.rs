@@ -81,13 +81,15 @@ impl Machine {
         let is_own = record.id() == self.own.id();
         if record.state().is_active() {
             self.settling.is_active(Arc::clone(record.node()));
-            if !is_own {
-                self.round.add(record.id().clone());
+            if let Some(slot) = self.table.slot(record.id()).filter(|_| !is_own) {
+                self.round.add(slot);
             }
         } else {
             let departure = if record.state() == &State::Left { Departure::Left } else { Departure::Dead };
             self.settling.departs(record.id(), departure, now);
-            self.round.remove(record.id());
+            if let Some(slot) = self.table.slot(record.id()) {
+                self.round.remove(slot);
+            }
             self.probes.forget(record.id());
         }
         self.exchanges.changed(now);
@@ -105,8 +107,10 @@ impl Machine {
                 let odds = self.table.active().max(1) as u64;
                 let by_itself = accusers.iter().any(|accuser| accuser == self.own.id());
                 if !by_itself && self.jitter.next() % odds < 4 {
-                    self.round.hurry(record.id());
-                    self.timers.entry(Timer::Probe).and_modify(|at| *at = now);
+                    if let Some(slot) = self.table.slot(record.id()) {
+                        self.round.hurry(slot);
+                    }
+                    self.timers.move_to(Timer::Probe, now);
                 }
                 self.send(record.place(), &[Part::Record(record.clone())], now);
             }

@@ -81,8 +81,7 @@ impl Machine {
             return self.answer(channel, &told, now);
         }
         if self.observers.len() >= self.settings.observers {
-            let others = self.round.some(ELSEWHERE, None);
-            let places = others.iter().filter_map(|id| self.table.get(id)).map(Record::place).collect();
+            let places = self.some_places(ELSEWHERE, None);
             return self.answer(channel, &[Part::Elsewhere(places)], now);
         }
         self.observers.waiting.insert(channel, Waiting { hash, answer_by: now + SIGN_OF_LIFE });

@@ -64,20 +64,17 @@ impl Probes {
 impl Machine {
     /// The next one in the round is asked.
     pub(super) fn begin_probe(&mut self, now: Timestamp) {
-        self.timers.insert(Timer::Probe, now + self.health.scale(self.settings.probe.period));
+        self.timers.set(Timer::Probe, now + self.health.scale(self.settings.probe.period));
         if self.phase != Phase::Member {
             return;
         }
-        let Some(target) = self.round.next() else { return };
-        if self.probes.own.values().any(|probe| *probe.target() == target) {
+        let target = self.round.next().and_then(|slot| self.table.at(slot));
+        let Some((subject, place)) = target.map(|record| (record.life(), record.place())) else { return };
+        if self.probes.own.values().any(|probe| *probe.target() == subject.id) {
             return;
         }
-        let Some((subject, place)) = self.table.get(&target).map(|record| (record.life(), record.place())) else {
-            return;
-        };
-        let relays = self.round.some(self.settings.relays, Some(&target));
         let number = self.next_ping();
-        let probe = Probe::new((target, number), relays, self.settings.probe, self.health, now);
+        let probe = Probe::new((subject.id.clone(), number), self.settings.probe, self.health, now);
         self.probes.own.insert(number, probe);
         self.ping(place, number, subject, now);
     }
@@ -202,9 +199,9 @@ impl Machine {
             let Some(probe) = self.probes.own.get_mut(&number) else { continue };
             let target = probe.target().clone();
             match probe.advance(now) {
-                Some((Demand::Help { relays, time_left }, _)) => {
+                Some((Demand::Help { time_left }, _)) => {
                     self.loss.note(false);
-                    self.ask_for_help(number, &target, relays, time_left, now);
+                    self.ask_for_help(number, &target, time_left, now);
                 }
                 Some((Demand::Accuse, signs)) => {
                     self.probes.own.remove(&number);
@@ -216,19 +213,17 @@ impl Machine {
         }
     }
 
-    fn ask_for_help(
-        &mut self,
-        number: PingNumber,
-        target: &NodeId,
-        relays: Vec<NodeId>,
-        time_left: Duration,
-        now: Timestamp,
-    ) {
+    fn ask_for_help(&mut self, number: PingNumber, target: &NodeId, time_left: Duration, now: Timestamp) {
         let Some((subject, place)) = self.table.get(target).map(|record| (record.life(), record.place())) else {
             return;
         };
-        for relay in relays {
-            let Some(to) = self.table.get(&relay).map(Record::place) else { continue };
+        let chosen = self.round.some(self.settings.relays, self.table.slot(target));
+        let relays = chosen.iter().filter_map(|slot| self.table.at(*slot));
+        let (relays, places): (Vec<_>, Vec<_>) = relays.map(|relay| (relay.id().clone(), relay.place())).unzip();
+        if let Some(probe) = self.probes.own.get_mut(&number) {
+            probe.is_helped_by(relays);
+        }
+        for to in places {
             let (subject, place) = (subject.clone(), place.clone());
             self.send(to, &[Part::PingRequest { number, subject, place, time_left }], now);
         }

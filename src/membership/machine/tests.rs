@@ -4,6 +4,7 @@ use super::*;
 use crate::membership::event::{MemberState, Scarce};
 use crate::membership::probe::PingNumber;
 use crate::membership::quarantine::Refusal;
+use crate::membership::records::Slot;
 use crate::membership::rulings::Ruling;
 use crate::membership::rumours::{Class, Subject};
 use crate::membership::settling::TopologyUpdate;
@@ -159,7 +160,7 @@ fn transitions(events: &[Event]) -> Vec<(String, Option<MemberState>, MemberStat
 
 fn updates(events: &[Event]) -> Vec<&TopologyUpdate> {
     let updates = events.iter().filter_map(|event| match event {
-        Event::Topology(update) => Some(update),
+        Event::Topology(update) => Some(&**update),
         _ => None,
     });
     updates.collect()
@@ -724,7 +725,7 @@ fn m2_5_what_has_to_hold_between_two_steps_is_noticed_when_it_does_not() {
         member.machine.check().unwrap_err()
     };
     assert!(
-        broken(|machine| (0..9).for_each(|n| machine.round.add(life(&format!("x{n}"), 1).id))).contains("to be probed")
+        broken(|machine| (0..9).for_each(|n| machine.round.add(Slot::of(100 + n)))).contains("to be probed")
     );
     assert!(broken(|machine| machine.own = record("x", 1, 0, State::Up)).contains("none at itself"));
     assert!(
@@ -758,11 +759,11 @@ fn m1_4_news_of_life_and_death_go_out_at_once_and_of_who_joins_with_the_beat_of_
     let waits = |version: u64, after: State| {
         let mut member = Member::with(&["n1", "n9"]);
         (member.machine.rumours, member.machine.gossiped) = (Rumours::default(), None);
-        member.machine.timers.remove(&Timer::Gossip);
+        member.machine.timers.cancel(Timer::Gossip);
         let mut millis = Vec::new();
         for n in 0..2 {
             member.datagram("n1", &[Part::Record(record("n9", 1, version + n, after.clone()))]);
-            millis.push(member.machine.timers[&Timer::Gossip].since(member.now).as_millis());
+            millis.push(member.machine.timers.get(Timer::Gossip).unwrap().since(member.now).as_millis());
             member.pass(15);
         }
         millis
@@ -911,4 +912,9 @@ fn m1_4_a_lone_seed_that_has_to_be_a_later_life_goes_on_alone_when_nobody_answer
     assert_eq!((member.machine.own().node().incarnation(), member.machine.is_member()), (9, true));
     member.pass(90_000);
     assert_eq!(member.members(), ["n0"], "the others are found dead");
+}
+#[test]
+fn zz_sizes() {
+    use std::mem::size_of as s;
+    println!("Output {} Event {} Part {} Record {} State {} Machine {} Table {} Settings {} Exchanges {} Admissions {} Observers {} Probes {} Rumours {} Settling {} Convergence {} Isolation {} Node {} Update {} Attempts {} Claim {} Place {} Effect {} Membership {} Input {} Heard {}", s::<Output>(), s::<Event>(), s::<Part>(), s::<Record>(), s::<State>(), s::<Machine>(), s::<Table>(), s::<Settings>(), s::<Exchanges>(), s::<Admissions>(), s::<Observers>(), s::<Probes>(), s::<Rumours>(), s::<Settling>(), s::<Convergence>(), s::<Isolation>(), s::<ClusterNode>(), s::<TopologyUpdate>(), s::<Attempts>(), s::<Option<Claim>>(), s::<Place>(), s::<crate::membership::lifecycle::Effect>(), s::<crate::membership::lifecycle::Membership>(), s::<Input>(), s::<Heard>());
 }

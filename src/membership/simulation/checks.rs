@@ -142,15 +142,15 @@ mod tests {
     /// After an update in which n1 and n2 came.
     fn checks() -> Checks {
         let mut checks = Checks::default();
-        checks.event(&Event::Topology(update(1, 0, &["n1", "n2"], &["n1", "n2"]))).unwrap();
+        checks.event(&Event::Topology(Arc::new(update(1, 0, &["n1", "n2"], &["n1", "n2"])))).unwrap();
         checks
     }
 
     fn refused(change: impl FnOnce(&mut TopologyUpdate)) -> String {
         let mut wrong = update(2, 200, &["n3"], &["n1", "n2", "n3"]);
-        assert_eq!(checks().event(&Event::Topology(wrong.clone())), Ok(()));
+        assert_eq!(checks().event(&Event::Topology(Arc::new(wrong.clone()))), Ok(()));
         change(&mut wrong);
-        checks().event(&Event::Topology(wrong)).unwrap_err()
+        checks().event(&Event::Topology(Arc::new(wrong))).unwrap_err()
     }
 
     #[test]
@@ -169,6 +169,7 @@ mod tests {
     fn m2_4_deaths_that_a_node_announces_while_it_hears_from_nobody_are_noticed() {
         let mut death = update(2, 200, &[], &["n1"]);
         death.dead = nodes(&["n2"]);
+        let death = Arc::new(death);
         for (is_over, is_right) in [(false, false), (true, true)] {
             let mut checks = checks();
             checks.event(&Event::Isolated { at: at(100) }).unwrap();

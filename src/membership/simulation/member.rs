@@ -1,6 +1,5 @@
 //! The library's own member in a simulated world: the real machine, judged after each step.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::checks::Checks;
@@ -10,6 +9,7 @@ use crate::clock::Timestamp;
 use crate::membership::event::{Event, MemberState};
 use crate::membership::lifecycle::{Effect, Membership};
 use crate::membership::machine::{Input, Machine, Output, Question};
+use crate::membership::outbox::Outbox;
 use crate::membership::place::Place;
 use crate::membership::settings::Settings;
 use crate::membership::settling::TopologyUpdate;
@@ -22,8 +22,8 @@ const PORT: u16 = 7946;
 #[derive(Debug)]
 pub struct GossipMember {
     membership: Membership,
-    acts: VecDeque<Act>,
-    updates: Vec<TopologyUpdate>,
+    acts: Outbox<Act>,
+    updates: Vec<Arc<TopologyUpdate>>,
     /// What its host has applied, and how often applying fails from now on.
     applied: Members,
     failures: u32,
@@ -80,9 +80,9 @@ impl GossipMember {
         let seeds = start.seeds.iter().map(|seed| place(*seed)).collect();
         let mut membership = Membership::new(settings, true);
         let started = node.map(|node| membership.start((node, PORT), seeds, start.seed, start.now));
-        let (mut acts, updates, checks) = (VecDeque::new(), Vec::new(), Some(Checks::default()));
+        let (mut acts, updates, checks) = (Outbox::default(), Vec::new(), Some(Checks::default()));
         if started != Some(Ok(())) {
-            acts.push_back(Act::Fails(format!("no start: {started:?}")));
+            acts.put(Act::Fails(format!("no start: {started:?}")));
         }
         let applied = Members::new();
         let mut member = Self { membership, acts, updates, applied, failures: 0, checks, is_later: false };
@@ -109,7 +109,7 @@ impl GossipMember {
     }
 
     /// The updates of the topology, in order.
-    pub(super) fn updates(&self) -> &[TopologyUpdate] {
+    pub(super) fn updates(&self) -> &[Arc<TopologyUpdate>] {
         &self.updates
     }
 
@@ -121,7 +121,7 @@ impl GossipMember {
     /// Something that does not come from the network.
     pub(super) fn input(&mut self, now: Timestamp, input: Input) {
         if let Err(why) = self.membership.handle(now, input) {
-            self.acts.push_back(Act::Fails(why.to_string()));
+            self.acts.put(Act::Fails(why.to_string()));
         }
         self.collect(now);
     }
@@ -137,7 +137,7 @@ impl GossipMember {
                 Effect::Do(Output::Answer { channel, bytes }) => Act::Answer { channel, bytes: said(bytes) },
                 Effect::Do(Output::Event(event)) => {
                     if let Some(Err(why)) = self.checks.as_mut().map(|checks| checks.event(&event)) {
-                        self.acts.push_back(Act::Fails(why));
+                        self.acts.put(Act::Fails(why));
                     }
                     self.told(event)
                 }
@@ -152,16 +152,16 @@ impl GossipMember {
                     let is_applied = result.is_ok();
                     self.membership.applied(update.number, result, now);
                     if is_applied {
-                        self.applied = update.members;
+                        self.applied = update.members.clone();
                     }
                     Act::Counts(if is_applied { "applied" } else { "could not apply" })
                 }
             };
-            self.acts.push_back(act);
+            self.acts.put(act);
         }
         let judged = self.membership.machine().zip(self.checks.as_mut());
         if let Some(Err(why)) = judged.map(|(machine, checks)| checks.step(machine)) {
-            self.acts.push_back(Act::Fails(why));
+            self.acts.put(Act::Fails(why));
         }
     }
 
@@ -220,7 +220,7 @@ impl Protocol for GossipMember {
     }
 
     fn act(&mut self) -> Option<Act> {
-        self.acts.pop_front()
+        self.acts.take()
     }
 
     fn next_at(&self) -> Option<Timestamp> {
