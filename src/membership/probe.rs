@@ -9,6 +9,7 @@
 use std::time::Duration;
 
 use super::local_health::{LocalHealth, Sign};
+use super::record::Life;
 use crate::clock::Timestamp;
 use crate::topology::NodeId;
 
@@ -45,7 +46,7 @@ enum Stage {
 /// A probe under way.
 #[derive(Clone, Debug)]
 pub(super) struct Probe {
-    target: NodeId,
+    subject: Life,
     number: PingNumber,
     began: Timestamp,
     direct_ends: Timestamp,
@@ -58,23 +59,32 @@ pub(super) struct Probe {
 }
 
 impl Probe {
-    /// The target has just been sent the ping of that number. The health is that of this node, which gives others more time
+    /// That life has just been sent the ping of that number. The health is that of this node, which gives others more time
     /// the worse it is.
-    pub(super) fn new((target, number): (NodeId, PingNumber), pace: Pace, health: LocalHealth, now: Timestamp) -> Self {
+    pub(super) fn new(subject: Life, number: PingNumber, pace: Pace, health: LocalHealth, now: Timestamp) -> Self {
         debug_assert!(pace.direct < pace.period);
         let (direct_ends, ends) = (now + health.scale(pace.direct), now + health.scale(pace.period));
-        Self { target, number, began: now, direct_ends, ends, stage: Stage::Direct, relays: Vec::new(), asked: 0 }
+        Self { subject, number, began: now, direct_ends, ends, stage: Stage::Direct, relays: Vec::new(), asked: 0 }
     }
 
     /// These have been asked for help.
     pub(super) fn is_helped_by(&mut self, relays: Vec<NodeId>) {
-        debug_assert!(!relays.contains(&self.target));
+        debug_assert!(!relays.contains(&self.subject.id));
         self.asked = relays.len();
         self.relays = relays;
     }
 
     pub(super) fn target(&self) -> &NodeId {
-        &self.target
+        &self.subject.id
+    }
+
+    /// Which life of the target was known when the probe began.
+    pub(super) fn subject(&self) -> &Life {
+        &self.subject
+    }
+
+    pub(super) fn number(&self) -> PingNumber {
+        self.number
     }
 
     /// When [`advance`](Self::advance) has to be called at the latest.
@@ -85,11 +95,11 @@ impl Probe {
         }
     }
 
-    /// The target has answered the ping of that number. How long the direct answer took, where it was one that came in time,
-    /// is a measure of the network. `None`: the answer is to another ping.
-    pub(super) fn answered(&self, number: PingNumber, now: Timestamp) -> Option<Option<Duration>> {
+    /// The target answers now. How long the direct answer took, where it is one that comes in time: a measure of the
+    /// network.
+    pub(super) fn answered_in_time(&self, now: Timestamp) -> Option<Duration> {
         let is_direct = self.stage == Stage::Direct && now < self.direct_ends;
-        (number == self.number).then(|| is_direct.then(|| now.since(self.began)))
+        is_direct.then(|| now.since(self.began))
     }
 
     /// A relay has got no answer.
@@ -145,8 +155,12 @@ mod tests {
         names.iter().map(|name| id(name)).collect()
     }
 
+    fn n1() -> Life {
+        Life { id: id("n1"), incarnation: 5 }
+    }
+
     fn probe() -> Probe {
-        Probe::new((id("n1"), NUMBER), PACE, LocalHealth::default(), at(0))
+        Probe::new(n1(), NUMBER, PACE, LocalHealth::default(), at(0))
     }
 
     fn help() -> Option<(Demand, Vec<Sign>)> {
@@ -156,7 +170,7 @@ mod tests {
     #[test]
     fn m3_1_without_a_direct_answer_others_help_and_then_the_node_is_accused() {
         let mut probe = probe();
-        assert_eq!(probe.target(), &id("n1"));
+        assert_eq!((probe.target(), probe.subject(), probe.number()), (&id("n1"), &n1(), NUMBER));
         assert_eq!((probe.next_at(), probe.advance(at(499))), (at(500), None));
         assert_eq!(probe.advance(at(500)), help());
         probe.is_helped_by(ids(&["r1", "r2"]));
@@ -188,18 +202,17 @@ mod tests {
     #[test]
     fn m3_1_a_direct_answer_in_time_measures_the_network_and_a_late_one_is_an_answer_all_the_same() {
         let mut probe = probe();
-        assert_eq!(probe.answered(PingNumber(6), at(100)), None, "to another ping");
-        assert_eq!(probe.answered(NUMBER, at(120)), Some(Some(Duration::from_millis(120))));
-        assert_eq!(probe.answered(NUMBER, at(500)), Some(None));
+        assert_eq!(probe.answered_in_time(at(120)), Some(Duration::from_millis(120)));
+        assert_eq!(probe.answered_in_time(at(500)), None);
         probe.advance(at(500));
-        assert_eq!(probe.answered(NUMBER, at(600)), Some(None));
+        assert_eq!(probe.answered_in_time(at(600)), None);
     }
 
     #[test]
     fn m3_1_a_node_that_is_ill_itself_gives_more_time() {
         let mut health = LocalHealth::default();
         (0..3).for_each(|_| health.note(Sign::Refuted));
-        let mut probe = Probe::new((id("n1"), NUMBER), PACE, health, at(0));
+        let mut probe = Probe::new(n1(), NUMBER, PACE, health, at(0));
         assert_eq!((probe.next_at(), probe.advance(at(1999))), (at(2000), None));
         assert!(probe.advance(at(2000)).is_some());
         assert_eq!(probe.next_at(), at(4000));

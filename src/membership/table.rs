@@ -257,6 +257,11 @@ impl Table {
         self.suspicions.get_mut(id).is_some_and(|suspicion| suspicion.stretch(score))
     }
 
+    /// Whether anybody is suspected or gone.
+    pub(super) fn doubts_anybody(&self) -> bool {
+        !self.suspicions.is_empty() || !self.gone.is_empty()
+    }
+
     /// Whether another suspicion is about to be settled: one of several accusers.
     pub(super) fn awaits_others(&self) -> bool {
         self.suspicions.values().any(|suspicion| suspicion.accusers().len() > 1)

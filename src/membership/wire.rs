@@ -39,6 +39,11 @@ pub(super) enum Malformed {
 pub(super) struct Writer(Vec<u8>);
 
 impl Writer {
+    /// One with room for so many bytes.
+    pub(super) fn with_room_for(bytes: usize) -> Self {
+        Self(Vec::with_capacity(bytes))
+    }
+
     pub(super) fn number(&mut self, mut number: u64) {
         while number >= 0x80 {
             self.0.push(number as u8 | 0x80);
@@ -72,6 +77,23 @@ impl Writer {
     /// A number that has no short form, such as a hash.
     pub(super) fn fixed(&mut self, number: u64) {
         self.0.extend_from_slice(&number.to_be_bytes());
+    }
+
+    /// What `write` writes, after how many bytes it is.
+    pub(super) fn measured(&mut self, write: impl FnOnce(&mut Self)) {
+        let at = self.0.len();
+        // Most are short: their length takes one byte.
+        self.0.push(0);
+        write(self);
+        let length = self.0.len() - at - 1;
+        match self.0.get_mut(at).filter(|_| length < 0x80) {
+            Some(place) => *place = length as u8,
+            None => {
+                let mut number = Self::default();
+                number.number(length as u64);
+                self.0.splice(at..=at, number.0);
+            }
+        }
     }
 
     /// What has been written already.

@@ -8,7 +8,7 @@ use crate::clock::Timestamp;
 use crate::membership::local_health::Sign;
 use crate::membership::place::Place;
 use crate::membership::probe::{Demand, PingNumber, Probe};
-use crate::membership::record::{Life, Record, State};
+use crate::membership::record::{Life, State};
 use crate::membership::wire::part::Part;
 use crate::topology::NodeId;
 
@@ -28,13 +28,14 @@ struct Relayed {
 /// The probes under way.
 #[derive(Debug, Default)]
 pub(super) struct Probes {
-    own: BTreeMap<PingNumber, Probe>,
+    /// Rarely more than one.
+    own: Vec<Probe>,
     relayed: BTreeMap<PingNumber, Relayed>,
 }
 
 impl Probes {
     pub(super) fn next_at(&self) -> Option<Timestamp> {
-        let own = self.own.values().map(Probe::next_at).min();
+        let own = self.own.iter().map(Probe::next_at).min();
         own.into_iter().chain(self.relayed.values().map(|relayed| relayed.nack_at).min()).min()
     }
 
@@ -45,19 +46,31 @@ impl Probes {
 
     /// The process stood still.
     pub(super) fn restart(&mut self, now: Timestamp) {
-        self.own.values_mut().for_each(|probe| probe.restart(now));
+        self.own.iter_mut().for_each(|probe| probe.restart(now));
         self.relayed.clear();
     }
 
     /// Nobody asks any more whether that node lives.
     pub(super) fn forget(&mut self, id: &NodeId) {
-        self.own.retain(|_, probe| probe.target() != id);
+        self.own.retain(|probe| probe.target() != id);
     }
 
     pub(super) fn unanswered_at(&mut self, relay: &NodeId, number: PingNumber) {
-        if let Some(probe) = self.own.get_mut(&number) {
+        if let Some(probe) = self.get_mut(number) {
             probe.unanswered_at(relay, number);
         }
+    }
+
+    fn get(&self, number: PingNumber) -> Option<&Probe> {
+        self.own.iter().find(|probe| probe.number() == number)
+    }
+
+    fn get_mut(&mut self, number: PingNumber) -> Option<&mut Probe> {
+        self.own.iter_mut().find(|probe| probe.number() == number)
+    }
+
+    fn end(&mut self, number: PingNumber) {
+        self.own.retain(|probe| probe.number() != number);
     }
 }
 
@@ -70,12 +83,11 @@ impl Machine {
         }
         let target = self.round.next().and_then(|slot| self.table.at(slot));
         let Some((subject, place)) = target.map(|record| (record.life(), record.place())) else { return };
-        if self.probes.own.values().any(|probe| *probe.target() == subject.id) {
+        if self.probes.own.iter().any(|probe| *probe.target() == subject.id) {
             return;
         }
         let number = self.next_ping();
-        let probe = Probe::new((subject.id.clone(), number), self.settings.probe, self.health, now);
-        self.probes.own.insert(number, probe);
+        self.probes.own.push(Probe::new(subject.clone(), number, self.settings.probe, self.health, now));
         self.ping(place, number, subject, now);
     }
 
@@ -94,6 +106,9 @@ impl Machine {
 
     /// What is said against that node, which it has to know so that it can contradict.
     fn reproach(&self, id: &NodeId) -> Option<Part> {
+        if !self.table.doubts_anybody() {
+            return None;
+        }
         let record = self.table.get(id)?;
         (record.state() != &State::Up).then(|| Part::Record(record.clone()))
     }
@@ -157,26 +172,26 @@ impl Machine {
         {
             return;
         }
-        let Some(probe) = self.probes.own.get(&number) else { return };
-        let Some(took) = probe.answered(number, now) else { return };
-        let target = probe.target().clone();
-        let known = self.table.get(&target).map(Record::life);
-        if life.id != target {
+        let Some(probe) = self.probes.get(number) else { return };
+        let subject = probe.subject();
+        if life.id != subject.id {
             // Another node lives at that place now, and the former one does not.
-            self.probes.own.remove(&number);
+            let target = subject.id.clone();
+            self.probes.end(number);
             return self.accuse(&target, now);
         }
-        if known.as_ref().is_some_and(|known| life.incarnation < known.incarnation) {
+        if life.incarnation < subject.incarnation {
             return;
         }
-        if took.is_some() {
+        let is_new = life.incarnation > subject.incarnation;
+        if probe.answered_in_time(now).is_some() {
             self.loss.note(true);
         }
         self.health.note(Sign::Answered);
-        self.probes.own.remove(&number);
-        if known.is_some_and(|known| life.incarnation > known.incarnation) {
+        self.probes.end(number);
+        if is_new && self.table.get(&life.id).is_some_and(|known| known.node().incarnation() < life.incarnation) {
             // It was started again: what it is now is asked for.
-            self.exchange_with_member(&target, now);
+            self.exchange_with_member(&life.id, now);
         }
     }
 
@@ -194,9 +209,9 @@ impl Machine {
             }
         }
         let due: Vec<PingNumber> =
-            self.probes.own.iter().filter(|(_, probe)| probe.next_at() <= now).map(|(number, _)| *number).collect();
+            self.probes.own.iter().filter(|probe| probe.next_at() <= now).map(Probe::number).collect();
         for number in due {
-            let Some(probe) = self.probes.own.get_mut(&number) else { continue };
+            let Some(probe) = self.probes.get_mut(number) else { continue };
             let target = probe.target().clone();
             match probe.advance(now) {
                 Some((Demand::Help { time_left }, _)) => {
@@ -204,7 +219,7 @@ impl Machine {
                     self.ask_for_help(number, &target, time_left, now);
                 }
                 Some((Demand::Accuse, signs)) => {
-                    self.probes.own.remove(&number);
+                    self.probes.end(number);
                     signs.into_iter().for_each(|sign| self.health.note(sign));
                     self.accuse(&target, now);
                 }
@@ -220,7 +235,7 @@ impl Machine {
         let chosen = self.round.some(self.settings.relays, self.table.slot(target));
         let relays = chosen.iter().filter_map(|slot| self.table.at(*slot));
         let (relays, places): (Vec<_>, Vec<_>) = relays.map(|relay| (relay.id().clone(), relay.place())).unzip();
-        if let Some(probe) = self.probes.own.get_mut(&number) {
+        if let Some(probe) = self.probes.get_mut(number) {
             probe.is_helped_by(relays);
         }
         for to in places {

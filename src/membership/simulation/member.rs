@@ -1,5 +1,6 @@
 //! The library's own member in a simulated world: the real machine, judged after each step.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use super::checks::Checks;
@@ -15,6 +16,8 @@ use crate::membership::settings::Settings;
 use crate::membership::settling::TopologyUpdate;
 use crate::topology::{ClusterNode, Members, NodeId};
 
+/// The places of so many nodes are written only once.
+const REMEMBERED: usize = 10_000;
 /// The port of every member.
 const PORT: u16 = 7946;
 
@@ -34,7 +37,18 @@ pub struct GossipMember {
 }
 
 pub(super) fn place(node: usize) -> Place {
-    Place::new(&format!("10.{}.{}.{}", node >> 16 & 255, node >> 8 & 255, node & 255), PORT)
+    thread_local! {
+        // Every datagram says where it comes from.
+        static PLACES: RefCell<Vec<Place>> = const { RefCell::new(Vec::new()) };
+    }
+    let written = |node: usize| Place::new(&format!("10.{}.{}.{}", node >> 16 & 255, node >> 8 & 255, node & 255), PORT);
+    if node >= REMEMBERED {
+        return written(node);
+    }
+    PLACES.with_borrow_mut(|places| {
+        places.extend((places.len()..=node).map(written));
+        places[node].clone()
+    })
 }
 
 pub(super) fn number_of(place: &Place) -> usize {

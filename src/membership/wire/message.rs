@@ -19,6 +19,8 @@ use crate::membership::record::Life;
 /// The most bytes of a datagram: what passes through any path of the internet's usual 1,500 without being cut in pieces,
 /// with room for headers of tunnels.
 pub(in crate::membership) const DATAGRAM: usize = 1400;
+/// Most have no more bytes than this: a ping, or an answer.
+const USUAL: usize = 128;
 /// The version of the protocol.
 pub(in crate::membership) const VERSION: u8 = 1;
 
@@ -68,7 +70,7 @@ pub(in crate::membership) struct MessageWriter(Writer);
 impl MessageWriter {
     /// Of that sender, without a part yet.
     pub(in crate::membership) fn new(label: LabelHash, sender: &Life) -> Self {
-        let mut writer = Writer::default();
+        let mut writer = Writer::with_room_for(USUAL);
         label.0.into_iter().for_each(|byte| writer.byte(byte));
         writer.byte(VERSION);
         writer.byte(VERSION);

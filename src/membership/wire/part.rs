@@ -97,7 +97,6 @@ const PING: u8 = 1;
 const ACKNOWLEDGEMENT: u8 = 2;
 const PING_REQUEST: u8 = 3;
 const NACK: u8 = 4;
-/// A record has its own length.
 pub(super) const RECORD: u8 = 5;
 const REFUSED: u8 = 6;
 const RULING: u8 = 7;
@@ -119,21 +118,41 @@ const ID_TAKEN: u8 = 2;
 
 /// Writes the part, as of `now`.
 pub(in crate::membership) fn write_part(writer: &mut Writer, part: &Part, now: Timestamp) {
-    let mut inner = Writer::default();
-    let kind = match part {
-        Part::Record(record) => {
-            writer.byte(RECORD);
-            return write_record(writer, record, now);
-        }
+    writer.byte(kind(part));
+    writer.measured(|inner| write_content(inner, part, now));
+}
+
+fn kind(part: &Part) -> u8 {
+    match part {
+        Part::Ping { .. } => PING,
+        Part::Acknowledgement { .. } => ACKNOWLEDGEMENT,
+        Part::PingRequest { .. } => PING_REQUEST,
+        Part::Nack(_) => NACK,
+        Part::Record(_) => RECORD,
+        Part::Refused(_) => REFUSED,
+        Part::Ruling { .. } => RULING,
+        Part::Join { .. } => JOIN,
+        Part::Welcome { .. } => WELCOME,
+        Part::Elsewhere(_) => ELSEWHERE_KIND,
+        Part::Noted => NOTED,
+        Part::Buckets(_) => BUCKETS_KIND,
+        Part::Differing(_) => DIFFERING,
+        Part::Observe { .. } => OBSERVE,
+        Part::Observed { .. } => OBSERVED,
+    }
+}
+
+fn write_content(inner: &mut Writer, part: &Part, now: Timestamp) {
+    match part {
+        Part::Record(record) => write_record(inner, record, now),
         Part::Ping { number, subject, digest } => {
             inner.number(number.0);
-            write_life(&mut inner, subject);
+            write_life(inner, subject);
             inner.fixed(*digest);
-            PING
         }
         Part::Acknowledgement { number, life, digest, hash, confirmed } => {
             inner.number(number.0);
-            write_life(&mut inner, life);
+            write_life(inner, life);
             inner.fixed(*digest);
             inner.fixed(*hash);
             match confirmed {
@@ -144,54 +163,29 @@ pub(in crate::membership) fn write_part(writer: &mut Writer, part: &Part, now: T
                     inner.bytes(bits);
                 }
             }
-            ACKNOWLEDGEMENT
         }
         Part::PingRequest { number, subject, place, time_left } => {
             inner.number(number.0);
-            write_life(&mut inner, subject);
-            write_place(&mut inner, place);
+            write_life(inner, subject);
+            write_place(inner, place);
             inner.number(time_left.as_millis() as u64);
-            PING_REQUEST
         }
-        Part::Nack(number) => {
-            inner.number(number.0);
-            NACK
-        }
-        Part::Refused(refusal) => {
-            write_refusal(&mut inner, refusal);
-            REFUSED
-        }
-        Part::Ruling { id, ruling } => {
-            write_ruling(&mut inner, id, ruling, now);
-            RULING
-        }
-        Part::Join { label } => {
-            inner.text(label);
-            JOIN
-        }
+        Part::Nack(number) => inner.number(number.0),
+        Part::Refused(refusal) => write_refusal(inner, refusal),
+        Part::Ruling { id, ruling } => write_ruling(inner, id, ruling, now),
+        Part::Join { label } => inner.text(label),
         Part::Welcome { incarnation, version } => {
             inner.number(*incarnation);
             inner.number(*version);
-            WELCOME
         }
         Part::Elsewhere(places) => {
             inner.length(places.len());
-            places.iter().for_each(|place| write_place(&mut inner, place));
-            ELSEWHERE_KIND
+            places.iter().for_each(|place| write_place(inner, place));
         }
-        Part::Noted => NOTED,
-        Part::Buckets(buckets) => {
-            buckets.iter().for_each(|bucket| inner.fixed(*bucket));
-            BUCKETS_KIND
-        }
-        Part::Differing(buckets) => {
-            inner.bytes(buckets);
-            DIFFERING
-        }
-        Part::Observe { hash } => {
-            inner.fixed(*hash);
-            OBSERVE
-        }
+        Part::Noted => {}
+        Part::Buckets(buckets) => buckets.iter().for_each(|bucket| inner.fixed(*bucket)),
+        Part::Differing(buckets) => inner.bytes(buckets),
+        Part::Observe { hash } => inner.fixed(*hash),
         Part::Observed { hash, is_whole, gone } => {
             inner.fixed(*hash);
             inner.byte(u8::from(*is_whole));
@@ -200,19 +194,13 @@ pub(in crate::membership) fn write_part(writer: &mut Writer, part: &Part, now: T
                 inner.text(gone.id.as_str());
                 inner.byte(u8::from(gone.is_dead));
             }
-            OBSERVED
         }
-    };
-    writer.byte(kind);
-    writer.bytes(&inner.into_bytes());
+    }
 }
 
 /// Reads a part that arrived at `now`; `None` if it is one that this version does not know.
 pub(in crate::membership) fn read_part(reader: &mut Reader<'_>, now: Timestamp) -> Result<Option<Part>, Malformed> {
     let kind = reader.byte()?;
-    if kind == RECORD {
-        return Ok(read_record(reader, now)?.map(Part::Record));
-    }
     let mut inner = Reader::new(reader.bytes()?);
     Ok(Some(match kind {
         PING => {
@@ -232,6 +220,10 @@ pub(in crate::membership) fn read_part(reader: &mut Reader<'_>, now: Timestamp) 
             time_left: Duration::from_millis(inner.number()?),
         },
         NACK => Part::Nack(PingNumber(inner.number()?)),
+        RECORD => match read_record(&mut inner, now)? {
+            Some(record) => Part::Record(record),
+            None => return Ok(None),
+        },
         REFUSED => match read_refusal(&mut inner)? {
             Some(refusal) => Part::Refused(refusal),
             None => return Ok(None),

@@ -1,8 +1,7 @@
-//! A record as bytes.
+//! The content of a record.
 //!
 //! | field | as | |
 //! |---|---|---|
-//! | length | number | of all that follows; what this version does not know at its end is skipped |
 //! | id | text | |
 //! | address, port | text, port | |
 //! | gossip port | port | where on that address its membership is reached |
@@ -43,8 +42,7 @@ pub(in crate::membership) fn fits(node: &ClusterNode) -> bool {
 }
 
 /// Writes the record, as of `now`.
-pub(in crate::membership) fn write_record(writer: &mut Writer, record: &Record, now: Timestamp) {
-    let mut inner = Writer::default();
+pub(in crate::membership) fn write_record(inner: &mut Writer, record: &Record, now: Timestamp) {
     let node = record.node();
     inner.text(node.id().as_str());
     inner.text(node.address());
@@ -65,15 +63,14 @@ pub(in crate::membership) fn write_record(writer: &mut Writer, record: &Record, 
         State::Left => inner.byte(LEFT),
         State::Suspect(accusers) => {
             inner.byte(SUSPECT);
-            write_accusers(&mut inner, accusers);
+            write_accusers(inner, accusers);
         }
         State::Dead { accusers, quarantined_until } => {
             inner.byte(DEAD);
-            write_accusers(&mut inner, accusers);
+            write_accusers(inner, accusers);
             inner.number(quarantined_until.since(now).as_millis() as u64);
         }
     }
-    writer.bytes(&inner.into_bytes());
 }
 
 fn write_accusers(writer: &mut Writer, accusers: &Accusers) {
@@ -81,9 +78,9 @@ fn write_accusers(writer: &mut Writer, accusers: &Accusers) {
     accusers.iter().for_each(|accuser| writer.text(accuser.as_str()));
 }
 
-/// Reads a record that arrived at `now`; `None` if its state is one that this version does not know.
-pub(in crate::membership) fn read_record(reader: &mut Reader<'_>, now: Timestamp) -> Result<Option<Record>, Malformed> {
-    let mut inner = Reader::new(reader.bytes()?);
+/// Reads a record that arrived at `now`; `None` if its state is one that this version does not know. What comes after it is
+/// left.
+pub(in crate::membership) fn read_record(inner: &mut Reader<'_>, now: Timestamp) -> Result<Option<Record>, Malformed> {
     let mut node = ClusterNode::builder(inner.text()?, inner.text()?, inner.port()?);
     let gossip_port = inner.port()?;
     let (incarnation, version) = (inner.number()?, inner.number()?);
@@ -102,9 +99,9 @@ pub(in crate::membership) fn read_record(reader: &mut Reader<'_>, now: Timestamp
     let state = match inner.byte()? {
         UP => State::Up,
         LEFT => State::Left,
-        SUSPECT => State::Suspect(read_accusers(&mut inner)?),
+        SUSPECT => State::Suspect(read_accusers(inner)?),
         DEAD => {
-            let accusers = read_accusers(&mut inner)?;
+            let accusers = read_accusers(inner)?;
             let left = Duration::from_millis(inner.number()?).min(LONGEST_LEFT);
             State::Dead { accusers, quarantined_until: now + left }
         }
@@ -150,12 +147,16 @@ mod tests {
 
     fn written(record: &Record) -> Vec<u8> {
         let mut writer = Writer::default();
-        write_record(&mut writer, record, now());
+        writer.measured(|inner| write_record(inner, record, now()));
         writer.into_bytes()
     }
 
+    fn next(reader: &mut Reader<'_>, now: Timestamp) -> Result<Option<Record>, Malformed> {
+        read_record(&mut Reader::new(reader.bytes()?), now)
+    }
+
     fn read(bytes: &[u8]) -> Result<Option<Record>, Malformed> {
-        read_record(&mut Reader::new(bytes), now())
+        next(&mut Reader::new(bytes), now())
     }
 
     /// The bytes with another length before them.
@@ -194,8 +195,8 @@ mod tests {
         let mut bytes = with_length(&[&whole[1..], b"of another version"].concat());
         bytes.extend(written(&record(State::Left)));
         let mut reader = Reader::new(&bytes);
-        assert_eq!(read_record(&mut reader, now()), Ok(Some(record(State::Up))));
-        assert_eq!(read_record(&mut reader, now()), Ok(Some(record(State::Left))));
+        assert_eq!(next(&mut reader, now()), Ok(Some(record(State::Up))));
+        assert_eq!(next(&mut reader, now()), Ok(Some(record(State::Left))));
         assert!(reader.is_empty());
     }
 
@@ -205,8 +206,8 @@ mod tests {
         *bytes.last_mut().unwrap() = 4;
         bytes.extend(written(&record(State::Left)));
         let mut reader = Reader::new(&bytes);
-        assert_eq!(read_record(&mut reader, now()), Ok(None));
-        assert_eq!(read_record(&mut reader, now()), Ok(Some(record(State::Left))));
+        assert_eq!(next(&mut reader, now()), Ok(None));
+        assert_eq!(next(&mut reader, now()), Ok(Some(record(State::Left))));
     }
 
     #[test]
@@ -250,14 +251,14 @@ mod tests {
     fn m3_4_a_quarantine_travels_as_the_time_that_is_left_and_lasts_no_longer_than_a_day() {
         let bytes = written(&record(dead()));
         let later = now() + Duration::from_secs(3);
-        let read = read_record(&mut Reader::new(&bytes), later).unwrap().unwrap();
+        let read = next(&mut Reader::new(&bytes), later).unwrap().unwrap();
         let until = |record: &Record| match record.state() {
             State::Dead { quarantined_until, .. } => quarantined_until.since(later),
             other => panic!("{other:?}"),
         };
         assert_eq!(until(&read), Duration::from_secs(10), "counted from the arrival");
         let endless = State::Dead { accusers: accusers(&["n2"]), quarantined_until: now() + LONGEST_LEFT * 9 };
-        let read = read_record(&mut Reader::new(&written(&record(endless))), later).unwrap().unwrap();
+        let read = next(&mut Reader::new(&written(&record(endless))), later).unwrap().unwrap();
         assert_eq!(until(&read), LONGEST_LEFT);
     }
 
