@@ -44,9 +44,9 @@ impl Heard {
         self.put(fingerprint);
     }
 
-    /// Somebody has been forgotten: what was heard of it is news again.
+    /// What was heard is news again, and takes no more room than at first.
     pub(super) fn forget(&mut self) {
-        self.places.fill(0);
+        self.places = vec![0; PLACES.0];
     }
 
     fn put(&mut self, fingerprint: u64) {
@@ -79,6 +79,7 @@ mod tests {
         assert_eq!(heard.places.len(), 1024);
         heard.forget();
         assert!(fingerprints.iter().all(|fingerprint| !heard.knows(*fingerprint)));
+        assert_eq!(heard.places.len(), PLACES.0);
     }
 
     #[test]

@@ -343,9 +343,9 @@ impl Machine {
                 Timer::Return => self.come_back(now),
                 Timer::Leave => self.end(now),
                 Timer::Sweep => {
-                    if self.table.sweep(now) > 0 {
-                        self.heard.forget();
-                    }
+                    self.table.sweep(now);
+                    // Of whoever is forgotten everything is news again; and where little happens it takes no room.
+                    self.heard.forget();
                     self.timers.set(Timer::Sweep, now + SWEEP);
                 }
             }

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 /// So many have room at any time.
-const KEPT: usize = 16;
+const KEPT: usize = 4;
 
 /// See the module.
 #[derive(Clone, Debug)]

@@ -74,7 +74,8 @@ pub(super) struct Record {
     /// On which port of the node's address its membership is reached.
     gossip_port: u16,
     version: u64,
-    state: State,
+    /// `None`: it is up, as nearly everybody is.
+    state: Option<Box<State>>,
     /// How often in a row it died soon after its return.
     strikes: u8,
 }
@@ -84,7 +85,7 @@ impl Record {
     pub(super) fn new(node: Arc<ClusterNode>, version: u64, state: State, strikes: u8) -> Option<Self> {
         let is_sane = node.incarnation() <= GREATEST && version <= GREATEST;
         let gossip_port = node.port();
-        is_sane.then_some(Self { node, gossip_port, version, state, strikes })
+        is_sane.then(|| Self { node, gossip_port, version, state: kept(state), strikes })
     }
 
     /// The same, where its membership is reached on another port than the node.
@@ -115,7 +116,8 @@ impl Record {
     }
 
     pub(super) fn state(&self) -> &State {
-        &self.state
+        static UP: State = State::Up;
+        self.state.as_deref().unwrap_or(&UP)
     }
 
     pub(super) fn strikes(&self) -> u8 {
@@ -128,7 +130,8 @@ impl Record {
 
     /// The same life and version in another state.
     pub(super) fn with(&self, state: State, strikes: u8) -> Self {
-        Self { state, strikes, ..self.clone() }
+        let node = Arc::clone(&self.node);
+        Self { node, gossip_port: self.gossip_port, version: self.version, state: kept(state), strikes }
     }
 
     /// Merges what somebody else says of the same node.
@@ -151,7 +154,7 @@ impl Record {
     /// Which of two records of one node counts. The content decides last: it differs within one life and version only where
     /// two processes were started as one, from a disk that was copied, for example.
     pub(super) fn order(&self, other: &Self) -> Ordering {
-        let key = |record: &Self| (record.node.incarnation(), record.version, record.state.rank());
+        let key = |record: &Self| (record.node.incarnation(), record.version, record.state().rank());
         let content = || content(&self.node, &other.node).then_with(|| self.gossip_port.cmp(&other.gossip_port));
         key(self).cmp(&key(other)).then_with(content)
     }
@@ -161,7 +164,7 @@ impl Record {
         let strikes = self.strikes.max(other.strikes);
         let struck = std::mem::replace(&mut self.strikes, strikes) != strikes;
         struck
-            | match (&mut self.state, &other.state) {
+            | match (self.state.as_deref_mut().unwrap_or(&mut State::Up), other.state()) {
                 (State::Suspect(accusers), State::Suspect(others)) => accusers.merge(others),
                 (
                     State::Dead { accusers, quarantined_until },
@@ -175,6 +178,10 @@ impl Record {
                 _ => false,
             }
     }
+}
+
+fn kept(state: State) -> Option<Box<State>> {
+    (state != State::Up).then(|| Box::new(state))
 }
 
 fn content(a: &ClusterNode, b: &ClusterNode) -> Ordering {

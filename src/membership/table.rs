@@ -214,8 +214,8 @@ impl Table {
     }
 
     /// Forgets who has been gone for an hour, and of more than there ever were members those who went first. Whoever is
-    /// quarantined is remembered. How many were forgotten.
-    pub(super) fn sweep(&mut self, now: Timestamp) -> usize {
+    /// quarantined is remembered.
+    pub(super) fn sweep(&mut self, now: Timestamp) {
         let is_quarantined = |record: &Record| match record.state() {
             State::Dead { quarantined_until, .. } => now < *quarantined_until,
             _ => false,
@@ -223,21 +223,18 @@ impl Table {
         let mut spare = self.gone.len().saturating_sub(self.peak.max(LEAST_REMEMBERED));
         let mut gone: Vec<_> = self.gone.iter().map(|(id, since)| (*since, id.clone())).collect();
         gone.sort_unstable();
-        let mut forgotten = 0;
         for (since, id) in gone {
             let is_over = now.since(since) >= REMEMBERED || spare > 0;
             if !is_over || self.records.get(id.as_str()).is_some_and(is_quarantined) {
                 continue;
             }
             spare = spare.saturating_sub(1);
-            forgotten += 1;
             self.records.remove(id.as_str());
             self.gone.remove(&id);
             self.returned.remove(&id);
         }
         // Whoever has lived for long enough since its return begins anew.
         self.returned.retain(|_, returned| now.since(*returned) < REMEMBERED);
-        forgotten
     }
 
     /// The process stood still: those who are suspected have their time anew.

@@ -83,12 +83,12 @@ pub struct ClusterNode {
     id: NodeId,
     incarnation: u64,
     port: u16,
-    kinds: usize,
-    /// The address, the kinds, and each key of the metadata with its value, one after the other: in one piece, since
-    /// comparing, hashing and dropping a node cost about one cache miss for each allocation.
+    /// How many kinds and entries of metadata there are.
+    kinds: u16,
+    entries: u16,
+    /// The address, the kinds, and each key of the metadata with its value, each after a character that says how long it
+    /// is: in one piece, since comparing, hashing and dropping a node cost about one cache miss for each allocation.
     text: Box<str>,
-    /// Where each of them ends.
-    ends: Box<[u32]>,
 }
 
 impl ClusterNode {
@@ -126,14 +126,14 @@ impl ClusterNode {
     /// RFC 5952 and without brackets (`FD00:0:0::2` is `fd00::2`), and as IPv4 where it is mapped (`::ffff:10.1.0.9` is
     /// `10.1.0.9`).
     pub fn address(&self) -> &str {
-        self.piece(0)
+        Pieces(&self.text).next().unwrap_or_default()
     }
 
-    /// The piece of the text that has that number.
-    fn piece(&self, number: usize) -> &str {
-        let end = |number: usize| self.ends.get(number).map_or(self.text.len(), |end| *end as usize);
-        let start = number.checked_sub(1).map_or(0, end);
-        self.text.get(start..end(number)).unwrap_or_default()
+    /// The pieces of the text without the address.
+    fn described(&self) -> Pieces<'_> {
+        let mut pieces = Pieces(&self.text);
+        pieces.next();
+        pieces
     }
 
     /// The port at which the node is reached; never 0.
@@ -143,7 +143,8 @@ impl ClusterNode {
 
     /// The kinds of actors that the node hosts, sorted, without duplicates.
     pub fn kinds(&self) -> impl ExactSizeIterator<Item = &str> {
-        (0..self.kinds).map(|kind| self.piece(1 + kind))
+        let mut pieces = self.described();
+        (0..self.kinds).map(move |_| pieces.next().unwrap_or_default())
     }
 
     /// Whether the node hosts actors of that kind.
@@ -153,9 +154,9 @@ impl ClusterNode {
 
     /// What else the owner registered, sorted by key.
     pub fn metadata(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
-        let first = 1 + self.kinds;
-        let pairs = self.ends.len().saturating_sub(first) / 2;
-        (0..pairs).map(move |pair| (self.piece(first + 2 * pair), self.piece(first + 2 * pair + 1)))
+        let mut pieces = self.described();
+        pieces.by_ref().take(self.kinds.into()).for_each(drop);
+        (0..self.entries).map(move |_| (pieces.next().unwrap_or_default(), pieces.next().unwrap_or_default()))
     }
 
     /// The node's hash: XXH3-64 (seed 0) over its fields in the order id, incarnation, address, port, kinds, metadata.
@@ -180,19 +181,14 @@ impl ClusterNode {
             bytes.clear();
             push_text(bytes, self.id.as_str().as_bytes());
             bytes.extend_from_slice(&self.incarnation.to_le_bytes());
-            let mut start = 0;
-            let mut pieces = self.ends.iter().map(|end| {
-                let piece = self.text.as_bytes().get(start..*end as usize).unwrap_or_default();
-                start = *end as usize;
-                piece
-            });
+            let mut pieces = Pieces(&self.text).map(str::as_bytes);
             push_text(bytes, pieces.next().unwrap_or_default());
             bytes.extend_from_slice(&self.port.to_le_bytes());
-            push_length(bytes, self.kinds);
-            for kind in pieces.by_ref().take(self.kinds) {
+            push_length(bytes, self.kinds.into());
+            for kind in pieces.by_ref().take(self.kinds.into()) {
                 push_text(bytes, kind);
             }
-            push_length(bytes, pieces.len() / 2);
+            push_length(bytes, self.entries.into());
             for key_or_value in pieces {
                 push_text(bytes, key_or_value);
             }
@@ -209,6 +205,33 @@ impl ClusterNode {
     }
 }
 
+/// The pieces of a node's text, in order.
+struct Pieces<'a>(&'a str);
+
+/// No character has one of these numbers, so that longer pieces have later ones.
+const SURROGATES: std::ops::Range<u32> = 0xd800..0xe000;
+
+/// The character that says how long the piece is.
+fn mark(piece: &str) -> char {
+    // No piece is longer than 64 KiB.
+    let length = piece.len() as u32;
+    let skipped = if length < SURROGATES.start { 0 } else { SURROGATES.end - SURROGATES.start };
+    char::from_u32(length + skipped).unwrap_or(char::MAX)
+}
+
+impl<'a> Iterator for Pieces<'a> {
+    type Item = &'a str;
+
+    fn next(&mut self) -> Option<&'a str> {
+        let mut characters = self.0.chars();
+        let mark = u32::from(characters.next()?);
+        let skipped = if mark < SURROGATES.start { 0 } else { SURROGATES.end - SURROGATES.start };
+        let (piece, rest) = characters.as_str().split_at_checked((mark - skipped) as usize)?;
+        self.0 = rest;
+        Some(piece)
+    }
+}
+
 impl PartialEq for ClusterNode {
     fn eq(&self, other: &Self) -> bool {
         self.hash == other.hash
@@ -216,7 +239,6 @@ impl PartialEq for ClusterNode {
             && self.port == other.port
             && self.kinds == other.kinds
             && self.id == other.id
-            && self.ends == other.ends
             && self.text == other.text
     }
 }
@@ -343,21 +365,20 @@ impl ClusterNodeBuilder {
         }
         let metadata = self.metadata.iter().flat_map(|(key, value)| [key.as_str(), value.as_str()]);
         let pieces = || [address.as_str()].into_iter().chain(kinds.iter().map(String::as_str)).chain(metadata.clone());
-        let mut text = String::with_capacity(pieces().map(str::len).sum());
-        let mut ends = Vec::with_capacity(1 + kinds.len() + 2 * self.metadata.len());
+        let mut text = String::with_capacity(pieces().map(|piece| mark(piece).len_utf8() + piece.len()).sum());
         for piece in pieces() {
+            text.push(mark(piece));
             text.push_str(piece);
-            // All limits together stay below 70 MB.
-            ends.push(text.len() as u32);
         }
         let mut node = ClusterNode {
             hash: 0,
             id,
             incarnation: self.incarnation,
             port: self.port,
-            kinds: kinds.len(),
+            // There are at most 1,024 of each.
+            kinds: kinds.len() as u16,
+            entries: self.metadata.len() as u16,
             text: text.into(),
-            ends: ends.into(),
         };
         node.hash = node.compute_hash();
         Ok(node)
@@ -422,6 +443,16 @@ mod tests {
         assert_eq!(format!("{full:?}"), "a#7@10.0.0.1:8080[\"order\", \"üser\"]{\"k\": \"värde\", \"zone\": \"\"}");
         let plain = node("a").build().unwrap();
         assert_eq!((plain.address(), plain.kinds().len(), plain.metadata().len()), ("10.0.0.1", 0, 0));
+    }
+
+    #[test]
+    fn p1_1_a_piece_of_any_length_is_given_back() {
+        for length in [0, 1, 0x7f, 0x80, 0x7ff, 0x800, 0xd7ff, 0xd800, 0xdfff, 0xe000, MAX_VALUE] {
+            let (long, key) = ("v".repeat(length), "k".repeat(length.clamp(1, MAX_NAME)));
+            let full = node("a").kind(&key).metadata(&key, &long).metadata("z", "last").build().unwrap();
+            assert_eq!(full.kinds().collect::<Vec<_>>(), [key.as_str()]);
+            assert_eq!(full.metadata().collect::<Vec<_>>(), [(key.as_str(), long.as_str()), ("z", "last")]);
+        }
     }
 
     #[test]
