@@ -331,7 +331,9 @@ impl Table {
         first: Duration,
         now: Timestamp,
     ) -> Result<Change, Illegal> {
-        let Some(known) = self.records.get(id.as_str()).cloned() else { return Err(self.refuse(id, Illegal::Unknown, now)) };
+        let Some(known) = self.records.get(id.as_str()).cloned() else {
+            return Err(self.refuse(id, Illegal::Unknown, now));
+        };
         let State::Suspect(accusers) = known.state().clone() else {
             let reason = if known.state().is_active() { Illegal::NotSuspected } else { Illegal::Gone };
             return Err(self.refuse(id, reason, now));

@@ -21,6 +21,8 @@ const BULK_LEAF: usize = 24;
 /// more, narrower is deeper and takes more memory.
 const FANOUT: usize = 32;
 const BULK_FANOUT: usize = 24;
+/// For how many more nodes a leaf that has no room gets some.
+const GROWN: usize = 4;
 
 type Leaf<N> = Vec<Arc<N>>;
 
@@ -151,7 +153,13 @@ impl<N: Item> Tree<N> {
         match tree {
             Tree::Leaf(nodes) => match place(nodes, node.id().as_str()) {
                 Ok(slot) => return (Some(std::mem::replace(&mut nodes[slot], node)), None),
-                Err(slot) => nodes.insert(slot, node),
+                Err(slot) => {
+                    if nodes.len() == nodes.capacity() {
+                        // Doubled, half of most leaves would be empty.
+                        nodes.reserve_exact(GROWN);
+                    }
+                    nodes.insert(slot, node);
+                }
             },
             Tree::Inner(inner) => {
                 let at = inner.child(node.id().as_str());
@@ -195,6 +203,7 @@ impl<N: Item> Tree<N> {
         match self {
             Tree::Leaf(nodes) if nodes.len() > LEAF => {
                 let upper = nodes.split_off(nodes.len() / 2);
+                nodes.shrink_to_fit();
                 Some((upper.first()?.id().clone(), Arc::new(Tree::Leaf(upper))))
             }
             Tree::Inner(inner) if inner.children.len() > FANOUT => {

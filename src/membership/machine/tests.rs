@@ -724,9 +724,7 @@ fn m2_5_what_has_to_hold_between_two_steps_is_noticed_when_it_does_not() {
         breaks(&mut member.machine);
         member.machine.check().unwrap_err()
     };
-    assert!(
-        broken(|machine| (0..9).for_each(|n| machine.round.add(Slot::of(100 + n)))).contains("to be probed")
-    );
+    assert!(broken(|machine| (0..9).for_each(|n| machine.round.add(Slot::of(100 + n)))).contains("to be probed"));
     assert!(broken(|machine| machine.own = record("x", 1, 0, State::Up)).contains("none at itself"));
     assert!(
         broken(|machine| {
@@ -912,9 +910,4 @@ fn m1_4_a_lone_seed_that_has_to_be_a_later_life_goes_on_alone_when_nobody_answer
     assert_eq!((member.machine.own().node().incarnation(), member.machine.is_member()), (9, true));
     member.pass(90_000);
     assert_eq!(member.members(), ["n0"], "the others are found dead");
-}
-#[test]
-fn zz_sizes() {
-    use std::mem::size_of as s;
-    println!("Output {} Event {} Part {} Record {} State {} Machine {} Table {} Settings {} Exchanges {} Admissions {} Observers {} Probes {} Rumours {} Settling {} Convergence {} Isolation {} Node {} Update {} Attempts {} Claim {} Place {} Effect {} Membership {} Input {} Heard {}", s::<Output>(), s::<Event>(), s::<Part>(), s::<Record>(), s::<State>(), s::<Machine>(), s::<Table>(), s::<Settings>(), s::<Exchanges>(), s::<Admissions>(), s::<Observers>(), s::<Probes>(), s::<Rumours>(), s::<Settling>(), s::<Convergence>(), s::<Isolation>(), s::<ClusterNode>(), s::<TopologyUpdate>(), s::<Attempts>(), s::<Option<Claim>>(), s::<Place>(), s::<crate::membership::lifecycle::Effect>(), s::<crate::membership::lifecycle::Membership>(), s::<Input>(), s::<Heard>());
 }

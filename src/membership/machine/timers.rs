@@ -114,11 +114,10 @@ mod tests {
             timers.set(timer, at(millis));
         }
         assert_eq!((timers.next_at(), timers.due(at(2))), (Some(at(3)), None));
-        assert_eq!([timers.due(at(5)), timers.due(at(5)), timers.due(at(5))], [
-            Some(Timer::Probe),
-            Some(Timer::Sweep),
-            None
-        ]);
+        assert_eq!(
+            [timers.due(at(5)), timers.due(at(5)), timers.due(at(5))],
+            [Some(Timer::Probe), Some(Timer::Sweep), None]
+        );
         assert_eq!(timers.next_at(), Some(at(8)));
     }
 

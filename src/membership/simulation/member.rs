@@ -41,7 +41,8 @@ pub(super) fn place(node: usize) -> Place {
         // Every datagram says where it comes from.
         static PLACES: RefCell<Vec<Place>> = const { RefCell::new(Vec::new()) };
     }
-    let written = |node: usize| Place::new(&format!("10.{}.{}.{}", node >> 16 & 255, node >> 8 & 255, node & 255), PORT);
+    let written =
+        |node: usize| Place::new(&format!("10.{}.{}.{}", node >> 16 & 255, node >> 8 & 255, node & 255), PORT);
     if node >= REMEMBERED {
         return written(node);
     }
