@@ -131,6 +131,54 @@ fn m5_1_an_update_updates_the_metrics() {
 }
 
 #[test]
+fn m5_1_each_event_is_counted_once_and_in_one_place() {
+    use crate::membership::event::Scarce;
+    use crate::membership::message::Unusable;
+    use crate::membership::quarantine::Refusal;
+    use MemberState::{Dead, Left, Suspect, Up};
+    let transition = |from, to| Event::Transition { at: at(1), node: node("n1"), from, to };
+    let refusal = || Refusal::KeptOut { left: None };
+    let events = [
+        (transition(Some(Up), Suspect), 0),
+        (transition(None, Suspect), 0),
+        (transition(Some(Suspect), Up), 1),
+        (transition(Some(Suspect), Dead), 2),
+        (transition(Some(Up), Dead), 2),
+        (Event::TurnedAway { at: at(1), node: id("n1"), refusal: refusal() }, 3),
+        (Event::Refused { at: at(1), refusal: refusal() }, 4),
+        (Event::Unusable { from: None, why: Unusable::OtherCluster }, 5),
+        (Event::Isolated { at: at(1) }, 6),
+        (Event::StoodStill { at: at(1) }, 7),
+        (Event::NotApplied { at: at(1), number: 1, failures: 3, why: String::new() }, 8),
+        (transition(None, Up), 9),
+        (transition(Some(Suspect), Left), 9),
+        (Event::Reached { at: at(1) }, 9),
+        (Event::NoRoom { at: at(1), of: Scarce::Members }, 9),
+    ];
+    for (event, counter) in events {
+        let mut metrics = Metrics::default();
+        metrics.count(&event);
+        let m = &metrics;
+        let kept_out = [m.turned_away, m.refused, m.unusable, m.isolations, m.standstills, m.not_applied];
+        let counted: Vec<u64> = [m.suspicions, m.contradictions, m.deaths].into_iter().chain(kept_out).collect();
+        let expected: Vec<u64> = (0..9).map(|n| u64::from(n == counter)).collect();
+        assert_eq!(counted, expected, "{event:?}");
+    }
+}
+
+#[test]
+fn m1_2_m4_4_what_could_not_be_applied_in_a_former_life_is_not_offered_in_the_next_one() {
+    let mut membership = started();
+    effects(&mut membership);
+    membership.applied(1, Err("the hub is full".into()), at(5));
+    membership.stop(at(10)).unwrap();
+    // It has to ask its seed, and has nothing to announce yet.
+    membership.start((node("n0"), 7946), vec![Place::new("s", 7946)], 1, at(20)).unwrap();
+    membership.handle(at(300), Input::Time).unwrap();
+    assert!(!effects(&mut membership).iter().any(|effect| matches!(effect, Effect::Apply(_))));
+}
+
+#[test]
 fn m5_3_while_nothing_is_counted_asking_for_metrics_fails_every_time() {
     let mut membership = new(false);
     membership.start((node("n0"), 7946), vec![], 1, at(0)).unwrap();

@@ -196,6 +196,23 @@ fn m2_1_a_node_with_seeds_asks_to_be_let_in_until_somebody_does() {
 }
 
 #[test]
+fn m1_4_m2_1_whoever_was_let_in_asks_twice_more_what_it_missed_meanwhile() {
+    let mut member = Member::new(&["n1"]);
+    member.pass(0);
+    let (asked, ..) = member.questions().remove(0);
+    let known = [Part::Welcome { incarnation: 0, version: 0 }, Part::Record(record("n1", 1, 0, State::Up))];
+    member.answered(asked, "n1", &known);
+    let exchanges = |member: &mut Member| {
+        let questions = member.questions();
+        questions.iter().filter(|(_, to, parts)| to == "n1" && matches!(parts[..], [Part::Buckets(_)])).count()
+    };
+    for (millis, expected) in [(299, 0), (1, 1), (699, 0), (1, 1), (1500, 0)] {
+        member.pass(millis);
+        assert_eq!(exchanges(&mut member), expected, "{:?}", member.now);
+    }
+}
+
+#[test]
 fn m2_1_m2_2_whoever_asks_is_joining_is_pinged_and_is_up_once_it_answers() {
     let mut member = Member::new(&[]);
     member.outputs();

@@ -518,9 +518,10 @@ mod tests {
 
     #[test]
     fn m2_5_what_no_member_could_say_is_refused() {
-        let refused: [(&[u8], Malformed); 6] = [
+        let refused: [(&[u8], Malformed); 7] = [
             (b"\x01\x0b\x05\0\0\0\0\0\0\0\0\0\0", Malformed::Node),
             (b"\x03\x0a\x05\x02n1\x01\x01h\0\0\x01", Malformed::Node),
+            (b"\x03\x0c\x05\x02n1\x01\x03h\nx\x01\x02\x01", Malformed::Node),
             (b"\x11\x0a\xff\xff\xff\xff\xff\xff\xff\xff\x7f\0", Malformed::Incarnation),
             (b"\x12\x01\x29", Malformed::TooMany),
             (b"\x21\x03\x04\0\0", Malformed::Truncated),
