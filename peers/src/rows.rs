@@ -10,7 +10,7 @@ use cluster_provisioning::testkit::gossip::{GossipMember, Protocol, Start};
 use crate::foca::FocaMember;
 use crate::report::{Column, Report};
 use crate::samples::Samples;
-use crate::scenarios::{self, Death, Healed, Idle, Starts};
+use crate::scenarios::{self, Death, Healed, Idle, Illness, Ordeal, Starts};
 use crate::{chitchat, cost, memberlist};
 
 /// How much is measured.
@@ -37,7 +37,7 @@ impl Extent {
 type Measure = fn(&mut Report, Extent);
 
 /// All groups, in the order of the table.
-pub const ROWS: [(&str, Measure); 9] = [
+pub const ROWS: [(&str, Measure); 10] = [
     ("join", join),
     ("kill", kill),
     ("false-deaths", false_deaths),
@@ -45,6 +45,7 @@ pub const ROWS: [(&str, Measure); 9] = [
     ("partition", partition),
     ("two", two),
     ("dissemination", dissemination),
+    ("thousand", thousand),
     ("idle", idle),
     ("cost", cost),
 ];
@@ -226,6 +227,45 @@ fn dissemination(report: &mut Report, extent: Extent) {
             put(nodes, Column::Chitchat, chitchat::GOSSIP_INTERVAL, took);
         }
     }
+}
+
+/// What happens among a thousand nodes: of ours and of the peer that runs in the same world.
+fn thousand(report: &mut Report, extent: Extent) {
+    if extent.measures(Column::Ours) {
+        a_thousand(report, extent, Column::Ours, |start: &Start, _: usize| GossipMember::unjudged(start));
+    }
+    if extent.measures(Column::Foca) {
+        a_thousand(report, extent, Column::Foca, FocaMember::lan);
+    }
+}
+
+fn a_thousand<M: Protocol>(report: &mut Report, extent: Extent, column: Column, starts: impl Starts<M>) {
+    let illnesses = [
+        ("lose 80 % of what they receive", Illness::HardOfHearing),
+        ("lose 80 % of what they send", Illness::Faint),
+        ("receive nothing for 20 s of 40", Illness::DeafAtTimes),
+    ];
+    for (what, illness) in illnesses {
+        let count = extent.runs(2);
+        let ordeals: Vec<_> = runs(count, |seed| scenarios::ordeal(starts, seed, illness));
+        let sum = |part: fn(&Ordeal) -> usize| ordeals.iter().flatten().map(part).sum::<usize>();
+        let of = ordeals.iter().flatten().count();
+        let row = |whom: &str| format!("10 of 1,000 {what}, 5 min: {whom}");
+        let healthy = format!("{} (runs: {of})", sum(|ordeal| ordeal.healthy));
+        report.cell(&row("healthy ones declared dead by healthy ones"), column, healthy);
+        report.cell(
+            &row("times that one of the ten went"),
+            column,
+            format!("{} (runs: {of})", sum(|ordeal| ordeal.ill)),
+        );
+    }
+    let killed = runs(extent.runs(4), |seed| scenarios::ten_killed(starts, seed));
+    let last = Samples::of(killed.into_iter().flatten().collect::<Vec<_>>());
+    let row = "10 of 1,000 killed at once: the last of them dead at a survivor: p50 / p95";
+    report.cell(row, column, last.shown("survivors"));
+    let took = Samples::of(runs(extent.runs(2), |seed| scenarios::restarted(starts, seed)));
+    let row = "1,000 started again within 10 s: one view after the last start: p50 / p95";
+    report.cell(row, column, took.shown("runs"));
 }
 
 fn idle(report: &mut Report, extent: Extent) {

@@ -2,6 +2,7 @@
 //! protocol it is: the same seeds of the world, the same nodes joining in the same order, the same faults.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::time::Duration;
 
 use cluster_provisioning::Timestamp;
@@ -100,6 +101,80 @@ pub fn stands_still<M: Protocol>(starts: impl Starts<M>, seed: u64) -> Option<(u
     let (itself, others): (Vec<_>, Vec<_>) =
         declared_dead(&world, seen).into_iter().partition(|(node, _)| *node == ILL);
     Some((others.len(), itself.len()))
+}
+
+/// Ten nodes of a thousand, of whom something is wrong.
+const ILL: Range<usize> = 100..110;
+
+/// What is wrong with them, for five minutes.
+#[derive(Clone, Copy)]
+pub enum Illness {
+    /// They lose four fifths of what they receive.
+    HardOfHearing,
+    /// Four fifths of what they send are lost.
+    Faint,
+    /// They receive nothing for 20 s of each 40 s.
+    DeafAtTimes,
+}
+
+/// What became of a thousand nodes while ten of them were ill.
+pub struct Ordeal {
+    /// How often a healthy one declared a healthy one dead.
+    pub healthy: usize,
+    /// How often one that was ill was declared dead by healthy ones: what happens to one within 10 s counts once.
+    pub ill: usize,
+}
+
+/// Ten of a thousand are ill.
+pub fn ordeal<M: Protocol>(starts: impl Starts<M>, seed: u64, illness: Illness) -> Option<Ordeal> {
+    let mut world = settled(starts, seed, 1000, secs(5))?;
+    let since = world.sightings().len();
+    match illness {
+        Illness::HardOfHearing => ILL.for_each(|node| world.network.deafen(node, 0.8)),
+        Illness::Faint => ILL.for_each(|node| world.network.silence(node, 0.8)),
+        Illness::DeafAtTimes => {}
+    }
+    for _ in 0..8 {
+        if matches!(illness, Illness::DeafAtTimes) {
+            ILL.for_each(|node| world.network.deafen(node, 1.0));
+            world.pass(secs(20));
+            ILL.for_each(|node| world.network.deafen(node, 0.0));
+            world.pass(secs(20));
+        } else {
+            world.pass(secs(40));
+        }
+    }
+    let dead = || world.sightings()[since..].iter().filter(|seen| seen.state == Seen::Dead && !ILL.contains(&seen.by));
+    let healthy = dead().filter(|seen| !ILL.contains(&seen.node)).count();
+    let ill = dead().filter(|seen| ILL.contains(&seen.node));
+    let ill: BTreeSet<_> = ill.map(|seen| (seen.node, seen.at.as_millis() / 10_000)).collect();
+    Some(Ordeal { healthy, ill: ill.len() })
+}
+
+/// Ten of a thousand are killed at once: how long until the last of them is dead at each survivor; `None` where one is not
+/// within two minutes.
+pub fn ten_killed<M: Protocol>(starts: impl Starts<M>, seed: u64) -> Vec<Option<Duration>> {
+    let Some(mut world) = settled(starts, seed, 1000, secs(5)) else { return Vec::new() };
+    world.pass(Duration::from_millis(37 * seed));
+    let (at, since) = (world.now(), world.sightings().len());
+    ILL.for_each(|node| world.kill(node));
+    world.until(secs(120), |world| ILL.into_iter().all(|node| is_gone(world, node)));
+    let (mut found, mut last) = (vec![0; 1000], vec![at; 1000]);
+    for seen in world.sightings()[since..].iter().filter(|seen| seen.state == Seen::Dead && ILL.contains(&seen.node)) {
+        found[seen.by] += 1;
+        last[seen.by] = seen.at;
+    }
+    world.running().map(|node| (found[node] >= ILL.len()).then(|| last[node].since(at))).collect()
+}
+
+/// A thousand are started again within ten seconds: how long after the last start there is one view.
+pub fn restarted<M: Protocol>(starts: impl Starts<M>, seed: u64) -> Option<Duration> {
+    let mut world = settled(starts, seed, 1000, secs(3))?;
+    for node in 0..1000 {
+        world.start(node, &[0, 1, 2]);
+        world.pass(Duration::from_millis(10));
+    }
+    world.until(LONGEST, World::is_one_view)
 }
 
 /// What a node of a cluster sends in a second when nothing happens.
