@@ -38,7 +38,7 @@ use super::place::Place;
 use super::probe_round::ProbeRound;
 use super::quarantine::Quarantined;
 use super::record::{Life, Record, State};
-use super::rumours::{self, Rumours};
+use super::rumours::{self, Rumours, Subject};
 use super::settings::Settings;
 use super::settling::{Settling, Waiting};
 use super::suspicion::Bounds;
@@ -343,7 +343,9 @@ impl Machine {
                 Timer::Return => self.come_back(now),
                 Timer::Leave => self.end(now),
                 Timer::Sweep => {
-                    self.table.sweep(now);
+                    for id in self.table.sweep(now) {
+                        self.rumours.forget(&Subject::Record(id));
+                    }
                     // Of whoever is forgotten everything is news again; and where little happens it takes no room.
                     self.heard.forget();
                     self.timers.set(Timer::Sweep, now + SWEEP);

@@ -72,13 +72,18 @@ pub(super) fn times(members: usize) -> u32 {
 impl Rumours {
     /// Something new, encoded, in the place of what was to be told about it before.
     pub(super) fn spread(&mut self, subject: Subject, class: Class, encoded: Arc<[u8]>) {
-        if let Some(place) = self.places.remove(&subject) {
-            self.waiting.remove(&place);
-        }
+        self.forget(&subject);
         self.number += 1;
         let place = Place { class, told: 0, number: Reverse(self.number) };
         self.places.insert(subject.clone(), place);
         self.waiting.insert(place, (subject, encoded));
+    }
+
+    /// Nothing is to be told about it any more.
+    pub(super) fn forget(&mut self, subject: &Subject) {
+        if let Some(place) = self.places.remove(subject) {
+            self.waiting.remove(&place);
+        }
     }
 
     pub(super) fn len(&self) -> usize {

@@ -182,11 +182,12 @@ impl Table {
         &self.rulings
     }
 
-    /// Somebody holds that ruling about the id; whether it counts here from now on.
-    pub(super) fn rule(&mut self, id: &NodeId, ruling: &Ruling) -> bool {
+    /// Somebody holds that ruling about the id. If it counts here from now on: the id, and the one whose ruling had to make
+    /// room, if any.
+    pub(super) fn rule(&mut self, id: &NodeId, ruling: &Ruling) -> Vec<NodeId> {
         let changes = self.rulings.hear(id, ruling);
         changes.iter().for_each(|(id, change)| self.digest.change(id, *change));
-        !changes.is_empty()
+        changes.into_iter().map(|(id, _)| id).collect()
     }
 
     /// The rulings about those whose ids are in these buckets.
@@ -214,8 +215,8 @@ impl Table {
     }
 
     /// Forgets who has been gone for an hour, and of more than there ever were members those who went first. Whoever is
-    /// quarantined is remembered.
-    pub(super) fn sweep(&mut self, now: Timestamp) {
+    /// quarantined is remembered. Who was forgotten.
+    pub(super) fn sweep(&mut self, now: Timestamp) -> Vec<NodeId> {
         let is_quarantined = |record: &Record| match record.state() {
             State::Dead { quarantined_until, .. } => now < *quarantined_until,
             _ => false,
@@ -223,6 +224,7 @@ impl Table {
         let mut spare = self.gone.len().saturating_sub(self.peak.max(LEAST_REMEMBERED));
         let mut gone: Vec<_> = self.gone.iter().map(|(id, since)| (*since, id.clone())).collect();
         gone.sort_unstable();
+        let mut forgotten = Vec::new();
         for (since, id) in gone {
             let is_over = now.since(since) >= REMEMBERED || spare > 0;
             if !is_over || self.records.get(id.as_str()).is_some_and(is_quarantined) {
@@ -232,9 +234,11 @@ impl Table {
             self.records.remove(id.as_str());
             self.gone.remove(&id);
             self.returned.remove(&id);
+            forgotten.push(id);
         }
         // Whoever has lived for long enough since its return begins anew.
         self.returned.retain(|_, returned| now.since(*returned) < REMEMBERED);
+        forgotten
     }
 
     /// The process stood still: those who are suspected have their time anew.
@@ -494,7 +498,8 @@ mod tests {
         table.hear(&record("n1", 1, 0, dead(10)), Way::Rumour, BOUNDS, at(0));
         table.hear(&record("n2", 1, 0, State::Left), Way::Rumour, BOUNDS, at(0));
         let kept = |until: Option<u64>| Ruling::over(None, id("n5"), Sentence::KeptOut { until: until.map(at) });
-        assert!(table.rule(&id("x"), &kept(None)) && table.rule(&id("n1"), &kept(Some(5))));
+        assert_eq!(table.rule(&id("x"), &kept(None)), [id("x")]);
+        assert_eq!(table.rule(&id("n1"), &kept(Some(5))), [id("n1")]);
         let list = |table: &Table, second| {
             let entries = table.quarantined(at(second));
             entries.iter().map(|entry| (entry.id.to_string(), entry.until, entry.is_pinned)).collect::<Vec<_>>()
@@ -515,7 +520,8 @@ mod tests {
     fn m1_4_rulings_count_in_the_digest_and_are_found_in_their_buckets() {
         let (mut table, other) = (five(), five());
         let kept = Ruling::over(None, id("n5"), Sentence::KeptOut { until: None });
-        assert!(table.rule(&id("x"), &kept) && !table.rule(&id("x"), &kept));
+        assert_eq!(table.rule(&id("x"), &kept), [id("x")]);
+        assert_eq!(table.rule(&id("x"), &kept), []);
         let differing = table.digest().differing(other.digest().buckets());
         assert_eq!(differing, [digest::bucket(&id("x"))]);
         assert_eq!(table.rulings_in_buckets(&differing).map(|(id, _)| id.as_str()).collect::<Vec<_>>(), ["x"]);

@@ -51,9 +51,11 @@ impl Machine {
 
     /// Somebody holds that ruling about the id.
     pub(super) fn hear_ruling(&mut self, id: &NodeId, ruling: &Ruling, now: Timestamp) {
-        if !self.table.rule(id, ruling) {
+        let changed = self.table.rule(id, ruling);
+        if changed.is_empty() {
             return;
         }
+        changed.into_iter().for_each(|id| self.rumours.forget(&Subject::Ruling(id)));
         self.exchanges.changed(now);
         self.tell(Event::Ruled { at: now, node: id.clone(), sentence: ruling.sentence().clone() });
         let part = Part::Ruling { id: id.clone(), ruling: ruling.clone() };

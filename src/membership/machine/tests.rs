@@ -5,7 +5,7 @@ use crate::membership::event::{MemberState, Scarce};
 use crate::membership::probe::PingNumber;
 use crate::membership::quarantine::Refusal;
 use crate::membership::records::Slot;
-use crate::membership::rulings::Ruling;
+use crate::membership::rulings::{self, Ruling, Sentence};
 use crate::membership::rumours::{Class, Subject};
 use crate::membership::settling::TopologyUpdate;
 
@@ -927,4 +927,22 @@ fn m1_4_a_lone_seed_that_has_to_be_a_later_life_goes_on_alone_when_nobody_answer
     assert_eq!((member.machine.own().node().incarnation(), member.machine.is_member()), (9, true));
     member.pass(90_000);
     assert_eq!(member.members(), ["n0"], "the others are found dead");
+}
+
+#[test]
+fn m2_5_whoever_is_forgotten_and_a_ruling_that_had_to_make_room_are_told_no_more() {
+    let mut member = Member::new(&[]);
+    member.datagram("n1", &[Part::Record(record("n1", 1, 0, State::Up))]);
+    member.datagram("n1", &[Part::Record(record("n1", 1, 1, State::Left))]);
+    assert_eq!(member.machine.rumours.len(), 2, "there is nobody to tell it to");
+    member.pass(3_700_000);
+    assert_eq!((member.state("n1"), member.machine.rumours.len()), (None, 1), "of itself");
+    let ruling = |counter| Ruling::told(counter, NodeId::new("n9").unwrap(), Sentence::KeptOut { until: None });
+    for n in 0..=rulings::MOST {
+        let id = NodeId::new(format!("x{n:04}")).unwrap();
+        member.datagram("x", &[Part::Ruling { id, ruling: ruling(n as u64) }]);
+    }
+    assert_eq!(member.machine.table.rulings().len(), rulings::MOST);
+    assert_eq!(member.machine.rumours.len(), 1 + rulings::MOST);
+    assert_eq!(member.machine.check(), Ok(()));
 }
