@@ -23,6 +23,7 @@ use std::time::Duration;
 use self::admission::Admissions;
 use self::exchange::Exchanges;
 use self::joining::{Attempts, Claim, Phase};
+use self::learning::Way;
 use self::observing::Observers;
 use self::probing::Probes;
 use self::timers::{Timer, Timers};
@@ -42,7 +43,7 @@ use super::rumours::{self, Rumours, Subject};
 use super::settings::Settings;
 use super::settling::{Settling, Waiting};
 use super::suspicion::Bounds;
-use super::table::{Table, Way};
+use super::table::Table;
 use super::wire::part::Part;
 use crate::backoff::Jitter;
 use crate::clock::Timestamp;
@@ -106,7 +107,7 @@ pub(super) struct Machine {
     phase: Phase,
     attempts: Attempts,
     claim: Option<Claim>,
-    /// It came back after it was declared dead, and nobody has agreed with it since.
+    /// It has contradicted its death, and nobody has agreed with it since.
     returns: bool,
     seeds: Vec<Place>,
     table: Table,

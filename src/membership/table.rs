@@ -8,8 +8,8 @@
 //! | Suspect | somebody else accuses it, too | Suspect, for a shorter time |
 //! | Suspect | it contradicts: a higher version | Up |
 //! | Suspect | it has not contradicted in time | Dead |
-//! | Up, Suspect | an exchange says that it is dead, of which nobody here had a suspicion | Suspect: it may contradict |
-//! | Up, Suspect | a rumour says that it is dead | Dead |
+//! | Up, Suspect | it is said to be dead, and nobody here has suspected it for long enough | Suspect: it may contradict |
+//! | Suspect | it is said to be dead, and has had the time to contradict | Dead |
 //! | any but Left | it says that it leaves | Left |
 //! | Dead, Left | it is there again: a higher version, or another life | Up |
 //!
@@ -38,15 +38,6 @@ const LEAST_REMEMBERED: usize = 1000;
 const MOST: usize = 100_000;
 /// How many refusals are kept.
 const KEPT: usize = 64;
-
-/// By which way a record came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
-    /// With a packet, as it spread.
-    Rumour,
-    /// By an exchange of what two members know: it may be old.
-    Exchange,
-}
 
 /// How a node changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -275,7 +266,7 @@ impl Table {
     }
 
     /// Somebody says that of a node.
-    pub(super) fn hear(&mut self, record: &Record, way: Way, bounds: Bounds, now: Timestamp) -> Option<Change> {
+    pub(super) fn hear(&mut self, record: &Record, bounds: Bounds, now: Timestamp) -> Option<Change> {
         let id = record.id();
         let before = self.records.get(id.as_str()).cloned();
         let merged = match &before {
@@ -285,7 +276,7 @@ impl Table {
             }
             None => record.clone(),
             Some(known) => {
-                let said = self.as_accusation(known, record, way).unwrap_or_else(|| record.clone());
+                let said = self.as_accusation(known, record, now).unwrap_or_else(|| record.clone());
                 let mut merged = known.clone();
                 if merged.merge(&said) == Merged::Nothing {
                     return None;
@@ -319,7 +310,7 @@ impl Table {
             Some(known) => Ok(known.with(State::Suspect(Accusers::of(accuser.clone())), known.strikes())),
         };
         match judged {
-            Ok(suspect) => Ok(self.hear(&suspect, Way::Rumour, bounds, now)),
+            Ok(suspect) => Ok(self.hear(&suspect, bounds, now)),
             Err(reason) => Err(self.refuse(id, reason, now)),
         }
     }
@@ -361,13 +352,15 @@ impl Table {
         self.suspicions.values().map(Suspicion::ends_at).min()
     }
 
-    /// What an exchange says of the dead may be old. Of an active member, of whom nobody here had a suspicion, it is an
-    /// accusation: otherwise each half of a partition that heals would remove the other.
-    fn as_accusation(&self, known: &Record, said: &Record, way: Way) -> Option<Record> {
+    /// What is said of the dead may be old, or the word of one alone whose accusation nobody has heard. Of a member that nobody
+    /// here has suspected for long enough it is an accusation: otherwise each half of a partition that heals would remove the
+    /// other, and a node that is hardly heard would remove those that are well.
+    fn as_accusation(&self, known: &Record, said: &Record, now: Timestamp) -> Option<Record> {
         let State::Dead { accusers, .. } = said.state() else { return None };
-        let is_unsuspected = known.state() == &State::Up && !self.suspicions.contains_key(known.id());
         let is_same = known.node().incarnation() == said.node().incarnation();
-        (way == Way::Exchange && is_unsuspected && is_same)
+        let suspicion = self.suspicions.get(known.id()).filter(|_| known.version() == said.version());
+        let is_believed = suspicion.is_some_and(|suspicion| suspicion.could_be_contradicted(now));
+        (known.state().is_active() && is_same && !is_believed)
             .then(|| said.with(State::Suspect(accusers.clone()), known.strikes()))
     }
 
@@ -453,11 +446,17 @@ mod tests {
         State::Dead { accusers: Accusers::of(id("n9")), quarantined_until: at(until) }
     }
 
+    /// The node has been suspected for long, and is found dead.
+    fn find_dead(table: &mut Table, name: &str, until: u64) {
+        table.hear(&record(name, 1, 0, suspect(&["n9"])), BOUNDS, at(0));
+        table.hear(&record(name, 1, 0, dead(until)), BOUNDS, at(2)).unwrap();
+    }
+
     /// n1 to n5, up.
     fn five() -> Table {
         let mut table = Table::default();
         for name in ["n1", "n2", "n3", "n4", "n5"] {
-            let change = table.hear(&record(name, 1, 0, State::Up), Way::Rumour, BOUNDS, at(0)).unwrap();
+            let change = table.hear(&record(name, 1, 0, State::Up), BOUNDS, at(0)).unwrap();
             assert_eq!((change.before, change.now.state()), (None, &State::Up));
         }
         table
@@ -475,28 +474,25 @@ mod tests {
     fn m2_5_of_more_than_there_may_be_nobody_is_let_in_and_those_who_are_known_change_as_before() {
         let mut table = Table::of_at_most(3);
         for n in 0..5 {
-            table.hear(&record(&format!("n{n}"), 1, 0, State::Up), Way::Rumour, BOUNDS, at(0));
+            table.hear(&record(&format!("n{n}"), 1, 0, State::Up), BOUNDS, at(0));
         }
         assert_eq!((table.active(), table.all().count()), (3, 3));
         for n in 0..5 {
-            table.hear(&record(&format!("gone{n}"), 1, 0, dead(10)), Way::Rumour, BOUNDS, at(0));
+            table.hear(&record(&format!("gone{n}"), 1, 0, dead(10)), BOUNDS, at(0));
         }
         assert_eq!((table.active(), table.gone().len(), table.all().count()), (3, 3, 6));
         let (refused, count) = table.refused();
         assert!(refused.into_iter().all(|refused| refused.reason == Illegal::NoRoom) && count == 4);
         assert!(accuse(&mut table, "n1", "n2", 1).unwrap().is_some());
-        assert!(table.hear(&record("n1", 1, 1, State::Left), Way::Rumour, BOUNDS, at(1)).is_some());
-        assert!(
-            table.hear(&record("n4", 1, 0, State::Up), Way::Rumour, BOUNDS, at(1)).is_some(),
-            "there is room again"
-        );
+        assert!(table.hear(&record("n1", 1, 1, State::Left), BOUNDS, at(1)).is_some());
+        assert!(table.hear(&record("n4", 1, 0, State::Up), BOUNDS, at(1)).is_some(), "there is room again");
     }
 
     #[test]
     fn m3_5_the_list_of_those_who_would_not_be_let_in_has_the_dead_and_those_whom_an_operator_keeps_out() {
         let mut table = five();
-        table.hear(&record("n1", 1, 0, dead(10)), Way::Rumour, BOUNDS, at(0));
-        table.hear(&record("n2", 1, 0, State::Left), Way::Rumour, BOUNDS, at(0));
+        find_dead(&mut table, "n1", 10);
+        table.hear(&record("n2", 1, 0, State::Left), BOUNDS, at(0));
         let kept = |until: Option<u64>| Ruling::over(None, id("n5"), Sentence::KeptOut { until: until.map(at) });
         assert_eq!(table.rule(&id("x"), &kept(None)), [id("x")]);
         assert_eq!(table.rule(&id("n1"), &kept(Some(5))), [id("n1")]);
@@ -541,7 +537,7 @@ mod tests {
         assert_eq!((change.now.state(), table.active(), table.next_at()), (&quarantined, 4, None));
         // n2 contradicts in time.
         accuse(&mut table, "n2", "n3", 30).unwrap();
-        let change = table.hear(&record("n2", 1, 1, State::Up), Way::Rumour, BOUNDS, at(31)).unwrap();
+        let change = table.hear(&record("n2", 1, 1, State::Up), BOUNDS, at(31)).unwrap();
         assert_eq!((change.now.state(), table.next_at(), table.active()), (&State::Up, None, 4));
     }
 
@@ -564,7 +560,7 @@ mod tests {
         assert_eq!(table.accuse((&id("n1"), 0, 0), &id("n2"), BOUNDS, at(3)), Err(Illegal::Outdated));
         assert_eq!(table.accuse((&id("n1"), 1, 1), &id("n2"), BOUNDS, at(4)), Err(Illegal::Outdated));
         assert_eq!(table.settle(&id("n1"), BOUNDS, FIRST, at(5)), Err(Illegal::NotSuspected));
-        table.hear(&record("n1", 1, 0, State::Left), Way::Rumour, BOUNDS, at(6)).unwrap();
+        table.hear(&record("n1", 1, 0, State::Left), BOUNDS, at(6)).unwrap();
         assert_eq!(accuse(&mut table, "n1", "n2", 7), Err(Illegal::Gone));
         assert_eq!(table.settle(&id("n1"), BOUNDS, FIRST, at(8)), Err(Illegal::Gone));
         assert_eq!(table.settle(&id("n7"), BOUNDS, FIRST, at(9)), Err(Illegal::Unknown));
@@ -583,21 +579,26 @@ mod tests {
     fn m2_4_whoever_was_never_here_is_remembered_as_gone_and_nothing_is_told() {
         let mut table = five();
         let gone = |state| record("n6", 1, 0, state);
-        assert_eq!(table.hear(&gone(dead(9)), Way::Exchange, BOUNDS, at(1)), None);
-        assert!(table.hear(&gone(State::Left), Way::Exchange, BOUNDS, at(1)).is_some(), "of somebody who is known");
+        assert_eq!(table.hear(&gone(dead(9)), BOUNDS, at(1)), None);
+        assert!(table.hear(&gone(State::Left), BOUNDS, at(1)).is_some(), "of somebody who is known");
         assert_eq!((state(&table, "n6"), table.active()), (State::Left, 5));
     }
 
     #[test]
-    fn m2_4_a_death_that_an_exchange_tells_of_an_active_member_is_an_accusation_and_a_rumour_is_a_death() {
+    fn m2_4_a_death_is_believed_where_the_suspicion_could_have_been_contradicted_and_else_an_accusation() {
         let mut table = five();
-        let change = table.hear(&record("n1", 1, 0, dead(9)), Way::Exchange, BOUNDS, at(1)).unwrap();
-        assert_eq!((change.now.state(), table.active()), (&suspect(&["n9"]), 5));
-        // There is a suspicion now, so that the same once more is believed.
-        table.hear(&record("n1", 1, 0, dead(9)), Way::Exchange, BOUNDS, at(2)).unwrap();
-        assert_eq!((state(&table, "n1"), table.active()), (dead(9), 4));
-        table.hear(&record("n2", 1, 0, dead(9)), Way::Rumour, BOUNDS, at(3)).unwrap();
-        assert_eq!((state(&table, "n2"), table.active()), (dead(9), 3));
+        let dies = |table: &mut Table, version, millis| {
+            table.hear(&record("n1", 1, version, dead(90)), BOUNDS, at(0) + Duration::from_millis(millis));
+            state(table, "n1")
+        };
+        // Nobody has accused it here.
+        assert_eq!((dies(&mut table, 0, 1000), table.active()), (suspect(&["n9"]), 5));
+        assert_eq!(dies(&mut table, 0, 2999), suspect(&["n9"]), "told once more it is no truer");
+        // It has contradicted, and is accused anew: that is another suspicion.
+        assert_eq!(dies(&mut table, 1, 3000), suspect(&["n9"]));
+        assert_eq!(dies(&mut table, 1, 4999), suspect(&["n9"]));
+        assert_eq!(dies(&mut table, 0, 9000), suspect(&["n9"]), "of a version that it has contradicted");
+        assert_eq!((dies(&mut table, 1, 5000), table.active()), (dead(90), 4));
     }
 
     #[test]
@@ -612,7 +613,7 @@ mod tests {
             lasted.push(quarantined_until.since(at(second + 24)).as_secs());
             version += 1;
             let back = Record::new(Arc::clone(change.now.node()), version, State::Up, change.now.strikes()).unwrap();
-            table.hear(&back, Way::Rumour, BOUNDS, at(second + 50)).unwrap();
+            table.hear(&back, BOUNDS, at(second + 50)).unwrap();
         }
         assert_eq!(lasted, [10, 20, 40, 10], "the last time it had lived for longer than ten minutes");
     }
@@ -620,14 +621,13 @@ mod tests {
     proptest! {
         #[test]
         fn m1_4_whatever_is_heard_in_whatever_order_the_parts_of_the_table_fit_each_other(
-            steps in prop::collection::vec((0u8..5, 0u64..2, 0u64..3, 0u8..6, any::<bool>(), 0u64..30), 0..150),
+            steps in prop::collection::vec((0u8..5, 0u64..2, 0u64..3, 0u8..6, 0u64..30), 0..150),
         ) {
             let mut table = Table::default();
             let mut now = 0;
-            for (n, incarnation, version, what, exchanged, pause) in steps {
+            for (n, incarnation, version, what, pause) in steps {
                 now += pause;
                 let name = format!("n{n}");
-                let way = if exchanged { Way::Exchange } else { Way::Rumour };
                 match what {
                     0 => _ = table.accuse((&id(&name), incarnation, version), &id("n9"), BOUNDS, at(now)),
                     1 => {
@@ -637,7 +637,7 @@ mod tests {
                     }
                     _ => {
                         let state = [State::Up, suspect(&["n8"]), dead(now + 10), State::Left][usize::from(what) - 2].clone();
-                        table.hear(&record(&name, incarnation, version, state), way, BOUNDS, at(now));
+                        table.hear(&record(&name, incarnation, version, state), BOUNDS, at(now));
                     }
                 }
                 let suspected = table.records.iter().filter(|record| matches!(record.state(), State::Suspect(_)));

@@ -12,7 +12,6 @@ use crate::membership::place::Place;
 use crate::membership::probe::PingNumber;
 use crate::membership::quarantine::Refusal;
 use crate::membership::record::{Life, Record, State};
-use crate::membership::table::Way;
 use crate::membership::wire::part::{ELSEWHERE, Part};
 use crate::topology::NodeId;
 
@@ -200,7 +199,7 @@ impl Machine {
         if joiner.record.life() == *life {
             let record = joiner.record.clone();
             self.admissions.joiners.remove(&life.id);
-            self.hear(&record, Way::Rumour, now);
+            self.hear(&record, now);
         }
         true
     }

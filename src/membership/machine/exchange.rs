@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Machine, Phase, Question, Timer};
+use super::{Machine, Phase, Question, Timer, Way};
 use crate::clock::Timestamp;
 use crate::membership::digest::BUCKETS;
 use crate::membership::message::Message;
@@ -12,7 +12,6 @@ use crate::membership::place::Place;
 use crate::membership::probe::PingNumber;
 use crate::membership::record::{Life, Record, State};
 use crate::membership::rulings::Ruling;
-use crate::membership::table::Way;
 use crate::membership::wire::part::Part;
 use crate::topology::NodeId;
 
@@ -246,7 +245,7 @@ impl Machine {
         let Some(record) = known.map(|unverified| unverified.record.clone()) else { return false };
         if record.life() == *life {
             self.exchanges.unverified.remove(&life.id);
-            self.hear(&record, Way::Rumour, now);
+            self.hear(&record, now);
         }
         true
     }

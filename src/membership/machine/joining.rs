@@ -14,7 +14,6 @@ use crate::membership::probe::PingNumber;
 use crate::membership::quarantine::Refusal;
 use crate::membership::record::{GREATEST, Life, Record, State};
 use crate::membership::rulings::{Ruling, Sentence};
-use crate::membership::table::Way;
 use crate::membership::wire::fits;
 use crate::membership::wire::part::Part;
 use crate::topology::{ClusterNode, NodeId};
@@ -114,7 +113,7 @@ impl Machine {
     /// What this node says of itself counts here, and everybody is told.
     fn put_own(&mut self, now: Timestamp) {
         let (own, bounds) = (self.own.clone(), self.bounds());
-        if let Some(change) = self.table.hear(&own, Way::Rumour, bounds, now) {
+        if let Some(change) = self.table.hear(&own, bounds, now) {
             self.apply(&change, true, now);
         }
     }
@@ -184,7 +183,7 @@ impl Machine {
             if record.id() == self.own.id() {
                 continue;
             }
-            if let Some(change) = self.table.hear(record, Way::Rumour, bounds, now) {
+            if let Some(change) = self.table.hear(record, bounds, now) {
                 self.apply(&change, false, now);
             }
         }
@@ -255,10 +254,16 @@ impl Machine {
         if self.phase == Phase::Joining {
             self.timers.set(Timer::Join, now + wait.max(AGAIN));
         } else if self.phase == Phase::Member && self.returns {
-            // It came back, and is not let in: it goes on waiting.
-            self.phase = Phase::Expelled(self.own.version());
-            self.timers.set(Timer::Return, now + wait.max(AGAIN));
+            // It contradicts its death, and is not let in: it waits.
+            self.is_expelled(self.own.version(), now + wait.max(AGAIN), now);
         }
+    }
+
+    /// Others have declared this node dead, in that version, and let it in again then.
+    fn is_expelled(&mut self, version: u64, until: Timestamp, now: Timestamp) {
+        self.phase = Phase::Expelled(version);
+        self.timers.set(Timer::Return, until);
+        self.tell(Event::Expelled { at: now, until });
     }
 
     /// An operator has ruled about this node.
@@ -321,15 +326,17 @@ impl Machine {
             return self.succeed(said.node().incarnation(), now);
         }
         match said.state() {
-            State::Dead { quarantined_until, .. } if now < *quarantined_until => {
-                self.tell(Event::Expelled { at: now, until: *quarantined_until });
-                self.phase = Phase::Expelled(said.version());
-                self.timers.set(Timer::Return, *quarantined_until);
+            State::Dead { quarantined_until, .. } if now < *quarantined_until && self.returns => {
                 self.take_strikes(said.strikes());
+                self.is_expelled(said.version(), *quarantined_until, now);
             }
             state => {
-                if matches!(state, State::Suspect(_)) {
-                    self.health.note(Sign::Refuted);
+                match state {
+                    State::Suspect(_) => self.health.note(Sign::Refuted),
+                    // One alone may believe it: a node that is hardly heard, for example. Where others do, too, they refuse
+                    // what this node says of itself.
+                    State::Dead { .. } => self.returns = true,
+                    State::Up | State::Left => {}
                 }
                 self.take_strikes(said.strikes());
                 self.raise_version(said.version());
@@ -410,7 +417,7 @@ impl Machine {
     /// This life is over here, too.
     fn leave_table(&mut self, now: Timestamp) {
         let left = self.own.with(State::Left, self.own.strikes());
-        self.hear(&left, Way::Rumour, now);
+        self.hear(&left, now);
     }
 
     /// This node is to leave.

@@ -12,12 +12,21 @@ use crate::membership::record::{Life, Record, State};
 use crate::membership::rulings::Ruling;
 use crate::membership::rumours::{Class, Subject};
 use crate::membership::settling::Departure;
-use crate::membership::table::{Change, Way};
+use crate::membership::table::Change;
 use crate::membership::wire::part::Part;
 use crate::topology::NodeId;
 
 /// How often it is told at most that there is no room for another member.
 const OVERFLOW_TOLD: Duration = Duration::from_secs(60);
+
+/// By which way a record came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// With a packet, as it spread.
+    Rumour,
+    /// By an exchange of what two members know: it may be old.
+    Exchange,
+}
 
 impl Machine {
     /// Somebody says that of a node. `by`: who, where it was said in a datagram.
@@ -40,7 +49,7 @@ impl Machine {
             // It may have been dead for long where the other comes from: first it has to answer.
             return self.verify(record, now);
         }
-        self.hear(&record, way, now);
+        self.hear(&record, now);
     }
 
     /// Whether a node may be let in that is none of the members.
@@ -66,13 +75,13 @@ impl Machine {
     }
 
     /// Somebody says that of another node, and it counts.
-    pub(super) fn hear(&mut self, record: &Record, way: Way, now: Timestamp) {
+    pub(super) fn hear(&mut self, record: &Record, now: Timestamp) {
         let bounds = self.bounds();
         if !self.table.has_room(record) && self.overflowed.is_none_or(|last| now.since(last) >= OVERFLOW_TOLD) {
             self.overflowed = Some(now);
             self.tell(Event::NoRoom { at: now, of: Scarce::Members });
         }
-        if let Some(change) = self.table.hear(record, way, bounds, now) {
+        if let Some(change) = self.table.hear(record, bounds, now) {
             self.apply(&change, true, now);
         }
     }

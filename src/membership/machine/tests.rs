@@ -72,6 +72,14 @@ impl Member {
         self.machine.handle(self.now, Input::Answered { question, answer });
     }
 
+    /// n1 has found it dead, and refuses to let it in for so many seconds.
+    fn expel(&mut self, seconds: u64) {
+        self.datagram("n1", &[found_dead(self, seconds)]);
+        let accusers = std::iter::once(NodeId::new("n1").unwrap()).collect();
+        let left = Duration::from_secs(seconds);
+        self.datagram("n1", &[Part::Refused(Refusal::Quarantined { accusers, left })]);
+    }
+
     /// So many milliseconds pass, in which nothing arrives.
     fn pass(&mut self, millis: u64) {
         let end = self.now + Duration::from_millis(millis);
@@ -325,6 +333,8 @@ fn m2_2_a_member_that_hears_of_itself_as_suspected_contradicts_with_a_higher_ver
 #[test]
 fn m3_3_m3_4_a_quarantined_node_is_refused_with_the_reason_and_let_in_afterwards() {
     let mut member = Member::with(&["n1", "n2"]);
+    member.datagram("n2", &[Part::Record(record("n1", 1, 0, accused_by("n2")))]);
+    member.pass(2000);
     let until = member.now.since(at(0)).as_millis() as u64 + 10_000;
     member.datagram("n2", &[Part::Record(record("n1", 1, 0, dead(until)))]);
     assert!(matches!(member.state("n1"), Some(State::Dead { .. })));
@@ -344,18 +354,42 @@ fn m3_3_m3_4_a_quarantined_node_is_refused_with_the_reason_and_let_in_afterwards
 }
 
 #[test]
-fn m3_4_a_member_that_hears_of_its_own_death_waits_for_the_end_of_its_quarantine_and_comes_back() {
+fn m3_4_a_member_that_hears_of_its_own_death_contradicts_and_where_it_is_refused_waits_for_its_quarantine() {
     let mut member = Member::with(&["n1"]);
     member.events();
-    let until = member.now.since(at(0)).as_millis() as u64 + 4000;
-    member.datagram("n1", &[Part::Record(record("n0", 5, 0, dead(until)))]);
+    let quarantined = [Part::Refused(Refusal::Quarantined {
+        accusers: std::iter::once(NodeId::new("n1").unwrap()).collect(),
+        left: Duration::from_secs(4),
+    })];
+    member.datagram("n1", &quarantined);
+    assert!(member.machine.is_member(), "nobody has said that it is dead");
+    member.datagram("n1", &[found_dead(&member, 4)]);
+    // It may be the word of one alone.
+    assert!(member.machine.is_member() && member.machine.own().version() == 1);
+    member.events();
+    member.datagram("n1", &quarantined);
     assert!(!member.machine.is_member());
-    assert!(member.events().iter().any(|event| matches!(event, Event::Expelled { .. })));
+    let until = member.now + Duration::from_secs(4);
+    assert!(member.events().contains(&Event::Expelled { at: member.now, until }));
     member.pass(3999);
     assert!(!member.machine.is_member());
     member.pass(1);
     assert!(member.machine.is_member());
-    assert_eq!(member.machine.own().version(), 1);
+    assert_eq!(member.machine.own().version(), 2);
+}
+
+#[test]
+fn m3_4_a_member_whose_contradiction_of_its_death_nobody_shares_waits_when_it_is_found_dead_again() {
+    for is_agreed in [false, true] {
+        let mut member = Member::with(&["n1"]);
+        member.datagram("n1", &[found_dead(&member, 4)]);
+        if is_agreed {
+            let digest = member.machine.table().digest().all();
+            member.datagram("n1", &[Part::Ping { number: PingNumber(1), subject: life("n0", 5), digest }]);
+        }
+        member.datagram("n1", &[found_dead_in(&member, 1, 4)]);
+        assert_eq!(member.machine.is_member(), is_agreed);
+    }
 }
 
 #[test]
@@ -660,10 +694,14 @@ fn m3_3_a_member_that_is_kept_out_stays_one_until_it_is_gone() {
 
 /// What is said of n0 by whoever found it dead.
 fn found_dead(member: &Member, seconds: u64) -> Part {
+    found_dead_in(member, 0, seconds)
+}
+
+fn found_dead_in(member: &Member, version: u64, seconds: u64) -> Part {
     let accusers = crate::membership::accusers::Accusers::of(NodeId::new("n1").unwrap());
     let quarantined_until = member.now + Duration::from_secs(seconds);
     let node = Arc::clone(member.machine.own().node());
-    let dead = Record::new(node, 0, State::Dead { accusers, quarantined_until }, 0).unwrap();
+    let dead = Record::new(node, version, State::Dead { accusers, quarantined_until }, 0).unwrap();
     Part::Record(dead.reached_at(7946))
 }
 
@@ -671,7 +709,7 @@ fn found_dead(member: &Member, seconds: u64) -> Part {
 fn m3_4_whoever_was_declared_dead_comes_back_when_its_quarantine_is_over_or_lifted() {
     for is_lifted in [false, true] {
         let mut member = Member::with(&["n1"]);
-        member.datagram("n1", &[found_dead(&member, 10)]);
+        member.expel(10);
         assert!(!member.machine.is_member());
         member.pass(5000);
         if is_lifted {
@@ -683,14 +721,14 @@ fn m3_4_whoever_was_declared_dead_comes_back_when_its_quarantine_is_over_or_lift
             member.pass(5100);
         }
         assert!(member.machine.is_member());
-        assert_eq!(member.machine.own().version(), 1);
+        assert_eq!(member.machine.own().version(), 2);
     }
 }
 
 #[test]
 fn m3_3_whoever_comes_back_and_is_refused_goes_on_waiting_and_a_member_that_agreed_with_somebody_does_not() {
     let mut member = Member::with(&["n1"]);
-    member.datagram("n1", &[found_dead(&member, 10)]);
+    member.expel(10);
     member.pass(10_100);
     assert!(member.machine.is_member());
     let refused = Part::Refused(Refusal::KeptOut { left: Some(Duration::from_secs(30)) });
@@ -862,7 +900,7 @@ fn m1_5_observers_that_wait_hear_of_a_change_after_five_seconds_that_there_is_no
 fn m2_5_of_more_members_than_there_may_be_the_rest_is_not_taken_and_that_is_told_once_a_minute() {
     let mut member = Member::new(&[]);
     member.machine.table = Table::of_at_most(3);
-    member.machine.hear(&member.machine.own().clone(), Way::Rumour, member.now);
+    member.machine.hear(&member.machine.own().clone(), member.now);
     member.outputs();
     let mut told = 0;
     for n in 1..9 {
