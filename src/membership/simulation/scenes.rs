@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::member::id;
-use super::{GossipMember, Start, World};
+use super::{GossipMember, Seen, Start, World};
 use crate::membership::record::State;
 
 const fn secs(secs: u64) -> Duration {
@@ -50,6 +50,26 @@ fn m3_1_m2_4_whoever_is_killed_dies_everywhere_and_nobody_else_does() {
         assert!(took.is_some(), "seed {seed}: {:?}", world.counts().events);
         assert!(world.running().all(|other| is_dead_at(&world, 7, other)));
     }
+}
+
+#[test]
+fn m2_4_a_node_that_nobody_hears_for_a_while_removes_nobody_from_the_others() {
+    const ILL: usize = 5;
+    let mut found_dead = 0;
+    for seed in 0..10 {
+        let mut world = cluster(seed, 20);
+        world.until(secs(10), World::is_one_view).unwrap();
+        let since = world.sightings().len();
+        // It hears everybody, so that it is not isolated, and none of its accusations is contradicted.
+        world.network.silence(ILL, 1.0);
+        world.pass(secs(60));
+        world.network.heal();
+        world.until(secs(60), World::is_one_view).unwrap_or_else(|| panic!("seed {seed}: no view"));
+        let dead = || world.sightings()[since..].iter().filter(|seen| seen.state == Seen::Dead && seen.node != ILL);
+        found_dead += dead().filter(|seen| seen.by == ILL).count();
+        assert!(dead().all(|seen| seen.by == ILL), "seed {seed}: {:?}", dead().find(|seen| seen.by != ILL));
+    }
+    assert!(found_dead > 15, "it found {found_dead} dead for itself");
 }
 
 #[test]
