@@ -564,7 +564,7 @@ impl Machine {
             };
         }
         match message {
-            None => self.unanswered(question, now),
+            None => self.unanswered(question),
             Some(message) if self.phase == Phase::Joining => self.join_answered(message, now),
             Some(message) => self.exchange_answered(question, message, now),
         }

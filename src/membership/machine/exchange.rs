@@ -195,12 +195,11 @@ impl Machine {
     }
 
     /// Nobody has answered.
-    pub(super) fn unanswered(&mut self, question: Question, now: Timestamp) {
+    pub(super) fn unanswered(&mut self, question: Question) {
         if self.exchanges.under_way.remove(&question).is_some() {
             // The difference is there still.
             self.exchanges.hurry();
         }
-        self.join_unanswered(now);
     }
 
     /// An exchange tells of a life that is not known here: it has to answer.

@@ -100,7 +100,6 @@ impl Machine {
 
     fn become_member(&mut self, now: Timestamp) {
         self.phase = Phase::Member;
-        self.attempts = Attempts::default();
         self.tell(Event::Joined { at: now });
         self.put_own(now);
         // Those who begin together do not probe together.
@@ -219,13 +218,6 @@ impl Machine {
         self.tell(Event::Succeeded { at: now, incarnation });
         let again = if self.attempts.may_hurry(now) { now } else { now + AGAIN };
         self.timers.set(Timer::Join, again);
-    }
-
-    /// Nobody answered: the timer asks again.
-    pub(super) fn join_unanswered(&mut self, now: Timestamp) {
-        if self.phase == Phase::Joining {
-            self.timers.set_if_unset(Timer::Join, now + AGAIN);
-        }
     }
 
     /// After the join what is known is exchanged again, since much may have changed meanwhile.
@@ -393,7 +385,6 @@ impl Machine {
         self.returns = true;
         self.raise_version(version);
         self.put_own(now);
-        self.exchanges.hurry();
         for place in self.some_places(TOLD, None) {
             self.exchange_now(place, now);
         }

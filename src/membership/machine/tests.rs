@@ -957,12 +957,16 @@ fn m2_5_a_life_after_which_there_is_none_is_waited_out_and_a_version_after_which
 #[test]
 fn m1_4_a_lone_seed_that_has_to_be_a_later_life_goes_on_alone_when_nobody_answers_whom_it_knew() {
     let mut member = Member::with(&["n1", "n2"]);
-    let node = ClusterNode::builder("n0", "n0", 7000).incarnation(8).build().unwrap();
-    member.datagram("n1", &[Part::Record(Record::new(Arc::new(node), 0, State::Left, 0).unwrap().reached_at(7946))]);
-    member.pass(3000);
-    assert!(!member.machine.is_member());
-    member.pass(3000);
-    assert_eq!((member.machine.own().node().incarnation(), member.machine.is_member()), (9, true));
+    for incarnation in [8, 11] {
+        let node = ClusterNode::builder("n0", "n0", 7000).incarnation(incarnation).build().unwrap();
+        let left = Record::new(Arc::new(node), 0, State::Left, 0).unwrap().reached_at(7946);
+        member.datagram("n1", &[Part::Record(left)]);
+        member.pass(3000);
+        assert!(!member.machine.is_member(), "it asks as often as before");
+        member.pass(3000);
+        let own = member.machine.own().node().incarnation();
+        assert_eq!((own, member.machine.is_member()), (incarnation + 1, true));
+    }
     member.pass(90_000);
     assert_eq!(member.members(), ["n0"], "the others are found dead");
 }
@@ -983,4 +987,118 @@ fn m2_5_whoever_is_forgotten_and_a_ruling_that_had_to_make_room_are_told_no_more
     assert_eq!(member.machine.table.rulings().len(), rulings::MOST);
     assert_eq!(member.machine.rumours.len(), 1 + rulings::MOST);
     assert_eq!(member.machine.check(), Ok(()));
+}
+
+#[test]
+fn m2_3_whom_others_accuse_is_asked_at_once_by_about_four_of_all() {
+    let names: Vec<String> = (0..40).map(|n| format!("n{n:02}x")).collect();
+    let mut member = Member::with(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut asked = 0;
+    for name in names.iter().take(30) {
+        member.outputs();
+        member.datagram("n39x", &[Part::Record(record(name, 1, 0, accused_by("n39x")))]);
+        member.pass(0);
+        asked += usize::from(ping_to(&member.sent(), name).is_some());
+    }
+    assert!((1..=9).contains(&asked), "{asked} of 30, with odds of 4 in 41");
+}
+
+#[test]
+fn m3_1_whoever_is_asked_to_ping_for_another_passes_the_answer_on_or_says_that_there_is_none() {
+    for answers in [false, true] {
+        let mut member = Member::with(&["n1", "n2"]);
+        member.outputs();
+        let (number, time_left) = (PingNumber(70), Duration::from_millis(500));
+        member.datagram("n1", &[Part::PingRequest { number, subject: life("n2", 1), place: place("n2"), time_left }]);
+        let asked = ping_to(&member.sent(), "n2").expect("it is asked");
+        member.pass(399);
+        assert!(!member.sent().iter().any(|(_, part)| matches!(part, Part::Nack(_))));
+        if answers {
+            member.datagram("n2", &[acknowledgement(asked, life("n2", 1), 0)]);
+        }
+        member.pass(1);
+        let told: Vec<_> = member.sent().into_iter().filter(|(to, _)| to == "n1").map(|(_, part)| part).collect();
+        let passed_on = told.iter().any(|part| {
+            matches!(part, Part::Acknowledgement { number: PingNumber(70), life: of, .. } if *of == life("n2", 1))
+        });
+        assert_eq!((passed_on, told.contains(&Part::Nack(number))), (answers, !answers));
+    }
+}
+
+#[test]
+fn m3_1_relays_that_say_nothing_make_this_node_doubt_itself_and_those_that_say_that_there_is_no_answer_do_not() {
+    for say_so in [false, true] {
+        let mut member = Member::with(&["n1", "n2", "n3", "n4"]);
+        member.outputs();
+        while !member.events().iter().any(|event| matches!(event, Event::Transition { to: MemberState::Suspect, .. })) {
+            let now = member.now;
+            let begun = member.machine.probes.relayed();
+            member.pass(10);
+            assert!(member.now > now && begun == 0);
+            if say_so {
+                for name in ["n1", "n2", "n3", "n4"] {
+                    let nacks: Vec<_> = (0..40).map(|number| Part::Nack(PingNumber(number))).collect();
+                    member.datagram(name, &nacks);
+                }
+            }
+        }
+        assert_eq!(member.machine.health.score(), if say_so { 0 } else { 3 });
+    }
+}
+
+#[test]
+fn m1_4_an_exchange_tells_only_what_differs_and_nothing_where_nothing_does() {
+    let mut member = Member::with(&["n1", "n2"]);
+    for (differ, told) in [(false, 0), (true, 1)] {
+        member.now = member.now + Duration::from_secs(20);
+        member.outputs();
+        let digest = member.machine.table().digest().all() ^ 1;
+        member.datagram("n1", &[Part::Ping { number: PingNumber(1), subject: life("n0", 5), digest }]);
+        let (question, ..) = member.questions().pop().expect("an exchange");
+        let buckets = if differ { (0..=u8::MAX).collect() } else { vec![] };
+        member.answered(question, "n1", &[Part::Differing(buckets)]);
+        assert_eq!(member.questions().len(), told);
+    }
+}
+
+#[test]
+fn m2_5_so_many_lives_that_an_exchange_tells_of_are_asked_at_a_time() {
+    let mut member = Member::with(&["n1"]);
+    let told: Vec<_> = (0..300).map(|n| Part::Record(record(&format!("x{n:03}"), 1, 0, State::Up))).collect();
+    member.asked("n1", &told);
+    assert_eq!(member.machine.exchanges.unverified(), exchange::VERIFIED);
+    assert_eq!(member.machine.check(), Ok(()));
+}
+
+#[test]
+fn m2_4_the_dead_are_asked_now_and_then_whether_they_are_there_and_whoever_left_is_not() {
+    let mut member = Member::with(&["n1", "n2", "n3"]);
+    member.datagram("n2", &[Part::Record(record("n2", 1, 1, State::Left))]);
+    member.datagram("n3", &[Part::Record(record("n1", 1, 0, accused_by("n3")))]);
+    member.pass(2000);
+    member.datagram("n3", &[Part::Record(record("n1", 1, 0, dead(9000)))]);
+    member.outputs();
+    member.pass(20_000);
+    let asked = member.questions();
+    let asked = |name: &str| {
+        asked.iter().filter(|(_, to, parts)| to == name && matches!(parts[..], [Part::Buckets(_)])).count()
+    };
+    assert!((3..=6).contains(&asked("n1")), "{}", asked("n1"));
+    assert_eq!(asked("n2"), 0);
+}
+
+#[test]
+fn m2_5_a_claim_that_is_told_again_is_not_begun_again_and_one_that_is_over_is_none() {
+    let mut member = Member::with(&["n1"]);
+    for _ in 0..3 {
+        member.datagram("n1", &[Part::Record(elsewhere(9, 0))]);
+        member.pass(400);
+    }
+    member.datagram("n1", &[Part::Record(elsewhere(9, 0))]);
+    member.pass(400);
+    assert_eq!(member.machine.own().node().incarnation(), 10, "after three pings in a second and a half");
+    let mut member = Member::with(&["n1"]);
+    let left = elsewhere(9, 0).with(State::Left, 0);
+    member.datagram("n1", &[Part::Record(left)]);
+    assert_eq!(member.machine.own().node().incarnation(), 10, "nobody has to be asked");
 }
