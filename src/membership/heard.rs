@@ -1,7 +1,7 @@
 //! Which rumours have been heard before: most of what arrives has been.
 //!
 //! A rumour is told many times so that everybody hears of it once. Records merge to the same however often they come, so
-//! that one whose very bytes were merged before need not be read again. Only a fingerprint of each is kept, in a place that
+//! that one whose very bytes were merged before need not be read again; a death that is not believed yet was not merged. Only a fingerprint of each is kept, in a place that
 //! the fingerprint itself says: a later one takes the place of the former, which is read once more then.
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;

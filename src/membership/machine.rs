@@ -383,9 +383,12 @@ impl Machine {
                 Part::Record(record) => {
                     let fingerprint = fingerprints.next();
                     let is_of_itself = record.id() == self.own.id();
+                    let dead = (!record.state().is_active()).then(|| record.id().clone());
                     self.learn(record, Way::Rumour, Some((&sender, from)), now);
-                    // What is said of this node itself counts another time, where it did not this time.
-                    if let Some(fingerprint) = fingerprint.filter(|_| !is_of_itself) {
+                    // What is said of this node itself, and a death that is not believed, may count another time.
+                    let is_doubted =
+                        dead.as_ref().and_then(|id| self.table.get(id)).is_some_and(|known| known.state().is_active());
+                    if let Some(fingerprint) = fingerprint.filter(|_| !is_of_itself && !is_doubted) {
                         self.heard.note(fingerprint, self.table.active());
                     }
                 }

@@ -50,7 +50,7 @@ impl Suspicion {
         &self.accusers
     }
 
-    /// Whether the suspect has had the time to hear of it, and everybody that to hear a contradiction: half of the shortest
+    /// Whether the suspect has had time to hear of it, and its contradiction time to reach everybody: half of the shortest
     /// timeout.
     pub(super) fn could_be_contradicted(&self, now: Timestamp) -> bool {
         now.since(self.began) >= self.bounds.shortest / 2

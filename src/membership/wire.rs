@@ -2,7 +2,7 @@
 //!
 //! Everything that arrives is untrusted. A reader knows where its bytes end, gives no length more room than is there, and
 //! takes each number in its shortest form only, so that one message has one form. What is longer than this version knows
-//! is skipped, piece by piece: each record says how long it is.
+//! is skipped, piece by piece: each part says how long it is.
 //!
 //! | piece | as bytes |
 //! |---|---|

@@ -14,6 +14,7 @@ use crate::membership::probe::PingNumber;
 use crate::membership::quarantine::Refusal;
 use crate::membership::record::{GREATEST, Life, Record, State};
 use crate::membership::rulings::{Ruling, Sentence};
+use crate::membership::rumours::Subject;
 use crate::membership::wire::fits;
 use crate::membership::wire::part::Part;
 use crate::topology::{ClusterNode, NodeId};
@@ -188,7 +189,7 @@ impl Machine {
         }
         for (id, ruling) in rulings {
             // Everybody else knows.
-            self.table.rule(&id, &ruling);
+            self.table.rule(&id, &ruling).into_iter().for_each(|id| self.rumours.forget(&Subject::Ruling(id)));
         }
         self.become_member(now);
         self.confirmed = 0;

@@ -107,6 +107,11 @@ mod tests {
     }
 
     #[test]
+    fn m1_2_each_timer_has_a_place_of_its_own() {
+        assert!(Timer::ALL.iter().enumerate().all(|(number, timer)| *timer as usize == number));
+    }
+
+    #[test]
     fn m1_2_timers_go_off_once_when_they_are_due_in_the_order_of_their_kinds() {
         let mut timers = Timers::default();
         assert_eq!((timers.next_at(), timers.due(at(9))), (None, None));
