@@ -69,9 +69,8 @@ mod hub;
 mod id;
 #[cfg(feature = "_http")]
 mod json;
-// No provider uses it yet: the test kit alone does, and not all of it.
-#[cfg(any(test, feature = "testkit"))]
-#[cfg_attr(not(test), expect(dead_code, reason = "what hosts ask of a member has no provider yet"))]
+#[cfg(any(test, feature = "testkit", all(feature = "gossip", unix)))]
+#[cfg_attr(not(all(feature = "gossip", unix)), allow(dead_code, reason = "the test kit uses its share"))]
 mod membership;
 mod metrics;
 mod panics;

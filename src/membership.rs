@@ -32,6 +32,7 @@
 //! | [`lifecycle`] | a node's membership from its start to its end |
 //! | [`observer`] | the view of a process that is no member |
 //! | [`wire`] | how all of it looks as bytes |
+//! | [`transport`] | how it is carried: the sockets and the thread |
 
 mod accusers;
 mod applying;
@@ -59,9 +60,27 @@ mod rulings;
 mod rumours;
 mod settings;
 mod settling;
+#[cfg(any(test, feature = "testkit"))]
 pub mod simulation;
 mod suspicion;
 mod table;
+#[cfg(all(feature = "gossip", unix))]
+pub(crate) mod transport;
 mod wire;
 
 use wire::message;
+
+#[cfg(all(feature = "gossip", unix))]
+pub(crate) use {
+    event::{Event, MemberState, Scarce},
+    lifecycle::NotDone,
+    machine::Order,
+    metrics::Metrics,
+    place::Place,
+    quarantine::{Quarantined, Refusal},
+    record::Life,
+    rulings::Sentence,
+    settings::Settings,
+    settling::TopologyUpdate,
+    wire::message::Unusable,
+};

@@ -28,6 +28,12 @@ pub(crate) enum Thread<'a> {
     /// A connection to an API server of Kubernetes, for that purpose.
     #[cfg(feature = "kubernetes")]
     Kubernetes(Purpose),
+    /// Carries the messages of a gossip member.
+    #[cfg(all(feature = "gossip", unix))]
+    Gossip,
+    /// Looks up the name of a gossip member's host.
+    #[cfg(all(feature = "gossip", unix))]
+    GossipLookup,
     /// Looks up the name of a backend's host.
     #[cfg(feature = "_http")]
     Lookup,
@@ -64,6 +70,10 @@ impl fmt::Display for Thread<'_> {
             Thread::Consul(purpose) => write!(f, "consul-{purpose}"),
             #[cfg(feature = "kubernetes")]
             Thread::Kubernetes(purpose) => write!(f, "k8s-{purpose}"),
+            #[cfg(all(feature = "gossip", unix))]
+            Thread::Gossip => f.write_str("gossip"),
+            #[cfg(all(feature = "gossip", unix))]
+            Thread::GossipLookup => f.write_str("gossip-lookup"),
             #[cfg(feature = "_http")]
             Thread::Lookup => f.write_str("name-lookup"),
             #[cfg(feature = "kubeconfig")]
@@ -113,6 +123,8 @@ mod tests {
         all.extend([Purpose::Watch, Purpose::Probe, Purpose::Check].map(Thread::Consul));
         #[cfg(feature = "kubernetes")]
         all.extend([Purpose::Watch, Purpose::Probe, Purpose::Ahead].map(Thread::Kubernetes));
+        #[cfg(all(feature = "gossip", unix))]
+        all.extend([Thread::Gossip, Thread::GossipLookup]);
         #[cfg(feature = "_http")]
         all.push(Thread::Lookup);
         #[cfg(feature = "kubeconfig")]

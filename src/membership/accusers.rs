@@ -9,7 +9,7 @@ pub(super) const MOST: usize = 4;
 /// Distinct accusers of one node. Of more than [`MOST`] those with the least ids are kept, so that everybody keeps the
 /// same ones, in whichever order they are heard of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Accusers(Vec<NodeId>);
+pub(crate) struct Accusers(Vec<NodeId>);
 
 impl Accusers {
     /// One alone.
@@ -21,7 +21,7 @@ impl Accusers {
         self.0.len()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &NodeId> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &NodeId> {
         self.0.iter()
     }
 

@@ -12,7 +12,7 @@ use crate::topology::{ClusterNode, NodeId};
 
 /// How a member stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum MemberState {
+pub(crate) enum MemberState {
     /// It asked to be let in, and has not answered yet.
     Joining,
     Up,
@@ -23,7 +23,7 @@ pub(super) enum MemberState {
 
 /// Of what there may be so many only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Scarce {
+pub(crate) enum Scarce {
     /// Members, or those who are remembered.
     Members,
     /// Operators' rulings.
@@ -36,7 +36,7 @@ pub(super) enum Scarce {
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Event {
+pub(crate) enum Event {
     /// A member's state has changed.
     Transition { at: Timestamp, node: Arc<ClusterNode>, from: Option<MemberState>, to: MemberState },
     /// A member is quarantined until then.

@@ -14,11 +14,11 @@ const LEAST: usize = 3;
 
 /// When isolation begins and ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Limits {
+pub(crate) struct Limits {
     /// Without a word from anybody for so long a node is isolated. Shorter than the shortest suspicion.
-    pub(super) begins: Duration,
+    pub(crate) begins: Duration,
     /// After so long what it believes of the others is settled; never if absent.
-    pub(super) longest: Option<Duration>,
+    pub(crate) longest: Option<Duration>,
 }
 
 /// How a node stands.

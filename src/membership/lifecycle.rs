@@ -21,7 +21,7 @@ use crate::topology::{ClusterNode, Members, NodeId};
 
 /// Why something is not done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NotDone {
+pub(crate) enum NotDone {
     /// The membership has not been started, or has been stopped.
     NotStarted,
     /// It runs already.
@@ -38,7 +38,7 @@ pub(super) enum NotDone {
 
 impl NotDone {
     /// Its stable name.
-    pub(super) fn code(self) -> &'static str {
+    pub(crate) fn code(self) -> &'static str {
         match self {
             NotDone::NotStarted => "not-started",
             NotDone::AlreadyStarted => "already-started",

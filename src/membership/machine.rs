@@ -33,7 +33,7 @@ use super::heard::Heard;
 use super::isolation::{Contact, Isolation};
 use super::local_health::{LocalHealth, Sign};
 use super::loss::Loss;
-use super::message::{LabelHash, Message, MessageWriter, read_datagram, read_message};
+use super::message::{LabelHash, Message, MessageWriter, Unusable, read_datagram, read_message};
 use super::outbox::Outbox;
 use super::place::Place;
 use super::probe_round::ProbeRound;
@@ -73,11 +73,17 @@ pub(super) enum Input {
     Rule { id: NodeId, order: Order },
     /// This node's kinds and metadata are those from now on.
     Describe(Arc<ClusterNode>),
+    /// That is where the seeds are, as far as it is known now.
+    Seeds(Vec<Place>),
+    /// The host of somebody who was asked says that nobody is there: the network is well.
+    HostHeard,
+    /// The program has found that member not to answer.
+    Evidence(NodeId),
 }
 
 /// What an operator wants with an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Order {
+pub(crate) enum Order {
     /// It is not let in, for so long or until that is lifted. A member stays one until it is gone.
     Pin(Option<Duration>),
     /// It is let in, whatever it waits for now.
@@ -93,6 +99,10 @@ pub(super) enum Output {
     Ask { question: Question, to: Place, bytes: Vec<u8> },
     /// The answer to a question.
     Answer { channel: u64, bytes: Vec<u8> },
+    /// The question was none that can be answered.
+    Refuse { channel: u64, why: Unusable },
+    /// The seeds are about to be asked: who they are may be looked up again.
+    LookUp,
     /// The program is told.
     Event(Event),
 }
@@ -109,7 +119,10 @@ pub(super) struct Machine {
     claim: Option<Claim>,
     /// It has contradicted its death, and nobody has agreed with it since.
     returns: bool,
+    /// Those of others.
     seeds: Vec<Place>,
+    /// It is a seed itself, or there is none.
+    is_seed: bool,
     table: Table,
     round: ProbeRound,
     probes: Probes,
@@ -179,8 +192,11 @@ impl Machine {
             expected: now,
             settings,
             own,
-            seeds,
+            seeds: Vec::new(),
+            is_seed: false,
         };
+        machine.is_seed = seeds.is_empty();
+        machine.find_seeds(seeds);
         machine.timers.set(Timer::Sweep, now + SWEEP);
         machine.begin(now);
         machine.settle(now);
@@ -300,13 +316,19 @@ impl Machine {
             },
             Input::Asked { channel, bytes } => match read_message(&bytes, self.label, now) {
                 Ok(message) => self.asked(channel, message, now),
-                Err(why) => self.tell(Event::Unusable { from: None, why }),
+                Err(why) => {
+                    self.outputs.put(Output::Refuse { channel, why });
+                    self.tell(Event::Unusable { from: None, why });
+                }
             },
             Input::Answered { question, answer } => self.answered(question, answer, now),
             Input::Time => self.pass(now),
             Input::Leave => self.leave(now),
             Input::Rule { id, order } => self.rule(&id, order, now),
             Input::Describe(node) => self.describe(&node, now),
+            Input::Seeds(places) => self.find_seeds(places),
+            Input::HostHeard => self.notice_network(now),
+            Input::Evidence(id) => self.accuse(&id, now),
         }
         self.settle(now);
         let due_at = self.due_at();
@@ -407,11 +429,15 @@ impl Machine {
         }
     }
 
-    /// Somebody, or somebody's host, was heard.
+    /// Somebody was heard.
     fn is_heard(&mut self, sender: &Life, now: Timestamp) {
-        if sender.id == *self.own.id() {
-            return;
+        if sender.id != *self.own.id() {
+            self.notice_network(now);
         }
+    }
+
+    /// The network lets something through.
+    fn notice_network(&mut self, now: Timestamp) {
         if let Some(silent_since) = self.isolation.heard(now) {
             self.tell(Event::Reached { at: now });
             // What was suspected meanwhile says nothing; and what was missed is asked for before anybody is judged.

@@ -7,41 +7,41 @@ use crate::clock::Timestamp;
 
 /// What a member has counted since its start. All of it is as of the last step.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Metrics {
+pub(crate) struct Metrics {
     /// The members as they were announced last.
-    pub(super) members: usize,
+    pub(crate) members: usize,
     /// When that was; absent while nothing has been.
-    pub(super) updated_at: Option<Timestamp>,
+    pub(crate) updated_at: Option<Timestamp>,
     /// The updates of the topology.
-    pub(super) updates: u64,
+    pub(crate) updates: u64,
     /// Those who came in them, whose kinds or metadata changed, who left and who died.
-    pub(super) joined: u64,
-    pub(super) changed: u64,
-    pub(super) left: u64,
-    pub(super) died: u64,
+    pub(crate) joined: u64,
+    pub(crate) changed: u64,
+    pub(crate) left: u64,
+    pub(crate) died: u64,
     /// Suspicions, and those that were contradicted.
-    pub(super) suspicions: u64,
-    pub(super) contradictions: u64,
+    pub(crate) suspicions: u64,
+    pub(crate) contradictions: u64,
     /// Members found dead.
-    pub(super) deaths: u64,
+    pub(crate) deaths: u64,
     /// Nodes that were not let in here.
-    pub(super) turned_away: u64,
+    pub(crate) turned_away: u64,
     /// How often this node was not let in itself.
-    pub(super) refused: u64,
+    pub(crate) refused: u64,
     /// Messages that were not taken.
-    pub(super) unusable: u64,
+    pub(crate) unusable: u64,
     /// How often nobody was heard.
-    pub(super) isolations: u64,
+    pub(crate) isolations: u64,
     /// How often the process stood still.
-    pub(super) standstills: u64,
+    pub(crate) standstills: u64,
     /// How often the host could not apply an update.
-    pub(super) not_applied: u64,
+    pub(crate) not_applied: u64,
     /// Datagrams sent, and the bytes in them.
-    pub(super) datagrams: u64,
-    pub(super) datagram_bytes: u64,
+    pub(crate) datagrams: u64,
+    pub(crate) datagram_bytes: u64,
     /// Questions asked and answered over the reliable channel, and the bytes in them.
-    pub(super) questions: u64,
-    pub(super) question_bytes: u64,
+    pub(crate) questions: u64,
+    pub(crate) question_bytes: u64,
 }
 
 impl Metrics {
@@ -76,7 +76,7 @@ impl Metrics {
                 self.questions += 1;
                 self.question_bytes += bytes.len() as u64;
             }
-            Output::Event(_) => {}
+            Output::Refuse { .. } | Output::LookUp | Output::Event(_) => {}
         }
     }
 

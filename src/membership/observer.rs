@@ -79,6 +79,11 @@ impl Observer {
         }
     }
 
+    /// The seeds are there.
+    pub(super) fn find_seeds(&mut self, places: Vec<Place>) {
+        self.seeds = places;
+    }
+
     /// The members as they were told last: also while nobody answers.
     pub(super) fn members(&self) -> &Members {
         &self.members

@@ -15,11 +15,11 @@ use crate::topology::NodeId;
 
 /// How long a probe takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     /// The time for the direct answer.
-    pub(super) direct: Duration,
+    pub(crate) direct: Duration,
     /// The whole time: longer than the direct one.
-    pub(super) period: Duration,
+    pub(crate) period: Duration,
 }
 
 /// Which ping an answer belongs to. Each node counts its own.

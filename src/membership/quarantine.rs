@@ -36,7 +36,7 @@ pub(super) fn strikes(before: u8, lived: Option<Duration>) -> u8 {
 
 /// Why somebody is not let in, as it is told to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(crate) enum Refusal {
     /// It was declared dead; by these, and for so long still.
     Quarantined { accusers: Accusers, left: Duration },
     /// An operator keeps it out, for so long still or until that is lifted.
@@ -75,15 +75,15 @@ pub(super) fn admit(
 
 /// A node that would not be let in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Quarantined {
-    pub(super) id: NodeId,
+pub(crate) struct Quarantined {
+    pub(crate) id: NodeId,
     /// In which life it died; absent where an operator keeps out somebody who is not dead.
-    pub(super) incarnation: Option<u64>,
-    pub(super) accusers: Accusers,
+    pub(crate) incarnation: Option<u64>,
+    pub(crate) accusers: Accusers,
     /// When it may come back; absent where an operator keeps it out until that is lifted.
-    pub(super) until: Option<Timestamp>,
+    pub(crate) until: Option<Timestamp>,
     /// An operator keeps it out.
-    pub(super) is_pinned: bool,
+    pub(crate) is_pinned: bool,
 }
 
 /// The entry of an id in the list of those who would not be let in, if it belongs there.

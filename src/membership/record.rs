@@ -19,9 +19,9 @@ pub(super) const GREATEST: u64 = 1 << 62;
 
 /// One life of a node: what runs under its id from a start to its end.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Life {
-    pub(super) id: NodeId,
-    pub(super) incarnation: u64,
+pub(crate) struct Life {
+    pub(crate) id: NodeId,
+    pub(crate) incarnation: u64,
 }
 
 /// What a node is said to be.

@@ -20,7 +20,7 @@ pub(super) const MOST: usize = 1024;
 
 /// What an operator has ruled about an id.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Sentence {
+pub(crate) enum Sentence {
     /// It is kept out, until then or until another ruling.
     KeptOut { until: Option<Timestamp> },
     /// It may come back after this very death; after another it may not.

@@ -11,41 +11,41 @@ const LONGEST_TIMES: u32 = 6;
 
 /// The settings of a member.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Settings {
+pub(crate) struct Settings {
     /// The cluster's name: members of another one are not heard.
-    pub(super) label: String,
+    pub(crate) label: String,
     /// How long a probe takes; one begins in each period.
-    pub(super) probe: Pace,
+    pub(crate) probe: Pace,
     /// How many others are asked for help with a probe.
-    pub(super) relays: usize,
+    pub(crate) relays: usize,
     /// How often rumours are sent while there are any.
-    pub(super) gossip_interval: Duration,
+    pub(crate) gossip_interval: Duration,
     /// To how many members.
-    pub(super) gossip_fanout: usize,
+    pub(crate) gossip_fanout: usize,
     /// The shortest suspicion in a cluster of ten.
-    pub(super) suspicion: Duration,
+    pub(crate) suspicion: Duration,
     /// By how much it is longer for each tenfold of members: news take longer to reach everybody.
-    pub(super) suspicion_per_digit: Duration,
-    pub(super) isolation: Limits,
+    pub(crate) suspicion_per_digit: Duration,
+    pub(crate) isolation: Limits,
     /// How often a seed, or somebody who is dead, is asked whether it is there.
-    pub(super) seeds_interval: Duration,
+    pub(crate) seeds_interval: Duration,
     /// The least time between two exchanges.
-    pub(super) exchange_interval: Duration,
+    pub(crate) exchange_interval: Duration,
     /// For how long after the last agreement with anybody a difference is taken for news under way.
-    pub(super) exchange_excused: Duration,
+    pub(crate) exchange_excused: Duration,
     /// The first quarantine of a node that died; each of those that follow soon is twice as long, up to 10 min.
-    pub(super) quarantine: Duration,
+    pub(crate) quarantine: Duration,
     /// Whether another life of a node waits for the quarantine of the former one.
-    pub(super) quarantine_new_lives: bool,
+    pub(crate) quarantine_new_lives: bool,
     /// How many are let in each second at the most; others are sent to other members.
-    pub(super) joins_per_second: usize,
+    pub(crate) joins_per_second: usize,
     /// How many observers may wait for an answer at a time; others are sent to other members.
-    pub(super) observers: usize,
+    pub(crate) observers: usize,
 }
 
 impl Settings {
     /// For members in one data centre.
-    pub(super) fn lan(label: &str) -> Self {
+    pub(crate) fn lan(label: &str) -> Self {
         Self {
             label: label.to_owned(),
             probe: Pace { direct: Duration::from_millis(500), period: Duration::from_secs(1) },
@@ -66,7 +66,7 @@ impl Settings {
     }
 
     /// For members in several data centres, far from each other: all takes longer (memberlist's `DefaultWANConfig`).
-    pub(super) fn wan(label: &str) -> Self {
+    pub(crate) fn wan(label: &str) -> Self {
         Self {
             probe: Pace { direct: Duration::from_secs(3), period: Duration::from_secs(5) },
             gossip_interval: Duration::from_millis(500),
@@ -83,7 +83,7 @@ impl Settings {
     }
 
     /// For members on one machine: all takes less time (memberlist's `DefaultLocalConfig`).
-    pub(super) fn local(label: &str) -> Self {
+    pub(crate) fn local(label: &str) -> Self {
         Self {
             probe: Pace { direct: Duration::from_millis(200), period: Duration::from_millis(500) },
             gossip_interval: Duration::from_millis(100),

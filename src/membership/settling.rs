@@ -40,20 +40,20 @@ pub(super) enum Departure {
 
 /// A change of the topology.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct TopologyUpdate {
+pub(crate) struct TopologyUpdate {
     /// Counts the updates of this node, from 1.
-    pub(super) number: u64,
-    pub(super) at: Timestamp,
+    pub(crate) number: u64,
+    pub(crate) at: Timestamp,
     /// Who came, also in another life.
-    pub(super) joined: Vec<Arc<ClusterNode>>,
+    pub(crate) joined: Vec<Arc<ClusterNode>>,
     /// Whose kinds or metadata have changed.
-    pub(super) updated: Vec<Arc<ClusterNode>>,
+    pub(crate) updated: Vec<Arc<ClusterNode>>,
     /// Who left by its own word, or came back in another life.
-    pub(super) left: Vec<Arc<ClusterNode>>,
+    pub(crate) left: Vec<Arc<ClusterNode>>,
     /// Who died.
-    pub(super) dead: Vec<Arc<ClusterNode>>,
+    pub(crate) dead: Vec<Arc<ClusterNode>>,
     /// The members now.
-    pub(super) members: Members,
+    pub(crate) members: Members,
 }
 
 impl TopologyUpdate {

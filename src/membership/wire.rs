@@ -19,7 +19,7 @@ pub(super) use record::{ROOM, fits};
 
 /// Why bytes are no message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Malformed {
+pub(crate) enum Malformed {
     /// They end too soon, or a length says more than there is.
     Truncated,
     /// A number is not in its shortest form, or greater than 64 bits.

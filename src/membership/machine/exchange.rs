@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Machine, Phase, Question, Timer, Way};
+use super::{Machine, Output, Phase, Question, Timer, Way};
 use crate::clock::Timestamp;
 use crate::membership::digest::BUCKETS;
 use crate::membership::message::Message;
@@ -256,6 +256,7 @@ impl Machine {
         if self.phase != Phase::Member {
             return;
         }
+        self.outputs.put(Output::LookUp);
         let gone = self.table.gone().filter_map(|id| self.table.get(id));
         let dead = gone.filter(|record| record.state() != &State::Left).map(Record::place);
         let mut candidates: Vec<Place> = self.seeds.iter().cloned().chain(dead).collect();

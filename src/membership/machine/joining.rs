@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::probing::Probes;
-use super::{Machine, Order, Timer};
+use super::{Machine, Order, Output, Timer};
 use crate::clock::Timestamp;
 use crate::membership::event::{Event, Scarce};
 use crate::membership::local_health::Sign;
@@ -25,7 +25,7 @@ const ASKED: usize = 3;
 const AGAIN: Duration = Duration::from_secs(1);
 /// How often within that time it asks at once, where it is sent on or has to be a later life.
 const HURRIED: u32 = 6;
-/// After so many rounds without an answer whoever is the only seed goes on alone.
+/// After so many rounds without an answer whoever is a seed itself goes on alone.
 const LONELY: u32 = 5;
 /// How soon somebody who is refused asks again where nothing says when.
 const REFUSED: Duration = Duration::from_secs(10);
@@ -89,14 +89,19 @@ pub(super) struct Claim {
 
 impl Machine {
     pub(super) fn begin(&mut self, now: Timestamp) {
-        let own = self.own.place();
-        let is_first = self.seeds.is_empty() || self.seeds.contains(&own);
-        self.seeds.retain(|place| *place != own);
-        if is_first {
+        if self.is_seed {
             self.become_member(now);
         } else {
             self.timers.set(Timer::Join, now);
         }
+    }
+
+    /// The seeds are there.
+    pub(super) fn find_seeds(&mut self, mut places: Vec<Place>) {
+        let own = self.own.place();
+        self.is_seed |= places.contains(&own);
+        places.retain(|place| *place != own);
+        self.seeds = places;
     }
 
     fn become_member(&mut self, now: Timestamp) {
@@ -122,9 +127,11 @@ impl Machine {
         if self.phase != Phase::Joining {
             return;
         }
+        self.outputs.put(Output::LookUp);
         let mut places = self.places_to_ask();
-        // Whoever is the only seed has nobody to ask but those whom it knew in a former life, and they may all be gone.
-        if places.is_empty() || (self.seeds.is_empty() && self.attempts.rounds() >= LONELY) {
+        // Those whom a seed may ask are the seeds that wait for it in turn, or whom it knew in a former life, and they may
+        // all be gone.
+        if self.is_seed && (places.is_empty() || self.attempts.rounds() >= LONELY) {
             return self.become_member(now);
         }
         self.attempts.begin_round();

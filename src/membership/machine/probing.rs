@@ -248,7 +248,7 @@ impl Machine {
     }
 
     /// This node says that the other does not answer.
-    fn accuse(&mut self, target: &NodeId, now: Timestamp) {
+    pub(super) fn accuse(&mut self, target: &NodeId, now: Timestamp) {
         let Some((life, version)) = self.table.get(target).map(|record| (record.life(), record.version())) else {
             return;
         };

@@ -26,6 +26,7 @@ const PORT: u16 = 7946;
 pub struct GossipMember {
     membership: Membership,
     acts: Outbox<Act>,
+    seeds: Vec<Place>,
     updates: Vec<Arc<TopologyUpdate>>,
     /// What its host has applied, and how often applying fails from now on.
     applied: Members,
@@ -92,15 +93,15 @@ impl GossipMember {
     pub(super) fn with(start: &Start, settings: Settings) -> Self {
         let builder = ClusterNode::builder(id(start.node).as_str(), place(start.node).host(), 7000);
         let node = builder.incarnation(start.life).build().ok().map(Arc::new);
-        let seeds = start.seeds.iter().map(|seed| place(*seed)).collect();
+        let seeds: Vec<Place> = start.seeds.iter().map(|seed| place(*seed)).collect();
         let mut membership = Membership::new(settings, true);
-        let started = node.map(|node| membership.start((node, PORT), seeds, start.seed, start.now));
+        let started = node.map(|node| membership.start((node, PORT), seeds.clone(), start.seed, start.now));
         let (mut acts, updates, checks) = (Outbox::default(), Vec::new(), Some(Checks::default()));
         if started != Some(Ok(())) {
             acts.put(Act::Fails(format!("no start: {started:?}")));
         }
         let applied = Members::new();
-        let mut member = Self { membership, acts, updates, applied, failures: 0, checks, is_later: false };
+        let mut member = Self { membership, acts, seeds, updates, applied, failures: 0, checks, is_later: false };
         member.collect(start.now);
         member
     }
@@ -150,6 +151,14 @@ impl GossipMember {
                     Act::Ask { question: question.0, to: number_of(&to), bytes: said(bytes) }
                 }
                 Effect::Do(Output::Answer { channel, bytes }) => Act::Answer { channel, bytes: said(bytes) },
+                Effect::Do(Output::Refuse { .. }) => Act::Counts("refused a question"),
+                Effect::Do(Output::LookUp) => {
+                    let seeds = self.seeds.clone();
+                    if let Err(why) = self.membership.handle(now, Input::Seeds(seeds)) {
+                        self.acts.put(Act::Fails(why.to_string()));
+                    }
+                    continue;
+                }
                 Effect::Do(Output::Event(event)) => {
                     if let Some(Err(why)) = self.checks.as_mut().map(|checks| checks.event(&event)) {
                         self.acts.put(Act::Fails(why));

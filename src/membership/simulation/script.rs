@@ -189,7 +189,8 @@ impl Run {
                         self.membership.applied(update.number, Ok(()), self.now);
                     }
                 }
-                Effect::Do(Output::Ask { .. } | Output::Answer { .. }) | Effect::Apply(_) => {}
+                Effect::Do(Output::Ask { .. } | Output::Answer { .. } | Output::Refuse { .. } | Output::LookUp)
+                | Effect::Apply(_) => {}
             }
         }
         if let Some(machine) = self.membership.machine() {

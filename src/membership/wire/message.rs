@@ -37,7 +37,7 @@ impl LabelHash {
 
 /// Why a message is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::membership) enum Unusable {
+pub(crate) enum Unusable {
     /// It is none.
     Malformed(Malformed),
     /// It is for another cluster.
