@@ -202,6 +202,16 @@ error_codes! {
     RegistrationUnseen = "registration-unseen", Connection, "look into the agent's log for why it cannot write its state to the servers";
     /// A check that is not the registration's own keeps the local node out.
     CheckFailing = "check-failing", Connection, "correct what is checked, or remove the check";
+    /// Members of a gossip cluster do not let the local node in.
+    AdmissionRefused = "admission-refused", Connection, "wait until the time that the message names, or have an operator lift what keeps the node out";
+    /// The local node hears from no other member of its gossip cluster.
+    Isolated = "isolated", Connection, "check this host's network, and that datagrams and connections pass between the members";
+    /// The system refused an address and port to listen at.
+    ListenFailed = "listen-failed", Connection, "give an address of this host and a port that is free";
+    /// A membership is asked for something that has not been started, or has ended.
+    NotStarted = "not-started", Control, "wait until the provider has joined, or start the service";
+    /// The metrics that were asked for are disabled.
+    MetricsDisabled = "metrics-disabled", Control, "enable them in the provider's definition";
     /// The provider cannot do what was asked (join, leave).
     Unsupported = "unsupported", Control, "use a provider with that capability";
     /// A bridge's callback panicked; the hub went on.

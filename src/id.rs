@@ -52,8 +52,8 @@ name_type! {
 }
 
 name_type! {
-    /// The kind of a provider, which decides the factory that makes it: `in-memory`, `consul`, `kubernetes`, or one of the
-    /// host's own.
+    /// The kind of a provider, which decides the factory that makes it: `in-memory`, `consul`, `gossip`, `kubernetes`, or one of
+    /// the host's own.
     ProviderKind
 }
 
@@ -66,6 +66,11 @@ impl ProviderKind {
     /// A service of a Consul agent.
     pub fn consul() -> Self {
         Self::of("consul")
+    }
+
+    /// The members themselves, by gossip.
+    pub fn gossip() -> Self {
+        Self::of("gossip")
     }
 
     /// Pods or a service of a Kubernetes API server.

@@ -113,6 +113,11 @@ pub use providers::ConsulFactory;
 #[cfg(feature = "kubernetes")]
 #[cfg_attr(docsrs, doc(cfg(feature = "kubernetes")))]
 pub use providers::KubernetesFactory;
+#[cfg(all(feature = "gossip", unix))]
+#[cfg_attr(docsrs, doc(cfg(feature = "gossip")))]
+pub use providers::{
+    GossipEvent, GossipFactory, GossipMembership, GossipMetrics, GossipState, GossipUpdate, QuarantinedNode,
+};
 pub use providers::{InMemoryCluster, InMemoryFactory, InMemoryFaults, InMemoryProvider};
 pub use registry::{
     DefinitionDifference, Enablement, ProviderEntry, ProviderRegistry, RegistryChange, RegistrySettings, RestoreReport,

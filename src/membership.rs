@@ -82,5 +82,4 @@ pub(crate) use {
     rulings::Sentence,
     settings::Settings,
     settling::TopologyUpdate,
-    wire::message::Unusable,
 };

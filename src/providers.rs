@@ -6,6 +6,8 @@ mod budget;
 mod connection;
 #[cfg(feature = "consul")]
 pub(crate) mod consul;
+#[cfg(all(feature = "gossip", unix))]
+mod gossip;
 mod in_memory;
 #[cfg(feature = "kubernetes")]
 pub(crate) mod kubernetes;
@@ -22,6 +24,10 @@ mod watching;
 
 #[cfg(feature = "consul")]
 pub use consul::ConsulFactory;
+#[cfg(all(feature = "gossip", unix))]
+pub use gossip::{
+    GossipEvent, GossipFactory, GossipMembership, GossipMetrics, GossipState, GossipUpdate, QuarantinedNode,
+};
 pub use in_memory::{InMemoryCluster, InMemoryFactory, InMemoryFaults, InMemoryProvider};
 #[cfg(feature = "kubernetes")]
 pub use kubernetes::KubernetesFactory;

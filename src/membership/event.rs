@@ -43,7 +43,7 @@ pub(crate) enum Event {
     Quarantined { at: Timestamp, node: NodeId, until: Timestamp },
     /// The topology has changed.
     Topology(Arc<TopologyUpdate>),
-    /// This node has been let in, or is the first.
+    /// This node is a member: it has been let in, is the first, or its quarantine is over.
     Joined { at: Timestamp },
     /// This node was not let in.
     Refused { at: Timestamp, refusal: Refusal },

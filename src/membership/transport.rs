@@ -25,7 +25,7 @@ mod resident;
 mod sockets;
 
 pub(crate) use frame::Reason;
-pub(crate) use node::{Host, Node, Standing};
+pub(crate) use node::{Host, Node};
 pub(crate) use sockets::everywhere;
 
 #[cfg(test)]

@@ -11,6 +11,8 @@
 //! | text, bytes | their length as a number, then as many bytes |
 //! | list | how many there are as a number, then each |
 
+use std::fmt;
+
 pub(super) mod message;
 pub(super) mod part;
 mod record;
@@ -32,6 +34,19 @@ pub(crate) enum Malformed {
     Node,
     /// An incarnation or version is beyond what anybody could contradict.
     Incarnation,
+}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Truncated => "it ends too soon",
+            Self::Number => "a number is malformed",
+            Self::Text => "a text is not UTF-8",
+            Self::TooMany => "a list is too long",
+            Self::Node => "it names a node that cannot be",
+            Self::Incarnation => "an incarnation is too great",
+        })
+    }
 }
 
 /// Writes a message.

@@ -89,7 +89,7 @@ impl Parameter {
     fn check(&self, descriptor: &ProviderDescriptor) -> Result<(), ProvisioningError> {
         match self.form {
             Form::Duration(..) => self.duration_or(descriptor, Duration::ZERO).map(drop),
-            Form::DurationOrOff(..) => self.duration_unless_off(descriptor).map(drop),
+            Form::DurationOrOff(..) => self.duration_or_off(descriptor, None).map(drop),
             Form::Size => self.size(descriptor).map(drop),
             Form::Number(..) => self.number(descriptor).map(drop),
             Form::Choice(_) => self.choice(descriptor).map(drop),
@@ -153,9 +153,26 @@ impl Parameter {
         &self,
         descriptor: &ProviderDescriptor,
     ) -> Result<Option<Duration>, ProvisioningError> {
+        let default = match self.default {
+            Preset::Value(text) => parse_duration(text),
+            Preset::Told(_) => None,
+        };
+        self.duration_or_off(descriptor, default)
+    }
+
+    /// The duration; `None` if it is `off`. `default` holds where the definition is silent.
+    ///
+    /// # Errors
+    /// Those of [`duration_or`](Self::duration_or).
+    pub(in crate::providers) fn duration_or_off(
+        &self,
+        descriptor: &ProviderDescriptor,
+        default: Option<Duration>,
+    ) -> Result<Option<Duration>, ProvisioningError> {
         match descriptor.parameters.get(self.name).map(String::as_str) {
             Some("off") => Ok(None),
-            _ => self.duration(descriptor).map(Some),
+            Some(_) => self.duration_or(descriptor, Duration::ZERO).map(Some),
+            None => Ok(default),
         }
     }
 }

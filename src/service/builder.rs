@@ -81,6 +81,8 @@ impl ServiceBuilder {
         };
         #[cfg(feature = "consul")]
         let builder = builder.factory(Arc::new(crate::providers::ConsulFactory));
+        #[cfg(all(feature = "gossip", unix))]
+        let builder = builder.factory(Arc::new(crate::providers::GossipFactory::new()));
         #[cfg(feature = "kubernetes")]
         let builder = builder.factory(Arc::new(crate::providers::KubernetesFactory));
         builder

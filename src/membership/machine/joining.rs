@@ -27,7 +27,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 const HURRIED: u32 = 6;
 /// After so many rounds without an answer whoever is a seed itself goes on alone.
 const LONELY: u32 = 5;
-/// How soon somebody who is refused asks again where nothing says when.
+/// How soon somebody who is refused asks again, if it is not told an earlier time.
 const REFUSED: Duration = Duration::from_secs(10);
 /// When what is known is exchanged once more after the join, each counted from the time before.
 const CONFIRMED: [Duration; 2] = [Duration::from_millis(300), Duration::from_millis(700)];
@@ -252,7 +252,8 @@ impl Machine {
         };
         self.tell(Event::Refused { at: now, refusal });
         if self.phase == Phase::Joining {
-            self.timers.set(Timer::Join, now + wait.max(AGAIN));
+            // It may be lifted before its time.
+            self.timers.set(Timer::Join, now + wait.clamp(AGAIN, REFUSED));
         } else if self.phase == Phase::Member && self.returns {
             // It contradicts its death, and is not let in: it waits.
             self.is_expelled(self.own.version(), now + wait.max(AGAIN), now);
@@ -391,6 +392,7 @@ impl Machine {
         let Phase::Expelled(version) = self.phase else { return };
         self.phase = Phase::Member;
         self.returns = true;
+        self.tell(Event::Joined { at: now });
         self.raise_version(version);
         self.put_own(now);
         for place in self.some_places(TOLD, None) {

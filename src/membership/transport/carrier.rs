@@ -172,6 +172,12 @@ impl Carrier {
         while let Some(happened) = self.connections.happened() {
             self.happened(happened);
         }
+        let seeds = lock(&self.shared.seeds).take();
+        if let Some(seeds) = seeds {
+            self.seeds = seeds;
+            self.look_up_seeds();
+            self.tell_seeds();
+        }
         while let Ok((host, result)) = self.found.1.try_recv() {
             if let Err(why) = &result {
                 self.tell_host(|named| named.not_found(&host, why));

@@ -64,6 +64,8 @@ pub(crate) enum Standing {
 pub(super) struct Shared {
     pub(super) resident: Mutex<Resident>,
     pub(super) clock: Arc<dyn Clock>,
+    /// Those that were set and not taken over yet.
+    pub(super) seeds: Mutex<Option<Vec<Place>>>,
     /// A byte wakes the thread.
     wake: UnixStream,
     /// The thread ends at once, whatever the resident wants.
@@ -91,13 +93,14 @@ pub(crate) struct Node {
 
 impl Node {
     /// A member on that address and port; with port 0 on any. Its membership is reached at the node's own address and that
-    /// port. `seeds`: whom it asks to be let in, by address or name.
+    /// port, or the one that is advertised. `counts`: whether there are metrics. `seeds`: whom it asks to be let in, by
+    /// address or name.
     ///
     /// # Errors
     /// The system's, where there is no socket or no thread; [`NotDone`] where the member cannot be started.
     pub(crate) fn member(
-        settings: Settings,
-        node: Arc<ClusterNode>,
+        (settings, counts): (Settings, bool),
+        (node, advertised): (Arc<ClusterNode>, Option<u16>),
         bind: SocketAddr,
         seeds: Vec<Place>,
         clock: &Arc<dyn Clock>,
@@ -105,11 +108,20 @@ impl Node {
     ) -> io::Result<Result<Self, NotDone>> {
         let sockets = Sockets::bind(bind)?;
         let port = sockets.port()?;
-        let mut membership = Box::new(Membership::new(settings, true));
-        if let Err(why) = membership.start((node, port), seeds.clone(), seed(), clock.now()) {
+        let mut membership = Box::new(Membership::new(settings, counts));
+        let reached = advertised.unwrap_or(port);
+        if let Err(why) = membership.start((node, reached), seeds.clone(), seed(), clock.now()) {
             return Ok(Err(why));
         }
         Self::run(Resident::Member(membership), Some(sockets), Some(port), seeds, clock, host).map(Ok)
+    }
+
+    /// Whether a member could listen there.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn can_listen(bind: SocketAddr) -> io::Result<()> {
+        Sockets::bind(bind).map(drop)
     }
 
     /// An observer of the cluster of that label.
@@ -142,6 +154,7 @@ impl Node {
         let shared = Arc::new(Shared {
             resident: Mutex::new(resident),
             clock: Arc::clone(clock),
+            seeds: Mutex::new(None),
             wake,
             stop: crate::sync::atomic::AtomicBool::new(false),
         });
@@ -189,9 +202,18 @@ impl Node {
         self.ask(|membership, _| membership.converged()).flatten()
     }
 
-    /// What was counted; absent where nothing is.
-    pub(crate) fn metrics(&self) -> Option<Metrics> {
-        self.ask(|membership, _| membership.metrics().ok().cloned()).flatten()
+    /// What was counted.
+    ///
+    /// # Errors
+    /// [`NotDone::MetricsDisabled`]; [`NotDone::NotStarted`] of an observer.
+    pub(crate) fn metrics(&self) -> Result<Metrics, NotDone> {
+        self.ask(|membership, _| membership.metrics().cloned()).unwrap_or(Err(NotDone::NotStarted))
+    }
+
+    /// The seeds are others from now on.
+    pub(crate) fn set_seeds(&self, seeds: Vec<Place>) {
+        *lock(&self.shared.seeds) = Some(seeds);
+        self.shared.wake();
     }
 
     /// An order to the member.

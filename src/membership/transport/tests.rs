@@ -73,7 +73,7 @@ fn start_as(name: &str, label: &str, seeds: Vec<Place>, panics: bool) -> (Node, 
     let (sender, told) = unbounded();
     let host = Box::new(Recorder(sender, panics));
     let clock = SystemClock::shared();
-    let node = Node::member(Settings::local(label), described(name), loopback(0), seeds, &clock, host);
+    let node = Node::member((Settings::local(label), true), (described(name), None), loopback(0), seeds, &clock, host);
     (node.unwrap().unwrap(), told)
 }
 
@@ -164,7 +164,7 @@ fn m1_4_a_seed_is_found_by_its_name_also_if_it_comes_later_and_a_name_that_is_no
     assert_eq!(b.standing().0, Standing::Outside);
     let host = Box::new(Recorder(unbounded().0, false));
     let clock = SystemClock::shared();
-    let a = Node::member(Settings::local("test"), described("a"), loopback(free), vec![], &clock, host);
+    let a = Node::member((Settings::local("test"), true), (described("a"), None), loopback(free), vec![], &clock, host);
     let a = a.unwrap().unwrap();
     [&a, &b].into_iter().for_each(|node| wait_for(node, &["a", "b"]));
 }

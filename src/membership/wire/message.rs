@@ -8,6 +8,8 @@
 //! | sender | text, number | id and incarnation |
 //! | parts | to the end | see [`part`](super::part) |
 
+use std::fmt;
+
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::part::{Part, RECORD, read_life, read_part, write_life, write_part};
@@ -46,6 +48,17 @@ pub(crate) enum Unusable {
     TooNew,
     /// Its sender speaks only earlier ones.
     TooOld,
+}
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Malformed(malformed) => write!(f, "no message of this protocol: {malformed}"),
+            Self::OtherCluster => f.write_str("it is for a cluster with another label"),
+            Self::TooNew => f.write_str("its sender speaks only later versions of the protocol: upgrade this node"),
+            Self::TooOld => f.write_str("its sender speaks only earlier versions of the protocol: upgrade that node"),
+        }
+    }
 }
 
 impl From<Malformed> for Unusable {

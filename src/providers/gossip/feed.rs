@@ -1,0 +1,335 @@
+//! What a gossip member tells becomes what streams report: the topology as changes, and what is amiss as an error, once,
+//! until it is over.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+
+use super::event::{GossipEvent, in_words};
+use crate::error::{ErrorCode, ProvisioningError};
+use crate::event::Publisher;
+use crate::id::ProviderId;
+use crate::membership::transport::{Host, Reason};
+use crate::membership::{Event, Place, TopologyUpdate};
+use crate::provider::{MemberChange, ProviderEvent};
+use crate::sync::{Condvar, Mutex, deadline, lock, wait_until};
+use crate::text::line::log_line;
+use crate::topology::{Members, Revision};
+
+/// How many reports may wait for a stream to take them.
+const QUEUE: usize = 256;
+/// How often the same is logged at the most, of what strangers can bring about.
+const LOGGED_EVERY: Duration = Duration::from_secs(30);
+/// How many kinds of trouble are told apart for that.
+const TOLD_APART: usize = 64;
+
+pub(super) const WATCHING: &str = "watching a gossip cluster";
+pub(super) const JOINING: &str = "joining a gossip cluster";
+
+/// See the module.
+pub(super) struct Feed {
+    provider: ProviderId,
+    state: Mutex<State>,
+    changed: Condvar,
+    events: Publisher<GossipEvent>,
+}
+
+#[derive(Default)]
+struct State {
+    /// As they were announced last; absent before the first time.
+    members: Option<Members>,
+    standing: Standing,
+    /// What is amiss, of a member.
+    trouble: Option<ProvisioningError>,
+    /// What was heard last while nobody let this node in.
+    hint: Option<ProvisioningError>,
+    streams: BTreeMap<u64, Outlet>,
+    count: u64,
+    logged: BTreeMap<String, Instant>,
+}
+
+/// Where the local node stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(super) enum Standing {
+    /// It asks to be let in, or for the view.
+    #[default]
+    Outside,
+    Inside,
+    /// It has ended.
+    Ended,
+}
+
+struct Outlet {
+    reports: Sender<ProviderEvent>,
+    /// It has not been told all, and is told everything next.
+    is_behind: bool,
+}
+
+impl Outlet {
+    /// Whether it was taken.
+    fn tell(&mut self, event: ProviderEvent) -> bool {
+        match self.reports.try_send(event) {
+            // Whoever has gone has nothing to miss.
+            Ok(()) | Err(TrySendError::Disconnected(_)) => true,
+            Err(TrySendError::Full(_)) => false,
+        }
+    }
+}
+
+impl State {
+    /// The trouble is that from now on, and streams are told; `None`: it is over.
+    fn set_trouble(&mut self, trouble: Option<ProvisioningError>) {
+        let event = match (&trouble, self.trouble.is_some()) {
+            (Some(error), _) => ProviderEvent::Degraded { error: error.clone() },
+            // Nothing has changed, and that is certain again.
+            (None, true) => ProviderEvent::changes(Vec::new(), Revision::NONE),
+            (None, false) => return,
+        };
+        self.trouble = trouble;
+        let has_members = self.members.is_some();
+        for outlet in self.streams.values_mut() {
+            if has_members || matches!(event, ProviderEvent::Degraded { .. }) {
+                // A stream that is full has other things to tell first, and tells by its signs of life what is current.
+                _ = outlet.tell(event.clone());
+            }
+        }
+    }
+
+    /// Whether that has not been logged for a while.
+    fn may_log(&mut self, what: &str) -> bool {
+        let now = Instant::now();
+        if self.logged.len() >= TOLD_APART {
+            self.logged.retain(|_, at| now.saturating_duration_since(*at) < LOGGED_EVERY);
+        }
+        if self.logged.get(what).is_some_and(|at| now.saturating_duration_since(*at) < LOGGED_EVERY)
+            || self.logged.len() >= TOLD_APART
+        {
+            return false;
+        }
+        self.logged.insert(what.to_owned(), now);
+        true
+    }
+}
+
+impl Feed {
+    pub(super) fn new(provider: ProviderId) -> Arc<Self> {
+        let (state, changed) = (Mutex::new(State::default()), Condvar::new());
+        Arc::new(Self { provider, state, changed, events: Publisher::new() })
+    }
+
+    /// What happens is published here.
+    pub(super) fn events(&self) -> &Publisher<GossipEvent> {
+        &self.events
+    }
+
+    /// The reports of a stream that is opened now, and its number. What is known is the first of them.
+    pub(super) fn open(&self) -> (u64, Receiver<ProviderEvent>) {
+        let (reports, taken) = bounded(QUEUE);
+        let mut state = lock(&self.state);
+        state.count += 1;
+        let number = state.count;
+        let mut outlet = Outlet { reports, is_behind: state.members.is_none() };
+        if let Some(members) = state.members.clone().filter(|_| state.standing != Standing::Ended) {
+            _ = outlet.tell(ProviderEvent::snapshot(members, Revision::NONE));
+        }
+        if let Some(error) = state.trouble.clone() {
+            _ = outlet.tell(ProviderEvent::Degraded { error });
+        }
+        state.streams.insert(number, outlet);
+        (number, taken)
+    }
+
+    pub(super) fn close(&self, number: u64) {
+        lock(&self.state).streams.remove(&number);
+    }
+
+    /// The sign of life that is due.
+    pub(super) fn sign_of_life(&self) -> ProviderEvent {
+        let state = lock(&self.state);
+        let is_current = state.standing == Standing::Inside && state.trouble.is_none() && state.members.is_some();
+        ProviderEvent::Heartbeat { current: is_current }
+    }
+
+    /// A node begins: what it tells is all that counts.
+    pub(super) fn begins(&self) {
+        let mut state = lock(&self.state);
+        (state.standing, state.hint, state.members) = (Standing::Outside, None, None);
+        state.streams.values_mut().for_each(|outlet| outlet.is_behind = true);
+        state.set_trouble(None);
+    }
+
+    /// The members as they were announced last; none before the first time, and after the end.
+    pub(super) fn members(&self) -> Members {
+        let state = lock(&self.state);
+        let members = state.members.clone().filter(|_| state.standing != Standing::Ended);
+        members.unwrap_or_default()
+    }
+
+    /// The node has ended.
+    pub(super) fn ends(&self) {
+        self.stands(Standing::Ended);
+    }
+
+    /// Waits until the node is inside or has ended, for so long; where it stands, and why it is not inside.
+    pub(super) fn wait_inside(&self, within: Duration) -> (Standing, Option<ProvisioningError>) {
+        let ends = deadline(within);
+        let mut state = lock(&self.state);
+        let mut goes_on = true;
+        while state.standing == Standing::Outside && goes_on {
+            (state, goes_on) = wait_until(&self.changed, state, ends);
+        }
+        (state.standing, state.trouble.clone().or_else(|| state.hint.clone()))
+    }
+
+    /// Where the node stands, and what is amiss.
+    pub(super) fn standing(&self) -> (Standing, Option<ProvisioningError>) {
+        let state = lock(&self.state);
+        (state.standing, state.trouble.clone().or_else(|| state.hint.clone()))
+    }
+
+    fn stands(&self, standing: Standing) {
+        lock(&self.state).standing = standing;
+        self.changed.notify_all();
+    }
+
+    fn error(&self, code: ErrorCode, doing: &'static str, detail: impl Into<String>) -> ProvisioningError {
+        ProvisioningError::new(code, doing, detail.into()).with_provider(&self.provider)
+    }
+
+    /// Something keeps this node out, or may do so.
+    fn hint(&self, error: ProvisioningError) {
+        let mut state = lock(&self.state);
+        if state.may_log(error.detail()) {
+            log_line!(Warn, "{error}");
+        }
+        if state.standing == Standing::Outside {
+            state.hint = Some(error);
+        }
+    }
+
+    fn apply(&self, update: &TopologyUpdate) -> Result<(), String> {
+        let came = update.joined.iter().chain(&update.updated).cloned().map(MemberChange::Upsert);
+        let gone = update.left.iter().chain(&update.dead).filter(|node| !update.members.contains(node.id()));
+        let changes: Vec<MemberChange> = gone.map(|node| MemberChange::Remove(node.id().clone())).chain(came).collect();
+        let mut state = lock(&self.state);
+        state.members = Some(update.members.clone());
+        let revision = Revision::new(update.number.to_string());
+        let mut full = 0;
+        for outlet in state.streams.values_mut() {
+            let event = match outlet.is_behind {
+                true => ProviderEvent::snapshot(update.members.clone(), revision.clone()),
+                false => ProviderEvent::changes(changes.clone(), revision.clone()),
+            };
+            outlet.is_behind = !outlet.tell(event);
+            full += usize::from(outlet.is_behind);
+        }
+        match full {
+            0 => Ok(()),
+            full => Err(format!("{full} of {} streams do not take what is reported", state.streams.len())),
+        }
+    }
+
+    fn tell(&self, event: Event) {
+        match &event {
+            Event::Joined { .. } => {
+                {
+                    let mut state = lock(&self.state);
+                    state.hint = None;
+                    state.set_trouble(None);
+                }
+                self.stands(Standing::Inside);
+            }
+            Event::Reached { .. } => lock(&self.state).set_trouble(None),
+            Event::Isolated { .. } => {
+                let detail = "this node hears from no other member; the topology stays as it is";
+                let error = self.error(ErrorCode::Isolated, WATCHING, detail);
+                lock(&self.state).set_trouble(Some(error));
+            }
+            Event::Expelled { until, .. } => {
+                let detail = format!("others have declared this node dead, and let it in again at {until}");
+                let error = self.error(ErrorCode::AdmissionRefused, WATCHING, detail);
+                lock(&self.state).set_trouble(Some(error));
+                self.stands(Standing::Outside);
+            }
+            // It has to ask anew.
+            Event::Succeeded { .. } => self.stands(Standing::Outside),
+            Event::Refused { refusal, .. } => {
+                let code = match refusal {
+                    crate::membership::Refusal::IdTaken { .. } => ErrorCode::NodeIdTaken,
+                    _ => ErrorCode::AdmissionRefused,
+                };
+                self.hint(self.error(code, JOINING, format!("this node is not let in: {}", in_words(refusal))));
+            }
+            Event::IdTaken { place, .. } => {
+                let detail = format!("another process answers under this node's id at {place}");
+                let error = self.error(ErrorCode::NodeIdTaken, WATCHING, detail);
+                log_line!(Error, "{error}");
+                lock(&self.state).set_trouble(Some(error));
+            }
+            Event::Unusable { from, why } => {
+                let from = from.as_ref().map_or_else(|| "a connection".to_owned(), ToString::to_string);
+                let host = from.rsplit_once(':').map_or(from.as_str(), |(host, _)| host);
+                let detail = format!("messages from {host} are not taken: {why}");
+                let may_log = lock(&self.state).may_log(&detail);
+                if may_log {
+                    log_line!(Warn, "the gossip provider {}: {detail}", self.provider);
+                }
+            }
+            Event::Left { .. } => self.stands(Standing::Ended),
+            _ => {}
+        }
+        if self.events.has_subscribers() {
+            self.events.publish(GossipEvent::of(event));
+        }
+    }
+
+    fn follows(&self, member: Option<Place>) {
+        let inside = member.is_some();
+        {
+            let mut state = lock(&self.state);
+            if inside {
+                state.hint = None;
+                state.set_trouble(None);
+            } else {
+                let detail = "no member of the cluster answers; the topology stays as it is";
+                let error = self.error(ErrorCode::BackendUnavailable, WATCHING, detail);
+                state.set_trouble(Some(error));
+            }
+        }
+        self.stands(if inside { Standing::Inside } else { Standing::Outside });
+    }
+}
+
+/// The feed as the node's thread tells it.
+pub(super) struct Teller(pub(super) Arc<Feed>);
+
+impl Host for Teller {
+    fn apply(&mut self, update: &TopologyUpdate) -> Result<(), String> {
+        self.0.apply(update)
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.0.tell(event);
+    }
+
+    fn refused_by(&mut self, by: SocketAddr, reason: Reason) {
+        let code = match reason {
+            Reason::Busy => ErrorCode::BackendUnavailable,
+            _ => ErrorCode::AccessDenied,
+        };
+        let detail = format!("{by} does not take what this node asks: {reason}");
+        self.0.hint(self.0.error(code, JOINING, detail));
+    }
+
+    fn follows(&mut self, member: Option<Place>) {
+        self.0.follows(member);
+    }
+
+    fn not_found(&mut self, host: &str, why: &str) {
+        let detail = format!("the address of {host} is not known: {why}");
+        self.0.hint(self.0.error(ErrorCode::BackendUnavailable, JOINING, detail));
+    }
+}

@@ -1,0 +1,49 @@
+//! The streams of a gossip provider: what the feed reports, with a sign of life where it reports nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, select};
+
+use super::feed::Feed;
+use crate::membership::transport::Node;
+use crate::provider::{CancelToken, ProviderEvent, ProviderStream, ProviderTermination};
+
+/// How often a sign of life is given: well within what is promised.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
+
+/// See the module.
+pub(super) struct GossipStream {
+    feed: Arc<Feed>,
+    number: u64,
+    reports: Receiver<ProviderEvent>,
+    cancel: CancelToken,
+    /// In client mode, what the stream is told by. It ends with the stream.
+    _observer: Option<Node>,
+}
+
+impl GossipStream {
+    pub(super) fn open(feed: &Arc<Feed>, cancel: &CancelToken, observer: Option<Node>) -> Self {
+        let (number, reports) = feed.open();
+        Self { feed: Arc::clone(feed), number, reports, cancel: cancel.clone(), _observer: observer }
+    }
+}
+
+impl ProviderStream for GossipStream {
+    fn next(&mut self) -> ProviderEvent {
+        if self.cancel.is_cancelled() {
+            return ProviderEvent::Terminated(ProviderTermination::Ended);
+        }
+        select! {
+            recv(self.reports) -> event => event.unwrap_or(ProviderEvent::Terminated(ProviderTermination::Ended)),
+            recv(self.cancel.receiver()) -> _ => ProviderEvent::Terminated(ProviderTermination::Ended),
+            default(SIGN_OF_LIFE) => self.feed.sign_of_life(),
+        }
+    }
+}
+
+impl Drop for GossipStream {
+    fn drop(&mut self) {
+        self.feed.close(self.number);
+    }
+}
