@@ -13,6 +13,7 @@
 mod cancel;
 mod descriptor;
 mod event;
+mod exclusions;
 mod name;
 mod registration;
 mod retry;
@@ -26,6 +27,7 @@ pub use cancel::{CancelGuard, CancelToken};
 pub(crate) use descriptor::MAX_PRIORITY;
 pub use descriptor::{Credential, ProviderDescriptor, ProviderRole};
 pub use event::{MemberChange, ProviderEvent, ProviderTermination};
+pub use exclusions::{Exclusion, Exclusions};
 pub use registration::{Registration, RegistrationSite};
 pub use retry::RetryPolicy;
 
@@ -125,12 +127,20 @@ pub struct ProviderEnvironment {
     pub local_node: Option<Arc<ClusterNode>>,
     /// How the provider paces what it tries again by itself.
     pub retry: RetryPolicy,
+    /// Where a provider that detects failures by itself tells whom it excludes.
+    pub exclusions: Exclusions,
 }
 
 impl ProviderEnvironment {
-    /// With that clock, no secrets, no local node and the default pauses.
+    /// With that clock, no secrets, no local node, the default pauses, and nobody who listens to exclusions.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, secrets: Secrets::default(), local_node: None, retry: RetryPolicy::default() }
+        Self {
+            clock,
+            secrets: Secrets::default(),
+            local_node: None,
+            retry: RetryPolicy::default(),
+            exclusions: Exclusions::default(),
+        }
     }
 
     /// Sets the secrets.
@@ -144,6 +154,13 @@ impl ProviderEnvironment {
     #[must_use]
     pub fn local_node(mut self, node: impl Into<Option<Arc<ClusterNode>>>) -> Self {
         self.local_node = node.into();
+        self
+    }
+
+    /// Sets where exclusions are told.
+    #[must_use]
+    pub fn exclusions(mut self, exclusions: Exclusions) -> Self {
+        self.exclusions = exclusions;
         self
     }
 

@@ -138,11 +138,13 @@ fn m5_2_m5_4_m5_5_whoever_subscribes_is_told_each_transition_and_update_with_its
             _ => {}
         }
     }
-    assert_eq!(states.iter().map(|(_, state)| *state).collect::<Vec<_>>(), {
-        use GossipState::{Joining, Left, Up};
-        [Joining, Up, Left]
-    });
-    assert!(states.is_sorted_by_key(|(at, _)| *at) && updates[0].at <= updates[1].at);
+    assert!(states.is_sorted_by_key(|(at, _)| *at));
+    // On a machine that is busy it may be suspected meanwhile, and contradict.
+    let mut states: Vec<_> = states.into_iter().map(|(_, state)| state).collect();
+    states.retain(|state| *state != GossipState::Suspect);
+    states.dedup();
+    assert_eq!(states, [GossipState::Joining, GossipState::Up, GossipState::Left]);
+    assert!(updates[0].at <= updates[1].at);
     assert_eq!((updates[0].joined[0].id(), updates[1].left[0].id()), (&id("b"), &id("b")));
     assert_eq!(updates[1].number, updates[0].number + 1);
     let metrics = a.gossip.metrics().unwrap();

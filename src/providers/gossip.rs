@@ -31,7 +31,7 @@ use crate::id::{ProviderId, ProviderKind};
 use crate::membership::Life;
 use crate::membership::transport::Node;
 use crate::provider::{
-    CancelToken, Capabilities, ClusterProvider, ProviderDescriptor, ProviderEnvironment, ProviderFactory,
+    CancelToken, Capabilities, ClusterProvider, Exclusions, ProviderDescriptor, ProviderEnvironment, ProviderFactory,
     ProviderStream, Registration, RegistrationSite, SIGN_OF_LIFE,
 };
 use crate::sync::{Mutex, lock};
@@ -98,7 +98,7 @@ impl GossipFactory {
         former: Option<&GossipProvider>,
     ) -> Result<Arc<dyn ClusterProvider>, ProvisioningError> {
         let config = Arc::new(Config::read(descriptor)?);
-        let mut seat = Seat::new(descriptor.id.clone(), Arc::clone(&environment.clock));
+        let mut seat = Seat::new(descriptor.id.clone(), Arc::clone(&environment.clock), environment.exclusions.clone());
         if let Some(former) = former.filter(|former| former.local.is_some()) {
             if former.config.is_same_member(&config) {
                 seat = Arc::clone(&former.seat);
@@ -215,7 +215,7 @@ impl ClusterProvider for GossipProvider {
                 "in client mode a member has to be named that is asked",
             ));
         }
-        let feed = Feed::new(self.descriptor.id.clone());
+        let feed = Feed::new(self.descriptor.id.clone(), Exclusions::default());
         let _observer = self.observer(&feed)?;
         let ends = Instant::now() + ANSWERED;
         loop {

@@ -27,7 +27,9 @@ use crate::hub::thread::HubThread;
 use crate::hub::{Bridges, Dispatcher, HubCore, HubSettings, ProviderWatchHub};
 use crate::id::ProviderKind;
 use crate::panics::Foreign;
-use crate::provider::{CancelToken, ProviderDescriptor, ProviderEnvironment, ProviderFactory, RetryPolicy};
+use crate::provider::{
+    CancelToken, Exclusion, Exclusions, ProviderDescriptor, ProviderEnvironment, ProviderFactory, RetryPolicy,
+};
 use crate::registry::{ProviderRegistry, RegistrySettings};
 use crate::secret::{Secret, Secrets};
 use crate::store::{FileProviderStore, ProviderStore};
@@ -293,11 +295,13 @@ impl ServiceBuilder {
         };
         let member = self.member.map(Arc::new);
         let retry = RetryPolicy::new(self.hub.failover.backoff_initial, self.hub.failover.backoff_max);
+        let exclusions = Exclusions::default();
         let environment = ProviderEnvironment {
             clock: Arc::clone(&clock),
             secrets: Secrets::new(self.secrets),
             local_node: member.clone(),
             retry,
+            exclusions: exclusions.clone(),
         };
         let validator = ProviderValidator::new(self.factories, environment);
         let (registry, report) =
@@ -318,6 +322,14 @@ impl ServiceBuilder {
             validation_failures: Arc::new(AtomicU64::new(0)),
             local_node: member.clone(),
         };
+        exclusions.connect({
+            let hub = hub.clone();
+            // Nobody waits for the list: what it refuses, since it is full or draining, it would refuse again.
+            move |exclusion| match exclusion {
+                Exclusion::Begins { node, reason, lasting } => drop(hub.exclude(node, reason, lasting)),
+                Exclusion::Ends { node } => drop(hub.readmit(node)),
+            }
+        });
         let after_tick = {
             let progress = Arc::clone(&progress);
             Box::new(move || progress.tick())

@@ -179,6 +179,7 @@ pub(crate) fn validator() -> (ProviderValidator, Arc<Backends>) {
         secrets: Secrets::new([("consul".to_owned(), Secret::new("hunter2"))]),
         local_node: None,
         retry: crate::provider::RetryPolicy::default(),
+        exclusions: crate::provider::Exclusions::default(),
     };
     (ProviderValidator::new(BTreeMap::from([(factory.kind(), factory)]), environment), backends)
 }

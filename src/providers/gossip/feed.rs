@@ -9,15 +9,16 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use super::event::{GossipEvent, in_words};
+use crate::clock::Timestamp;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::event::Publisher;
 use crate::id::ProviderId;
 use crate::membership::transport::{Host, Reason};
-use crate::membership::{Event, Place, TopologyUpdate};
-use crate::provider::{MemberChange, ProviderEvent};
+use crate::membership::{Event, MemberState, Place, Refusal, Sentence, TopologyUpdate};
+use crate::provider::{Exclusion, Exclusions, MemberChange, ProviderEvent};
 use crate::sync::{Condvar, Mutex, deadline, lock, wait_until};
 use crate::text::line::log_line;
-use crate::topology::{Members, Revision};
+use crate::topology::{Members, NodeId, Revision};
 
 /// How many reports may wait for a stream to take them.
 const QUEUE: usize = 256;
@@ -35,10 +36,13 @@ pub(super) struct Feed {
     state: Mutex<State>,
     changed: Condvar,
     events: Publisher<GossipEvent>,
+    exclusions: Exclusions,
 }
 
 #[derive(Default)]
 struct State {
+    /// Whom the member has found dead and not seen come back, until its quarantine is over.
+    excluded: BTreeMap<NodeId, Timestamp>,
     /// As they were announced last; absent before the first time.
     members: Option<Members>,
     standing: Standing,
@@ -115,9 +119,9 @@ impl State {
 }
 
 impl Feed {
-    pub(super) fn new(provider: ProviderId) -> Arc<Self> {
+    pub(super) fn new(provider: ProviderId, exclusions: Exclusions) -> Arc<Self> {
         let (state, changed) = (Mutex::new(State::default()), Condvar::new());
-        Arc::new(Self { provider, state, changed, events: Publisher::new() })
+        Arc::new(Self { provider, state, changed, events: Publisher::new(), exclusions })
     }
 
     /// What happens is published here.
@@ -254,11 +258,22 @@ impl Feed {
                 lock(&self.state).set_trouble(Some(error));
                 self.stands(Standing::Outside);
             }
+            Event::Quarantined { at, node, until } => {
+                {
+                    let excluded = &mut lock(&self.state).excluded;
+                    excluded.retain(|_, until| *until > *at);
+                    excluded.insert(node.clone(), *until);
+                }
+                let reason = format!("the gossip provider {} has found that it does not answer", self.provider);
+                self.exclusions.tell(Exclusion::Begins { node: node.clone(), reason, lasting: until.since(*at) });
+            }
+            Event::Transition { node, to: MemberState::Up, .. } => self.readmit(node.id()),
+            Event::Ruled { node, sentence: Sentence::LetIn { .. }, .. } => self.readmit(node),
             // It has to ask anew.
             Event::Succeeded { .. } => self.stands(Standing::Outside),
             Event::Refused { refusal, .. } => {
                 let code = match refusal {
-                    crate::membership::Refusal::IdTaken { .. } => ErrorCode::NodeIdTaken,
+                    Refusal::IdTaken { .. } => ErrorCode::NodeIdTaken,
                     _ => ErrorCode::AdmissionRefused,
                 };
                 self.hint(self.error(code, JOINING, format!("this node is not let in: {}", in_words(refusal))));
@@ -283,6 +298,14 @@ impl Feed {
         }
         if self.events.has_subscribers() {
             self.events.publish(GossipEvent::of(event));
+        }
+    }
+
+    /// The node is a member again, or may be.
+    fn readmit(&self, node: &NodeId) {
+        let was_excluded = lock(&self.state).excluded.remove(node).is_some();
+        if was_excluded {
+            self.exclusions.tell(Exclusion::Ends { node: node.clone() });
         }
     }
 
@@ -331,5 +354,162 @@ impl Host for Teller {
     fn not_found(&mut self, host: &str, why: &str) {
         let detail = format!("the address of {host} is not known: {why}");
         self.0.hint(self.0.error(ErrorCode::BackendUnavailable, JOINING, detail));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topology::ClusterNode;
+
+    fn node(name: &str) -> Arc<ClusterNode> {
+        Arc::new(ClusterNode::builder(name, "10.0.0.1", 7).build().unwrap())
+    }
+
+    fn id(name: &str) -> NodeId {
+        NodeId::new(name).unwrap()
+    }
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_millis(1_000_000 + seconds * 1000)
+    }
+
+    fn feed() -> Arc<Feed> {
+        Feed::new(ProviderId::of("g"), Exclusions::default())
+    }
+
+    /// The update to these members, of which the last one came and that one has died.
+    fn update(number: u64, names: &[&str], died: Option<&str>) -> TopologyUpdate {
+        let mut members = Members::new();
+        names.iter().for_each(|name| _ = members.insert(node(name)));
+        let joined = names.last().map(|name| node(name)).into_iter().filter(|_| died.is_none()).collect();
+        let dead = died.map(node).into_iter().collect();
+        TopologyUpdate { number, at: at(0), joined, updated: vec![], left: vec![], dead, members }
+    }
+
+    fn shown(event: ProviderEvent) -> String {
+        let names = |members: &Members| members.iter().map(|node| node.id().to_string()).collect::<Vec<_>>().join(" ");
+        match event {
+            ProviderEvent::Snapshot { members, .. } => format!("whole: {}", names(&members)),
+            ProviderEvent::Changes { changes, .. } => {
+                let change = |change: &MemberChange| match change {
+                    MemberChange::Upsert(node) => format!("+{}", node.id()),
+                    MemberChange::Remove(id) => format!("-{id}"),
+                };
+                format!("changes: {}", changes.iter().map(change).collect::<Vec<_>>().join(" "))
+            }
+            ProviderEvent::Heartbeat { current } => format!("alive, current {current}"),
+            ProviderEvent::Degraded { error } => error.code().to_string(),
+            other => format!("{other:?}"),
+        }
+    }
+
+    fn told(stream: &Receiver<ProviderEvent>) -> Vec<String> {
+        stream.try_iter().map(shown).collect()
+    }
+
+    #[test]
+    fn m4_5_a_stream_begins_with_all_members_and_goes_on_with_what_changes() {
+        let feed = feed();
+        let (_, first) = feed.open();
+        assert_eq!((told(&first), shown(feed.sign_of_life())), (vec![], "alive, current false".to_owned()));
+        feed.tell(Event::Joined { at: at(0) });
+        feed.apply(&update(1, &["a"], None)).unwrap();
+        feed.apply(&update(2, &["a", "b"], None)).unwrap();
+        let (number, second) = feed.open();
+        feed.apply(&update(3, &["a"], Some("b"))).unwrap();
+        assert_eq!(told(&first), ["whole: a", "changes: +b", "changes: -b"]);
+        assert_eq!(told(&second), ["whole: a b", "changes: -b"]);
+        assert_eq!(shown(feed.sign_of_life()), "alive, current true");
+        feed.close(number);
+        feed.apply(&update(4, &["a", "c"], None)).unwrap();
+        assert_eq!((told(&second).len(), told(&first)), (0, vec!["changes: +c".to_owned()]));
+        assert_eq!(feed.members().len(), 2);
+        feed.ends();
+        assert!(feed.members().is_empty() && told(&feed.open().1).is_empty());
+    }
+
+    #[test]
+    fn m4_4_a_stream_that_takes_nothing_is_a_failure_and_is_told_everything_when_it_does_again() {
+        let feed = feed();
+        let (_, stream) = feed.open();
+        let failed = (1..).find_map(|number| feed.apply(&update(number, &["a"], None)).err().map(|why| (number, why)));
+        let (number, why) = failed.unwrap();
+        assert_eq!((number, why.as_str()), (QUEUE as u64 + 1, "1 of 1 streams do not take what is reported"));
+        assert_eq!(told(&stream).len(), QUEUE);
+        feed.apply(&update(number, &["a", "b"], None)).unwrap();
+        assert_eq!(told(&stream), ["whole: a b"]);
+    }
+
+    #[test]
+    fn m3_1_what_is_amiss_is_an_error_once_until_it_is_over_and_the_members_stay() {
+        let feed = feed();
+        let (_, stream) = feed.open();
+        feed.tell(Event::Joined { at: at(0) });
+        feed.apply(&update(1, &["a", "b", "c"], None)).unwrap();
+        feed.tell(Event::Isolated { at: at(1) });
+        let life = shown(feed.sign_of_life());
+        let (_, late) = feed.open();
+        feed.tell(Event::Reached { at: at(2) });
+        feed.tell(Event::Reached { at: at(2) });
+        assert_eq!(told(&stream), ["whole: a b c".to_owned(), "isolated".into(), "changes: ".into()][..]);
+        assert_eq!(told(&late), ["whole: a b c".to_owned(), "isolated".into(), "changes: ".into()][..]);
+        assert_eq!((life, shown(feed.sign_of_life())), ("alive, current false".into(), "alive, current true".into()));
+        feed.tell(Event::Expelled { at: at(3), until: at(13) });
+        assert_eq!((told(&stream), feed.standing().0), (vec!["admission-refused".to_owned()], Standing::Outside));
+        feed.tell(Event::Joined { at: at(13) });
+        assert_eq!((told(&stream), feed.standing().0), (vec!["changes: ".to_owned()], Standing::Inside));
+    }
+
+    #[test]
+    fn m3_3_why_a_node_is_not_let_in_is_known_until_it_is() {
+        let feed = feed();
+        let why = |feed: &Feed| feed.wait_inside(Duration::ZERO).1.map(|error| error.code());
+        assert_eq!(why(&feed), None);
+        let mut teller = Teller(Arc::clone(&feed));
+        teller.not_found("seed.example", "no such host");
+        assert_eq!(why(&feed), Some(ErrorCode::BackendUnavailable));
+        teller.refused_by("10.0.0.1:7946".parse().unwrap(), Reason::NotSealed);
+        assert_eq!(why(&feed), Some(ErrorCode::AccessDenied));
+        teller.tell(Event::Refused { at: at(0), refusal: Refusal::KeptOut { left: None } });
+        assert_eq!(why(&feed), Some(ErrorCode::AdmissionRefused));
+        teller.tell(Event::Joined { at: at(1) });
+        assert_eq!((feed.wait_inside(Duration::ZERO).0, why(&feed)), (Standing::Inside, None));
+        teller.tell(Event::IdTaken { at: at(2), place: Place::new("10.0.0.9", 7) });
+        teller.tell(Event::Left { at: at(2) });
+        assert_eq!((feed.standing().0, why(&feed)), (Standing::Ended, Some(ErrorCode::NodeIdTaken)));
+    }
+
+    #[test]
+    fn m3_1_m3_4_whom_the_member_excludes_the_hub_is_told_and_when_that_is_over() {
+        let heard = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let listener = Arc::clone(&heard);
+        let exclusions = Exclusions::to(move |exclusion| listener.lock().unwrap().push(exclusion));
+        let feed = Feed::new(ProviderId::of("g"), exclusions);
+        let up = |name: &str| Event::Transition { at: at(5), node: node(name), from: None, to: MemberState::Up };
+        feed.tell(up("a"));
+        feed.tell(Event::Quarantined { at: at(0), node: id("a"), until: at(10) });
+        feed.tell(up("b"));
+        feed.tell(up("a"));
+        feed.tell(up("a"));
+        let told = std::mem::take(&mut *heard.lock().unwrap());
+        let reason = "the gossip provider g has found that it does not answer".to_owned();
+        let begins = Exclusion::Begins { node: id("a"), reason, lasting: Duration::from_secs(10) };
+        assert_eq!(told, [begins, Exclusion::Ends { node: id("a") }]);
+        feed.tell(Event::Quarantined { at: at(0), node: id("b"), until: at(10) });
+        let sentence = Sentence::LetIn { incarnation: 0, version: 0 };
+        feed.tell(Event::Ruled { at: at(1), node: id("b"), sentence });
+        assert_eq!(heard.lock().unwrap().last(), Some(&Exclusion::Ends { node: id("b") }));
+        feed.tell(Event::Quarantined { at: at(20), node: id("c"), until: at(30) });
+        feed.tell(Event::Quarantined { at: at(40), node: id("d"), until: at(50) });
+        assert_eq!(lock(&feed.state).excluded.len(), 1, "what is over is forgotten");
+    }
+
+    #[test]
+    fn m2_5_what_strangers_bring_about_is_logged_now_and_then_only() {
+        let mut state = State::default();
+        assert!(state.may_log("x") && !state.may_log("x") && state.may_log("y"));
+        let logged = (0..TOLD_APART * 2).filter(|number| state.may_log(&number.to_string())).count();
+        assert_eq!((logged, state.logged.len()), (TOLD_APART - 2, TOLD_APART));
     }
 }

@@ -512,6 +512,7 @@ fn p1_1_the_factory_serves_named_clusters_and_refuses_what_it_does_not_know() {
         secrets: Secrets::default(),
         local_node: None,
         retry: RetryPolicy::default(),
+        exclusions: crate::provider::Exclusions::default(),
     };
     let single = InMemoryFactory::new().cluster("west", &west);
     let both = single.clone().cluster("east", &east);
