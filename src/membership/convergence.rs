@@ -61,6 +61,7 @@ impl Convergence {
     }
 
     /// The hash of the members here.
+    #[cfg(test)]
     pub(super) fn hash(&self) -> u64 {
         self.members.hash()
     }

@@ -46,6 +46,7 @@ impl Isolation {
         Self { limits, heard_at: now, contact: Contact::Heard }
     }
 
+    #[cfg(test)]
     pub(super) fn contact(&self) -> Contact {
         self.contact
     }

@@ -38,6 +38,7 @@ pub(crate) enum NotDone {
 
 impl NotDone {
     /// Its stable name.
+    #[cfg(test)]
     pub(crate) fn code(self) -> &'static str {
         match self {
             NotDone::NotStarted => "not-started",

@@ -250,6 +250,7 @@ impl Machine {
     }
 
     /// Where it is on its way, and what it waits for.
+    #[cfg(test)]
     pub(super) fn standing(&self) -> String {
         let records = self.table.all().map(|record| format!("{} {:?}", record.id(), record.state()));
         let records = records.collect::<Vec<_>>().join(", ");
@@ -484,6 +485,7 @@ impl Machine {
     }
 
     /// How many observers wait for an answer.
+    #[cfg(test)]
     pub(super) fn observers(&self) -> usize {
         self.observers.len()
     }

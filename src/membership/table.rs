@@ -159,6 +159,7 @@ impl Table {
     }
 
     /// The transitions that were refused last, the oldest first, and how many there were in all.
+    #[cfg(test)]
     pub(super) fn refused(&self) -> (impl Iterator<Item = &Refused>, u64) {
         (self.refused.iter(), self.refusals)
     }

@@ -9,7 +9,9 @@ use super::protocol::{Act, Arrival, Protocol, Seen, Start, View};
 use crate::clock::Timestamp;
 use crate::membership::event::{Event, MemberState};
 use crate::membership::lifecycle::{Effect, Membership};
-use crate::membership::machine::{Input, Machine, Output, Question};
+#[cfg(test)]
+use crate::membership::machine::Machine;
+use crate::membership::machine::{Input, Output, Question};
 use crate::membership::outbox::Outbox;
 use crate::membership::place::Place;
 use crate::membership::settings::Settings;
@@ -107,29 +109,35 @@ impl GossipMember {
     }
 
     /// It speaks a later version of the protocol from now on, which knows more parts and fields.
+    #[cfg(test)]
     pub(super) fn speak_later_version(&mut self) {
         self.is_later = true;
     }
 
     /// Its host fails to apply the next so many updates.
+    #[cfg(test)]
     pub(super) fn fail_to_apply(&mut self, times: u32) {
         self.failures = times;
     }
 
+    #[cfg(test)]
     pub(super) fn membership(&self) -> &Membership {
         &self.membership
     }
 
+    #[cfg(test)]
     pub(super) fn machine(&self) -> &Machine {
         self.membership.machine().unwrap_or_else(|| unreachable!("a world ends a process that has left"))
     }
 
     /// The updates of the topology, in order.
+    #[cfg(test)]
     pub(super) fn updates(&self) -> &[Arc<TopologyUpdate>] {
         &self.updates
     }
 
     /// What its host has applied last.
+    #[cfg(test)]
     pub(super) fn applied(&self) -> &Members {
         &self.applied
     }

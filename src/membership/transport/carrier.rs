@@ -21,6 +21,7 @@ use crate::membership::machine::Input;
 use crate::membership::message::{DATAGRAM, Unusable};
 use crate::membership::place::Place;
 use crate::panics::caught;
+use crate::sync::atomic::Ordering;
 use crate::sync::lock;
 use crate::text::line::log_line;
 use crate::thread::Thread;
@@ -186,6 +187,9 @@ impl Carrier {
                 self.tell_seeds();
             }
         }
+        let counted = &self.shared.counted;
+        counted.dropped.store(self.flood.dropped(), Ordering::Relaxed);
+        counted.turned_away.store(self.connections.turned_away(), Ordering::Relaxed);
         let now = self.shared.clock.now();
         let mut resident = lock(&self.shared.resident);
         if resident.next_at().is_some_and(|at| at <= now) {

@@ -33,8 +33,6 @@ pub(super) struct Names {
 struct Known {
     addresses: Vec<IpAddr>,
     at: Timestamp,
-    /// Why it was not found the last time.
-    failure: Option<String>,
 }
 
 impl Names {
@@ -56,11 +54,6 @@ impl Names {
             [] => vec![place.clone()],
             found => found.iter().map(|address| Place::new(&address.to_string(), place.port())).collect(),
         }
-    }
-
-    /// Why the name was not found the last time.
-    pub(super) fn failure(&self, host: &str) -> Option<&str> {
-        self.known.get(host)?.failure.as_deref()
     }
 
     /// The name is needed.
@@ -88,7 +81,7 @@ impl Names {
         if !self.known.contains_key(host) && self.known.len() >= MOST {
             self.known.pop_first();
         }
-        let empty = || Known { addresses: Vec::new(), at: now, failure: None };
+        let empty = || Known { addresses: Vec::new(), at: now };
         let known = self.known.entry(Arc::from(host)).or_insert_with(empty);
         known.at = now;
         match result {
@@ -97,17 +90,9 @@ impl Names {
                 addresses.sort_unstable();
                 addresses.dedup();
                 addresses.truncate(ADDRESSES);
-                known.failure = None;
                 std::mem::replace(&mut known.addresses, addresses) != known.addresses
             }
-            Ok(_) => {
-                known.failure = Some("the name has no address".to_owned());
-                false
-            }
-            Err(why) => {
-                known.failure = Some(why);
-                false
-            }
+            _ => false,
         }
     }
 }
@@ -151,11 +136,9 @@ mod tests {
         names.want("seeds", at(4010));
         assert_eq!(names.next().as_deref(), Some("seeds"));
         assert!(!names.found("seeds", Err("no such host".into()), at(4020)));
-        assert_eq!((places(&names).len(), names.failure("seeds")), (2, Some("no such host")));
         assert!(!names.found("seeds", Ok(vec![]), at(4020)));
-        assert_eq!((places(&names).len(), names.failure("seeds")), (2, Some("the name has no address")));
+        assert_eq!(places(&names).len(), 2);
         assert!(!names.found("seeds", Ok(vec![ip("10.0.0.1"), ip("10.0.0.2")]), at(4030)), "nothing new");
-        assert_eq!(names.failure("seeds"), None);
         assert!(names.found("seeds", Ok(vec![ip("10.0.0.3")]), at(4040)));
         assert_eq!(places(&names), ["10.0.0.3:7"]);
     }

@@ -24,9 +24,12 @@ use crate::membership::quarantine::Quarantined;
 use crate::membership::record::Life;
 use crate::membership::settings::Settings;
 use crate::membership::settling::TopologyUpdate;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Mutex, lock};
 use crate::thread::Thread;
-use crate::topology::{ClusterNode, Members, NodeId};
+#[cfg(test)]
+use crate::topology::Members;
+use crate::topology::{ClusterNode, NodeId};
 
 /// Who is told what happens, on the node's thread. It must not block.
 pub(crate) trait Host: Send {
@@ -50,8 +53,9 @@ pub(crate) trait Host: Send {
 }
 
 /// How a node stands.
+#[cfg(test)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(super) enum Standing {
     /// It asks to be let in, or is told by nobody.
     Outside,
     /// It is a member, or is told by one.
@@ -60,21 +64,29 @@ pub(crate) enum Standing {
     Ended,
 }
 
+/// What the thread has kept away from the member. Each is as of the last round.
+#[derive(Debug, Default)]
+pub(super) struct Counted {
+    pub(super) dropped: AtomicU64,
+    pub(super) turned_away: AtomicU64,
+}
+
 /// What the thread and those who speak to it share.
 pub(super) struct Shared {
     pub(super) resident: Mutex<Resident>,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) counted: Counted,
     /// Those that were set and not taken over yet.
     pub(super) seeds: Mutex<Option<Vec<Place>>>,
     /// A byte wakes the thread.
     wake: UnixStream,
     /// The thread ends at once, whatever the resident wants.
-    stop: crate::sync::atomic::AtomicBool,
+    stop: AtomicBool,
 }
 
 impl Shared {
     pub(super) fn is_stopped(&self) -> bool {
-        self.stop.load(crate::sync::atomic::Ordering::Acquire)
+        self.stop.load(Ordering::Acquire)
     }
 
     pub(super) fn wake(&self) {
@@ -154,9 +166,10 @@ impl Node {
         let shared = Arc::new(Shared {
             resident: Mutex::new(resident),
             clock: Arc::clone(clock),
+            counted: Counted::default(),
             seeds: Mutex::new(None),
             wake,
-            stop: crate::sync::atomic::AtomicBool::new(false),
+            stop: AtomicBool::new(false),
         });
         let carrier = Carrier::new(Arc::clone(&shared), sockets, woken, seeds, host);
         Thread::Gossip.spawn(move || {
@@ -172,7 +185,8 @@ impl Node {
     }
 
     /// Where it stands, and who the members are.
-    pub(crate) fn standing(&self) -> (Standing, Members) {
+    #[cfg(test)]
+    pub(super) fn standing(&self) -> (Standing, Members) {
         let resident = lock(&self.shared.resident);
         let standing = match &*resident {
             Resident::Member(membership) => match membership.machine() {
@@ -208,6 +222,12 @@ impl Node {
     /// [`NotDone::MetricsDisabled`]; [`NotDone::NotStarted`] of an observer.
     pub(crate) fn metrics(&self) -> Result<Metrics, NotDone> {
         self.ask(|membership, _| membership.metrics().cloned()).unwrap_or(Err(NotDone::NotStarted))
+    }
+
+    /// How many datagrams of a flood were thrown away, and how many connections were turned away since there were too many.
+    pub(crate) fn kept_away(&self) -> (u64, u64) {
+        let counted = &self.shared.counted;
+        (counted.dropped.load(Ordering::Relaxed), counted.turned_away.load(Ordering::Relaxed))
     }
 
     /// The seeds are others from now on.
@@ -268,7 +288,7 @@ impl Node {
 
     /// The thread ends soon, and nobody is told.
     pub(crate) fn stop(&self) {
-        self.shared.stop.store(true, crate::sync::atomic::Ordering::Release);
+        self.shared.stop.store(true, Ordering::Release);
         self.shared.wake();
     }
 

@@ -10,6 +10,7 @@ use crate::membership::message::Unusable;
 use crate::membership::observer::{self, Observer};
 use crate::membership::place::Place;
 use crate::membership::settling::TopologyUpdate;
+#[cfg(test)]
 use crate::topology::Members;
 
 /// See the module.
@@ -92,6 +93,7 @@ impl Resident {
     }
 
     /// The members as they were announced last.
+    #[cfg(test)]
     pub(super) fn members(&self) -> &Members {
         match self {
             Self::Member(membership) => membership.members(),

@@ -72,6 +72,10 @@ pub struct GossipMetrics {
     pub questions: u64,
     /// The bytes in them.
     pub question_bytes: u64,
+    /// Datagrams of a flood that were thrown away unread.
+    pub datagrams_dropped: u64,
+    /// Connections that were turned away, since there were too many.
+    pub connections_turned_away: u64,
 }
 
 /// The membership of the local node in a gossip cluster: of the provider of that name, from
@@ -148,7 +152,9 @@ impl GossipMembership {
     /// [`ErrorCode::NotStarted`](crate::ErrorCode::NotStarted), and
     /// [`ErrorCode::MetricsDisabled`](crate::ErrorCode::MetricsDisabled) every time where the definition has `metrics` off.
     pub fn metrics(&self) -> Result<GossipMetrics, ProvisioningError> {
-        let counted = self.order("reading the metrics of a gossip member", Node::metrics)?;
+        let read = |node: &Node| Ok((node.metrics()?, node.kept_away()));
+        let (counted, (datagrams_dropped, connections_turned_away)) =
+            self.order("reading the metrics of a gossip member", read)?;
         let crate::membership::Metrics {
             members,
             updated_at,
@@ -191,6 +197,8 @@ impl GossipMembership {
             datagram_bytes,
             questions,
             question_bytes,
+            datagrams_dropped,
+            connections_turned_away,
         })
     }
 
