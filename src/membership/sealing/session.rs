@@ -6,7 +6,7 @@ const LATEST: u64 = (1 << 48) - 1;
 /// When a sender began, in milliseconds since 1970, and a random number that tells it from others who began then. The
 /// start time orders the sessions of one sender; the two together are never used for two of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(in crate::membership) struct Session([u8; Session::LENGTH]);
+pub(super) struct Session([u8; Session::LENGTH]);
 
 impl Session {
     pub(super) const LENGTH: usize = 12;

@@ -71,6 +71,30 @@ pub fn read_any_message(bytes: &[u8]) {
     }
 }
 
+/// Opens the bytes as a sealed message, as they are and as the content of one. None is taken twice.
+///
+/// # Panics
+/// If one is.
+#[cfg(feature = "gossip")]
+pub fn open_any_sealed(bytes: &[u8]) {
+    use crate::membership::sealing::keyring::Keyring;
+    use crate::membership::sealing::{Channel, Sealing, is_sealed};
+
+    let Ok(keyring) = Keyring::parse(&"01".repeat(32)) else { return };
+    let mut member = Sealing::new(LABEL, id(1), keyring, 1_000_000, [1; 6]);
+    let content = [&LabelHash::of(LABEL).to_bytes(), bytes].concat();
+    for channel in [Channel::Datagram, Channel::Reliable] {
+        let Ok(keyring) = Keyring::parse(&"01".repeat(32)) else { return };
+        let sealed = Sealing::new(LABEL, id(2), keyring, 1_000_001, [2; 6]).seal(channel, &content);
+        for bytes in sealed.iter().map(Vec::as_slice).chain([bytes]) {
+            _ = is_sealed(bytes);
+            if member.open(channel, bytes, start()).is_ok() {
+                assert!(member.open(channel, bytes, start()).is_err(), "it was taken twice");
+            }
+        }
+    }
+}
+
 fn written(message: &Message, now: Timestamp) -> Vec<u8> {
     let mut writer = MessageWriter::new(LabelHash::of(LABEL), &message.sender);
     message.parts.iter().for_each(|part| writer.part(part, now));
@@ -216,6 +240,8 @@ mod tests {
         ) {
             run_any_script(&bytes);
             read_any_message(&bytes);
+            #[cfg(feature = "gossip")]
+            open_any_sealed(&bytes);
         }
     }
 }
