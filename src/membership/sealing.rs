@@ -189,7 +189,11 @@ impl Sealing {
         }
     }
 
-    fn seal_content(&mut self, channel: Channel, content: &[u8]) -> Result<Vec<u8>, Unsealable> {
+    /// Seals what follows a label: of a message, or of an answer.
+    ///
+    /// # Errors
+    /// [`Unsealable::Exhausted`].
+    pub(super) fn seal_content(&mut self, channel: Channel, content: &[u8]) -> Result<Vec<u8>, Unsealable> {
         let counter = self.next(channel)?;
         let key = self.keyring.sealing();
         let head = Head { channel, hint: key.hint(), session: self.session, counter };
@@ -200,7 +204,7 @@ impl Sealing {
         sealed.extend_from_slice(content);
         let (_, content) = sealed.split_at_mut(clear.len());
         let tag = key.seal_in_place_separate_tag(head.nonce(), Aad::from(clear), content);
-        sealed.extend_from_slice(tag.map_err(|_| Unsealable::NotAMessage)?.as_ref());
+        sealed.extend_from_slice(tag.map_err(|_| Unsealable::Exhausted)?.as_ref());
         Ok(sealed)
     }
 

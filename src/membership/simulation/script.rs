@@ -80,12 +80,16 @@ pub fn open_any_sealed(bytes: &[u8]) {
     use crate::membership::sealing::keyring::Keyring;
     use crate::membership::sealing::{Channel, Sealing, is_sealed};
 
-    let Ok(keyring) = Keyring::parse(&"01".repeat(32)) else { return };
-    let mut member = Sealing::new(LABEL, id(1), keyring, 1_000_000, [1; 6]);
-    let content = [&LabelHash::of(LABEL).to_bytes(), bytes].concat();
+    let sealing = |n, start| {
+        let keyring = Keyring::parse(&"01".repeat(32)).ok()?;
+        Some(Sealing::new(LABEL, id(n), keyring, start, [n as u8; 6]))
+    };
+    let (Some(mut member), Some(mut other)) = (sealing(1, 1_000_000), sealing(2, 1_000_001)) else { return };
+    // There is a question that may be answered.
+    let hello = MessageWriter::new(LabelHash::of(LABEL), &Life { id: id(1), incarnation: 1 });
+    _ = member.seal(Channel::Reliable, &hello.into_bytes());
     for channel in [Channel::Datagram, Channel::Reliable] {
-        let Ok(keyring) = Keyring::parse(&"01".repeat(32)) else { return };
-        let sealed = Sealing::new(LABEL, id(2), keyring, 1_000_001, [2; 6]).seal(channel, &content);
+        let sealed = other.seal_content(channel, bytes);
         for bytes in sealed.iter().map(Vec::as_slice).chain([bytes]) {
             _ = is_sealed(bytes);
             if member.open(channel, bytes, start()).is_ok() {
