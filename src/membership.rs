@@ -20,6 +20,7 @@
 //! | [`records`] | what is known of each id, found at once |
 //! | [`rulings`] | whom operators keep out, and let in before their time |
 //! | [`rumours`] | what is told to whom, how often, and what waits |
+//! | `sealing` | who can read what members tell each other, and what was told before |
 //! | [`settling`] | when what is known becomes an update of the topology |
 //! | [`table`] | what is known of everybody, and which transitions there are |
 //! | [`loss`] | how much is lost on the way |
@@ -58,6 +59,8 @@ mod record;
 mod records;
 mod rulings;
 mod rumours;
+#[cfg(feature = "gossip")]
+mod sealing;
 mod settings;
 mod settling;
 #[cfg(any(test, feature = "testkit"))]

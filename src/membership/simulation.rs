@@ -22,6 +22,8 @@ mod world;
 pub use member::GossipMember;
 pub use network::Network;
 pub use protocol::{Act, Arrival, Protocol, Seen, Start, View};
+#[cfg(feature = "gossip")]
+pub use script::open_any_sealed;
 pub use script::{read_any_message, run_any_script};
 pub use world::{Counts, Sighting, World};
 

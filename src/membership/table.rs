@@ -35,7 +35,7 @@ const REMEMBERED: Duration = Duration::from_secs(3600);
 /// So many of them are remembered in any case.
 const LEAST_REMEMBERED: usize = 1000;
 /// The most members, and the most who are remembered beside them: more than any cluster of this kind has.
-const MOST: usize = 100_000;
+pub(super) const MOST: usize = 100_000;
 /// How many refusals are kept.
 const KEPT: usize = 64;
 

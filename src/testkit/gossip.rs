@@ -17,6 +17,9 @@
 //! assert_eq!(world.failure(), None);
 //! ```
 
+#[cfg(feature = "gossip")]
+#[doc(hidden)]
+pub use crate::membership::simulation::open_any_sealed;
 pub use crate::membership::simulation::{
     Act, Arrival, Counts, GossipMember, Network, Protocol, Seen, Sighting, Start, View, World,
 };

@@ -71,6 +71,34 @@ pub fn read_any_message(bytes: &[u8]) {
     }
 }
 
+/// Opens the bytes as a sealed message, as they are and as the content of one. None is taken twice.
+///
+/// # Panics
+/// If one is.
+#[cfg(feature = "gossip")]
+pub fn open_any_sealed(bytes: &[u8]) {
+    use crate::membership::sealing::keyring::Keyring;
+    use crate::membership::sealing::{Channel, Sealing, is_sealed};
+
+    let sealing = |n, start| {
+        let keyring = Keyring::parse(&"01".repeat(32)).ok()?;
+        Some(Sealing::new(LABEL, id(n), keyring, start, [n as u8; 6]))
+    };
+    let (Some(mut member), Some(mut other)) = (sealing(1, 1_000_000), sealing(2, 1_000_001)) else { return };
+    // There is a question that may be answered.
+    let hello = MessageWriter::new(LabelHash::of(LABEL), &Life { id: id(1), incarnation: 1 });
+    _ = member.seal(Channel::Reliable, &hello.into_bytes());
+    for channel in [Channel::Datagram, Channel::Reliable] {
+        let sealed = other.seal_content(channel, bytes);
+        for bytes in sealed.iter().map(Vec::as_slice).chain([bytes]) {
+            _ = is_sealed(bytes);
+            if member.open(channel, bytes, start()).is_ok() {
+                assert!(member.open(channel, bytes, start()).is_err(), "it was taken twice");
+            }
+        }
+    }
+}
+
 fn written(message: &Message, now: Timestamp) -> Vec<u8> {
     let mut writer = MessageWriter::new(LabelHash::of(LABEL), &message.sender);
     message.parts.iter().for_each(|part| writer.part(part, now));
@@ -217,6 +245,8 @@ mod tests {
         ) {
             run_any_script(&bytes);
             read_any_message(&bytes);
+            #[cfg(feature = "gossip")]
+            open_any_sealed(&bytes);
         }
     }
 }

@@ -35,6 +35,11 @@ impl LabelHash {
         let [a, b, c, d, ..] = xxh3_64(label.as_bytes()).to_be_bytes();
         Self([a, b, c, d])
     }
+
+    /// As a message begins with it.
+    pub(in crate::membership) fn to_bytes(self) -> [u8; 4] {
+        self.0
+    }
 }
 
 /// Why a message is not taken.
@@ -84,7 +89,7 @@ impl MessageWriter {
     /// Of that sender, without a part yet.
     pub(in crate::membership) fn new(label: LabelHash, sender: &Life) -> Self {
         let mut writer = Writer::with_room_for(USUAL);
-        label.0.into_iter().for_each(|byte| writer.byte(byte));
+        label.to_bytes().into_iter().for_each(|byte| writer.byte(byte));
         writer.byte(VERSION);
         writer.byte(VERSION);
         write_life(&mut writer, sender);
