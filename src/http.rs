@@ -8,9 +8,7 @@
 #[cfg(feature = "kubernetes")]
 mod beside;
 mod body;
-mod credential;
 mod dial;
-mod file;
 #[cfg(feature = "kubernetes")]
 mod lines;
 mod proxy;
@@ -33,11 +31,6 @@ use ureq::{Agent, AsSendBody, Body};
 use zeroize::Zeroizing;
 
 pub(crate) use body::{BodyReader, Incoming};
-pub(crate) use credential::CredentialReader;
-#[cfg(feature = "kubeconfig")]
-pub(crate) use file::Seen;
-#[cfg(feature = "kubernetes")]
-pub(crate) use file::read as read_file;
 #[cfg(feature = "kubernetes")]
 pub(crate) use lines::{Found, LineSplitter};
 pub(crate) use target::Target;

@@ -59,9 +59,13 @@ mod backoff;
 mod bridge;
 mod civil;
 mod clock;
+#[cfg(any(feature = "_http", all(feature = "gossip", unix)))]
+mod credential;
 mod error;
 mod event;
 mod failover;
+#[cfg(any(feature = "_http", all(feature = "gossip", unix)))]
+mod file;
 mod health;
 #[cfg(feature = "_http")]
 mod http;
@@ -70,7 +74,10 @@ mod id;
 #[cfg(feature = "_http")]
 mod json;
 #[cfg(any(test, feature = "testkit", all(feature = "gossip", unix)))]
-#[cfg_attr(not(all(feature = "gossip", unix)), allow(dead_code, reason = "the test kit uses its share"))]
+#[cfg_attr(
+    not(all(feature = "gossip", feature = "testkit", unix)),
+    allow(dead_code, reason = "provider and test kit use their shares")
+)]
 mod membership;
 mod metrics;
 mod panics;

@@ -83,6 +83,7 @@ pub(crate) use {
     quarantine::{Quarantined, Refusal},
     record::Life,
     rulings::Sentence,
+    sealing::keyring::Keyring,
     settings::Settings,
     settling::TopologyUpdate,
 };

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use cluster_provisioning::*;
 
 /// Far longer than anything here takes; only a failing test waits for it.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn id(id: &str) -> NodeId {
     NodeId::new(id).unwrap()
@@ -20,7 +20,7 @@ fn described(name: &str) -> ClusterNode {
 
 fn definition(seeds: &[u16]) -> ProviderDescriptor {
     let descriptor = GossipFactory::descriptor("gossip", "test").unwrap();
-    let descriptor = descriptor.parameter("bind", "127.0.0.1:0").parameter("profile", "local");
+    let descriptor = descriptor.parameter("bind", "127.0.0.1:0");
     seeds.iter().fold(descriptor, |descriptor, port| descriptor.endpoint(format!("127.0.0.1:{port}")))
 }
 
@@ -225,4 +225,105 @@ fn m1_4_changed_metadata_reaches_everybody() {
     };
     wait("the zone is known", || zone().as_deref() == Some("b"));
     assert_eq!(b.gossip.local_node().unwrap().kinds().collect::<Vec<_>>(), ["worker"]);
+}
+
+const KEY: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+const OTHER: &str = "BAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+
+/// Files of keys, one for each name.
+struct KeyFiles(tempfile::TempDir);
+
+impl KeyFiles {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn write(&self, name: &str, keys: &[&str]) {
+        let new = self.0.path().join("new");
+        std::fs::write(&new, keys.join("\n")).unwrap();
+        std::fs::rename(new, self.path(name)).unwrap();
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn definition(&self, name: &str, seeds: &[u16]) -> ProviderDescriptor {
+        definition(seeds).credential(Credential::TokenFile(self.path(name).to_str().unwrap().to_owned()))
+    }
+}
+
+#[test]
+fn m1_4_members_with_one_key_find_each_other_and_the_key_is_changed_while_they_run() {
+    let files = KeyFiles::new();
+    ["a", "b"].iter().for_each(|name| files.write(name, &[KEY]));
+    let a = Member::with("a", files.definition("a", &[]));
+    let b = Member::with("b", files.definition("b", &[a.port()]));
+    let both = |what: &str| {
+        [&a, &b].iter().for_each(|member| wait_shown(&member.service, &["a", "b"]));
+        println!("{what}");
+    };
+    both("one key");
+    // Each step reaches everybody before the next, and one after the other.
+    let steps = [&[KEY, OTHER][..], &[OTHER, KEY], &[OTHER]];
+    for step in steps {
+        for name in ["a", "b"] {
+            files.write(name, step);
+        }
+        std::thread::sleep(Duration::from_millis(2500)); // the files are read every second
+        both(&format!("{step:?}"));
+    }
+    // A client has the new key alone, and so has whoever joins now.
+    files.write("c", &[OTHER]);
+    let c = Member::with("c", files.definition("c", &[b.port()]));
+    let client = ClusterProvisioningService::builder().provider(files.definition("c", &[a.port()])).start().unwrap();
+    [&a.service, &b.service, &c.service, &client].iter().for_each(|service| wait_shown(service, &["a", "b", "c"]));
+    assert_eq!(a.gossip.metrics().unwrap().died, 0);
+}
+
+#[test]
+fn m2_5_whoever_has_no_key_or_another_one_is_refused_and_both_sides_say_why() {
+    let files = KeyFiles::new();
+    files.write("a", &[KEY]);
+    files.write("other", &[OTHER]);
+    let a = Member::with("a", files.definition("a", &[]));
+    let plain = Member::new("plain", &[]);
+    let refused = |definition: ProviderDescriptor| {
+        let builder = ClusterProvisioningService::builder().connectivity_timeout(Duration::from_secs(5));
+        builder.provider(definition).start().map(drop).unwrap_err()
+    };
+    let mut events = a.gossip.subscribe(100);
+    for (definition, words) in [
+        (definition(&[a.port()]), "its cluster encrypts, and this node does not"),
+        (files.definition("other", &[a.port()]), "does not have the key that this node encrypts with"),
+        (files.definition("a", &[plain.port()]), "its cluster does not encrypt, and this node does"),
+    ] {
+        let error = refused(definition);
+        assert_eq!(error.code(), ErrorCode::AccessDenied, "{error}");
+        assert!(error.to_string().contains(words), "{error}");
+    }
+    let mut reasons = Vec::new();
+    while let Ok(event) = events.try_recv() {
+        if let GossipEvent::Unusable { reason, .. } = event {
+            reasons.push(reason);
+        }
+    }
+    for words in ["it is not encrypted", "a key that this node does not have"] {
+        assert!(reasons.iter().any(|reason| reason.contains(words)), "{reasons:?}");
+    }
+    assert!(plain.gossip.metrics().unwrap().unusable > 0);
+}
+
+#[test]
+fn p1_3_keys_that_are_none_keep_a_member_from_starting_and_are_never_shown() {
+    let files = KeyFiles::new();
+    files.write("a", &["secretsecretsecret"]);
+    let refused = |definition: ProviderDescriptor| {
+        let builder = ClusterProvisioningService::builder().provider(definition).member(described("a"));
+        builder.start().map(drop).unwrap_err()
+    };
+    let error = refused(files.definition("a", &[]));
+    assert_eq!(error.code(), ErrorCode::TokenUnreadable, "{error}");
+    assert!(error.to_string().contains("line 1") && !format!("{error:?}").contains("secretsecret"), "{error}");
+    assert_eq!(refused(files.definition("missing", &[])).code(), ErrorCode::TokenUnreadable);
 }

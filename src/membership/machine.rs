@@ -79,6 +79,8 @@ pub(super) enum Input {
     HostHeard,
     /// The program has found that member not to answer.
     Evidence(NodeId),
+    /// Something arrived that could not be opened; over the reliable channel where it comes from nowhere.
+    Unusable { from: Option<Place>, why: Unusable },
 }
 
 /// What an operator wants with an id.
@@ -185,9 +187,10 @@ impl Machine {
             timers: Timers::default(),
             gossiped: None,
             overflowed: None,
-            jitter,
             confirmed: 0,
-            count: 0,
+            // What was kept of another run fits to nothing that is asked in this one.
+            count: Jitter::new(!seed).next() >> 44,
+            jitter,
             outputs: Outbox::default(),
             expected: now,
             settings,
@@ -330,6 +333,7 @@ impl Machine {
             Input::Seeds(places) => self.find_seeds(places),
             Input::HostHeard => self.notice_network(now),
             Input::Evidence(id) => self.accuse(&id, now),
+            Input::Unusable { from, why } => self.tell(Event::Unusable { from, why }),
         }
         self.settle(now);
         let due_at = self.due_at();
@@ -506,7 +510,7 @@ impl Machine {
     fn send(&mut self, to: Place, parts: &[Part], now: Timestamp) {
         let mut message = self.message(parts, now);
         let times = rumours::times(self.table.active());
-        for rumour in self.rumours.take(message.room(), times) {
+        for rumour in self.rumours.take(message.room(self.settings.datagram), times) {
             message.rumour(&rumour);
         }
         self.outputs.put(Output::Send { to, bytes: message.into_bytes() });

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::isolation::Limits;
+use super::message::DATAGRAM;
 use super::probe::Pace;
 use super::suspicion::Bounds;
 
@@ -39,6 +40,8 @@ pub(crate) struct Settings {
     pub(crate) quarantine_new_lives: bool,
     /// How many are let in each second at the most; others are sent to other members.
     pub(crate) joins_per_second: usize,
+    /// The most bytes of a datagram.
+    pub(crate) datagram: usize,
     /// How many observers may wait for an answer at a time; others are sent to other members.
     pub(crate) observers: usize,
 }
@@ -61,6 +64,7 @@ impl Settings {
             quarantine: Duration::from_secs(10),
             quarantine_new_lives: true,
             joins_per_second: 200,
+            datagram: DATAGRAM,
             observers: 256,
         }
     }

@@ -9,6 +9,7 @@
 //! | [`sockets`] | datagrams, and where connections arrive |
 //! | [`connections`] | questions and their answers, each over a connection |
 //! | [`frame`] | how a message lies in a connection |
+//! | [`envelope`] | whether messages are sealed |
 //! | [`flood`] | how many datagrams of one host are looked at |
 //! | [`names`] | where hosts are that are known by name |
 //! | [`resident`] | what is run: a member or an observer |
@@ -17,6 +18,7 @@
 
 mod carrier;
 mod connections;
+mod envelope;
 mod flood;
 mod frame;
 mod names;

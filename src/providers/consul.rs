@@ -36,8 +36,8 @@ use self::connection::{Ask, Reply};
 use self::query::Consistency;
 use self::registration::{ConsulRegistration, Definition};
 use self::stream::{Parts, SharedMemory};
+use crate::credential::CredentialReader;
 use crate::error::{ErrorCode, ProvisioningError};
-use crate::http::CredentialReader;
 use crate::id::ProviderKind;
 use crate::provider::{
     CancelToken, Capabilities, ClusterProvider, ProviderDescriptor, ProviderEnvironment, ProviderFactory,

@@ -6,6 +6,7 @@
 mod config;
 mod event;
 mod feed;
+mod keys;
 mod membership;
 mod parameters;
 mod registration;
@@ -15,6 +16,7 @@ mod stream;
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -22,6 +24,7 @@ use std::time::{Duration, Instant};
 use self::config::Config;
 pub use self::event::{GossipEvent, GossipState, GossipUpdate};
 use self::feed::{Feed, Standing, Teller, WATCHING};
+use self::keys::Keys;
 pub use self::membership::{GossipMembership, GossipMetrics, QuarantinedNode};
 use self::registration::GossipRegistration;
 use self::seat::Seat;
@@ -51,6 +54,12 @@ const ANSWERED: Duration = Duration::from_secs(3);
 /// other answers. In client mode a member is asked for its view, and the process is seen by nobody.
 ///
 /// The node's address must be one at which the others reach it, at the port of `bind`.
+///
+/// With a [credential](ProviderDescriptor::credential) all messages are encrypted and authenticated, and replays refused. It
+/// holds one key a line, 32 bytes in base64 or as 64 hexadecimal digits: the first encrypts, each of up to eight decrypts.
+/// All processes of a cluster have the same keys. A file is read again every second, so that keys are changed while members
+/// run, in three steps that each reach everybody before the next: the new key is added behind the old one, moved to the
+/// front, and the old one removed.
 ///
 #[doc = include_str!("gossip/parameters.md")]
 #[derive(Clone, Default)]
@@ -110,11 +119,13 @@ impl GossipFactory {
                 return Err(descriptor.refuse(ErrorCode::InvalidValue, "parameters", reason));
             }
         }
+        let keys = Arc::new(Keys::new(descriptor.id.clone(), &config, environment.secrets.clone()));
         lock(&self.seats).insert(descriptor.id.clone(), Arc::clone(&seat));
         Ok(Arc::new(GossipProvider {
             descriptor: descriptor.clone(),
             config,
             seat,
+            keys,
             environment: environment.clone(),
             local: environment.local_node.clone(),
             is_succeeded: Arc::default(),
@@ -162,6 +173,7 @@ struct GossipProvider {
     descriptor: ProviderDescriptor,
     config: Arc<Config>,
     seat: Arc<Seat>,
+    keys: Arc<Keys>,
     environment: ProviderEnvironment,
     /// In member mode.
     local: Option<Arc<ClusterNode>>,
@@ -175,12 +187,14 @@ impl GossipProvider {
         let failed = |detail: String| {
             ProvisioningError::new(ErrorCode::ThreadRefused, WATCHING, detail).with_provider(&self.descriptor.id)
         };
-        // It names itself in what it asks, and appears nowhere.
-        let id = NodeId::new("observer").map_err(|error| error.with_provider(&self.descriptor.id))?;
+        // It names itself in what it asks, and appears nowhere. No two have one name, since each seals for itself.
+        let own = RandomState::new().hash_one(&self.descriptor.id);
+        let id =
+            NodeId::new(format!("observer-{own:016x}")).map_err(|error| error.with_provider(&self.descriptor.id))?;
         let own = Life { id, incarnation: 0 };
         let teller = Box::new(Teller(Arc::clone(feed)));
         let (label, seeds) = (&self.config.settings.label, self.config.seeds.clone());
-        let observer = Node::observer(label, own, seeds, &self.environment.clock, teller);
+        let observer = Node::observer((label, self.keys.read()?), own, seeds, &self.environment.clock, teller);
         observer.map_err(|error| failed(error.to_string()))
     }
 }
@@ -202,6 +216,7 @@ impl ClusterProvider for GossipProvider {
     /// In client mode: whether a member answers.
     fn check_connectivity(&self, cancel: &CancelToken) -> Result<(), ProvisioningError> {
         if let Some(local) = &self.local {
+            self.keys.read()?;
             if self.seat.is_running() {
                 return Ok(());
             }
@@ -241,13 +256,14 @@ impl ClusterProvider for GossipProvider {
         // The stream before has ended, and its observer with it.
         self.seat.feed.begins();
         let observer = self.observer(&self.seat.feed)?;
-        Ok(Box::new(GossipStream::open(&self.seat.feed, cancel, Some(observer))))
+        Ok(Box::new(GossipStream::open(&self.seat.feed, cancel, Some((observer, Arc::clone(&self.keys))))))
     }
 
     fn registration(&self, node: &ClusterNode) -> Result<Box<dyn Registration>, ProvisioningError> {
         Ok(Box::new(GossipRegistration {
             seat: Arc::clone(&self.seat),
             config: Arc::clone(&self.config),
+            keys: Arc::clone(&self.keys),
             local: Arc::new(node.clone()),
             is_succeeded: Arc::clone(&self.is_succeeded),
         }))

@@ -20,7 +20,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
 use super::material::{Material, Pem};
 use super::pinned::PinnedOrIssued;
-use crate::http::file::Seen;
+use crate::file::Seen;
 use crate::http::target::bare;
 use crate::text::line::log_line;
 

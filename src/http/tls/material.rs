@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use zeroize::Zeroizing;
 
-use crate::http::file;
+use crate::file;
 
 /// Certificates or a key in PEM form.
 #[derive(Clone, PartialEq, Eq)]

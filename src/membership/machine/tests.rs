@@ -1031,7 +1031,8 @@ fn m3_1_relays_that_say_nothing_make_this_node_doubt_itself_and_those_that_say_t
         let mut member = Member::with(&["n1", "n2", "n3", "n4"]);
         member.outputs();
         let accuses = |event: &Event| matches!(event, Event::Transition { to: MemberState::Suspect, .. });
-        let nacks: Vec<_> = (0..40).map(|number| Part::Nack(PingNumber(number))).collect();
+        let first = member.machine.count;
+        let nacks: Vec<_> = (first..first + 40).map(|number| Part::Nack(PingNumber(number))).collect();
         let first = (0..300).find(|_| {
             member.pass(10);
             if say_so {

@@ -32,7 +32,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 
 /// Why a text is no keyring. It never shows a key; lines are counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::membership) enum NoKeyring {
+pub(crate) enum NoKeyring {
     /// There is no key in it.
     Empty,
     /// The line is neither 32 bytes in base64 nor 64 hexadecimal digits.
@@ -60,7 +60,7 @@ impl fmt::Display for NoKeyring {
 }
 
 /// See the module. There is one key at least.
-pub(in crate::membership) struct Keyring {
+pub(crate) struct Keyring {
     first: Key,
     others: Vec<Key>,
 }
@@ -71,7 +71,7 @@ impl Keyring {
     ///
     /// # Errors
     /// [`NoKeyring`], which never shows a key.
-    pub(in crate::membership) fn parse(text: &str) -> Result<Self, NoKeyring> {
+    pub(crate) fn parse(text: &str) -> Result<Self, NoKeyring> {
         let mut keys: Vec<(usize, Key)> = Vec::with_capacity(MOST);
         for (line, text) in (1..).zip(text.lines().map(str::trim)) {
             if text.is_empty() || text.starts_with('#') {

@@ -1,5 +1,6 @@
 //! The thread: it waits, hands in what has arrived, and carries out what is wanted.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
@@ -10,6 +11,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::connections::{Connections, Happened};
+use super::envelope::{Envelope, NoMessage, reason};
 use super::flood::Flood;
 use super::frame::{Frame, Reason};
 use super::names::Names;
@@ -17,9 +19,10 @@ use super::node::{Host, Shared};
 use super::resident::Wish;
 use super::sockets::Sockets;
 use crate::clock::Timestamp;
-use crate::membership::machine::Input;
-use crate::membership::message::{DATAGRAM, Unusable};
+use crate::membership::machine::{Input, Question};
+use crate::membership::message::DATAGRAM;
 use crate::membership::place::Place;
+use crate::membership::sealing::Channel;
 use crate::panics::caught;
 use crate::sync::atomic::Ordering;
 use crate::sync::lock;
@@ -34,6 +37,10 @@ const AT_A_TIME: usize = 512;
 const FAREWELL: Duration = Duration::from_millis(50);
 /// How long no connection is taken when the system has no room for another.
 const FULL: Duration = Duration::from_millis(100);
+/// After so long without a round the whole process stood still.
+const STANDSTILL: Duration = Duration::from_secs(5);
+/// The question that is none of the resident's: somebody is told that its session was overtaken.
+const OVERTAKEN: Question = Question(u64::MAX);
 
 /// What a look-up has found.
 type Found = (Arc<str>, Result<Vec<IpAddr>, String>);
@@ -50,6 +57,11 @@ pub(super) struct Carrier {
     /// As they were handed in last.
     told: Vec<Place>,
     flood: Flood,
+    envelope: Envelope,
+    /// What is asked, where it may have to be asked once more: of sealed questions.
+    asked: BTreeMap<Question, (SocketAddr, Vec<u8>)>,
+    /// When the last round began.
+    round: Timestamp,
     host: Box<dyn Host>,
     found: (Sender<Found>, Receiver<Found>),
     /// The listener is left alone until then.
@@ -71,9 +83,13 @@ impl Carrier {
         sockets: Option<Sockets>,
         woken: UnixStream,
         seeds: Vec<Place>,
+        envelope: Envelope,
         host: Box<dyn Host>,
     ) -> Self {
         Self {
+            round: shared.clock.now(),
+            envelope,
+            asked: BTreeMap::new(),
             shared,
             sockets,
             woken,
@@ -160,6 +176,14 @@ impl Carrier {
     /// What has arrived, and then the time that has passed.
     fn hand_in(&mut self, ready: &Ready) {
         let instant = Instant::now();
+        let now = self.shared.clock.now();
+        if now.since(std::mem::replace(&mut self.round, now)) > STANDSTILL {
+            self.envelope.stood_still(now);
+        }
+        let keys = lock(&self.shared.keys).take();
+        if let Some(keys) = keys {
+            self.envelope.set_keys(keys);
+        }
         if ready.datagrams {
             self.receive(instant);
         }
@@ -209,29 +233,95 @@ impl Carrier {
             }
             let from = Place::new(&from.ip().to_string(), from.port());
             let bytes = room.get(..length).unwrap_or_default().to_vec();
-            resident.handle(self.shared.clock.now(), Input::Datagram { from, bytes });
+            let now = self.shared.clock.now();
+            match self.envelope.open(Channel::Datagram, bytes, now) {
+                Ok(bytes) => resident.handle(now, Input::Datagram { from, bytes }),
+                Err(none) => {
+                    let unusable = none.unusable().map(|why| Input::Unusable { from: Some(from), why });
+                    unusable.into_iter().for_each(|unusable| resident.handle(now, unusable));
+                }
+            }
         }
     }
 
     fn happened(&mut self, happened: Happened) {
-        let mut unanswered = None;
-        let input = match happened {
-            Happened::Asked { channel, bytes } => Input::Asked { channel, bytes },
-            Happened::Answered { question, answer } => Input::Answered { question, answer },
+        let now = self.shared.clock.now();
+        match happened {
+            Happened::Asked { channel, bytes } => self.is_asked(channel, bytes, now),
+            Happened::Answered { question, answer: Some(bytes) } => self.is_answered(question, bytes, now),
+            Happened::Answered { question, answer: None } => self.unanswered(question, now),
             Happened::Refused { question, by, reason } => {
-                self.tell_host(|host| host.refused_by(by, reason));
-                Input::Answered { question, answer: None }
+                if question != OVERTAKEN {
+                    self.tell_host(|host| host.refused_by(by, reason));
+                }
+                self.unanswered(question, now);
             }
             Happened::NobodyThere { question } => {
-                unanswered = Some(question);
-                Input::HostHeard
+                lock(&self.shared.resident).handle(now, Input::HostHeard);
+                self.unanswered(question, now);
             }
+        }
+    }
+
+    fn is_asked(&mut self, channel: u64, bytes: Vec<u8>, now: Timestamp) {
+        let none = match self.envelope.open(Channel::Reliable, bytes, now) {
+            Ok(bytes) => return lock(&self.shared.resident).handle(now, Input::Asked { channel, bytes }),
+            Err(none) => none,
         };
-        let now = self.shared.clock.now();
-        let mut resident = lock(&self.shared.resident);
-        resident.handle(now, input);
-        if let Some(question) = unanswered {
-            resident.handle(now, Input::Answered { question, answer: None });
+        let unusable = none.unusable();
+        let answer = match none {
+            NoMessage::Stale(Some(answer)) => Frame::Message(answer),
+            NoMessage::Unusable(why) => Frame::Refusal(reason(why)),
+            NoMessage::Stale(None) | NoMessage::Restarted => Frame::Refusal(Reason::Other(0)),
+        };
+        self.connections.answer(channel, answer, Instant::now());
+        if let Some(why) = unusable {
+            lock(&self.shared.resident).handle(now, Input::Unusable { from: None, why });
+        }
+    }
+
+    fn is_answered(&mut self, question: Question, bytes: Vec<u8>, now: Timestamp) {
+        let asked = self.asked.remove(&question);
+        match self.envelope.open(Channel::Reliable, bytes, now) {
+            Ok(bytes) => {
+                let answer = Some(bytes);
+                lock(&self.shared.resident).handle(now, Input::Answered { question, answer });
+            }
+            Err(none) => {
+                if let Some(why) = none.unusable() {
+                    lock(&self.shared.resident).handle(now, Input::Unusable { from: None, why });
+                }
+                match (none, asked) {
+                    // Once: the second time nothing is remembered.
+                    (NoMessage::Restarted, Some((to, plain))) => self.ask_sealed(question, to, plain),
+                    (NoMessage::Stale(Some(answer)), Some((to, _))) => {
+                        self.connections.ask(OVERTAKEN, to, answer, Instant::now());
+                        self.unanswered(question, now);
+                    }
+                    _ => self.unanswered(question, now),
+                }
+            }
+        }
+    }
+
+    fn unanswered(&mut self, question: Question, now: Timestamp) {
+        self.asked.remove(&question);
+        if question != OVERTAKEN {
+            lock(&self.shared.resident).handle(now, Input::Answered { question, answer: None });
+        }
+    }
+
+    fn ask(&mut self, question: Question, to: SocketAddr, plain: Vec<u8>) {
+        if matches!(self.envelope, Envelope::Sealed(_)) {
+            self.asked.insert(question, (to, plain.clone()));
+        }
+        self.ask_sealed(question, to, plain);
+    }
+
+    fn ask_sealed(&mut self, question: Question, to: SocketAddr, plain: Vec<u8>) {
+        match self.envelope.seal(Channel::Reliable, plain) {
+            Some(bytes) => self.connections.ask(question, to, bytes, Instant::now()),
+            None => self.unanswered(question, self.shared.clock.now()),
         }
     }
 
@@ -260,19 +350,21 @@ impl Carrier {
         match wish {
             Wish::Send { to, bytes } => {
                 // Where a name leads is not known at first: a datagram may be lost.
-                if let (Some(to), Some(sockets)) = (self.address(&to, now), &self.sockets) {
+                let to = self.address(&to, now);
+                if let (Some(to), Some(sockets)) = (to, &self.sockets)
+                    && let Some(bytes) = self.envelope.seal(Channel::Datagram, bytes)
+                {
                     sockets.send(to, &bytes);
                 }
             }
             Wish::Ask { question, to, bytes } => match self.address(&to, now) {
-                Some(to) => self.connections.ask(question, to, bytes, Instant::now()),
-                None => {
-                    let mut resident = lock(&self.shared.resident);
-                    resident.handle(now, Input::Answered { question, answer: None });
-                }
+                Some(to) => self.ask(question, to, bytes),
+                None => self.unanswered(question, now),
             },
             Wish::Answer { channel, bytes } => {
-                self.connections.answer(channel, Frame::Message(bytes), Instant::now());
+                if let Some(bytes) = self.envelope.seal(Channel::Reliable, bytes) {
+                    self.connections.answer(channel, Frame::Message(bytes), Instant::now());
+                }
             }
             Wish::Refuse { channel, why } => {
                 self.connections.answer(channel, Frame::Refusal(reason(why)), Instant::now());
@@ -336,13 +428,5 @@ impl Carrier {
         if let Err(panic) = caught(|| tell(host.as_mut())) {
             log_line!(Warn, "whoever is told of a gossip member panicked: {panic}");
         }
-    }
-}
-
-fn reason(why: Unusable) -> Reason {
-    match why {
-        Unusable::OtherCluster => Reason::OtherCluster,
-        Unusable::TooNew | Unusable::TooOld => Reason::OtherVersion,
-        Unusable::Malformed(_) => Reason::Other(0),
     }
 }

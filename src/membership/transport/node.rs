@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
 use super::carrier::Carrier;
+use super::envelope::Envelope;
 use super::frame::Reason;
 use super::resident::Resident;
 use super::sockets::Sockets;
@@ -22,6 +23,8 @@ use crate::membership::observer::Observer;
 use crate::membership::place::Place;
 use crate::membership::quarantine::Quarantined;
 use crate::membership::record::Life;
+use crate::membership::sealing::OVERHEAD;
+use crate::membership::sealing::keyring::Keyring;
 use crate::membership::settings::Settings;
 use crate::membership::settling::TopologyUpdate;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -76,6 +79,8 @@ pub(super) struct Shared {
     pub(super) resident: Mutex<Resident>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) counted: Counted,
+    /// Other keys that were set and not taken over yet.
+    pub(super) keys: Mutex<Option<Keyring>>,
     /// Those that were set and not taken over yet.
     pub(super) seeds: Mutex<Option<Vec<Place>>>,
     /// A byte wakes the thread.
@@ -104,14 +109,14 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// A member on that address and port; with port 0 on any. Its membership is reached at the node's own address and that
+    /// A member on that address and port; with port 0 on any. Where there are keys, what it says is sealed. Its membership is reached at the node's own address and that
     /// port, or the one that is advertised. `counts`: whether there are metrics. `seeds`: whom it asks to be let in, by
     /// address or name.
     ///
     /// # Errors
     /// The system's, where there is no socket or no thread; [`NotDone`] where the member cannot be started.
     pub(crate) fn member(
-        (settings, counts): (Settings, bool),
+        (mut settings, counts, keys): (Settings, bool, Option<Keyring>),
         (node, advertised): (Arc<ClusterNode>, Option<u16>),
         bind: SocketAddr,
         seeds: Vec<Place>,
@@ -120,12 +125,16 @@ impl Node {
     ) -> io::Result<Result<Self, NotDone>> {
         let sockets = Sockets::bind(bind)?;
         let port = sockets.port()?;
+        let envelope = Envelope::new(&settings.label, node.id().clone(), keys, clock.now())?;
+        if matches!(envelope, Envelope::Sealed(_)) {
+            settings.datagram -= OVERHEAD;
+        }
         let mut membership = Box::new(Membership::new(settings, counts));
         let reached = advertised.unwrap_or(port);
         if let Err(why) = membership.start((node, reached), seeds.clone(), seed(), clock.now()) {
             return Ok(Err(why));
         }
-        Self::run(Resident::Member(membership), Some(sockets), Some(port), seeds, clock, host).map(Ok)
+        Self::run(Resident::Member(membership), Some((sockets, port)), seeds, envelope, clock, host).map(Ok)
     }
 
     /// Whether a member could listen there.
@@ -136,26 +145,27 @@ impl Node {
         Sockets::bind(bind).map(drop)
     }
 
-    /// An observer of the cluster of that label.
+    /// An observer of the cluster of that label, which has these keys.
     ///
     /// # Errors
     /// The system's, where there is no thread.
     pub(crate) fn observer(
-        label: &str,
+        (label, keys): (&str, Option<Keyring>),
         own: Life,
         seeds: Vec<Place>,
         clock: &Arc<dyn Clock>,
         host: Box<dyn Host>,
     ) -> io::Result<Self> {
+        let envelope = Envelope::new(label, own.id.clone(), keys, clock.now())?;
         let observer = Observer::new(label, own, seeds.clone(), seed(), clock.now());
-        Self::run(Resident::Observer(Box::new(observer)), None, None, seeds, clock, host)
+        Self::run(Resident::Observer(Box::new(observer)), None, seeds, envelope, clock, host)
     }
 
     fn run(
         resident: Resident,
-        sockets: Option<Sockets>,
-        port: Option<u16>,
+        bound: Option<(Sockets, u16)>,
         seeds: Vec<Place>,
+        envelope: Envelope,
         clock: &Arc<dyn Clock>,
         host: Box<dyn Host>,
     ) -> io::Result<Self> {
@@ -167,11 +177,13 @@ impl Node {
             resident: Mutex::new(resident),
             clock: Arc::clone(clock),
             counted: Counted::default(),
+            keys: Mutex::new(None),
             seeds: Mutex::new(None),
             wake,
             stop: AtomicBool::new(false),
         });
-        let carrier = Carrier::new(Arc::clone(&shared), sockets, woken, seeds, host);
+        let (sockets, port) = bound.unzip();
+        let carrier = Carrier::new(Arc::clone(&shared), sockets, woken, seeds, envelope, host);
         Thread::Gossip.spawn(move || {
             carrier.run();
             drop(alive);
@@ -222,6 +234,12 @@ impl Node {
     /// [`NotDone::MetricsDisabled`]; [`NotDone::NotStarted`] of an observer.
     pub(crate) fn metrics(&self) -> Result<Metrics, NotDone> {
         self.ask(|membership, _| membership.metrics().cloned()).unwrap_or(Err(NotDone::NotStarted))
+    }
+
+    /// Other keys from now on; nothing where there were none at the start.
+    pub(crate) fn set_keys(&self, keys: Keyring) {
+        *lock(&self.shared.keys) = Some(keys);
+        self.shared.wake();
     }
 
     /// How many datagrams of a flood were thrown away, and how many connections were turned away since there were too many.

@@ -53,6 +53,16 @@ pub(crate) enum Unusable {
     TooNew,
     /// Its sender speaks only earlier ones.
     TooOld,
+    /// It is encrypted, and this cluster is not.
+    Sealed,
+    /// It is not encrypted, and this cluster is.
+    NotSealed,
+    /// It is encrypted with a key that is not known here.
+    NoSuchKey,
+    /// It was changed on its way.
+    Forged,
+    /// It was taken before.
+    Replayed,
 }
 
 impl fmt::Display for Unusable {
@@ -61,6 +71,11 @@ impl fmt::Display for Unusable {
             Self::Malformed(malformed) => write!(f, "no message of this protocol: {malformed}"),
             Self::OtherCluster => f.write_str("it is for a cluster with another label"),
             Self::TooNew => f.write_str("its sender speaks only later versions of the protocol: upgrade this node"),
+            Self::Sealed => f.write_str("it is encrypted, and this node has no keys"),
+            Self::NotSealed => f.write_str("it is not encrypted, and this node takes nothing else"),
+            Self::NoSuchKey => f.write_str("it is encrypted with a key that this node does not have"),
+            Self::Forged => f.write_str("it was changed on its way, or encrypted with another key"),
+            Self::Replayed => f.write_str("it was taken before, or its sender has begun anew since"),
             Self::TooOld => f.write_str("its sender speaks only earlier versions of the protocol: upgrade that node"),
         }
     }
@@ -105,9 +120,9 @@ impl MessageWriter {
         self.0.append(part);
     }
 
-    /// How many bytes a datagram has room for still.
-    pub(in crate::membership) fn room(&self) -> usize {
-        DATAGRAM.saturating_sub(self.0.len())
+    /// How many bytes a datagram of so many has room for still.
+    pub(in crate::membership) fn room(&self, datagram: usize) -> usize {
+        datagram.saturating_sub(self.0.len())
     }
 
     pub(in crate::membership) fn into_bytes(self) -> Vec<u8> {

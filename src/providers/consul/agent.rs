@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use super::config::Config;
 use super::connection::TOKEN_HEADER;
+use crate::credential::CredentialReader;
 use crate::error::{ErrorCode, ProvisioningError};
-use crate::http::{Answer, Client, CredentialReader, JSON, Length, Method, Request};
+use crate::http::{Answer, Client, JSON, Length, Method, Request};
 use crate::provider::CancelToken;
 use crate::secret::Secret;
 

@@ -24,6 +24,8 @@ pub(super) struct Config {
     bind: (Option<IpAddr>, u16),
     pub(super) advertise_port: Option<u16>,
     pub(super) counts: bool,
+    /// Where the cluster's keys are; without them nothing is encrypted.
+    pub(super) keys: Credential,
 }
 
 impl Config {
@@ -56,15 +58,13 @@ impl Config {
             }
         });
         let advertise_port = advertise_port.transpose()?;
-        if descriptor.credential != Credential::None {
-            return Err(descriptor.refuse(ErrorCode::UnknownField, "credential", "the kind gossip needs none"));
-        }
         Ok(Self {
             seeds: seeds(descriptor)?,
             settings,
             bind: bind(descriptor)?,
             advertise_port,
             counts: the::METRICS.is_on(descriptor)?.unwrap_or(true),
+            keys: descriptor.credential.clone(),
         })
     }
 
@@ -228,8 +228,6 @@ mod tests {
         ] {
             assert_eq!(refused(descriptor().parameter(name, value)), (code, name.to_owned()));
         }
-        let with_token = descriptor().credential(Credential::TokenEnv("X".into()));
-        assert_eq!(refused(with_token), (ErrorCode::UnknownField, "credential".into()));
     }
 
     #[test]
@@ -238,5 +236,6 @@ mod tests {
         let other = |descriptor: ProviderDescriptor| config.is_same_member(&Config::read(&descriptor).unwrap());
         assert!(other(descriptor().endpoint("10.0.0.1")) && other(descriptor().priority(7)));
         assert!(!other(descriptor().parameter("bind", "127.0.0.1")) && !other(descriptor().parameter("label", "b")));
+        assert!(!other(descriptor().credential(Credential::TokenEnv("X".into()))), "a plain member has no keys");
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::config::Config;
 use super::feed::{JOINING, Standing};
+use super::keys::Keys;
 use super::seat::Seat;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::provider::{CancelToken, Registration};
@@ -21,6 +22,7 @@ const NOTICED: Duration = Duration::from_millis(20);
 pub(super) struct GossipRegistration {
     pub(super) seat: Arc<Seat>,
     pub(super) config: Arc<Config>,
+    pub(super) keys: Arc<Keys>,
     pub(super) local: Arc<ClusterNode>,
     /// The provider of an edited definition runs the same member.
     pub(super) is_succeeded: Arc<std::sync::atomic::AtomicBool>,
@@ -47,12 +49,14 @@ impl GossipRegistration {
 
 impl Registration for GossipRegistration {
     fn join(&mut self, cancel: &CancelToken) -> Result<(), ProvisioningError> {
-        self.seat.start(&self.config, &self.local)?;
+        self.seat.start(&self.config, &self.keys, &self.local)?;
         let ends = Instant::now() + LET_IN;
         loop {
             match self.seat.feed.wait_inside(NOTICED) {
                 (Standing::Inside, _) => return Ok(()),
-                (Standing::Outside, _) if !cancel.is_cancelled() && Instant::now() < ends => {}
+                (Standing::Outside, _) if !cancel.is_cancelled() && Instant::now() < ends => {
+                    self.seat.take_keys(&self.keys);
+                }
                 (standing, why) => return Err(self.outside(standing, why)),
             }
         }
@@ -63,6 +67,7 @@ impl Registration for GossipRegistration {
     }
 
     fn renew(&mut self, _cancel: &CancelToken) -> Result<(), ProvisioningError> {
+        self.seat.take_keys(&self.keys);
         match self.seat.feed.standing() {
             (Standing::Inside, _) => Ok(()),
             (standing, why) => Err(self.outside(standing, why)),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::config::Config;
 use super::feed::{Feed, JOINING, Standing, Teller};
+use super::keys::Keys;
 use crate::clock::Clock;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::id::ProviderId;
@@ -29,11 +30,17 @@ impl Seat {
     }
 
     /// Runs the member, unless it runs.
-    pub(super) fn start(&self, config: &Config, local: &Arc<ClusterNode>) -> Result<(), ProvisioningError> {
+    pub(super) fn start(
+        &self,
+        config: &Config,
+        keys: &Keys,
+        local: &Arc<ClusterNode>,
+    ) -> Result<(), ProvisioningError> {
         let mut node = lock(&self.node);
         if node.is_some() && self.feed.standing().0 != Standing::Ended {
             return Ok(());
         }
+        let keys = keys.read()?;
         // A former one has ended, and gives its port back.
         *node = None;
         self.feed.begins();
@@ -41,7 +48,7 @@ impl Seat {
         let (settings, seeds) = (config.settings.clone(), config.seeds.clone());
         let described = (Arc::clone(local), config.advertise_port);
         let teller = Box::new(Teller(Arc::clone(&self.feed)));
-        let started = Node::member((settings, config.counts), described, bind, seeds, &self.clock, teller);
+        let started = Node::member((settings, config.counts, keys), described, bind, seeds, &self.clock, teller);
         match started {
             Ok(Ok(member)) => *node = Some(member),
             Ok(Err(why)) => return Err(self.refused(JOINING, why)),
@@ -53,6 +60,13 @@ impl Seat {
     pub(super) fn not_listening(&self, bind: std::net::SocketAddr, error: &std::io::Error) -> ProvisioningError {
         let detail = format!("this node cannot listen at {bind}: {error}");
         ProvisioningError::new(ErrorCode::ListenFailed, JOINING, detail).with_provider(&self.provider)
+    }
+
+    /// Takes over other keys.
+    pub(super) fn take_keys(&self, keys: &Keys) {
+        if let (Some(keys), Some(node)) = (keys.changed(), &*lock(&self.node)) {
+            node.set_keys(keys);
+        }
     }
 
     /// The seeds are others from now on.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, select};
 
 use super::feed::Feed;
+use super::keys::Keys;
 use crate::membership::transport::Node;
 use crate::provider::{CancelToken, ProviderEvent, ProviderStream, ProviderTermination};
 
@@ -19,13 +20,13 @@ pub(super) struct GossipStream {
     reports: Receiver<ProviderEvent>,
     cancel: CancelToken,
     /// In client mode, what the stream is told by. It ends with the stream.
-    _observer: Option<Node>,
+    observer: Option<(Node, Arc<Keys>)>,
 }
 
 impl GossipStream {
-    pub(super) fn open(feed: &Arc<Feed>, cancel: &CancelToken, observer: Option<Node>) -> Self {
+    pub(super) fn open(feed: &Arc<Feed>, cancel: &CancelToken, observer: Option<(Node, Arc<Keys>)>) -> Self {
         let (number, reports) = feed.open();
-        Self { feed: Arc::clone(feed), number, reports, cancel: cancel.clone(), _observer: observer }
+        Self { feed: Arc::clone(feed), number, reports, cancel: cancel.clone(), observer }
     }
 }
 
@@ -37,7 +38,12 @@ impl ProviderStream for GossipStream {
         select! {
             recv(self.reports) -> event => event.unwrap_or(ProviderEvent::Terminated(ProviderTermination::Ended)),
             recv(self.cancel.receiver()) -> _ => ProviderEvent::Terminated(ProviderTermination::Ended),
-            default(SIGN_OF_LIFE) => self.feed.sign_of_life(),
+            default(SIGN_OF_LIFE) => {
+                if let Some((observer, keys)) = &self.observer {
+                    keys.changed().into_iter().for_each(|keys| observer.set_keys(keys));
+                }
+                self.feed.sign_of_life()
+            }
         }
     }
 }

@@ -9,8 +9,8 @@ use super::config::Config;
 use super::kubeconfig;
 #[cfg(feature = "kubeconfig")]
 use crate::clock::Clock;
+use crate::credential::CredentialReader;
 use crate::error::ProvisioningError;
-use crate::http::CredentialReader;
 use crate::provider::{CancelToken, ProviderEnvironment};
 use crate::secret::Secret;
 

@@ -3,7 +3,10 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+#[cfg(feature = "_http")]
+use std::path::PathBuf;
+#[cfg(feature = "_http")]
 use std::time::SystemTime;
 
 use zeroize::Zeroizing;
@@ -27,9 +30,11 @@ pub(crate) fn read(path: &Path, max: u64) -> Result<Zeroizing<Vec<u8>>, String> 
 }
 
 /// A file as it was seen: where it is, when it was changed, its size and its inode.
+#[cfg(feature = "_http")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Seen(PathBuf, Option<(Option<SystemTime>, u64, u64)>);
 
+#[cfg(feature = "_http")]
 impl Seen {
     /// As it is now.
     pub(crate) fn new(path: PathBuf) -> Self {
@@ -39,12 +44,12 @@ impl Seen {
     }
 }
 
-#[cfg(unix)]
+#[cfg(all(feature = "_http", unix))]
 fn inode(metadata: &std::fs::Metadata) -> u64 {
     std::os::unix::fs::MetadataExt::ino(metadata)
 }
 
-#[cfg(not(unix))]
+#[cfg(all(feature = "_http", not(unix)))]
 fn inode(_: &std::fs::Metadata) -> u64 {
     0
 }

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
-use super::file;
 use crate::error::{ErrorCode, ProvisioningError};
+use crate::file;
 use crate::provider::Credential;
 use crate::secret::{Secret, Secrets};
 use crate::text::line::log_line;
