@@ -41,7 +41,7 @@
 //!
 //! # Features
 //!
-//! `consul` and `kubernetes` (both by default), `kubeconfig`, and [`testkit`] for hosts' own tests. Each item says which
+//! `consul`, `gossip` and `kubernetes` (all by default), `kubeconfig`, and [`testkit`] for hosts' own tests. Each item says which
 //! feature it needs.
 //!
 //! # The manual

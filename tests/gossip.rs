@@ -192,7 +192,7 @@ fn m3_3_m3_5_whom_an_operator_keeps_out_is_told_so_and_comes_in_when_that_is_lif
     wait("it is refused", || trouble().is_some_and(|error| error.code() == ErrorCode::AdmissionRefused));
     assert!(trouble().unwrap().detail().contains("an operator keeps it out"));
     a.gossip.lift(id("b")).unwrap();
-    wait("it is let in", || a.gossip.members().contains(&id("b")));
+    wait("it is let in", || a.gossip.members().contains(id("b")));
     let b = starting.join().unwrap().unwrap();
     wait_shown(&b, &["a", "b"]);
 }

@@ -1,5 +1,7 @@
 //! What one member does, input by input.
 
+mod outside;
+
 use super::*;
 use crate::membership::event::{MemberState, Scarce};
 use crate::membership::probe::PingNumber;

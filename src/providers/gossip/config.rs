@@ -1,6 +1,7 @@
 //! What a definition of the kind `gossip` says.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use super::parameters as the;
 use crate::error::{ErrorCode, ProvisioningError};
@@ -12,6 +13,8 @@ use crate::provider::{Credential, ProviderDescriptor};
 pub(super) const PORT: u16 = 7946;
 /// The most seeds.
 const SEEDS: usize = 64;
+/// A dead member should be found within somebody's patience.
+const LONGEST_SUSPICION: Duration = Duration::from_secs(600);
 /// The longest name of a host (RFC 1035).
 const HOST: usize = 253;
 
@@ -45,9 +48,10 @@ impl Config {
         settings.seeds_interval = the::SEEDS_INTERVAL.duration_or(descriptor, settings.seeds_interval)?;
         settings.observers = the::OBSERVERS.number(descriptor)? as usize;
         settings.isolation.longest = the::ISOLATED_MAX.duration_or_off(descriptor, settings.isolation.longest)?;
-        if settings.suspicion <= settings.isolation.begins {
+        if settings.suspicion <= settings.isolation.begins || settings.suspicion > LONGEST_SUSPICION {
             // Whoever hears from nobody has to notice it before it can blame anybody.
-            let reason = format!("with this profile it is more than {:?}", settings.isolation.begins);
+            let least = settings.isolation.begins;
+            let reason = format!("with this profile it is more than {least:?}, and {LONGEST_SUSPICION:?} at the most");
             return Err(descriptor.refuse(ErrorCode::InvalidValue, the::SUSPICION.name, reason));
         }
         let advertise_port = the::ADVERTISE_PORT.given(descriptor)?.map(|given| match given.parse() {
@@ -131,8 +135,6 @@ fn seed(text: &str) -> Option<Place> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::id::ProviderKind;
 
@@ -222,6 +224,7 @@ mod tests {
             ("profile", "fast", ErrorCode::InvalidValue),
             ("suspicion", "2500ms", ErrorCode::InvalidValue),
             ("suspicion", "1ms", ErrorCode::InvalidValue),
+            ("suspicion", "601s", ErrorCode::InvalidValue),
             ("isolated-max", "1s", ErrorCode::InvalidValue),
             ("advertise-port", "0", ErrorCode::InvalidValue),
             ("labels", "x", ErrorCode::UnknownField),

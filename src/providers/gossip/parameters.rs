@@ -29,13 +29,13 @@ pub(super) static PROFILE: Parameter = Parameter {
 pub(super) static SUSPICION: Parameter = Parameter {
     name: "suspicion",
     default: Preset::Told("by profile: 1500ms, 3s, 15s"),
-    form: Form::Duration(millis(500), secs(600)),
+    form: Form::Own("more than 1250ms, 2500ms, 12500ms by profile; 10m at the most"),
     meaning: "how long a member may contradict before it is declared dead, if several suspect it, in a cluster of ten",
 };
 pub(super) static QUARANTINE: Parameter = Parameter {
     name: "quarantine",
     default: Preset::Told("by profile: 5s, 10s, 30s"),
-    form: Form::Duration(millis(0), secs(600)),
+    form: Form::Duration(secs(1), secs(600)),
     meaning: "how long a member that died waits before it is let in again, at first; twice as long each time it dies soon after, 10m at most",
 };
 pub(super) static QUARANTINE_NEW_LIVES: Parameter = Parameter {

@@ -172,7 +172,7 @@ impl Config {
                 .with_field("namespace")
                 .with_advice("name it with the parameter namespace")
         };
-        let text = crate::http::read_file(path, MAX_NAMESPACE_FILE).map_err(unknown)?;
+        let text = crate::file::read(path, MAX_NAMESPACE_FILE).map_err(unknown)?;
         let text = String::from_utf8_lossy(&text);
         match check_name(text.trim()) {
             Ok(()) => Ok(text.trim().to_owned()),

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::document::{Context, Document, Kind, shown};
 use super::entry::Entry;
 use super::node::{MAX_FILE, Node};
-use crate::http::{Seen, read_file};
+use crate::file::{Seen, read as read_file};
 
 /// The variable that names files.
 pub(super) const VARIABLE: &str = "KUBECONFIG";

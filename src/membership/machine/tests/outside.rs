@@ -1,0 +1,128 @@
+//! What comes to a member from its own process: where the seeds are, what hosts say, and what the program has found.
+
+use super::*;
+
+fn looked_up(outputs: &[Output]) -> usize {
+    outputs.iter().filter(|output| matches!(output, Output::LookUp)).count()
+}
+
+fn asked(outputs: &[Output]) -> Vec<String> {
+    let asked = outputs.iter().filter_map(|output| match output {
+        Output::Ask { to, .. } => Some(to.host().to_owned()),
+        _ => None,
+    });
+    asked.collect()
+}
+
+impl Member {
+    fn seeds(&mut self, names: &[&str]) {
+        let places = names.iter().map(|name| place(name)).collect();
+        self.machine.handle(self.now, Input::Seeds(places));
+    }
+}
+
+#[test]
+fn m1_4_seeds_are_looked_up_each_time_they_are_asked_and_those_found_last_are_asked() {
+    let mut joiner = Member::new(&["seeds"]);
+    joiner.pass(1);
+    let outputs = joiner.outputs();
+    assert_eq!((looked_up(&outputs), asked(&outputs)), (1, vec!["seeds".to_owned()]));
+    joiner.seeds(&["n7"]);
+    joiner.pass(1000);
+    let outputs = joiner.outputs();
+    assert_eq!((looked_up(&outputs), asked(&outputs)), (1, vec!["n7".to_owned()]));
+    let mut member = Member::new(&[]);
+    member.seeds(&["n8"]);
+    member.outputs();
+    member.pass(1);
+    let outputs = member.outputs();
+    assert_eq!(asked(&outputs), ["n8"], "a member looks for seeds that are there after all");
+    assert_eq!(looked_up(&outputs), 1);
+}
+
+#[test]
+fn m1_1_whoever_is_found_to_be_a_seed_itself_asks_the_others_first_and_then_goes_on_alone() {
+    let mut joiner = Member::new(&["seeds"]);
+    joiner.seeds(&["n0", "n7"]);
+    // Five rounds, each of 0.8 to 1 s.
+    joiner.pass(3900);
+    assert!(!joiner.machine.is_member());
+    assert!(asked(&joiner.outputs()).iter().all(|host| host == "n7"), "nobody asks itself");
+    joiner.pass(1200);
+    assert!(joiner.machine.is_member());
+    let mut other = Member::new(&["seeds"]);
+    other.seeds(&["n7", "n8"]);
+    other.pass(60_000);
+    assert!(!other.machine.is_member(), "no seed itself: it asks on and on");
+}
+
+#[test]
+fn m2_4_a_host_that_refuses_a_connection_shows_that_the_network_is_well() {
+    for refuses in [false, true] {
+        let mut member = Member::with(&["n1", "n2"]);
+        let mut isolated = false;
+        for _ in 0..40 {
+            member.pass(100);
+            if refuses {
+                member.machine.handle(member.now, Input::HostHeard);
+            }
+            isolated |= member.events().iter().any(|event| matches!(event, Event::Isolated { .. }));
+        }
+        assert_eq!(isolated, !refuses);
+    }
+}
+
+#[test]
+fn m3_1_what_the_program_has_found_counts_as_an_accusation_and_of_strangers_nothing() {
+    let mut member = Member::with(&["n1", "n2"]);
+    member.events();
+    let id = |name: &str| NodeId::new(name).unwrap();
+    member.machine.handle(member.now, Input::Evidence(id("n9")));
+    assert_eq!(member.events(), []);
+    member.machine.handle(member.now, Input::Evidence(id("n1")));
+    let State::Suspect(accusers) = member.state("n1").unwrap() else { panic!() };
+    assert_eq!(accusers.iter().collect::<Vec<_>>(), [&id("n0")]);
+}
+
+#[test]
+fn m2_5_a_question_that_is_none_is_refused_with_the_reason_and_told() {
+    let mut member = Member::with(&["n1"]);
+    member.outputs();
+    let mut bytes = member.bytes("n1", &[Part::Noted]);
+    bytes[0] ^= 1;
+    member.machine.handle(member.now, Input::Asked { channel: 9, bytes });
+    let why = Unusable::OtherCluster;
+    let told = [Output::Refuse { channel: 9, why }, Output::Event(Event::Unusable { from: None, why })];
+    assert_eq!(member.outputs(), told);
+    let from = Some(place("n1"));
+    member.machine.handle(member.now, Input::Unusable { from: from.clone(), why: Unusable::Forged });
+    assert_eq!(member.outputs(), [Output::Event(Event::Unusable { from, why: Unusable::Forged })]);
+}
+
+#[test]
+fn m3_3_whoever_is_refused_for_long_asks_again_within_ten_seconds_since_that_may_be_lifted() {
+    for (left, again) in [(3, 3), (600, 10)] {
+        let mut joiner = Member::new(&["n1"]);
+        joiner.pass(1);
+        let question = joiner.questions()[0].0;
+        let left = Some(Duration::from_secs(left));
+        joiner.answered(question, "n1", &[Part::Refused(Refusal::KeptOut { left })]);
+        joiner.outputs();
+        joiner.pass(again * 1000 - 1);
+        assert_eq!(joiner.questions(), []);
+        joiner.pass(1);
+        assert_eq!(joiner.questions().len(), 1);
+    }
+}
+
+#[test]
+fn m3_4_a_member_that_comes_back_from_its_quarantine_says_that_it_is_one_again() {
+    let mut member = Member::with(&["n1"]);
+    member.expel(7);
+    member.events();
+    member.pass(6_999);
+    let joined = |member: &mut Member| member.events().iter().any(|event| matches!(event, Event::Joined { .. }));
+    assert!(!joined(&mut member));
+    member.pass(1);
+    assert!(joined(&mut member));
+}
