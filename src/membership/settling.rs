@@ -220,6 +220,7 @@ mod tests {
     fn m4_2_without_a_change_there_is_no_update() {
         let mut settling = four();
         settling.is_active(Arc::new(node("n1")));
+        assert!(settling.is_settled(), "an equal node is no other one");
         assert_eq!((settling.settle(Nothing, at(1000)), settling.next_at(Nothing, at(1000))), (None, None));
     }
 
