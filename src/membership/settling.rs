@@ -102,9 +102,7 @@ impl Settling {
     pub(super) fn is_active(&mut self, node: Arc<ClusterNode>) {
         self.departed.remove(node.id());
         // An equal one stays as it is, so that what is announced and what is active go on sharing it.
-        if self.active.get(node.id()).is_none_or(|known| *known != node) {
-            self.active.insert(node);
-        }
+        self.active.insert(node);
     }
 
     /// The node is none any more.
