@@ -92,4 +92,16 @@ mod tests {
         heard.note(heard.fingerprint(b"n1"), usize::MAX / 4);
         assert_eq!(heard.places.len(), PLACES.1);
     }
+
+    #[test]
+    fn m1_4_with_more_places_nothing_is_lost_and_with_fewer_members_there_are_no_fewer_places() {
+        let mut heard = Heard::new(7);
+        // It has the first of all places, as what an empty place holds would.
+        let first = 1 << 63;
+        heard.note(first, 3);
+        heard.note(first | 5, 1000);
+        assert!(heard.knows(first) && heard.knows(first | 5));
+        heard.note(first | 6, 3);
+        assert_eq!((heard.places.len(), heard.knows(first | 5)), (1024, true));
+    }
 }

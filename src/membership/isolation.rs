@@ -152,5 +152,6 @@ mod tests {
         isolation.advance(3, at(103));
         isolation.stood_still(at(200));
         assert_eq!(isolation.advance(3, at(200)), Some(Contact::GivenUp(at(103))));
+        assert_eq!(isolation.heard(at(201)), Some(at(100)), "when the silence began");
     }
 }

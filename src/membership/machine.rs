@@ -353,7 +353,6 @@ impl Machine {
         self.health.note(Sign::StoodStill);
         // What was missed is asked for before anybody is contradicted.
         self.exchanges.hurry();
-        self.timers.stood_still(now);
         self.expected = now;
         self.tell(Event::StoodStill { at: now });
     }
@@ -567,10 +566,7 @@ impl Machine {
                     answer.push(self.acknowledgement(number));
                 }
                 Part::Buckets(theirs) => answer.extend(self.differing(&theirs)),
-                Part::Record(record) => {
-                    let leaves = *record.id() == sender.id && record.state() == &State::Left;
-                    self.learn(record, if leaves { Way::Rumour } else { Way::Exchange }, None, now);
-                }
+                Part::Record(record) => self.learn(record, Way::Exchange, None, now),
                 Part::Ruling { id, ruling } => self.hear_ruling(&id, &ruling, now),
                 _ => {}
             }

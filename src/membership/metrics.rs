@@ -90,3 +90,44 @@ impl Metrics {
         self.died += update.dead.len() as u64;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::machine::Question;
+    use super::super::place::Place;
+    use super::*;
+    use crate::testkit::{members, node};
+    use crate::topology::Members;
+    use std::sync::Arc;
+
+    #[test]
+    fn m5_1_each_datagram_and_each_question_is_counted_once_with_its_bytes() {
+        let (mut metrics, to) = (Metrics::default(), Place::new("h", 1));
+        for length in [3, 4] {
+            metrics.sent(&Output::Send { to: to.clone(), bytes: vec![0; length] });
+        }
+        metrics.sent(&Output::Ask { question: Question(1), to, bytes: vec![0; 5] });
+        metrics.sent(&Output::Answer { channel: 1, bytes: vec![0; 6] });
+        assert_eq!((metrics.datagrams, metrics.datagram_bytes), (2, 7));
+        assert_eq!((metrics.questions, metrics.question_bytes), (2, 11));
+    }
+
+    #[test]
+    fn m5_1_who_came_changed_left_and_died_in_an_update_is_counted() {
+        let nodes = |count: usize| (0..count).map(|n| Arc::new(node(&format!("n{n}")))).collect();
+        let update = TopologyUpdate {
+            number: 7,
+            at: Timestamp::from_millis(9),
+            joined: nodes(1),
+            updated: nodes(2),
+            left: nodes(3),
+            dead: nodes(4),
+            members: members(&["n8", "n9"]),
+        };
+        let mut metrics = Metrics::default();
+        metrics.count(&Event::Topology(Arc::new(update.clone())));
+        metrics.count(&Event::Topology(Arc::new(TopologyUpdate { members: Members::new(), ..update })));
+        assert_eq!((metrics.updates, metrics.members, metrics.updated_at), (2, 0, Some(Timestamp::from_millis(9))));
+        assert_eq!((metrics.joined, metrics.changed, metrics.left, metrics.died), (2, 4, 6, 8));
+    }
+}

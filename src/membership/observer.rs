@@ -120,7 +120,6 @@ impl Observer {
         let is_told = message.is_some_and(|message| self.told(&member, message, now));
         if is_told {
             self.failures = 0;
-            self.ask_at = now;
             if self.follows.as_ref() != Some(&member) {
                 self.follows = Some(member.clone());
                 self.deeds.push_back(Deed::Follows { at: now, member });
@@ -371,5 +370,68 @@ mod tests {
             observer.answered(question, None, now);
         }
         assert!(hosts.contains("n5"));
+    }
+
+    #[test]
+    fn m1_5_each_failure_in_a_row_makes_it_wait_twice_as_long_up_to_ten_seconds() {
+        let (mut observer, mut question) = following();
+        for _ in 0..2 {
+            let mut now = at(10);
+            for longest in [200, 400, 800, 1600, 3200, 6400, 10_000, 10_000] {
+                observer.answered(question, None, now);
+                let next = observer.next_at().unwrap();
+                let pause = next.since(now).as_millis();
+                assert!((longest / 2..=longest).contains(&pause), "{pause} of {longest}");
+                deeds(&mut observer);
+                observer.pass(next);
+                (question, ..) = asked(&deeds(&mut observer)).unwrap();
+                now = next;
+            }
+            let sign = observed(observer.members().hash(), false, &[], &[]);
+            observer.answered(question, Some(&sign), now);
+            assert!(observer.follows().is_some());
+            (question, ..) = asked(&deeds(&mut observer)).expect("it goes on at once");
+        }
+        let mut fresh = super::tests::observer();
+        fresh.pass(at(0));
+        fresh.answered(Question(1), None, at(0));
+        assert!(fresh.next_at().unwrap().since(at(0)) <= Duration::from_millis(200));
+    }
+
+    #[test]
+    fn m1_5_it_follows_who_answers_and_each_question_has_a_number_of_its_own() {
+        let (mut observer, question) = following();
+        assert_eq!((observer.follows(), question), (Some(&place("n0")), Question(2)));
+        let hash = members(&["n9"]).hash();
+        observer.answered(Question(1), Some(&observed(hash, true, &[], &["n9"])), at(2));
+        assert_eq!(observer.members().len(), 3, "that one was answered before");
+    }
+
+    #[test]
+    fn m2_5_a_difference_to_what_it_does_not_hold_is_asked_for_as_a_whole_which_ends_the_doubt() {
+        let mut observer = observer();
+        observer.pass(at(0));
+        let (question, ..) = asked(&deeds(&mut observer)).unwrap();
+        observer.answered(question, Some(&observed(77, false, &[], &["n9"])), at(1));
+        let (question, host, hash) = asked(&deeds(&mut observer)).expect("the same member is asked at once");
+        assert_eq!((host.as_str(), hash), ("n0", 0));
+        let whole = members(&["n0", "n1"]).hash();
+        observer.answered(question, Some(&observed(whole, true, &[], &["n0", "n1"])), at(2));
+        let (_, _, hash) = asked(&deeds(&mut observer)).unwrap();
+        assert_eq!(hash, whole, "from here on the difference suffices");
+    }
+
+    #[test]
+    fn m2_5_of_the_members_each_place_is_remembered_once_and_no_more_than_there_is_room_for() {
+        let mut observer = observer();
+        let records = |names: &[&str]| names.iter().map(|name| record(name)).collect::<Vec<_>>();
+        observer.remember(&place("m"), &records(&["m", "n0", "n1", "n1", "n2"]));
+        assert_eq!(observer.known, [place("n1"), place("n2")], "neither whom it asks now nor a seed");
+        let many: Vec<_> = (0..200).map(|n| record(&format!("x{n:03}"))).collect();
+        observer.remember(&place("m"), &many[..KNOWN - 2]);
+        assert_eq!((observer.known.len(), &observer.known[0]), (KNOWN, &place("n1")), "there was room");
+        observer.remember(&place("m"), &many);
+        assert_eq!(observer.known.len(), KNOWN);
+        assert!(many[150..].iter().any(|record| observer.known.contains(&record.place())), "some make room");
     }
 }

@@ -54,8 +54,6 @@ pub(super) struct Probe {
     stage: Stage,
     /// Of those who were asked for help, who has not said yet that it got no answer.
     relays: Vec<NodeId>,
-    /// How many were asked.
-    asked: usize,
 }
 
 impl Probe {
@@ -64,13 +62,12 @@ impl Probe {
     pub(super) fn new(subject: Life, number: PingNumber, pace: Pace, health: LocalHealth, now: Timestamp) -> Self {
         debug_assert!(pace.direct < pace.period);
         let (direct_ends, ends) = (now + health.scale(pace.direct), now + health.scale(pace.period));
-        Self { subject, number, began: now, direct_ends, ends, stage: Stage::Direct, relays: Vec::new(), asked: 0 }
+        Self { subject, number, began: now, direct_ends, ends, stage: Stage::Direct, relays: Vec::new() }
     }
 
     /// These have been asked for help.
     pub(super) fn is_helped_by(&mut self, relays: Vec<NodeId>) {
         debug_assert!(!relays.contains(&self.subject.id));
-        self.asked = relays.len();
         self.relays = relays;
     }
 
@@ -119,12 +116,9 @@ impl Probe {
                 self.stage = Stage::Helped;
                 Some((Demand::Help { time_left }, Vec::new()))
             }
-            // Where others were asked, it is their silence that tells: who helps and gets no answer says so.
-            Stage::Helped if now >= self.ends && self.asked > 0 => {
-                Some((Demand::Accuse, vec![Sign::RelaySilent; self.relays.len()]))
-            }
-            // Where there is nobody else, nobody's silence tells anything of this node.
-            Stage::Helped if now >= self.ends => Some((Demand::Accuse, Vec::new())),
+            // Where others were asked, it is their silence that tells: who helps and gets no answer says so. Where there is
+            // nobody else, nobody's silence tells anything of this node.
+            Stage::Helped if now >= self.ends => Some((Demand::Accuse, vec![Sign::RelaySilent; self.relays.len()])),
             _ => None,
         }
     }

@@ -227,6 +227,14 @@ mod tests {
         assert_eq!((round.next(), round.len()), (None, 0));
     }
 
+    #[test]
+    fn m3_1_of_two_the_one_who_was_asked_last_may_be_asked_first_in_the_next_round_or_last() {
+        let mut round = of(2, 5);
+        let firsts: Vec<_> = (0..40).map(|_| [round.next(), round.next()][0]).collect();
+        let repeats = firsts.windows(2).filter(|pair| pair[0] == pair[1]).count();
+        assert!((8..=31).contains(&repeats), "{repeats} of 39 rounds begin as the one before");
+    }
+
     proptest! {
         #[test]
         fn m3_1_whoever_comes_and_goes_nobody_is_asked_twice_in_a_round_or_left_out_of_it(

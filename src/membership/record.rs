@@ -263,6 +263,25 @@ mod tests {
     }
 
     #[test]
+    fn m3_1_of_equal_records_the_greater_number_of_strikes_counts() {
+        let struck = |strikes| Record::new(Arc::clone(record(1, 1, State::Up).node()), 1, State::Up, strikes).unwrap();
+        let mut known = struck(1);
+        assert_eq!((known.merge(&struck(2)), known.strikes()), (Merged::Added, 2));
+        assert_eq!((known.merge(&struck(0)), known.strikes()), (Merged::Nothing, 2));
+    }
+
+    #[test]
+    fn m1_1_a_node_that_stays_as_it_was_is_held_once() {
+        let mut known = record(1, 1, State::Up);
+        let node = Arc::clone(known.node());
+        assert_eq!(known.merge(&record(1, 2, State::Up)), Merged::Replaced);
+        assert!(Arc::ptr_eq(known.node(), &node));
+        let later = record(2, 0, State::Up);
+        assert_eq!(known.merge(&later), Merged::Replaced);
+        assert!(Arc::ptr_eq(known.node(), later.node()));
+    }
+
+    #[test]
     fn m2_5_incarnations_and_versions_beyond_the_greatest_are_malformed() {
         let node = |incarnation| Arc::new(ClusterNode::builder("n1", "h", 7).incarnation(incarnation).build().unwrap());
         for (incarnation, version, is_sane) in

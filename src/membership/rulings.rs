@@ -242,6 +242,39 @@ mod tests {
         assert!(full.has_room(&kept[0].0) && !full.has_room(&id("another")));
     }
 
+    #[test]
+    fn m1_4_the_hash_of_a_ruling_is_that_of_its_bytes_in_every_version_of_the_protocol() {
+        let hashed = |sentence, tail: &[u8]| {
+            let ids: &[u8] = b"\x02\0\0\0\0\0\0\0x1\x03\0\0\0\0\0\0\0n12";
+            let ruling = Ruling::told(5, id("n12"), sentence);
+            assert_eq!(ruling.hash(&id("x1")), xxh3_64(&[ids, tail].concat()), "{ruling:?}");
+        };
+        let numbers = |kind: u8, numbers: [u64; 3]| {
+            std::iter::once(kind).chain(numbers.into_iter().flat_map(u64::to_le_bytes)).collect::<Vec<_>>()
+        };
+        hashed(LET_IN, &numbers(0, [5, 7, 3]));
+        hashed(Sentence::KeptOut { until: Some(at(9)) }, &numbers(1, [5, 0, 0]));
+        hashed(Sentence::KeptOut { until: None }, &numbers(2, [5, 0, 0]));
+    }
+
+    #[test]
+    fn m1_4_a_ruling_that_overrules_changes_the_digest_and_one_that_finds_no_room_changes_nothing() {
+        let mut rulings = Rulings::default();
+        let kept = Ruling::over(None, id("n1"), Sentence::KeptOut { until: None });
+        let lifted = Ruling::over(Some(&kept), id("n1"), LET_IN);
+        let (x, less, more) = (id("x"), kept.hash(&id("x")), lifted.hash(&id("x")));
+        assert_eq!(rulings.hear(&x, &kept), [(x.clone(), HashChange { less: 0, more: less })]);
+        assert_eq!(rulings.hear(&x, &lifted), [(x.clone(), HashChange { less, more })]);
+        assert_eq!(rulings.hear(&x, &kept), []);
+        for n in 1..MOST {
+            assert_eq!(rulings.hear(&id(&format!("x{n:05}")), &lifted).len(), 1);
+        }
+        assert_eq!(rulings.hear(&id("y"), &kept), [], "it counts less than all others");
+        let changes = rulings.hear(&id("z"), &lifted);
+        assert_eq!(changes.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>(), ["z", "x"]);
+        assert_eq!((changes[1].1, rulings.len()), (HashChange { less: more, more: 0 }, MOST));
+    }
+
     fn any_ruling() -> impl Strategy<Value = Ruling> {
         let sentence = prop_oneof![
             (0u64..3, 0u64..3).prop_map(|(incarnation, version)| Sentence::LetIn { incarnation, version }),

@@ -199,6 +199,16 @@ mod tests {
         assert_eq!(text(&rumours.take(12, 9)), ["far too long"]);
     }
 
+    #[test]
+    fn m1_4_so_many_that_do_not_fit_are_passed_over_for_one_that_does_and_no_more() {
+        for (large, expected) in [(PASSED_OVER, vec!["a"]), (PASSED_OVER + 1, vec![])] {
+            let mut rumours = Rumours::default();
+            (0..large).for_each(|n| spread(&mut rumours, n as u8, Class::Own, "far too long"));
+            spread(&mut rumours, 99, Class::Other, "a");
+            assert_eq!(text(&rumours.take(2, 9)), expected, "{large} that do not fit");
+        }
+    }
+
     proptest! {
         #[test]
         fn m1_4_no_packet_is_overfull_and_nothing_is_told_too_often_or_lost(

@@ -619,6 +619,114 @@ mod tests {
         assert_eq!(lasted, [10, 20, 40, 10], "the last time it had lived for longer than ten minutes");
     }
 
+    #[test]
+    fn m2_5_the_gone_are_remembered_for_an_hour_and_the_quarantined_until_that_is_over() {
+        let mut table = five();
+        find_dead(&mut table, "n1", 3700);
+        table.hear(&record("n2", 1, 0, State::Left), BOUNDS, at(10));
+        assert_eq!((table.sweep(at(3609)), table.gone().len()), (vec![], 2));
+        assert_eq!((table.sweep(at(3610)), table.gone().len()), (vec![id("n2")], 1));
+        assert!(table.get(&id("n2")).is_none());
+        assert_eq!(table.sweep(at(3699)), []);
+        assert_eq!((table.sweep(at(3700)), table.gone().len()), (vec![id("n1")], 0));
+    }
+
+    #[test]
+    fn m2_5_of_more_who_are_gone_than_there_may_be_the_longest_gone_are_forgotten_and_not_the_quarantined() {
+        let mut table = five();
+        for n in 0..LEAST_REMEMBERED as u64 + 3 {
+            // The least ids are those of the last.
+            let state = match n {
+                0 => dead(9000),
+                1 => dead(2000),
+                _ => State::Left,
+            };
+            table.hear(&record(&format!("g{:04}", 9000 - n), 1, 0, state), BOUNDS, at(n));
+        }
+        let gone = |n: u64| id(&format!("g{:04}", 9000 - n));
+        assert_eq!(table.sweep(at(2000)), [gone(1), gone(2), gone(3)]);
+        assert_eq!((table.gone().len(), table.get(&gone(0)).is_some()), (LEAST_REMEMBERED, true));
+        assert_eq!(table.sweep(at(2000)), []);
+    }
+
+    #[test]
+    fn m2_5_as_many_who_are_gone_are_remembered_as_there_ever_were_members() {
+        let mut table = Table::default();
+        let most = LEAST_REMEMBERED as u64 + 5;
+        for state in [State::Up, State::Left] {
+            (0..most).for_each(|n| _ = table.hear(&record(&format!("n{n}"), 1, 0, state.clone()), BOUNDS, at(0)));
+        }
+        assert_eq!((table.sweep(at(1)), table.gone().len()), (vec![], LEAST_REMEMBERED + 5));
+        table.hear(&record("x", 1, 0, State::Left), BOUNDS, at(2));
+        assert_eq!(table.sweep(at(2)).len(), 1);
+    }
+
+    #[test]
+    fn m2_5_when_somebody_returned_is_forgotten_with_it_and_after_an_hour() {
+        let mut table = five();
+        for name in ["n1", "n2"] {
+            find_dead(&mut table, name, 5);
+            table.hear(&record(name, 1, 1, State::Up), BOUNDS, at(10));
+        }
+        assert_eq!((table.gone().len(), table.returned.len()), (0, 2));
+        table.hear(&record("n2", 1, 1, State::Left), BOUNDS, at(10));
+        table.sweep(at(3609));
+        assert_eq!(table.returned.len(), 2);
+        assert_eq!(table.sweep(at(3610)), [id("n2")]);
+        assert!(table.returned.is_empty());
+        // Of whoever is forgotten early nothing stays.
+        table.hear(&record("x0", 1, 0, suspect(&["n9"])), BOUNDS, at(4000));
+        table.hear(&record("x0", 1, 0, dead(4003)), BOUNDS, at(4002)).unwrap();
+        table.hear(&record("x0", 1, 1, State::Up), BOUNDS, at(4003)).unwrap();
+        table.hear(&record("x0", 1, 1, State::Left), BOUNDS, at(4004)).unwrap();
+        assert_eq!(table.returned.len(), 1);
+        (0..LEAST_REMEMBERED)
+            .for_each(|n| _ = table.hear(&record(&format!("y{n}"), 1, 0, State::Left), BOUNDS, at(4005)));
+        assert_eq!((table.sweep(at(4006)), table.returned.len()), (vec![id("x0")], 0));
+    }
+
+    #[test]
+    fn m2_5_whoever_leaves_after_its_death_has_been_gone_since_then() {
+        let mut table = five();
+        find_dead(&mut table, "n1", 5);
+        table.hear(&record("n1", 1, 0, State::Left), BOUNDS, at(50)).unwrap();
+        assert_eq!(table.sweep(at(3601)), []);
+        assert_eq!(table.sweep(at(3602)), [id("n1")]);
+    }
+
+    #[test]
+    fn m2_3_a_suspicion_is_stretched_once_and_only_where_there_is_one() {
+        let mut table = five();
+        accuse(&mut table, "n1", "n2", 0).unwrap();
+        assert_eq!((table.stretch(&id("n1"), 0), table.next_at()), (false, Some(at(24))));
+        assert_eq!((table.stretch(&id("n1"), 2), table.next_at()), (true, Some(at(32))));
+        assert!(!table.stretch(&id("n1"), 2) && !table.stretch(&id("n2"), 2));
+    }
+
+    #[test]
+    fn m2_3_somebody_is_doubted_while_anybody_is_suspected_or_gone_and_one_of_several_accusers_is_waited_for() {
+        let mut table = five();
+        assert!(!table.doubts_anybody());
+        accuse(&mut table, "n1", "n2", 0).unwrap();
+        accuse(&mut table, "n3", "n2", 0).unwrap();
+        assert!(table.doubts_anybody() && !table.awaits_others());
+        accuse(&mut table, "n3", "n4", 0).unwrap();
+        assert!(table.awaits_others(), "one of two");
+        table.hear(&record("n1", 1, 1, State::Up), BOUNDS, at(1)).unwrap();
+        table.hear(&record("n3", 1, 1, State::Left), BOUNDS, at(1)).unwrap();
+        assert!(table.doubts_anybody() && !table.awaits_others());
+    }
+
+    #[test]
+    fn m2_4_a_death_is_an_accusation_of_an_active_member_in_that_life_alone() {
+        let mut table = five();
+        find_dead(&mut table, "n1", 10);
+        table.hear(&record("n1", 1, 1, dead(20)), BOUNDS, at(3)).unwrap();
+        assert_eq!((state(&table, "n1"), table.active()), (dead(20), 4), "it was gone already");
+        table.hear(&record("n2", 2, 0, dead(20)), BOUNDS, at(3)).unwrap();
+        assert_eq!((state(&table, "n2"), table.active()), (dead(20), 3), "another life, which nobody here has known");
+    }
+
     proptest! {
         #[test]
         fn m1_4_whatever_is_heard_in_whatever_order_the_parts_of_the_table_fit_each_other(

@@ -247,6 +247,18 @@ mod tests {
         assert_eq!(Reader::new(&[2, 0xff, 0xfe]).text(), Err(Malformed::Text));
     }
 
+    #[test]
+    fn m1_4_what_is_measured_has_its_length_before_it_in_the_shortest_form() {
+        for (length, form) in [(0, &[0][..]), (127, &[0x7f]), (128, &[0x80, 1]), (129, &[0x81, 1])] {
+            let content = vec![7; length];
+            let mut writer = Writer::default();
+            writer.byte(9);
+            writer.measured(|writer| writer.append(&content));
+            assert_eq!(writer.len(), 1 + form.len() + length);
+            assert_eq!(writer.into_bytes(), [&[9], form, &content].concat());
+        }
+    }
+
     proptest! {
         #[test]
         fn m1_4_what_is_written_is_read_again_and_nothing_is_left(

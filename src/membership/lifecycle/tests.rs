@@ -94,7 +94,9 @@ fn m1_3_a_node_that_nobody_could_hear_of_is_not_started() {
     assert!(!membership.is_running());
     let mut running = started();
     let large = ClusterNode::builder("n0", "h", 1).metadata("x", "y".repeat(512)).build().unwrap();
-    assert_eq!(running.describe(Arc::new(large), at(1)), Err(NotDone::TooLarge));
+    assert_eq!(running.describe(Arc::new(large.clone()), at(1)), Err(NotDone::TooLarge));
+    assert_eq!(new(true).describe(Arc::new(large), at(1)), Err(NotDone::NotStarted));
+    assert_eq!(running.describe(node("n0"), at(1)), Ok(()));
     for why in [NotDone::NotStarted, NotDone::AlreadyStarted, NotDone::MetricsDisabled, NotDone::TooLarge] {
         assert!(why.to_string().contains(": "), "{why} says what to do");
     }
@@ -172,8 +174,10 @@ fn m1_2_m4_4_what_could_not_be_applied_in_a_former_life_is_not_offered_in_the_ne
     effects(&mut membership);
     membership.applied(1, Err("the hub is full".into()), at(5));
     membership.stop(at(10)).unwrap();
+    assert_eq!((membership.members().len(), membership.metrics().unwrap().updates), (1, 1));
     // It has to ask its seed, and has nothing to announce yet.
     membership.start((node("n0"), 7946), vec![Place::new("s", 7946)], 1, at(20)).unwrap();
+    assert_eq!((membership.members().len(), membership.metrics().unwrap().updates), (0, 0));
     membership.handle(at(300), Input::Time).unwrap();
     assert!(!effects(&mut membership).iter().any(|effect| matches!(effect, Effect::Apply(_))));
 }
@@ -207,6 +211,8 @@ fn m4_4_m5_4_what_the_host_could_not_apply_is_told_with_its_time_and_offered_aga
         [Effect::Do(Output::Event(Event::NotApplied { at: at(5), number, failures, why }))]
     );
     assert!(membership.next_at().is_some_and(|next| next <= at(205)));
+    let machine = membership.machine().unwrap().next_at();
+    assert_eq!(membership.next_at(), membership.applying.next_at().map(|again| again.min(machine)));
     membership.handle(at(205), Input::Time).unwrap();
     assert_eq!(offered(&effects(&mut membership)), [1]);
     membership.applied(1, Ok(()), at(206));

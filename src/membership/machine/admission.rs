@@ -105,8 +105,7 @@ impl Machine {
         {
             return self.turn_away(channel, id, refusal, now);
         }
-        let holder =
-            if id == *self.own.id() { Some(&self.own) } else { known.filter(|known| known.state().is_active()) };
+        let holder = known.filter(|known| known.state().is_active());
         match holder.map(|holder| (holder.life(), holder.place())) {
             // This node holds the id itself, and answers.
             Some((_, place)) if id == *self.own.id() => {

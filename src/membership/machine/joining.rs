@@ -364,7 +364,6 @@ impl Machine {
         let (place, life) = (claim.holder.place(), claim.holder.life());
         if claim.numbers.len() >= CLAIMED {
             // Nobody is there any more: the id is this node's, in a life of its own.
-            self.claim = None;
             self.leave_table(now);
             return self.succeed(life.incarnation, now);
         }
@@ -376,7 +375,6 @@ impl Machine {
     /// Whether that answer is one of another holder of this node's id: then this one stops.
     pub(super) fn answered_claim(&mut self, number: PingNumber, life: &Life, now: Timestamp) -> bool {
         let Some(claim) = self.claim.take_if(|claim| claim.numbers.contains(&number)) else { return false };
-        self.timers.cancel(Timer::Claim);
         if claim.holder.life() == *life {
             self.tell(Event::IdTaken { at: now, place: claim.holder.place() });
             self.end(now);
@@ -391,14 +389,12 @@ impl Machine {
     pub(super) fn come_back(&mut self, now: Timestamp) {
         let Phase::Expelled(version) = self.phase else { return };
         self.phase = Phase::Member;
-        self.returns = true;
         self.tell(Event::Joined { at: now });
         self.raise_version(version);
         self.put_own(now);
         for place in self.some_places(TOLD, None) {
             self.exchange_now(place, now);
         }
-        self.timers.set_if_unset(Timer::Probe, now);
     }
 
     /// How often in a row this node died soon after its return is others' to say.
@@ -464,4 +460,19 @@ fn rebuilt(node: &ClusterNode, incarnation: u64, described_by: &ClusterNode) -> 
     let builder = builder.kinds(described_by.kinds());
     let metadata = described_by.metadata();
     metadata.fold(builder, |builder, (key, value)| builder.metadata(key, value)).build().ok().map(Arc::new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn m2_5_six_questions_a_second_may_be_asked_at_once() {
+        let mut attempts = Attempts::default();
+        let mut hurried = |millis: u64| {
+            let now = Timestamp::from_millis(1_000_000 + millis);
+            (0..10).filter(|_| attempts.may_hurry(now)).count()
+        };
+        assert_eq!([hurried(0), hurried(999), hurried(1000), hurried(1999), hurried(2000)], [6, 0, 6, 0, 6]);
+    }
 }

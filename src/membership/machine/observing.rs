@@ -138,3 +138,47 @@ impl Machine {
         Part::Record(record.reached_at(port))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testkit::members;
+
+    fn at(millis: u64) -> Timestamp {
+        Timestamp::from_millis(1_000_000 + millis)
+    }
+
+    /// One member takes the place of another.
+    fn announce(observers: &mut Observers, number: u64, now: Timestamp) {
+        let [before, after] = [number, number + 1].map(|number| members(&[&format!("n{number}")]));
+        let update = TopologyUpdate::between((number, now), &before, after, |_| true).unwrap();
+        observers.announced(before, &update);
+    }
+
+    #[test]
+    fn m1_5_the_last_64_views_are_remembered_while_somebody_asks_and_for_a_minute() {
+        let mut observers = Observers::default();
+        announce(&mut observers, 1, at(0));
+        assert_eq!(observers.before.len(), 0, "nobody has asked");
+        observers.asked = Some(at(0));
+        (1..=64).for_each(|number| announce(&mut observers, number, at(60_000)));
+        let first = members(&["n1"]).hash();
+        let dead = observers.since(first).map(|(_, dead)| dead.len());
+        assert_eq!((observers.before.len(), dead), (64, Some(64)));
+        announce(&mut observers, 65, at(60_000));
+        assert_eq!((observers.before.len(), observers.since(first).is_some()), (64, false));
+        assert!(observers.since(members(&["n2"]).hash()).is_some());
+        announce(&mut observers, 66, at(60_001));
+        assert_eq!(observers.before.len(), 0);
+    }
+
+    #[test]
+    fn m1_5_whoever_has_waited_longest_is_answered_first() {
+        let mut observers = Observers::default();
+        assert_eq!(observers.next_at(), None);
+        for (channel, millis) in [(1, 7), (2, 5), (3, 9)] {
+            observers.waiting.insert(channel, Waiting { hash: 1, answer_by: at(millis) });
+        }
+        assert_eq!(observers.next_at(), Some(at(5)));
+    }
+}

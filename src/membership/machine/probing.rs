@@ -130,9 +130,7 @@ impl Machine {
         parts.extend(self.reproach(&sender.id));
         parts.push(self.acknowledgement(number));
         self.send(from.clone(), &parts, now);
-        if self.phase == Phase::Member {
-            self.compare(sender, Some(from), digest, now);
-        }
+        self.compare(sender, Some(from), digest, now);
     }
 
     /// Pings somebody for another.
@@ -183,13 +181,12 @@ impl Machine {
         if life.incarnation < subject.incarnation {
             return;
         }
-        let is_new = life.incarnation > subject.incarnation;
         if probe.answered_in_time(now).is_some() {
             self.loss.note(true);
         }
         self.health.note(Sign::Answered);
         self.probes.end(number);
-        if is_new && self.table.get(&life.id).is_some_and(|known| known.node().incarnation() < life.incarnation) {
+        if self.table.get(&life.id).is_some_and(|known| known.node().incarnation() < life.incarnation) {
             // It was started again: what it is now is asked for.
             self.exchange_with_member(&life.id, now);
         }

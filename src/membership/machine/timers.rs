@@ -60,11 +60,6 @@ impl Timers {
         self.set(timer, self.get(timer).map_or(at, |known| known.min(at)));
     }
 
-    /// It goes off then if it is not set.
-    pub(super) fn set_if_unset(&mut self, timer: Timer, at: Timestamp) {
-        self.set(timer, self.get(timer).unwrap_or(at));
-    }
-
     /// If it is set, it goes off then.
     pub(super) fn move_to(&mut self, timer: Timer, at: Timestamp) {
         if self.get(timer).is_some() {
@@ -85,11 +80,6 @@ impl Timers {
         let timer = Timer::ALL.into_iter().find(|timer| self.get(*timer).is_some_and(|at| at <= now))?;
         self.cancel(timer);
         Some(timer)
-    }
-
-    /// What was due before is due now.
-    pub(super) fn stood_still(&mut self, now: Timestamp) {
-        self.0.iter_mut().flatten().for_each(|at| *at = now.max(*at));
     }
 
     /// When the next one goes off.
@@ -132,8 +122,7 @@ mod tests {
         let gossip = |timers: &Timers| timers.get(Timer::Gossip).map(Timestamp::as_millis);
         timers.move_to(Timer::Gossip, at(1));
         assert_eq!(gossip(&timers), None);
-        timers.set_if_unset(Timer::Gossip, at(7));
-        timers.set_if_unset(Timer::Gossip, at(3));
+        timers.set_by(Timer::Gossip, at(7));
         assert_eq!(gossip(&timers), Some(7));
         timers.set_by(Timer::Gossip, at(9));
         assert_eq!(gossip(&timers), Some(7));
@@ -142,8 +131,7 @@ mod tests {
         timers.move_to(Timer::Gossip, at(6));
         assert_eq!(gossip(&timers), Some(6));
         timers.set_by(Timer::Join, at(4));
-        timers.stood_still(at(5));
-        assert_eq!((timers.get(Timer::Join), gossip(&timers)), (Some(at(5)), Some(6)));
+        assert_eq!((timers.get(Timer::Join), gossip(&timers)), (Some(at(4)), Some(6)));
         timers.cancel(Timer::Join);
         assert_eq!(timers.get(Timer::Join), None);
         timers.cancel_all();

@@ -232,6 +232,16 @@ mod tests {
     }
 
     #[test]
+    fn m1_4_a_datagram_has_room_for_1400_bytes_less_what_is_written() {
+        let mut writer = MessageWriter::new(label(), &sender());
+        assert_eq!(writer.room(DATAGRAM), 1389);
+        writer.part(&Part::Noted, now());
+        assert_eq!(writer.room(DATAGRAM), 1387);
+        writer.rumour(&[0; 1400]);
+        assert_eq!(writer.room(DATAGRAM), 0);
+    }
+
+    #[test]
     fn m2_5_a_message_of_another_cluster_or_of_versions_that_are_not_spoken_here_is_refused() {
         let with = |place: usize, byte: u8| {
             let mut bytes = message();

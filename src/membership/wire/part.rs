@@ -467,13 +467,14 @@ mod tests {
 
     #[test]
     fn m1_4_each_part_has_the_bytes_that_the_table_says() {
-        let expected: [(usize, &[u8]); 15] = [
+        let expected: [(usize, &[u8]); 16] = [
             (0, b"\x01\x0e\x05\x02n1\xac\x02\0\0\0\0\0\0\0\x02"),
             (1, b"\x02\x17\x05\x02n1\xac\x02\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\x03\x01"),
             (2, b"\x02\x1b\x05\x02n1\xac\x02\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\x03\0\x01\x02\x09\x08"),
             (3, b"\x03\x0c\x05\x02n1\xac\x02\x01h\x01\x02\xf4\x03"),
             (4, b"\x04\x01\x05"),
             (6, b"\x06\x07\0\x01\x02n2\xd9\x36"),
+            (9, b"\x06\x07\x02\0\0\x01h\x01\x02"),
             (10, b"\x10\x05\x04prod"),
             (11, b"\x11\x03\xac\x02\x02"),
             (15, b"\x21\x03\x02\0\xff"),
@@ -529,6 +530,35 @@ mod tests {
         ];
         for (bytes, why) in refused {
             assert_eq!(read(bytes), Err(why), "{bytes:x?}");
+        }
+    }
+
+    #[test]
+    fn m2_5_what_is_as_great_as_it_may_be_is_read_and_one_more_is_not() {
+        let is_read = |part: Part| match read(&written(&part)) {
+            Ok(told) => {
+                assert_eq!(told, Some(part));
+                true
+            }
+            Err(_) => false,
+        };
+        let id = |name| NodeId::new(name).unwrap();
+        let kept = Sentence::KeptOut { until: None };
+        let confirmed = |length| Confirmed::Some { from: 0, bits: vec![1; length] };
+        for (more, fits) in [(0, true), (1, false)] {
+            assert_eq!(is_read(Part::Join { label: "x".repeat(MAX_LABEL + more) }), fits);
+            assert_eq!(is_read(Part::Differing(vec![1; BUCKETS + more])), fits);
+            assert_eq!(is_read(Part::Elsewhere(vec![Place::new("h", 1); ELSEWHERE + more])), fits);
+            let (number, life, greatest) = (PingNumber(1), life("n1"), GREATEST + more as u64);
+            assert_eq!(is_read(Part::Welcome { incarnation: greatest, version: 0 }), fits);
+            assert_eq!(is_read(Part::Welcome { incarnation: 0, version: greatest }), fits);
+            assert_eq!(is_read(Part::Welcome { incarnation: greatest, version: GREATEST }), fits);
+            let subject = Life { id: id("n1"), incarnation: greatest };
+            assert_eq!(is_read(Part::Ping { number, subject, digest: 0 }), fits);
+            let ruling = Ruling::told(greatest, id("n1"), kept.clone());
+            assert_eq!(is_read(Part::Ruling { id: id("x"), ruling }), fits);
+            let confirmed = confirmed(CHUNK + more);
+            assert_eq!(is_read(Part::Acknowledgement { number, life, digest: 0, hash: 0, confirmed }), fits);
         }
     }
 
