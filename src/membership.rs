@@ -17,6 +17,7 @@
 //! | [`probe`] | whether a node answers, directly or by others |
 //! | [`probe_round`] | who is asked next whether it lives |
 //! | [`quarantine`] | who may come back, and when |
+//! | [`reach`] | who answers over the reliable channel alone |
 //! | [`records`] | what is known of each id, found at once |
 //! | [`rulings`] | whom operators keep out, and let in before their time |
 //! | [`rumours`] | what is told to whom, how often, and what waits |
@@ -55,6 +56,7 @@ mod place;
 mod probe;
 mod probe_round;
 mod quarantine;
+mod reach;
 mod record;
 mod records;
 mod rulings;

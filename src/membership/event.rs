@@ -67,6 +67,8 @@ pub(crate) enum Event {
     Expelled { at: Timestamp, until: Timestamp },
     /// The host could not apply the update of that number, so often in a row; it is offered again.
     NotApplied { at: Timestamp, number: u64, failures: u32, why: String },
+    /// That node speaks over the reliable channel, and answers no datagram there.
+    OneChannel { at: Timestamp, node: NodeId, place: Place },
     /// A message was not taken.
     Unusable { from: Option<Place>, why: Unusable },
     /// The process stood still.

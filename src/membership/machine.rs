@@ -38,6 +38,7 @@ use super::outbox::Outbox;
 use super::place::Place;
 use super::probe_round::ProbeRound;
 use super::quarantine::Quarantined;
+use super::reach::Reach;
 use super::record::{Life, Record, State};
 use super::rumours::{self, Rumours, Subject};
 use super::settings::Settings;
@@ -128,6 +129,7 @@ pub(super) struct Machine {
     table: Table,
     round: ProbeRound,
     probes: Probes,
+    reach: Reach,
     admissions: Admissions,
     exchanges: Exchanges,
     observers: Observers,
@@ -174,6 +176,7 @@ impl Machine {
             table: Table::default(),
             round: ProbeRound::new(jitter.next()),
             probes: Probes::default(),
+            reach: Reach::default(),
             admissions: Admissions::new(now),
             exchanges: Exchanges::new(now),
             observers: Observers::default(),
@@ -400,6 +403,7 @@ impl Machine {
                 Part::Acknowledgement { number, life, digest, hash, confirmed } => {
                     self.compare(&sender, Some(from), digest, now);
                     self.convergence.hear(&sender.id, hash, &confirmed, now);
+                    self.reach.by_datagram(&life.id);
                     self.acknowledged(number, &life, now);
                 }
                 Part::PingRequest { number, subject, place, time_left } => {

@@ -170,7 +170,9 @@ impl Machine {
             let number = self.next_ping();
             let Some(joiner) = self.admissions.joiners.get_mut(&id) else { continue };
             if now >= joiner.since + FORGOTTEN {
-                self.admissions.joiners.remove(&id);
+                if let Some(joiner) = self.admissions.joiners.remove(&id) {
+                    self.tell(Event::OneChannel { at: now, node: id, place: joiner.record.place() });
+                }
                 continue;
             }
             // Whoever is late itself makes up for none that it missed.

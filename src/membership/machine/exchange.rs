@@ -181,6 +181,7 @@ impl Machine {
                 Part::Acknowledgement { number, life, digest, hash, confirmed } => {
                     self.compare(&sender, None, digest, now);
                     self.convergence.hear(&sender.id, hash, &confirmed, now);
+                    self.answers_reliably(number, &life.id, now);
                     self.acknowledged(number, &life, now);
                 }
                 Part::Differing(buckets) => told.extend(self.held_in(&buckets)),

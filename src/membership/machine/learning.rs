@@ -102,6 +102,7 @@ impl Machine {
                 self.round.remove(slot);
             }
             self.probes.forget(record.id());
+            self.reach.forget(record.id());
         }
         self.exchanges.changed(now);
         self.tell_transition(before.as_ref(), record, now);

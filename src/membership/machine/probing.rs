@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Machine, Phase, Timer};
 use crate::clock::Timestamp;
+use crate::membership::event::Event;
 use crate::membership::local_health::Sign;
 use crate::membership::place::Place;
 use crate::membership::probe::{Demand, PingNumber, Probe};
@@ -189,6 +190,17 @@ impl Machine {
         if self.table.get(&life.id).is_some_and(|known| known.node().incarnation() < life.incarnation) {
             // It was started again: what it is now is asked for.
             self.exchange_with_member(&life.id, now);
+        }
+    }
+
+    /// The reliable channel has brought the answer to a ping. Where that was a probe, no datagram was answered before.
+    pub(super) fn answers_reliably(&mut self, number: PingNumber, id: &NodeId, now: Timestamp) {
+        let is_probe = self.probes.get(number).is_some_and(|probe| probe.target() == id);
+        if is_probe
+            && self.reach.reliably_alone(id)
+            && let Some(place) = self.table.get(id).map(|record| record.place())
+        {
+            self.tell(Event::OneChannel { at: now, node: id.clone(), place });
         }
     }
 

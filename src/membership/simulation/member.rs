@@ -223,6 +223,7 @@ impl GossipMember {
             Event::Expelled { .. } => "expelled",
             Event::NotApplied { .. } => "not applied",
             Event::Unusable { why, .. } => return Act::Fails(format!("an unusable message: {why:?}")),
+            Event::OneChannel { .. } => "one channel",
             Event::StoodStill { .. } => "stood still",
             Event::Left { .. } => "left",
         })

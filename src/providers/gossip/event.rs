@@ -191,6 +191,16 @@ pub enum GossipEvent {
         /// When.
         at: Timestamp,
     },
+    /// A node speaks to this one over connections, and answers no datagram: a firewall lets TCP pass and not UDP, or the node
+    /// has told a wrong address or port.
+    OneChannel {
+        /// When.
+        at: Timestamp,
+        /// Which node.
+        node: NodeId,
+        /// Where datagrams were sent to.
+        place: String,
+    },
     /// A message was not taken.
     Unusable {
         /// From where; absent for one over a connection.
@@ -247,6 +257,7 @@ impl GossipEvent {
             Event::Unusable { from, why } => {
                 Self::Unusable { from: from.map(|from| from.to_string()), reason: why.to_string() }
             }
+            Event::OneChannel { at, node, place } => Self::OneChannel { at, node, place: place.to_string() },
             Event::StoodStill { at } => Self::StoodStill { at },
             Event::Left { at } => Self::Left { at },
         }
@@ -321,6 +332,9 @@ impl fmt::Display for GossipEvent {
                 write!(f, "update {number} could not be applied, {failures} times in a row: {}", OneLine(reason))
             }
             Self::NoRoom { what, .. } => write!(f, "there is no room for more {}", OneLine(what)),
+            Self::OneChannel { node, place, .. } => {
+                write!(f, "{node} speaks over connections, and answers no datagram at {}", OneLine(place))
+            }
             Self::StoodStill { .. } => f.write_str("this process stood still"),
             Self::Unusable { from: Some(from), reason } => {
                 write!(f, "a message from {} was not taken: {}", OneLine(from), OneLine(reason))

@@ -293,6 +293,16 @@ impl Feed {
                     log_line!(Warn, "the gossip provider {}: {detail}", self.provider);
                 }
             }
+            Event::OneChannel { node, place, .. } => {
+                let detail = format!(
+                    "{node} speaks to this node by TCP, and answers nothing by UDP at {place}: let UDP pass, or correct its \
+                     address or advertise-port"
+                );
+                let may_log = lock(&self.state).may_log(&detail);
+                if may_log {
+                    log_line!(Warn, "the gossip provider {}: {detail}", self.provider);
+                }
+            }
             Event::Left { .. } => self.stands(Standing::Ended),
             _ => {}
         }

@@ -126,3 +126,46 @@ fn m3_4_a_member_that_comes_back_from_its_quarantine_says_that_it_is_one_again()
     member.pass(1);
     assert!(joined(&mut member));
 }
+
+#[test]
+fn m3_1_a_member_that_only_connections_reach_is_no_suspect_and_is_told_of() {
+    let mut member = Member::with(&["n1"]);
+    member.events();
+    let mut told = Vec::new();
+    for _ in 0..40 {
+        member.pass(100);
+        let outputs = member.outputs();
+        let now = member.now;
+        for output in outputs {
+            match output {
+                Output::Ask { question, bytes, .. } => {
+                    let parts = read_message(&bytes, LabelHash::of("test"), now).unwrap().parts;
+                    let ping = parts.iter().find_map(|part| match part {
+                        Part::Ping { number, .. } => Some(*number),
+                        _ => None,
+                    });
+                    if let Some(number) = ping {
+                        member.answered(question, "n1", &[acknowledgement(number, life("n1", 1), 0)]);
+                    }
+                }
+                Output::Event(event @ Event::OneChannel { .. }) => told.push(event),
+                _ => {}
+            }
+        }
+    }
+    assert_eq!(member.state("n1"), Some(State::Up));
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(
+        matches!(&told[0], Event::OneChannel { node, place: at, .. } if node.as_str() == "n1" && *at == place("n1"))
+    );
+}
+
+#[test]
+fn m2_1_a_joiner_that_answers_no_datagram_is_told_of_and_let_in_by_nobody() {
+    let mut member = Member::new(&[]);
+    member.asked("n1", &[Part::Join { label: "test".to_owned() }, Part::Record(record("n1", 1, 0, State::Up))]);
+    member.pass(60_000);
+    let told = |event: &Event| matches!(event, Event::OneChannel { node, .. } if node.as_str() == "n1");
+    assert_eq!(member.events().iter().filter(|event| told(event)).count(), 1);
+    assert_eq!(member.state("n1"), None);
+}
