@@ -16,27 +16,28 @@ use crate::member::{tell, word};
 pub const PROCESS: &str = "flood_process";
 /// Where the process finds whom it floods: addresses and ports, with commas between.
 pub const TARGETS: &str = "LIVE_FLOOD";
-/// How many datagrams are overheard before the flood begins.
-const OVERHEARD: usize = 200;
+/// How many datagrams are kept at the most that are overheard before the flood begins.
+const OVERHEARD: usize = 5_000;
 /// How many connections are held to each target, and how long one is waited for.
 const CONNECTIONS: usize = 300;
 const CONNECTED: Duration = Duration::from_millis(200);
 
-/// Is the flood, until told to end. Does nothing where nobody asked for one.
+/// Overhears until told to flood, and floods until told to end. Does nothing where nobody asked for one.
 pub fn run() {
     let Ok(targets) = std::env::var(TARGETS) else { return };
     let targets: Vec<SocketAddr> = targets.split(',').map(|target| target.parse().unwrap()).collect();
     println!();
-    let ends = Arc::new(AtomicBool::new(false));
-    let commands = {
-        let ends = Arc::clone(&ends);
-        std::thread::spawn(move || {
+    let [begins, ends] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
+    let commanded = [Arc::clone(&begins), Arc::clone(&ends)];
+    std::thread::spawn(move || {
+        let mut commands = std::io::stdin().lock().lines();
+        for told in commanded {
             // A parent that is gone says nothing more.
-            _ = std::io::stdin().lock().lines().next();
-            ends.store(true, Ordering::Relaxed);
-        })
-    };
-    let overheard = overhear(&ends);
+            _ = commands.next();
+            told.store(true, Ordering::Relaxed);
+        }
+    });
+    let overheard = overhear(&begins);
     tell(word("floods", format!("{} datagrams were overheard", overheard.len())));
     let connecting = {
         let (ends, targets) = (Arc::clone(&ends), targets.clone());
@@ -54,19 +55,19 @@ pub fn run() {
     };
     let sent = flood(&targets, &overheard, &ends);
     connecting.join().unwrap();
-    commands.join().unwrap();
     tell(word("stopped", format!("{sent} datagrams were sent")));
 }
 
 /// Datagrams that others send each other.
-fn overhear(ends: &AtomicBool) -> Vec<Vec<u8>> {
+fn overhear(begins: &AtomicBool) -> Vec<Vec<u8>> {
     let socket = rustix::net::socket(AddressFamily::PACKET, SocketType::DGRAM, Some(eth::IP)).unwrap();
+    tell(word("overhears", String::new()));
     let (mut overheard, mut room) = (Vec::new(), [0; 2048]);
-    while overheard.len() < OVERHEARD && !ends.load(Ordering::Relaxed) {
+    while overheard.is_empty() || !begins.load(Ordering::Relaxed) {
         let (_, length) = rustix::net::recv(&socket, &mut room[..], RecvFlags::empty()).unwrap();
         let packet = &room[..length.min(room.len())];
         // An IPv4 header of the usual length, and a datagram's.
-        if packet.len() > 28 && packet[0] == 0x45 && packet[9] == 17 {
+        if packet.len() > 28 && packet[0] == 0x45 && packet[9] == 17 && overheard.len() < OVERHEARD {
             overheard.push(packet[28..].to_vec());
         }
     }
@@ -89,11 +90,8 @@ fn flood(targets: &[SocketAddr], overheard: &[Vec<u8>], ends: &AtomicBool) -> u6
             match random() % 3 {
                 // As it was.
                 0 => {}
-                // With one byte changed.
-                1 => {
-                    let at = random() as usize % bytes.len();
-                    bytes[at] ^= 1 << (random() % 8);
-                }
+                // Cut off somewhere. With something else in it, it would be believed: nobody signs it.
+                1 => bytes.truncate(1 + random() as usize % bytes.len()),
                 _ => bytes = (0..random() % 1500).map(|_| random() as u8).collect(),
             }
             sent += u64::from(socket.send_to(&bytes, target).is_ok());

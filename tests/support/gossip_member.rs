@@ -137,6 +137,16 @@ fn follow(membership: &GossipMembership, mut events: EventStream<GossipEvent>) {
     }
 }
 
+/// What each member is described as, by [`describe`].
+fn texts(members: &Members) -> String {
+    let text = |node: &Arc<ClusterNode>| {
+        node.metadata()
+            .find(|(key, _)| *key == "text")
+            .map_or(String::new(), |(_, value)| value.chars().take(9).collect())
+    };
+    members.iter().map(text).collect::<Vec<_>>().join(" ")
+}
+
 fn gossip_line(event: &GossipEvent) -> Line {
     let of = |value: &str| Line { value: value.to_owned(), ..word("gossip", event.to_string()) };
     let about = |value: &str, at: &Timestamp, node: &NodeId| Line {
@@ -152,6 +162,7 @@ fn gossip_line(event: &GossipEvent) -> Line {
             joined: ids(&update.joined),
             left: [ids(&update.left), ids(&update.dead)].concat(),
             code: format!("{:016x}", update.members.hash()),
+            text: format!("{event}; texts: {}", texts(&update.members)),
             ..own("update", &update.at)
         },
         GossipEvent::Quarantined { at, node, .. } => about("quarantined", at, node),
