@@ -83,6 +83,20 @@ fn m3_1_m3_3_m3_4_who_is_killed_is_dead_everywhere_and_its_next_life_waits_for_t
 
 #[test]
 fn m1_4_m2_4_after_a_partition_all_have_one_view_again_with_all_who_live() {
+    partitioned(|_| lasting(Duration::from_secs(20)));
+}
+
+#[test]
+fn m1_4_m2_4_after_a_partition_that_ends_within_the_quarantines_nobody_is_removed_by_its_own_half() {
+    partitioned(|cluster| {
+        for process in &cluster.all[..3] {
+            process.wait_members(&IDS[..3], SOON);
+        }
+    });
+}
+
+/// Two of the five are cut off from the others, for as long as `while_cut` takes.
+fn partitioned(while_cut: impl Fn(&Cluster)) {
     let Some(mut cluster) = Cluster::start(Shape::default()) else { return };
     let before = cluster.wait_one_view(&IDS);
     for host in [1, 2, 3] {
@@ -92,13 +106,15 @@ fn m1_4_m2_4_after_a_partition_all_have_one_view_again_with_all_who_live() {
         cluster.network.cut(host, &[1, 2, 3]);
     }
     let cut = now();
-    lasting(Duration::from_secs(20));
+    while_cut(&cluster);
     println!("declared dead in {:?}: {:?}", after(cut, now()), cluster.deaths());
     cluster.network.heal();
     let healed = now();
     cluster.wait_members(&IDS);
     assert_eq!(cluster.wait_one_view(&IDS), before, "in the same lives");
     println!("one view {:?} after the cut was healed", after(healed, now()));
+    cluster.assert_nobody_left_but(&IDS[..3], &IDS[3..]);
+    cluster.assert_nobody_left_but(&IDS[3..], &IDS[..3]);
     cluster.print_counted();
     cluster.finish();
 }
@@ -164,7 +180,11 @@ fn unplugged(plug: impl Fn(&Network, bool)) {
     cluster.wait_members(&IDS);
     cluster.wait_one_view(&IDS);
     lonely.wait_health("gossip", "healthy", SOON);
-    println!("one view {:?} after it was plugged in", after(plugged, now()));
+    println!(
+        "one view {:?} after it was plugged in, {:?} after it was unplugged",
+        after(plugged, now()),
+        after(at, now())
+    );
     cluster.assert_nobody_left_but(&IDS[..4], &["n5"]);
     cluster.assert_nobody_left_but(&["n5"], &[]);
     cluster.finish();
