@@ -153,16 +153,18 @@ fn m2_4_where_three_of_ten_packets_are_lost_nobody_is_declared_dead() {
 }
 
 #[test]
-fn m3_1_a_member_whose_cable_is_unplugged_keeps_its_topology_and_comes_back() {
-    unplugged(|network, is_plugged| network.plug(5, is_plugged));
+fn m3_1_a_member_whose_cable_is_unplugged_for_long_keeps_its_topology_and_comes_back() {
+    // By then the last of its suspicions would have run out.
+    unplugged(Duration::from_secs(45), |network, is_plugged| network.plug(5, is_plugged));
 }
 
 #[test]
 fn m3_1_a_member_whose_interface_is_off_keeps_its_topology_and_comes_back() {
-    unplugged(|network, is_on| network.set_link(5, is_on));
+    unplugged(Duration::ZERO, |network, is_on| network.set_link(5, is_on));
 }
 
-fn unplugged(plug: impl Fn(&Network, bool)) {
+/// For that long after the others have declared it dead.
+fn unplugged(length: Duration, plug: impl Fn(&Network, bool)) {
     let Some(cluster) = Cluster::start(Shape::default()) else { return };
     plug(&cluster.network, false);
     let (at, lonely) = (now(), cluster.get("n5"));
@@ -173,6 +175,7 @@ fn unplugged(plug: impl Fn(&Network, bool)) {
     assert_eq!(health.code, "isolated", "{}", health.text);
     cluster.wait_dead("n5", at);
     cluster.but("n5").for_each(|process| _ = process.wait_members(&IDS[..4], SOON));
+    lasting(length);
     assert_eq!(lonely.members(), IDS);
     plug(&cluster.network, true);
     let plugged = now();
