@@ -59,12 +59,12 @@ fn m3_1_m3_3_m3_4_who_is_killed_is_dead_everywhere_and_its_next_life_waits_for_t
     let began = now();
     let refused = process.wait_line("refused", SOON, |line| is_gossip(line, "refused"));
     assert!(refused.text.contains("it was declared dead, because it did not answer"), "{}", refused.text);
+    let joined = wait_joined(&process);
     let turned_away = |process: &MemberProcess| {
         let lines = process.lines();
         lines.iter().any(|line| is_gossip(line, "turned-away") && line.ids == ["n5"])
     };
     assert!(cluster.all.iter().any(turned_away), "nobody says that it turned n5 away");
-    let joined = wait_joined(&process);
     let died = cluster.all.iter().flat_map(MemberProcess::lines).filter(|line| is_gossip(line, "quarantined"));
     let died = died.map(|line| line.at).min().unwrap();
     assert!(
