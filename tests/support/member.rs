@@ -38,7 +38,7 @@ pub struct Node {
 }
 
 impl Node {
-    fn build(&self) -> ClusterNode {
+    pub fn build(&self) -> ClusterNode {
         let node = ClusterNode::builder(&self.id, &self.address, self.port).incarnation(self.incarnation);
         let node = self.kinds.iter().fold(node, |node, kind| node.kind(kind));
         let node = self.metadata.iter().fold(node, |node, (key, value)| node.metadata(key, value));
@@ -78,7 +78,7 @@ pub fn now() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos() as u64
 }
 
-fn tell(line: Line) {
+pub fn tell(line: Line) {
     let line = Line { at: if line.at == 0 { now() } else { line.at }, ..line };
     let mut out = std::io::stdout().lock();
     // A parent that is gone is noticed where commands are read.
@@ -135,19 +135,19 @@ pub fn run() {
     tell(word("stopped", String::new()));
 }
 
-fn outcome(result: Result<(), ProvisioningError>) -> String {
+pub fn outcome(result: Result<(), ProvisioningError>) -> String {
     result.map_or_else(|error| error.to_string(), |()| String::new())
 }
 
-fn word(what: &str, text: String) -> Line {
+pub fn word(what: &str, text: String) -> Line {
     Line { what: what.to_owned(), text, ..Line::default() }
 }
 
-fn ids(nodes: &[Arc<ClusterNode>]) -> Vec<String> {
+pub fn ids(nodes: &[Arc<ClusterNode>]) -> Vec<String> {
     nodes.iter().map(|node| node.id().to_string()).collect()
 }
 
-fn line(event: &ProvisioningEvent) -> Line {
+pub fn line(event: &ProvisioningEvent) -> Line {
     let code = |error: &Option<ProvisioningError>| error.as_ref().map_or_else(String::new, |e| e.code().to_string());
     let provider = |id: &ProviderId| id.to_string();
     let base = Line { seq: event.position().seq_no, text: event.to_string(), ..Line::default() };

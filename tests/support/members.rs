@@ -56,9 +56,18 @@ impl MemberProcess {
     }
 
     pub fn spawn(name: &str, setup: &Setup) -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--ignored", "--exact", PROCESS, "--nocapture", "--test-threads=1"])
-            .env(SETUP, serde_json::to_string(setup).unwrap())
+        Self::run(name, Command::new(std::env::current_exe().unwrap()), setup)
+    }
+
+    /// The same, where the command runs this very program, in surroundings of its own.
+    pub fn run(name: &str, mut command: Command, setup: &Setup) -> Self {
+        Self::of(name, command.env(SETUP, serde_json::to_string(setup).unwrap()), PROCESS)
+    }
+
+    /// A process that is the ignored test of that name, and tells and is told by lines.
+    pub fn of(name: &str, command: &mut Command, test: &str) -> Self {
+        let mut child = command
+            .args(["--ignored", "--exact", test, "--nocapture", "--test-threads=1"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
