@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 
+/// When this share of the time is over in which nobody is heard, somebody is asked: the answer has time to come.
+const ASKS_AFTER: f64 = 0.6;
 /// The fewest members among whom anybody can be isolated.
 const LEAST: usize = 3;
 
@@ -38,12 +40,14 @@ pub(super) struct Isolation {
     limits: Limits,
     heard_at: Timestamp,
     contact: Contact,
+    /// Somebody was asked whether it is there, since somebody was heard.
+    has_asked: bool,
 }
 
 impl Isolation {
     /// Of a node that begins, and is waited with as if somebody had just been heard.
     pub(super) fn new(limits: Limits, now: Timestamp) -> Self {
-        Self { limits, heard_at: now, contact: Contact::Heard }
+        Self { limits, heard_at: now, contact: Contact::Heard, has_asked: false }
     }
 
     #[cfg(test)]
@@ -58,6 +62,7 @@ impl Isolation {
 
     /// Somebody, or somebody's host, has answered; when the silence began, if the node had been isolated.
     pub(super) fn heard(&mut self, now: Timestamp) -> Option<Timestamp> {
+        self.has_asked = false;
         let silent_since = std::mem::replace(&mut self.heard_at, now);
         match std::mem::replace(&mut self.contact, Contact::Heard) {
             Contact::Heard => None,
@@ -70,6 +75,19 @@ impl Isolation {
         if self.contact == Contact::Heard {
             self.heard_at = now;
         }
+    }
+
+    /// When somebody is to be asked whether it is there, before nobody is thought to be.
+    pub(super) fn asks_at(&self, members: usize) -> Option<Timestamp> {
+        let asks = self.contact == Contact::Heard && !self.has_asked && members >= LEAST;
+        asks.then(|| self.heard_at + self.limits.begins.mul_f64(ASKS_AFTER))
+    }
+
+    /// Whether it is to be now: once in each silence.
+    pub(super) fn asks(&mut self, members: usize, now: Timestamp) -> bool {
+        let asks = self.asks_at(members).is_some_and(|at| at <= now);
+        self.has_asked |= asks;
+        asks
     }
 
     /// Time has passed, and so many are active members, this node among them; how it stands, where that has changed.
@@ -120,6 +138,19 @@ mod tests {
         assert_eq!(isolation.heard(at(9)), Some(at(0)), "when the silence began");
         assert_eq!((isolation.contact(), isolation.holds_deaths()), (Contact::Heard, false));
         assert_eq!((isolation.heard(at(10)), isolation.next_at(3)), (None, Some(at(13))));
+    }
+
+    #[test]
+    fn m3_1_before_anybody_is_isolated_it_asks_once_and_again_in_the_next_silence() {
+        let mut isolation = of(Some(60));
+        let asks_at = at(0) + Duration::from_millis(1800);
+        assert_eq!((isolation.asks_at(3), isolation.asks_at(2)), (Some(asks_at), None));
+        assert!(!isolation.asks(3, at(1)) && isolation.asks(3, asks_at) && !isolation.asks(3, at(2)));
+        assert_eq!(isolation.asks_at(3), None);
+        isolation.heard(at(9));
+        assert_eq!(isolation.asks_at(3), Some(at(9) + Duration::from_millis(1800)));
+        isolation.advance(3, at(12));
+        assert!(!isolation.asks(3, at(13)), "it is isolated already");
     }
 
     #[test]

@@ -80,7 +80,7 @@ pub(super) enum Input {
     HostHeard,
     /// The program has found that member not to answer.
     Evidence(NodeId),
-    /// Something arrived that could not be opened; over the reliable channel where it comes from nowhere.
+    /// Something arrived from there that is no message.
     Unusable { from: Option<Place>, why: Unusable },
 }
 
@@ -102,7 +102,8 @@ pub(super) enum Output {
     Ask { question: Question, to: Place, bytes: Vec<u8> },
     /// The answer to a question.
     Answer { channel: u64, bytes: Vec<u8> },
-    /// The question was none that can be answered.
+    /// The question was none that can be answered. Who asked is known where it came from, and is told from there
+    /// ([`Input::Unusable`]).
     Refuse { channel: u64, why: Unusable },
     /// The seeds are about to be asked: who they are may be looked up again.
     LookUp,
@@ -138,6 +139,8 @@ pub(super) struct Machine {
     settling: Settling,
     convergence: Convergence,
     isolation: Isolation,
+    /// Who was heard last.
+    heard_last: Option<NodeId>,
     health: LocalHealth,
     loss: Loss,
     timers: Timers,
@@ -185,6 +188,7 @@ impl Machine {
             settling: Settling::default(),
             convergence: Convergence::begin(Members::new(), own.id(), now),
             isolation: Isolation::new(settings.isolation, now),
+            heard_last: None,
             health: LocalHealth::default(),
             loss: Loss::default(),
             timers: Timers::default(),
@@ -292,7 +296,7 @@ impl Machine {
     fn due_at(&self) -> Timestamp {
         let waiting = self.waiting();
         let suspicion = self.table.next_at().filter(|_| waiting != Waiting::Isolated && self.phase == Phase::Member);
-        let settling = self.settling.next_at(waiting, self.expected);
+        let settling = self.settling.next_at(waiting, self.expected).filter(|_| self.phase != Phase::Joining);
         [
             self.timers.next_at(),
             self.probes.next_at(),
@@ -302,6 +306,7 @@ impl Machine {
             suspicion,
             settling,
             self.isolation.next_at(self.table.active()).filter(|_| self.phase == Phase::Member),
+            self.isolation.asks_at(self.table.active()).filter(|_| self.phase == Phase::Member),
         ]
         .into_iter()
         .flatten()
@@ -323,10 +328,7 @@ impl Machine {
             },
             Input::Asked { channel, bytes } => match read_message(&bytes, self.label, now) {
                 Ok(message) => self.asked(channel, message, now),
-                Err(why) => {
-                    self.outputs.put(Output::Refuse { channel, why });
-                    self.tell(Event::Unusable { from: None, why });
-                }
+                Err(why) => self.outputs.put(Output::Refuse { channel, why }),
             },
             Input::Answered { question, answer } => self.answered(question, answer, now),
             Input::Time => self.pass(now),
@@ -440,6 +442,9 @@ impl Machine {
     /// Somebody was heard.
     fn is_heard(&mut self, sender: &Life, now: Timestamp) {
         if sender.id != *self.own.id() {
+            if self.heard_last.as_ref() != Some(&sender.id) {
+                self.heard_last = Some(sender.id.clone());
+            }
             self.notice_network(now);
         }
     }
@@ -455,6 +460,15 @@ impl Machine {
     }
 
     fn advance_isolation(&mut self, now: Timestamp) {
+        if self.isolation.asks(self.table.active(), now) {
+            // Where few are left of many, and those that are left probe those that are not, they rarely hear of each other.
+            let last =
+                self.heard_last.as_ref().and_then(|id| self.table.get(id)).filter(|last| last.state().is_active());
+            if let Some((place, life)) = last.map(|last| (last.place(), last.life())) {
+                let number = self.next_ping();
+                self.ping(place, number, life, now);
+            }
+        }
         match self.isolation.advance(self.table.active(), now) {
             Some(Contact::Isolated(_)) => self.tell(Event::Isolated { at: now }),
             Some(Contact::GivenUp(_)) => self.tell(Event::GivenUp { at: now }),
@@ -478,7 +492,8 @@ impl Machine {
 
     /// What is known becomes an update of the topology, if one is due.
     fn settle(&mut self, now: Timestamp) {
-        if self.settling.is_settled() {
+        if self.settling.is_settled() || self.phase == Phase::Joining {
+            // Whoever is not in yet has heard of some only.
             return;
         }
         let waiting = self.waiting();
@@ -570,7 +585,10 @@ impl Machine {
                     answer.push(self.acknowledgement(number));
                 }
                 Part::Buckets(theirs) => answer.extend(self.differing(&theirs)),
-                Part::Record(record) => self.learn(record, Way::Exchange, None, now),
+                Part::Record(record) => {
+                    let at = record.place();
+                    self.learn(record, Way::Exchange, Some((&sender, &at)), now);
+                }
                 Part::Ruling { id, ruling } => self.hear_ruling(&id, &ruling, now),
                 _ => {}
             }

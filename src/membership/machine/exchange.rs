@@ -185,7 +185,10 @@ impl Machine {
                     self.acknowledged(number, &life, now);
                 }
                 Part::Differing(buckets) => told.extend(self.held_in(&buckets)),
-                Part::Record(record) => self.learn(record, Way::Exchange, None, now),
+                Part::Record(record) => {
+                    let at = record.place();
+                    self.learn(record, Way::Exchange, Some((&sender, &at)), now);
+                }
                 Part::Ruling { id, ruling } => self.hear_ruling(&id, &ruling, now),
                 _ => {}
             }

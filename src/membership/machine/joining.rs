@@ -250,6 +250,7 @@ impl Machine {
             Refusal::KeptOut { left } => left.unwrap_or(REFUSED),
             Refusal::IdTaken { .. } => REFUSED,
         };
+        let is_quarantined = matches!(refusal, Refusal::Quarantined { .. });
         self.tell(Event::Refused { at: now, refusal });
         if self.phase == Phase::Joining {
             // It may be lifted before its time.
@@ -257,6 +258,12 @@ impl Machine {
         } else if self.phase == Phase::Member && self.returns {
             // It contradicts its death, and is not let in: it waits.
             self.is_expelled(self.own.version(), now + wait.max(AGAIN), now);
+        } else if self.phase == Phase::Member && is_quarantined {
+            // Somebody has found it dead, and perhaps nobody else. If others have, too, they refuse what it says next.
+            self.returns = true;
+            self.exchanges.hurry();
+            self.raise_version(self.own.version());
+            self.put_own(now);
         }
     }
 
@@ -312,7 +319,16 @@ impl Machine {
 
     /// Somebody says that of this node.
     pub(super) fn hear_of_itself(&mut self, said: &Record, now: Timestamp) {
-        if self.phase != Phase::Member || said.order(&self.own).is_le() {
+        if said.order(&self.own).is_le() {
+            return;
+        }
+        if let (Phase::Expelled(version), State::Suspect(_)) = (self.phase, said.state()) {
+            // To whomever suspects it still it is a member: that is contradicted, also while others keep it out.
+            self.phase = Phase::Expelled(version.max(said.version()));
+            self.raise_version(said.version());
+            return self.put_own(now);
+        }
+        if self.phase != Phase::Member {
             return;
         }
         let is_elsewhere = said.place() != self.own.place();

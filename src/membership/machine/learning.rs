@@ -29,7 +29,7 @@ pub(super) enum Way {
 }
 
 impl Machine {
-    /// Somebody says that of a node. `by`: who, where it was said in a datagram.
+    /// Somebody says that of a node. `by`: who, and where a refusal goes.
     pub(super) fn learn(&mut self, record: Record, way: Way, by: Option<(&Life, &Place)>, now: Timestamp) {
         if record.id() == self.own.id() {
             return self.hear_of_itself(&record, now);

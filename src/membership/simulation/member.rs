@@ -159,7 +159,7 @@ impl GossipMember {
                     Act::Ask { question: question.0, to: number_of(&to), bytes: said(bytes) }
                 }
                 Effect::Do(Output::Answer { channel, bytes }) => Act::Answer { channel, bytes: said(bytes) },
-                Effect::Do(Output::Refuse { .. }) => Act::Counts("refused a question"),
+                Effect::Do(Output::Refuse { why, .. }) => Act::Fails(format!("an unusable question: {why:?}")),
                 Effect::Do(Output::LookUp) => {
                     let seeds = self.seeds.clone();
                     if let Err(why) = self.membership.handle(now, Input::Seeds(seeds)) {

@@ -20,7 +20,7 @@ use super::resident::Wish;
 use super::sockets::Sockets;
 use crate::clock::Timestamp;
 use crate::membership::machine::{Input, Question};
-use crate::membership::message::DATAGRAM;
+use crate::membership::message::{DATAGRAM, Unusable};
 use crate::membership::place::Place;
 use crate::membership::sealing::Channel;
 use crate::panics::caught;
@@ -268,16 +268,22 @@ impl Carrier {
             Ok(bytes) => return lock(&self.shared.resident).handle(now, Input::Asked { channel, bytes }),
             Err(none) => none,
         };
-        let unusable = none.unusable();
+        if let Some(why) = none.unusable() {
+            self.tell_unusable(channel, why, now);
+        }
         let answer = match none {
             NoMessage::Stale(Some(answer)) => Frame::Message(answer),
             NoMessage::Unusable(why) => Frame::Refusal(reason(why)),
             NoMessage::Stale(None) | NoMessage::Restarted => Frame::Refusal(Reason::Other(0)),
         };
         self.connections.answer(channel, answer, Instant::now());
-        if let Some(why) = unusable {
-            lock(&self.shared.resident).handle(now, Input::Unusable { from: None, why });
-        }
+    }
+
+    /// Whoever asks on that channel asks nothing that is understood here.
+    fn tell_unusable(&mut self, channel: u64, why: Unusable, now: Timestamp) {
+        let from = self.connections.peer(channel);
+        let from = from.map(|from| Place::new(&from.ip().to_canonical().to_string(), from.port()));
+        lock(&self.shared.resident).handle(now, Input::Unusable { from, why });
     }
 
     fn is_answered(&mut self, question: Question, bytes: Vec<u8>, now: Timestamp) {
@@ -367,6 +373,7 @@ impl Carrier {
                 }
             }
             Wish::Refuse { channel, why } => {
+                self.tell_unusable(channel, why, now);
                 self.connections.answer(channel, Frame::Refusal(reason(why)), Instant::now());
             }
             Wish::LookUp => self.look_up_seeds(),

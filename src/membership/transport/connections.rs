@@ -180,6 +180,11 @@ impl Connections {
         }
     }
 
+    /// Who asks on that channel.
+    pub(super) fn peer(&self, channel: u64) -> Option<SocketAddr> {
+        self.open.get(&channel).map(|connection| connection.peer)
+    }
+
     /// Whether an answer is on its way still.
     pub(super) fn is_answering(&self) -> bool {
         self.open.values().any(|connection| matches!(connection.stage, Stage::Answering(_)))

@@ -203,7 +203,7 @@ pub enum GossipEvent {
     },
     /// A message was not taken.
     Unusable {
-        /// From where; absent for one over a connection.
+        /// From where; absent for the answer to a question of this node.
         from: Option<String>,
         /// Why, in words.
         reason: String,
@@ -339,7 +339,7 @@ impl fmt::Display for GossipEvent {
             Self::Unusable { from: Some(from), reason } => {
                 write!(f, "a message from {} was not taken: {}", OneLine(from), OneLine(reason))
             }
-            Self::Unusable { from: None, reason } => write!(f, "a question was not taken: {}", OneLine(reason)),
+            Self::Unusable { from: None, reason } => write!(f, "an answer was not taken: {}", OneLine(reason)),
             Self::Left { .. } => f.write_str("this node has left"),
         }
     }

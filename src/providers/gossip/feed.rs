@@ -285,7 +285,7 @@ impl Feed {
                 lock(&self.state).set_trouble(Some(error));
             }
             Event::Unusable { from, why } => {
-                let from = from.as_ref().map_or_else(|| "a connection".to_owned(), ToString::to_string);
+                let from = from.as_ref().map_or_else(|| "whom this node asks".to_owned(), ToString::to_string);
                 let host = from.rsplit_once(':').map_or(from.as_str(), |(host, _)| host);
                 let detail = format!("messages from {host} are not taken: {why}");
                 let may_log = lock(&self.state).may_log(&detail);
@@ -354,7 +354,15 @@ impl Host for Teller {
             _ => ErrorCode::AccessDenied,
         };
         let detail = format!("{by} does not take what this node asks: {reason}");
-        self.0.hint(self.0.error(code, JOINING, detail));
+        let error = self.0.error(code, JOINING, detail);
+        self.0.hint(match reason {
+            Reason::OtherCluster => error.with_advice("give all members one label, or correct the seed"),
+            Reason::Sealed | Reason::NotSealed | Reason::NoSuchKey => {
+                error.with_advice("give all members the same keys")
+            }
+            Reason::OtherVersion => error.with_advice("upgrade the older of the two"),
+            Reason::Busy | Reason::Other(_) => error,
+        });
     }
 
     fn follows(&mut self, member: Option<Place>) {

@@ -92,8 +92,7 @@ fn m2_5_a_question_that_is_none_is_refused_with_the_reason_and_told() {
     bytes[0] ^= 1;
     member.machine.handle(member.now, Input::Asked { channel: 9, bytes });
     let why = Unusable::OtherCluster;
-    let told = [Output::Refuse { channel: 9, why }, Output::Event(Event::Unusable { from: None, why })];
-    assert_eq!(member.outputs(), told);
+    assert_eq!(member.outputs(), [Output::Refuse { channel: 9, why }]);
     let from = Some(place("n1"));
     member.machine.handle(member.now, Input::Unusable { from: from.clone(), why: Unusable::Forged });
     assert_eq!(member.outputs(), [Output::Event(Event::Unusable { from, why: Unusable::Forged })]);
@@ -168,4 +167,88 @@ fn m2_1_a_joiner_that_answers_no_datagram_is_told_of_and_let_in_by_nobody() {
     let told = |event: &Event| matches!(event, Event::OneChannel { node, .. } if node.as_str() == "n1");
     assert_eq!(member.events().iter().filter(|event| told(event)).count(), 1);
     assert_eq!(member.state("n1"), None);
+}
+
+/// n1 as it contradicts what is said of it, over the reliable channel.
+fn contradicts(version: u64) -> [Part; 1] {
+    [Part::Record(record("n1", 1, version, State::Up))]
+}
+
+#[test]
+fn m3_2_m3_3_a_quarantined_member_is_not_let_in_by_an_exchange_either_and_is_told_so() {
+    let mut member = Member::with(&["n1", "n2"]);
+    let accusers: crate::membership::accusers::Accusers = std::iter::once(NodeId::new("n2").unwrap()).collect();
+    let suspect = State::Suspect(accusers.clone());
+    member.datagram("n2", &[Part::Record(record("n1", 1, 0, suspect))]);
+    // It is believed where it could have been contradicted.
+    for _ in 0..20 {
+        member.pass(100);
+        member.datagram("n2", &[Part::Noted]);
+    }
+    let dead = State::Dead { accusers, quarantined_until: member.now + Duration::from_secs(10) };
+    member.datagram("n2", &[Part::Record(record("n1", 1, 0, dead))]);
+    assert!(matches!(member.state("n1"), Some(State::Dead { .. })));
+    member.outputs();
+    let refused =
+        |member: &mut Member| member.sent().iter().any(|(to, part)| to == "n1" && matches!(part, Part::Refused(_)));
+    member.asked("n1", &contradicts(1));
+    assert!(refused(&mut member) && matches!(member.state("n1"), Some(State::Dead { .. })));
+    member.answered(Question(1), "n1", &contradicts(1));
+    assert!(refused(&mut member) && matches!(member.state("n1"), Some(State::Dead { .. })));
+    // Whom another member has let in is in.
+    member.answered(Question(1), "n2", &contradicts(1));
+    assert_eq!(member.state("n1"), Some(State::Up));
+}
+
+#[test]
+fn m3_4_a_member_that_is_kept_out_still_contradicts_to_whom_it_is_a_member() {
+    let mut member = Member::with(&["n1", "n2"]);
+    member.expel(60);
+    let version = member.machine.own().version();
+    let accusers = std::iter::once(NodeId::new("n2").unwrap()).collect();
+    let suspect = Record::new(Arc::clone(member.machine.own().node()), version + 3, State::Suspect(accusers), 0);
+    member.outputs();
+    member.datagram("n2", &[Part::Record(suspect.unwrap().reached_at(7946))]);
+    assert_eq!(member.machine.own().version(), version + 4);
+    assert!(!member.machine.is_member(), "it waits all the same");
+}
+
+#[test]
+fn m3_3_whoever_is_refused_as_dead_without_having_heard_of_it_contradicts_and_waits_when_refused_again() {
+    let mut member = Member::with(&["n1", "n2"]);
+    let accusers: crate::membership::accusers::Accusers = std::iter::once(NodeId::new("n2").unwrap()).collect();
+    let left = Duration::from_secs(9);
+    let refusal = || Part::Refused(Refusal::Quarantined { accusers: accusers.clone(), left });
+    let version = member.machine.own().version();
+    member.datagram("n1", &[refusal()]);
+    assert!(member.machine.is_member() && member.machine.own().version() == version + 1);
+    member.datagram("n1", &[refusal()]);
+    assert!(!member.machine.is_member());
+    member.pass(9_000);
+    assert!(member.machine.is_member());
+}
+
+#[test]
+fn m4_1_m1_1_a_joiner_announces_nothing_before_it_is_let_in() {
+    let mut joiner = Member::new(&["n1"]);
+    joiner.datagram("n1", &[Part::Record(record("n2", 1, 0, State::Up))]);
+    joiner.pass(1_000);
+    assert!(joiner.members().is_empty());
+    assert!(!joiner.events().iter().any(|event| matches!(event, Event::Topology(_))));
+}
+
+#[test]
+fn m3_1_of_a_few_that_are_left_of_many_nobody_is_isolated_who_can_ask_whom_it_heard_last() {
+    let mut member = Member::with(&["n1", "n2", "n3", "n4"]);
+    member.events();
+    let mut isolated = false;
+    for _ in 0..300 {
+        member.pass(20);
+        let pinged = ping_to(&member.sent(), "n4");
+        if let Some(number) = pinged {
+            member.datagram("n4", &[acknowledgement(number, life("n4", 1), 0)]);
+        }
+        isolated |= member.machine.isolation.contact() != crate::membership::isolation::Contact::Heard;
+    }
+    assert!(!isolated, "n4 answers, whatever has become of the others");
 }
