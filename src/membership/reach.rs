@@ -33,7 +33,7 @@ impl Reach {
         }
         let count = self.in_a_row.entry(id.clone()).or_default();
         *count = count.saturating_add(1);
-        *count == TOLD_AFTER || *count % TOLD_AGAIN == 0
+        *count == TOLD_AFTER || count.is_multiple_of(TOLD_AGAIN)
     }
 
     /// The member is gone.
