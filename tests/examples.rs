@@ -113,6 +113,17 @@ impl Drop for Example {
     }
 }
 
+/// The ids of the processes that it has started and that still run.
+fn children_of(process: u32) -> Vec<u32> {
+    let listed = Command::new("ps").args(["-A", "-o", "ppid=,pid="]).output().unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let pairs = listed.lines().filter_map(|line| {
+        let mut words = line.split_whitespace().map(|word| word.parse().ok());
+        Some((words.next()??, words.next()??))
+    });
+    pairs.filter(|(parent, _): &(u32, u32)| *parent == process).map(|(_, child)| child).collect()
+}
+
 /// A URL at which nobody answers.
 const NOBODY: &str = "http://127.0.0.1:1";
 
@@ -182,6 +193,45 @@ fn p1_4_a_member_without_input_stays_and_deregisters_when_told_to_end_or_when_no
             if !agent.passing(service).is_empty() {
                 agent.deregister("another");
             }
+        }
+    }
+}
+
+#[cfg(feature = "gossip")]
+#[test]
+fn m3_3_five_processes_find_each_other_and_one_that_was_killed_waits_until_it_is_let_in_again() {
+    let Some(mut tour) = Example::start("gossip_cluster", &[], NOBODY) else { return };
+    tour.read_to("node-5 is started again");
+    let reason = tour.read_to("it may come back in");
+    assert!(reason.contains("it was declared dead, because it did not answer node-"), "{reason}");
+    tour.read_to("node-4 leaves");
+    let (last, errors, status) = tour.finish();
+    assert!(status.success() && errors.is_empty(), "{status}, {last}, {errors}");
+    assert!(last.starts_with("All of it was as it must be"), "{last}");
+}
+
+#[cfg(feature = "gossip")]
+#[test]
+fn processes_that_an_example_has_started_end_with_it_also_where_it_is_killed() {
+    let ends: [fn(&mut Example); 3] =
+        [|tour| tour.tell_to_end(), Example::close_output, |tour| tour.child.kill().unwrap()];
+    for end in ends {
+        let Some(mut tour) = Example::start("gossip_cluster", &[], NOBODY) else { return };
+        tour.read_to("all five see the same five members");
+        let children = children_of(tour.child.id());
+        assert_eq!(children.len(), 5);
+        end(&mut tour);
+        let (last, _, status) = tour.finish();
+        assert!(!status.success(), "it is not as it must be: {last}");
+        let deadline = Instant::now() + PATIENCE;
+        let runs = |child: &u32| {
+            let told = Command::new("ps").args(["-o", "stat=", "-p", &child.to_string()]).output().unwrap();
+            let state = String::from_utf8_lossy(&told.stdout).trim().to_owned();
+            !state.is_empty() && !state.starts_with('Z')
+        };
+        while children.iter().any(runs) {
+            assert!(Instant::now() < deadline, "a child still runs");
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 }
