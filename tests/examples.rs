@@ -236,6 +236,19 @@ fn processes_that_an_example_has_started_end_with_it_also_where_it_is_killed() {
     }
 }
 
+#[cfg(feature = "gossip")]
+#[test]
+fn p2_5_a_consul_that_is_killed_and_started_again_makes_nobody_leave_where_gossip_stands_by() {
+    if consul::binary().is_none() {
+        return;
+    }
+    let Some(mut tour) = Example::start("consul_with_gossip_fallback", &[], NOBODY) else { return };
+    tour.read_to("All leave");
+    let (last, errors, status) = tour.finish();
+    assert!(status.success() && errors.is_empty(), "{status}, {last}, {errors}");
+    assert!(last.starts_with("All of it was as it must be"), "{last}");
+}
+
 #[cfg(feature = "kubernetes")]
 #[test]
 fn p1_4_a_client_of_kubernetes_without_input_stays_and_leaves_when_told_to_end() {

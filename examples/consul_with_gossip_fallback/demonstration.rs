@@ -39,11 +39,10 @@ impl Demonstration {
         let seed = format!("127.0.0.1:{port}");
         self.start_member(MEMBERS[1], "7002", Some(&seed))?;
         self.start_member(MEMBERS[2], "7003", Some(&seed))?;
-        let what = "all three follow the Consul, and both it and gossip show the same three to each";
+        let what = "all three follow the Consul, and it shows them the same three members as their gossip does";
         let hash = self.wait(what, |lines| all_show_the_same(lines, 0, "consul", true))?;
-        self.say(&format!("{what}:"));
-        self.say("the same ids, incarnations, addresses, kinds and metadata, since the hashes of both are equal");
-        self.say(&format!("({hash})."));
+        self.say(&format!("After {:.0} s {what}:", self.began.elapsed().as_secs_f64()));
+        self.say(&format!("the hashes of ids, incarnations, addresses, kinds and metadata are equal ({hash})."));
 
         self.scene("The Consul is killed (kill -9)");
         let (mark, killed) = (self.children.lines.len(), Instant::now());

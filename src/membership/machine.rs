@@ -285,7 +285,7 @@ impl Machine {
     fn due_at(&self) -> Timestamp {
         let waiting = self.waiting();
         let suspicion = self.table.next_at().filter(|_| waiting != Waiting::Isolated && self.phase == Phase::Member);
-        let settling = self.settling.next_at(waiting, self.expected);
+        let settling = self.settling.next_at(waiting, self.expected).filter(|_| self.may_announce());
         [
             self.timers.next_at(),
             self.probes.next_at(),
@@ -470,7 +470,7 @@ impl Machine {
 
     /// What is known becomes an update of the topology, if one is due.
     fn settle(&mut self, now: Timestamp) {
-        if self.settling.is_settled() {
+        if self.settling.is_settled() || !self.may_announce() {
             return;
         }
         let waiting = self.waiting();
@@ -481,6 +481,11 @@ impl Machine {
             self.tell(Event::Topology(Arc::new(update)));
             self.answer_observers(now);
         }
+    }
+
+    /// Whoever is not in yet has heard of a few members at best, and would announce a cluster of those.
+    fn may_announce(&self) -> bool {
+        self.phase == Phase::Member || !self.members().is_empty()
     }
 
     /// How many observers wait for an answer.
