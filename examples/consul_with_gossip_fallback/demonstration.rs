@@ -27,6 +27,27 @@ pub fn run() -> Result<(), String> {
     Demonstration { console, children, binary, ports, began: Instant::now() }.play()
 }
 
+/// Runs a server that does not look at its input, and kills it (-9) when the input ends: by order, or with the
+/// demonstration.
+pub fn keep(command: &[String]) -> Result<(), String> {
+    let [program, arguments @ ..] = command else { return Err(crate::USAGE.to_owned()) };
+    let console = Console::open(None)?;
+    let mut server = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .spawn()
+        .map_err(|error| format!("{program} does not start: {error}"))?;
+    while !console.is_over() {
+        if let Ok(Some(status)) = server.try_wait() {
+            return Err(format!("{program} has ended by itself: {status}"));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    _ = server.kill();
+    _ = server.wait();
+    Ok(())
+}
+
 impl Demonstration {
     fn play(mut self) -> Result<(), String> {
         self.console.say("Three members, a Consul that they follow, and their own gossip to fall back on.");
@@ -41,12 +62,15 @@ impl Demonstration {
         self.start_member(MEMBERS[2], "7003", Some(&seed))?;
         let what = "all three follow the Consul, and it shows them the same three members as their gossip does";
         let hash = self.wait(what, |lines| all_show_the_same(lines, 0, "consul", true))?;
+        if of(&self.children.lines, 0, MEMBERS[0]).any(|line| line.contains("gossip is followed (initial)")) {
+            self.say("node-1 was there before the Consul knew anybody: for ten seconds it has followed its gossip.");
+        }
         self.say(&format!("After {:.0} s {what}:", self.began.elapsed().as_secs_f64()));
         self.say(&format!("the hashes of ids, incarnations, addresses, kinds and metadata are equal ({hash})."));
 
         self.scene("The Consul is killed (kill -9)");
         let (mark, killed) = (self.children.lines.len(), Instant::now());
-        self.children.kill("consul");
+        self.children.end_input("consul")?;
         let what = "all three follow their gossip";
         self.wait(what, |lines| all_switched(lines, mark, "gossip is followed instead of consul"))?;
         let why = self.wait("why", |lines| of(lines, mark, MEMBERS[0]).find_map(|line| rest(line, "why: ")))?;
@@ -105,14 +129,20 @@ impl Demonstration {
         self.children.wait(&self.console, what, found)
     }
 
+    /// This program once more.
+    fn own(&self) -> Result<Command, String> {
+        let own = std::env::current_exe().map_err(|error| format!("this program does not know its file: {error}"))?;
+        Ok(Command::new(own))
+    }
+
     fn start_consul(&mut self) -> Result<(), String> {
-        let mut command = Command::new(&self.binary);
-        command.args(["agent", "-dev", "-bind", "127.0.0.1", "-node", "demonstration", "-dns-port", "-1"]);
+        let mut command = self.own()?;
+        command.args(["--keep", &self.binary, "agent", "-dev", "-bind", "127.0.0.1", "-node", "demonstration"]);
         for (option, port) in ["-http-port", "-server-port", "-serf-lan-port", "-serf-wan-port"].iter().zip(self.ports)
         {
             command.arg(option).arg(port.to_string());
         }
-        command.args(["-grpc-port", "-1"]);
+        command.args(["-dns-port", "-1", "-grpc-port", "-1"]);
         if opens_grpc_tls(&self.binary) {
             command.args(["-grpc-tls-port", "-1"]);
         }
@@ -124,8 +154,7 @@ impl Demonstration {
     }
 
     fn start_member(&mut self, name: &str, port: &str, seed: Option<&str>) -> Result<(), String> {
-        let own = std::env::current_exe().map_err(|error| format!("this program does not know its file: {error}"))?;
-        let mut command = Command::new(own);
+        let mut command = self.own()?;
         command.arg(format!("{name}@127.0.0.1:{port}"));
         command.args(["--consul", &format!("http://127.0.0.1:{}", self.ports[0]), "--gossip", "127.0.0.1:0"]);
         if let Some(seed) = seed {

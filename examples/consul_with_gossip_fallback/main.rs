@@ -54,9 +54,10 @@ struct Options {
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    support::end(match arguments.is_empty() {
-        true => demonstration::run(),
-        false => options(arguments.into_iter()).and_then(member),
+    support::end(match arguments.split_first() {
+        None => demonstration::run(),
+        Some((first, server)) if first == "--keep" => demonstration::keep(server),
+        Some(_) => options(arguments.into_iter()).and_then(member),
     })
 }
 

@@ -16,8 +16,11 @@ pub struct Line {
     pub text: String,
 }
 
-/// The children by name. Whoever still runs is killed with the last of this; each also ends by itself when its input
-/// does, so that none is left where this process was killed.
+/// How long those who still run at the end have to end by themselves.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// The children by name. Each ends by itself when its input does, so that none is left where this process ends, or is
+/// killed; who does not is killed with this.
 pub struct Children {
     running: BTreeMap<String, (Child, Option<ChildStdin>)>,
     sender: Sender<Line>,
@@ -98,13 +101,27 @@ impl Children {
         }
     }
 
-    /// Tells it to end, and waits until it has.
+    /// Tells it to end by SIGTERM, and waits until it has.
     pub fn terminate(&mut self, name: &str) -> Result<ExitStatus, String> {
-        let Some((mut child, input)) = self.running.remove(name) else { return Err(format!("{name} does not run")) };
-        let told = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
-        if !told.is_ok_and(|status| status.success()) {
-            drop(input);
+        if let Some((child, input)) = self.running.get_mut(name) {
+            let told = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
+            if !told.is_ok_and(|status| status.success()) {
+                drop(input.take());
+            }
         }
+        self.ended(name)
+    }
+
+    /// Ends its input, and waits until it has ended by that.
+    pub fn end_input(&mut self, name: &str) -> Result<ExitStatus, String> {
+        if let Some((_, input)) = self.running.get_mut(name) {
+            drop(input.take());
+        }
+        self.ended(name)
+    }
+
+    fn ended(&mut self, name: &str) -> Result<ExitStatus, String> {
+        let Some((mut child, _input)) = self.running.remove(name) else { return Err(format!("{name} does not run")) };
         loop {
             match child.try_wait() {
                 Ok(Some(status)) => return Ok(status),
@@ -121,8 +138,12 @@ impl Children {
 
 impl Drop for Children {
     fn drop(&mut self) {
-        for (child, input) in self.running.values_mut() {
-            drop(input.take());
+        self.running.values_mut().for_each(|(_, input)| drop(input.take()));
+        let ends = Instant::now() + GRACE;
+        for (child, _) in self.running.values_mut() {
+            while matches!(child.try_wait(), Ok(None)) && Instant::now() < ends {
+                std::thread::sleep(Duration::from_millis(5));
+            }
             _ = child.kill();
             _ = child.wait();
         }
