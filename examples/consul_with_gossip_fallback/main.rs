@@ -81,6 +81,13 @@ fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options, Strin
 fn member(options: Options) -> Result<(), String> {
     let console = Console::open(options.duration)?;
     let text = |error: ProvisioningError| error.to_string();
+    let given = &options.node;
+    let node = ClusterNode::builder(given.id().as_str(), given.address(), given.port())
+        .incarnation(given.incarnation())
+        .kinds(given.kinds())
+        .metadata("version", env!("CARGO_PKG_VERSION"))
+        .build()
+        .map_err(text)?;
 
     let consul = ConsulFactory::descriptor("consul", &options.consul, CLUSTER).map_err(text)?.priority(100);
     // A mirror, which is the default: these are the same members, each with the same id, address and incarnation.
@@ -97,7 +104,7 @@ fn member(options: Options) -> Result<(), String> {
         .factory(Arc::new(factory.clone()))
         .provider(consul)
         .provider(gossip)
-        .member(options.node);
+        .member(node);
     let mut events = builder.subscribe(10_000);
     let service = builder.start().map_err(text)?;
     let hub = service.hub().clone();
