@@ -47,7 +47,9 @@ fn member(name: &str, sealed: &str, seeds: &[String]) {
     }
     let started = SystemClock::new().now().as_nanos() / 1_000_000;
     let node = ClusterNode::builder(name, "127.0.0.1", 7000).incarnation(started).build().unwrap();
-    let builder = builder.provider(definition).member(node).join_timeout(Duration::from_secs(120));
+    let clock = SystemClock::shared();
+    let builder = builder.clock(Arc::clone(&clock)).provider(definition).member(node);
+    let builder = builder.join_timeout(Duration::from_secs(120));
     let mut delivered = builder.subscribe(10_000);
     let service = builder.start().unwrap();
     let gossip = factory.membership("gossip").unwrap();
@@ -66,21 +68,21 @@ fn member(name: &str, sealed: &str, seeds: &[String]) {
     });
     let mut learned = BTreeMap::new();
     loop {
-        if let Ok(event) = delivered.recv_timeout(Duration::from_millis(2))
-            && let ProvisioningEvent::Snapshot(delivery) = &*event
-        {
-            let members = delivery.snapshot.members.len();
-            say(&format!("members {members}"));
-            if let Some(at) = learned.remove(&delivery.snapshot.members.hash()) {
-                let latency = delivery.at.since(at).as_micros();
-                say(&format!("latency {latency}"));
-            }
-        }
+        let event = delivered.recv_timeout(Duration::from_millis(2));
+        let now = clock.now();
         while let Ok(event) = events.try_recv() {
             match event {
                 GossipEvent::Update(update) => _ = learned.insert(update.members.hash(), update.at),
                 GossipEvent::State { node, to: GossipState::Dead, .. } => say(&format!("dead {}", node.id())),
                 _ => {}
+            }
+        }
+        if let Ok(event) = event
+            && let ProvisioningEvent::Snapshot(delivery) = &*event
+        {
+            say(&format!("members {}", delivery.snapshot.members.len()));
+            if let Some(at) = learned.remove(&delivery.snapshot.members.hash()) {
+                say(&format!("latency {}", now.since(at).as_micros()));
             }
         }
         let _ = &service;

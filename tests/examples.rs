@@ -113,6 +113,18 @@ impl Drop for Example {
     }
 }
 
+/// The ids of the processes that it has started and that still run.
+#[cfg(feature = "gossip")]
+fn children_of(process: u32) -> Vec<u32> {
+    let listed = Command::new("ps").args(["-A", "-o", "ppid=,pid="]).output().unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let pairs = listed.lines().filter_map(|line| {
+        let mut words = line.split_whitespace().map(|word| word.parse().ok());
+        Some((words.next()??, words.next()??))
+    });
+    pairs.filter(|(parent, _): &(u32, u32)| *parent == process).map(|(_, child)| child).collect()
+}
+
 /// A URL at which nobody answers.
 const NOBODY: &str = "http://127.0.0.1:1";
 
@@ -184,6 +196,73 @@ fn p1_4_a_member_without_input_stays_and_deregisters_when_told_to_end_or_when_no
             }
         }
     }
+}
+
+#[cfg(feature = "gossip")]
+#[test]
+fn m3_3_five_processes_find_each_other_and_one_that_was_killed_waits_until_it_is_let_in_again() {
+    let Some(mut tour) = Example::start("gossip_cluster", &[], NOBODY) else { return };
+    tour.read_to("node-5 is started again");
+    let reason = tour.read_to("it may come back in");
+    assert!(reason.contains("it was declared dead, because it did not answer node-"), "{reason}");
+    tour.read_to("node-4 leaves");
+    let (last, errors, status) = tour.finish();
+    assert!(status.success() && errors.is_empty(), "{status}, {last}, {errors}");
+    assert!(last.starts_with("All of it was as it must be"), "{last}");
+}
+
+/// Whether that process runs.
+#[cfg(feature = "gossip")]
+fn runs(process: &u32) -> bool {
+    let told = Command::new("ps").args(["-o", "stat=", "-p", &process.to_string()]).output().unwrap();
+    let state = String::from_utf8_lossy(&told.stdout).trim().to_owned();
+    !state.is_empty() && !state.starts_with('Z')
+}
+
+#[cfg(feature = "gossip")]
+#[test]
+fn processes_that_an_example_has_started_end_with_it_also_where_it_is_killed() {
+    let kill: fn(&mut Example) = |tour| tour.child.kill().unwrap();
+    let mut tours = vec![("gossip_cluster", 5, kill)];
+    tours.push(("gossip_cluster", 5, |tour| tour.tell_to_end()));
+    tours.push(("gossip_cluster", 5, Example::close_output));
+    if consul::binary().is_some() {
+        tours.push(("consul_with_gossip_fallback", 4, kill));
+    }
+    for (name, count, end) in tours {
+        let Some(mut tour) = Example::start(name, &[], NOBODY) else { return };
+        let deadline = Instant::now() + PATIENCE;
+        let children = loop {
+            let children = children_of(tour.child.id());
+            if children.len() == count {
+                break children;
+            }
+            assert!(Instant::now() < deadline, "{name} has started {children:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        // The Consul is a child of a child.
+        let all: Vec<u32> = children.iter().flat_map(|child| children_of(*child)).chain(children.clone()).collect();
+        end(&mut tour);
+        let (last, _, status) = tour.finish();
+        assert!(!status.success(), "it has not shown everything: {last}");
+        while all.iter().any(runs) {
+            assert!(Instant::now() < deadline, "{name} has left a process that runs");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+#[cfg(feature = "gossip")]
+#[test]
+fn p2_5_a_consul_that_is_killed_and_started_again_makes_nobody_leave_where_gossip_stands_by() {
+    if consul::binary().is_none() {
+        return;
+    }
+    let Some(mut tour) = Example::start("consul_with_gossip_fallback", &[], NOBODY) else { return };
+    tour.read_to("All leave");
+    let (last, errors, status) = tour.finish();
+    assert!(status.success() && errors.is_empty(), "{status}, {last}, {errors}");
+    assert!(last.starts_with("All of it was as it must be"), "{last}");
 }
 
 #[cfg(feature = "kubernetes")]

@@ -107,27 +107,45 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
         builder = builder.member(ClusterNode::builder(&options.name, &address, 7001).incarnation(incarnation).build()?);
     }
     let screen = Arc::new(Screen::new(options.name));
-    let service = builder.join_timeout(Duration::from_secs(3600)).start();
-    let service = service?;
-    let Some(gossip) = factory.membership("gossip") else { return Err("the provider was not made".into()) };
+    // It comes back when the node is a member; what keeps it out is shown meanwhile.
+    let starting = std::thread::spawn(move || builder.join_timeout(Duration::from_secs(3600)).start());
+    let gossip = loop {
+        match factory.membership("gossip") {
+            Some(gossip) => break gossip,
+            None if starting.is_finished() => return Err(started(starting).err().unwrap_or("no provider".into())),
+            None => std::thread::sleep(Duration::from_millis(1)),
+        }
+    };
     let mut events = gossip.subscribe(1_000);
 
-    let mut shown = None;
+    let (mut starting, mut service, mut shown) = (Some(starting), None, None);
     while !leaving.load(Relaxed) {
         let told = match events.recv_timeout(Duration::from_millis(100)) {
             Ok(event) => Some(event.to_string()),
             Err(NoEvent::Closed) => return Err("the service has stopped".into()),
             Err(_) => None,
         };
-        let snapshot = service.hub().snapshot();
-        let state = (snapshot.as_ref().map(|snapshot| snapshot.members.hash()), gossip.converged().is_some());
-        if (told.is_some() || shown != Some(state)) && !screen.show(&service, &gossip, told) {
+        if let Some(starting) = starting.take_if(|starting| starting.is_finished()) {
+            service = Some(started(starting)?);
+        }
+        let snapshot = service.as_ref().and_then(|service: &ClusterProvisioningService| service.hub().snapshot());
+        let members = snapshot.map(|snapshot| snapshot.members.clone()).unwrap_or_default();
+        let state = (members.hash(), gossip.converged().is_some());
+        if (told.is_some() || shown != Some(state)) && !screen.show(&members, &gossip, told) {
             break; // nobody reads any more
         }
         shown = Some(state);
     }
-    service.drain()?;
+    if let Some(service) = service {
+        service.drain()?;
+    }
     Ok(())
+}
+
+type Starting = std::thread::JoinHandle<Result<ClusterProvisioningService, ProvisioningError>>;
+
+fn started(starting: Starting) -> Result<ClusterProvisioningService, Box<dyn std::error::Error>> {
+    Ok(starting.join().map_err(|_| "the start has panicked")??)
 }
 
 /// A table on a terminal, and a line for each event elsewhere.
@@ -143,11 +161,9 @@ impl Screen {
     }
 
     /// Whether it could be shown.
-    fn show(&self, service: &ClusterProvisioningService, gossip: &GossipMembership, told: Option<String>) -> bool {
-        let snapshot = service.hub().snapshot();
+    fn show(&self, members: &Members, gossip: &GossipMembership, told: Option<String>) -> bool {
         if !self.is_terminal {
-            let members = snapshot.map(|snapshot| snapshot.members.iter().map(|node| node.id().to_string()).collect());
-            let members: Vec<String> = members.unwrap_or_default();
+            let members: Vec<String> = members.iter().map(|node| node.id().to_string()).collect();
             let line = told.unwrap_or_else(|| format!("members: {}", members.join(" ")));
             return writeln!(stdout(), "{line}").is_ok();
         }
@@ -158,7 +174,7 @@ impl Screen {
         let mut page = String::from("\x1b[2J\x1b[H");
         let port = gossip.port().map_or_else(String::new, |port| format!(" at port {port}"));
         page += &format!("{}{port}   (Ctrl-C leaves)\n\n", if self.name.is_empty() { "observer" } else { &self.name });
-        for node in snapshot.iter().flat_map(|snapshot| &snapshot.members) {
+        for node in members {
             let own = if node.id().as_str() == self.name { "  this node" } else { "" };
             page += &format!("  {:<16} {}:{}{own}\n", node.id(), node.address(), node.port());
         }

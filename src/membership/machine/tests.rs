@@ -210,6 +210,22 @@ fn m2_1_a_node_with_seeds_asks_to_be_let_in_until_somebody_does() {
 }
 
 #[test]
+fn m4_2_whoever_is_not_in_yet_announces_no_cluster_of_the_few_it_has_heard_of() {
+    let mut member = Member::new(&["n1"]);
+    member.pass(0);
+    let (asked, ..) = member.questions().remove(0);
+    member.datagram("n1", &[Part::Record(record("n1", 1, 0, State::Up))]);
+    member.pass(500);
+    assert_eq!((updates(&member.events()).len(), member.members()), (0, vec![]));
+    let known = [record("n1", 1, 0, State::Up), record("n2", 1, 0, State::Up)].map(Part::Record);
+    let welcome = [&[Part::Welcome { incarnation: 0, version: 0 }], &known[..]].concat();
+    member.answered(asked, "n1", &welcome);
+    let events = member.events();
+    let updates = updates(&events);
+    assert_eq!((updates.len(), updates[0].joined.len()), (1, 3), "all at once, and itself with them");
+}
+
+#[test]
 fn m1_4_m2_1_whoever_was_let_in_asks_twice_more_what_it_missed_meanwhile() {
     let mut member = Member::new(&["n1"]);
     member.pass(0);

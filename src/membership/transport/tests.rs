@@ -244,7 +244,7 @@ fn m3_3_m3_5_whom_an_operator_keeps_out_is_refused_until_that_is_lifted() {
 fn m3_1_a_member_whose_connection_the_program_has_lost_is_suspected_and_contradicts() {
     let (a, _) = start("a", vec![]);
     let (b, told) = start("b", vec![at(&a)]);
-    wait_for(&b, &["a", "b"]);
+    [&a, &b].iter().for_each(|member| wait_for(member, &["a", "b"]));
     b.accuse(id("a")).unwrap();
     use crate::membership::event::MemberState::{Suspect, Up};
     let mut states = Vec::new();

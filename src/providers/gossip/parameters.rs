@@ -93,4 +93,10 @@ mod tests {
     fn p1_1_the_page_shows_the_parameters_of_the_kind_gossip_as_they_are() {
         assert_shown(ALL, "gossip/parameters.md");
     }
+
+    #[test]
+    fn p5_5_the_page_for_operators_shows_them_too() {
+        let page = include_str!("../../../docs/running-on-gossip.md");
+        assert!(page.contains(&format!("\n## Parameters\n\n{}", include_str!("parameters.md"))));
+    }
 }
