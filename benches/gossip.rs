@@ -8,8 +8,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 #[cfg(all(feature = "gossip", unix))]
@@ -66,27 +66,27 @@ fn member(name: &str, sealed: &str, seeds: &[String]) {
         // The parent has gone.
         std::process::exit(0);
     });
-    let mut learned = BTreeMap::new();
-    loop {
-        let event = delivered.recv_timeout(Duration::from_millis(2));
-        let now = clock.now();
-        while let Ok(event) = events.try_recv() {
+    let learned = Arc::new(Mutex::new(BTreeMap::new()));
+    let known = Arc::clone(&learned);
+    std::thread::spawn(move || {
+        while let Ok(event) = events.recv() {
             match event {
-                GossipEvent::Update(update) => _ = learned.insert(update.members.hash(), update.at),
+                GossipEvent::Update(update) => _ = known.lock().unwrap().insert(update.members.hash(), update.at),
                 GossipEvent::State { node, to: GossipState::Dead, .. } => say(&format!("dead {}", node.id())),
                 _ => {}
             }
         }
-        if let Ok(event) = event
-            && let ProvisioningEvent::Snapshot(delivery) = &*event
-        {
+    });
+    while let Ok(event) = delivered.recv() {
+        let now = clock.now();
+        if let ProvisioningEvent::Snapshot(delivery) = &*event {
             say(&format!("members {}", delivery.snapshot.members.len()));
-            if let Some(at) = learned.remove(&delivery.snapshot.members.hash()) {
+            if let Some(at) = learned.lock().unwrap().remove(&delivery.snapshot.members.hash()) {
                 say(&format!("latency {}", now.since(at).as_micros()));
             }
         }
-        let _ = &service;
     }
+    drop(service);
 }
 
 fn say(line: &str) {

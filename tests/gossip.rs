@@ -270,7 +270,7 @@ fn m1_4_members_with_one_key_find_each_other_and_the_key_is_changed_while_they_r
         for name in ["a", "b"] {
             files.write(name, step);
         }
-        std::thread::sleep(Duration::from_millis(2500)); // the files are read every second
+        std::thread::sleep(Duration::from_millis(4500)); // the files are read every two seconds
         both(&format!("{step:?}"));
     }
     // A client has the new key alone, and so has whoever joins now.

@@ -57,7 +57,7 @@ const ANSWERED: Duration = Duration::from_secs(3);
 ///
 /// With a [credential](ProviderDescriptor::credential) all messages are encrypted and authenticated, and replays refused. It
 /// holds one key a line, 32 bytes in base64 or as 64 hexadecimal digits: the first encrypts, each of up to eight decrypts.
-/// All processes of a cluster have the same keys. A file is read again every second, so that keys are changed while members
+/// All processes of a cluster have the same keys. A file is read again every two seconds, so that keys are changed while members
 /// run, in three steps that each reach everybody before the next: the new key is added behind the old one, moved to the
 /// front, and the old one removed.
 ///

@@ -8,11 +8,12 @@ use super::feed::{JOINING, Standing};
 use super::keys::Keys;
 use super::seat::Seat;
 use crate::error::{ErrorCode, ProvisioningError};
-use crate::provider::{CancelToken, Registration};
+use crate::provider::{CancelToken, Credential, Registration};
 use crate::topology::ClusterNode;
 
-/// How often the member is looked after.
-const RENEWED_EVERY: Duration = Duration::from_secs(1);
+/// How often it is looked whether the member is there still, and how often whether its keys are.
+const LOOKED_AFTER: Duration = Duration::from_secs(5);
+const KEYS_READ: Duration = Duration::from_secs(2);
 /// How long it is waited for at a time until a member has let the node in. It goes on asking all the same.
 const LET_IN: Duration = Duration::from_secs(5);
 /// How long a cancellation goes unnoticed meanwhile.
@@ -63,7 +64,7 @@ impl Registration for GossipRegistration {
     }
 
     fn renew_interval(&self) -> Duration {
-        RENEWED_EVERY
+        if self.config.keys == Credential::None { LOOKED_AFTER } else { KEYS_READ }
     }
 
     fn renew(&mut self, _cancel: &CancelToken) -> Result<(), ProvisioningError> {
