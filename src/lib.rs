@@ -48,7 +48,7 @@
 //!
 //! The package's [README](https://docs.rs/crate/cluster-provisioning/latest) begins with a whole program of 40 lines and
 //! says everything else: what the view is and is not, how failover decides, every parameter, default, metric, thread and
-//! error code. Beside it lie `docs/running-on-consul.md` and `docs/running-on-kubernetes.md`, for operators, and the
+//! error code. Beside it lie `docs/running-on-consul.md`, `-gossip.md` and `-kubernetes.md`, for operators, and the
 //! examples.
 
 #![forbid(unsafe_code)]
