@@ -125,6 +125,7 @@ fn p1_4_a_member_that_cannot_listen_is_refused_with_the_address() {
 #[test]
 fn m5_2_m5_4_m5_5_whoever_subscribes_is_told_each_transition_and_update_with_its_time() {
     let a = Member::new("a", &[]);
+    wait_shown(&a.service, &["a"]);
     let mut events = a.gossip.subscribe(1_000);
     let b = Member::new("b", &[a.port()]);
     wait_shown(&a.service, &["a", "b"]);
