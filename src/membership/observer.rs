@@ -286,6 +286,14 @@ mod tests {
     }
 
     #[test]
+    fn m1_4_an_observer_asks_the_seeds_that_were_found_last() {
+        let mut observer = observer();
+        observer.find_seeds(vec![place("n7")]);
+        observer.pass(at(0));
+        assert_eq!(asked(&deeds(&mut observer)).map(|(_, host, _)| host), Some("n7".to_owned()));
+    }
+
+    #[test]
     fn m1_5_m4_1_an_observer_learns_the_view_and_each_change_of_it_with_its_reason() {
         let (mut observer, question) = following();
         let hash = members(&["n0", "n3"]).hash();

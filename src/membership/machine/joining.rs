@@ -261,7 +261,6 @@ impl Machine {
         } else if self.phase == Phase::Member && is_quarantined {
             // Somebody has found it dead, and perhaps nobody else. If others have, too, they refuse what it says next.
             self.returns = true;
-            self.exchanges.hurry();
             self.raise_version(self.own.version());
             self.put_own(now);
         }
@@ -322,9 +321,8 @@ impl Machine {
         if said.order(&self.own).is_le() {
             return;
         }
-        if let (Phase::Expelled(version), State::Suspect(_)) = (self.phase, said.state()) {
+        if matches!((self.phase, said.state()), (Phase::Expelled(_), State::Suspect(_))) {
             // To whomever suspects it still it is a member: that is contradicted, also while others keep it out.
-            self.phase = Phase::Expelled(version.max(said.version()));
             self.raise_version(said.version());
             return self.put_own(now);
         }

@@ -228,6 +228,14 @@ fn m3_4_a_member_that_is_kept_out_still_contradicts_to_whom_it_is_a_member() {
     member.datagram("n2", &[Part::Record(suspect.unwrap().reached_at(7946))]);
     assert_eq!(member.machine.own().version(), version + 4);
     assert!(!member.machine.is_member(), "it waits all the same");
+    // What others know of its death changes nothing before its time.
+    let accusers = std::iter::once(NodeId::new("n2").unwrap()).collect();
+    let dead = State::Dead { accusers, quarantined_until: member.now + Duration::from_secs(90) };
+    let dead = Record::new(Arc::clone(member.machine.own().node()), version + 9, dead, 0).unwrap();
+    member.datagram("n2", &[Part::Record(dead.reached_at(7946))]);
+    assert_eq!(member.machine.own().version(), version + 4);
+    member.pass(60_000);
+    assert!(member.machine.is_member());
 }
 
 #[test]
@@ -237,6 +245,8 @@ fn m3_3_whoever_is_refused_as_dead_without_having_heard_of_it_contradicts_and_wa
     let left = Duration::from_secs(9);
     let refusal = || Part::Refused(Refusal::Quarantined { accusers: accusers.clone(), left });
     let version = member.machine.own().version();
+    member.datagram("n1", &[Part::Refused(Refusal::KeptOut { left: None })]);
+    assert_eq!(member.machine.own().version(), version, "an operator removes no member");
     member.datagram("n1", &[refusal()]);
     assert!(member.machine.is_member() && member.machine.own().version() == version + 1);
     member.datagram("n1", &[refusal()]);
@@ -268,4 +278,13 @@ fn m3_1_of_a_few_that_are_left_of_many_nobody_is_isolated_who_can_ask_whom_it_he
         isolated |= member.machine.isolation.contact() != crate::membership::isolation::Contact::Heard;
     }
     assert!(!isolated, "n4 answers, whatever has become of the others");
+}
+
+#[test]
+fn m3_1_of_a_member_that_left_it_is_not_remembered_that_datagrams_did_not_reach_it() {
+    let mut member = Member::with(&["n1", "n2"]);
+    let id = NodeId::new("n1").unwrap();
+    assert!(!member.machine.reach.reliably_alone(&id) && !member.machine.reach.reliably_alone(&id));
+    member.datagram("n1", &[Part::Record(record("n1", 1, 1, State::Left))]);
+    assert!(!member.machine.reach.reliably_alone(&id), "it begins anew");
 }
