@@ -118,13 +118,18 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
     };
     let mut events = gossip.subscribe(1_000);
 
-    let (mut starting, mut service, mut shown) = (Some(starting), None, None);
+    let (mut starting, mut service, mut shown, mut amiss) = (Some(starting), None, None, None);
     while !leaving.load(Relaxed) {
-        let told = match events.recv_timeout(Duration::from_millis(100)) {
+        let mut told = match events.recv_timeout(Duration::from_millis(100)) {
             Ok(event) => Some(event.to_string()),
             Err(NoEvent::Closed) => return Err("the service has stopped".into()),
             Err(_) => None,
         };
+        let trouble = gossip.trouble();
+        if told.is_none() && trouble != amiss {
+            told = trouble.as_ref().map(ToString::to_string);
+            amiss = trouble;
+        }
         if let Some(starting) = starting.take_if(|starting| starting.is_finished()) {
             service = Some(started(starting)?);
         }
