@@ -60,7 +60,10 @@ impl CredentialReader {
     }
 
     /// The value now, or why there is none: names the source, never the value.
-    fn read_now(&self) -> Result<Secret, String> {
+    ///
+    /// # Errors
+    /// In words.
+    pub(crate) fn read_now(&self) -> Result<Secret, String> {
         let (text, source) = match &self.source {
             Credential::None => return Err("no source is configured".to_owned()),
             Credential::TokenFile(path) => (read_file(path)?, format!("file {path:?}")),

@@ -64,8 +64,11 @@ const ANSWERED: Duration = Duration::from_secs(3);
 #[doc = include_str!("gossip/parameters.md")]
 #[derive(Clone, Default)]
 pub struct GossipFactory {
-    seats: Arc<Mutex<BTreeMap<ProviderId, Arc<Seat>>>>,
+    seats: Seats,
 }
+
+/// Whom a handle speaks to, by the names of the providers.
+type Seats = Arc<Mutex<BTreeMap<ProviderId, Arc<Seat>>>>;
 
 impl GossipFactory {
     /// A factory without providers yet.
@@ -93,7 +96,8 @@ impl GossipFactory {
         Ok(descriptor)
     }
 
-    /// The local node's membership through the provider of that name, once a service has made it.
+    /// The local node's membership through the provider of that name, as soon as a service has made that: also while
+    /// [`start`](crate::ServiceBuilder::start) waits for the node to be let in.
     pub fn membership(&self, provider: &str) -> Option<GossipMembership> {
         let seats = lock(&self.seats);
         let seat = seats.iter().find(|(id, _)| id.as_str() == provider).map(|(_, seat)| seat);
@@ -107,28 +111,37 @@ impl GossipFactory {
         former: Option<&GossipProvider>,
     ) -> Result<Arc<dyn ClusterProvider>, ProvisioningError> {
         let config = Arc::new(Config::read(descriptor)?);
-        let mut seat = Seat::new(descriptor.id.clone(), Arc::clone(&environment.clock), environment.exclusions.clone());
+        let (mut seat, mut succeeds) = (None, None);
         if let Some(former) = former.filter(|former| former.local.is_some()) {
             if former.config.is_same_member(&config) {
-                seat = Arc::clone(&former.seat);
-                former.is_succeeded.store(true, Ordering::Release);
-                seat.set_seeds(&config);
+                (seat, succeeds) = (Some(Arc::clone(&former.seat)), Some(Arc::clone(&former.is_succeeded)));
             } else if former.seat.is_running() {
                 let reason = "a running member can change its seeds, priority and role alone; remove the provider first, \
                               or define another one with a label and a port of its own";
                 return Err(descriptor.refuse(ErrorCode::InvalidValue, "parameters", reason));
             }
         }
-        let keys = Arc::new(Keys::new(descriptor.id.clone(), &config, environment.secrets.clone()));
-        lock(&self.seats).insert(descriptor.id.clone(), Arc::clone(&seat));
+        let seat = seat.unwrap_or_else(|| {
+            let (clock, exclusions) = (Arc::clone(&environment.clock), environment.exclusions.clone());
+            Seat::new(descriptor.id.clone(), clock, exclusions)
+        });
+        {
+            // The definition may be looked at alone, and never come into force.
+            let mut seats = lock(&self.seats);
+            if !seats.get(&descriptor.id).is_some_and(|known| known.is_used()) {
+                seats.insert(descriptor.id.clone(), Arc::clone(&seat));
+            }
+        }
         Ok(Arc::new(GossipProvider {
             descriptor: descriptor.clone(),
+            keys: Arc::new(Keys::new(descriptor.id.clone(), &config, environment.secrets.clone())),
             config,
             seat,
-            keys,
             environment: environment.clone(),
             local: environment.local_node.clone(),
             is_succeeded: Arc::default(),
+            succeeds,
+            seats: Arc::clone(&self.seats),
         }))
     }
 }
@@ -179,9 +192,27 @@ struct GossipProvider {
     local: Option<Arc<ClusterNode>>,
     /// The provider of an edited definition runs the same member.
     is_succeeded: Arc<AtomicBool>,
+    /// The same of the one that this one succeeds.
+    succeeds: Option<Arc<AtomicBool>>,
+    seats: Seats,
 }
 
 impl GossipProvider {
+    /// The definition is in force.
+    fn comes_into_force(&self) {
+        if let Some(succeeds) = &self.succeeds {
+            succeeds.store(true, Ordering::Release);
+            self.seat.set_seeds(&self.config);
+        }
+        lock(&self.seats).insert(self.descriptor.id.clone(), Arc::clone(&self.seat));
+    }
+
+    /// Whether the member of the definition that is in force under this name listens on that port.
+    fn is_ours(&self, port: u16) -> bool {
+        let known = lock(&self.seats).get(&self.descriptor.id).cloned();
+        known.is_some_and(|seat| seat.is_running() && seat.ask(Node::port).flatten() == Some(port))
+    }
+
     /// Somebody who looks on from outside.
     fn observer(&self, feed: &Arc<Feed>) -> Result<Node, ProvisioningError> {
         let failed = |detail: String| {
@@ -221,7 +252,10 @@ impl ClusterProvider for GossipProvider {
                 return Ok(());
             }
             let bind = self.config.bind(local.address());
-            return Node::can_listen(bind).map_err(|error| self.seat.not_listening(bind, &error));
+            return match Node::can_listen(bind) {
+                Err(error) if !self.is_ours(bind.port()) => Err(self.seat.not_listening(bind, &error)),
+                _ => Ok(()),
+            };
         }
         if self.config.seeds.is_empty() {
             return Err(self.descriptor.refuse(
@@ -250,6 +284,7 @@ impl ClusterProvider for GossipProvider {
     }
 
     fn watch(&self, cancel: &CancelToken) -> Result<Box<dyn ProviderStream>, ProvisioningError> {
+        self.comes_into_force();
         if self.local.is_some() {
             return Ok(Box::new(GossipStream::open(&self.seat.feed, cancel, None)));
         }
@@ -260,6 +295,7 @@ impl ClusterProvider for GossipProvider {
     }
 
     fn registration(&self, node: &ClusterNode) -> Result<Box<dyn Registration>, ProvisioningError> {
+        self.comes_into_force();
         Ok(Box::new(GossipRegistration {
             seat: Arc::clone(&self.seat),
             config: Arc::clone(&self.config),

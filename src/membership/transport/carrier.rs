@@ -37,8 +37,6 @@ const AT_A_TIME: usize = 512;
 const FAREWELL: Duration = Duration::from_millis(50);
 /// How long no connection is taken when the system has no room for another.
 const FULL: Duration = Duration::from_millis(100);
-/// After so long without a round the whole process stood still.
-const STANDSTILL: Duration = Duration::from_secs(5);
 /// The question that is none of the resident's: somebody is told that its session was overtaken.
 const OVERTAKEN: Question = Question(u64::MAX);
 
@@ -60,8 +58,6 @@ pub(super) struct Carrier {
     envelope: Envelope,
     /// What is asked, where it may have to be asked once more: of sealed questions.
     asked: BTreeMap<Question, (SocketAddr, Vec<u8>)>,
-    /// When the last round began.
-    round: Timestamp,
     host: Box<dyn Host>,
     found: (Sender<Found>, Receiver<Found>),
     /// The listener is left alone until then.
@@ -87,7 +83,6 @@ impl Carrier {
         host: Box<dyn Host>,
     ) -> Self {
         Self {
-            round: shared.clock.now(),
             envelope,
             asked: BTreeMap::new(),
             shared,
@@ -141,11 +136,13 @@ impl Carrier {
     }
 
     fn wait(&mut self, timeout: Duration) -> Ready {
+        // What is over would be due at once, each time.
+        _ = self.full_until.take_if(|until| *until <= Instant::now());
         let mut polled = vec![PollFd::new(&self.woken, PollFlags::IN)];
         if let Some(sockets) = &self.sockets {
-            let listens = self.full_until.is_none_or(|until| until <= Instant::now());
+            let flags = if self.full_until.is_none() { PollFlags::IN } else { PollFlags::empty() };
             polled.push(PollFd::new(&sockets.datagrams, PollFlags::IN));
-            polled.push(PollFd::new(&sockets.listener, if listens { PollFlags::IN } else { PollFlags::empty() }));
+            polled.push(PollFd::new(&sockets.listener, flags));
         }
         let first = polled.len();
         let mut channels = Vec::new();
@@ -177,9 +174,7 @@ impl Carrier {
     fn hand_in(&mut self, ready: &Ready) {
         let instant = Instant::now();
         let now = self.shared.clock.now();
-        if now.since(std::mem::replace(&mut self.round, now)) > STANDSTILL {
-            self.envelope.stood_still(now);
-        }
+        self.envelope.pass(now);
         let keys = lock(&self.shared.keys).take();
         if let Some(keys) = keys {
             self.envelope.set_keys(keys);
@@ -318,7 +313,7 @@ impl Carrier {
     }
 
     fn ask(&mut self, question: Question, to: SocketAddr, plain: Vec<u8>) {
-        if matches!(self.envelope, Envelope::Sealed(_)) {
+        if matches!(self.envelope, Envelope::Sealed { .. }) {
             self.asked.insert(question, (to, plain.clone()));
         }
         self.ask_sealed(question, to, plain);

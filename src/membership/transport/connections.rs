@@ -20,7 +20,7 @@ const INBOUND: usize = 512;
 const PER_ADDRESS: usize = 256;
 /// How many questions are asked at a time.
 const OUTBOUND: usize = 256;
-/// How many bytes are held of what arrives, by all connections together.
+/// How many bytes are held of what arrives, by all connections together, and as many of answers that nobody has read yet.
 const HELD: usize = 2 * LONGEST;
 /// How long a connection may take to be made, and may stand still: an observer's answer takes five seconds.
 const CONNECTED: Duration = Duration::from_secs(3);
@@ -79,6 +79,13 @@ impl Connection {
     fn held(&self) -> usize {
         match &self.stage {
             Stage::Hearing(reader) | Stage::Listening(reader) => reader.held(),
+            _ => 0,
+        }
+    }
+
+    fn unread(&self) -> usize {
+        match &self.stage {
+            Stage::Answering(writer) => writer.held(),
             _ => 0,
         }
     }
@@ -169,8 +176,14 @@ impl Connections {
         }
     }
 
-    /// The answer on that channel; nothing where whoever asked has gone.
+    /// The answer on that channel; nothing where whoever asked has gone. Where too much waits to be read there is room for a
+    /// refusal alone.
     pub(super) fn answer(&mut self, channel: u64, frame: Frame, now: Instant) {
+        let unread: usize = self.open.values().map(Connection::unread).sum();
+        let frame = match frame {
+            Frame::Message(bytes) if unread + bytes.len() > HELD => Frame::Refusal(Reason::Busy),
+            frame => frame,
+        };
         if let Some(connection) = self.open.get_mut(&channel)
             && matches!(connection.stage, Stage::Deciding)
         {
@@ -464,6 +477,27 @@ mod tests {
         }
         let last = Happened::Answered { question: Question(OUTBOUND as u64), answer: None };
         assert_eq!(std::iter::from_fn(|| connections.happened()).collect::<Vec<_>>(), [last]);
+    }
+
+    #[test]
+    fn m2_5_answers_that_nobody_reads_are_held_up_to_a_bound_and_others_are_told_that_there_is_no_room() {
+        let (listener, at) = listener();
+        let mut connections = Connections::default();
+        let answers = HELD / LONGEST;
+        let mut clients = Vec::new();
+        for _ in 0..=answers {
+            let mut client = TcpStream::connect(at).unwrap();
+            client.write_all(&Frame::Message(vec![1]).into_bytes()).unwrap();
+            clients.push(client);
+            let Happened::Asked { channel, .. } = next(&mut connections, Some(&listener)) else { panic!() };
+            // With its length each is a little longer than its share.
+            connections.answer(channel, Frame::Message(vec![0; LONGEST]), Instant::now());
+        }
+        let unread: usize = connections.open.values().map(Connection::unread).sum();
+        assert_eq!(unread, (answers - 1) * (LONGEST + 4));
+        let mut told = Vec::new();
+        clients.last_mut().unwrap().read_to_end(&mut told).unwrap();
+        assert_eq!(told, Frame::Refusal(Reason::Busy).into_bytes());
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Messages as they leave and arrive: as they are, or sealed where the cluster has keys.
 
+use std::time::Duration;
+
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::frame::Reason;
@@ -9,11 +11,18 @@ use crate::membership::sealing::keyring::Keyring;
 use crate::membership::sealing::{Channel, Opened, Sealing, Unopened, is_sealed};
 use crate::topology::NodeId;
 
+/// After so long without a round the whole process stood still.
+const STANDSTILL: Duration = Duration::from_secs(5);
+
 /// See the module.
 #[derive(Debug)]
 pub(super) enum Envelope {
     Plain,
-    Sealed(Box<Sealing>),
+    Sealed {
+        sealing: Box<Sealing>,
+        /// When the last round began.
+        round: Timestamp,
+    },
 }
 
 /// What became of bytes that arrived and hold no message.
@@ -46,19 +55,23 @@ impl Envelope {
     pub(super) fn new(label: &str, id: NodeId, keys: Option<Keyring>, now: Timestamp) -> std::io::Result<Self> {
         let Some(keys) = keys else { return Ok(Self::Plain) };
         let random = random().ok_or_else(|| std::io::Error::other("the system gives no random bytes"))?;
-        Ok(Self::Sealed(Box::new(Sealing::new(label, id, keys, millis(now), random))))
+        let sealing = Box::new(Sealing::new(label, id, keys, millis(now), random));
+        Ok(Self::Sealed { sealing, round: now })
     }
 
     /// Other keys from now on. Whoever seals goes on to seal, and whoever does not has no use for keys.
     pub(super) fn set_keys(&mut self, keys: Keyring) {
-        if let Self::Sealed(sealing) = self {
+        if let Self::Sealed { sealing, .. } = self {
             sealing.replace_keyring(keys);
         }
     }
 
-    /// The process stood still: it may be a copy, which counts to the same numbers.
-    pub(super) fn stood_still(&mut self, now: Timestamp) {
-        if let (Self::Sealed(sealing), Some(random)) = (self, random()) {
+    /// A round begins. After a standstill this process may be a copy, which counts to the same numbers: its session begins
+    /// anew.
+    pub(super) fn pass(&mut self, now: Timestamp) {
+        let Self::Sealed { sealing, round } = self else { return };
+        let stood_still = now.since(std::mem::replace(round, now)) > STANDSTILL;
+        if let (true, Some(random)) = (stood_still, random()) {
             _ = sealing.begin_anew(millis(now), random);
         }
     }
@@ -67,7 +80,7 @@ impl Envelope {
     pub(super) fn seal(&mut self, channel: Channel, plain: Vec<u8>) -> Option<Vec<u8>> {
         match self {
             Self::Plain => Some(plain),
-            Self::Sealed(sealing) => sealing.seal(channel, &plain).ok(),
+            Self::Sealed { sealing, .. } => sealing.seal(channel, &plain).ok(),
         }
     }
 
@@ -79,7 +92,7 @@ impl Envelope {
         let sealing = match self {
             Self::Plain if is_sealed(&bytes) => return Err(NoMessage::Unusable(Unusable::Sealed)),
             Self::Plain => return Ok(bytes),
-            Self::Sealed(sealing) => sealing,
+            Self::Sealed { sealing, .. } => sealing,
         };
         match sealing.open(channel, &bytes, now) {
             Ok(Opened::Message(message)) => Ok(message),
@@ -183,9 +196,15 @@ mod tests {
         let (mut a, mut b) = (envelope("a", &[KEY]), envelope("b", &[KEY]));
         let first = a.seal(Channel::Datagram, message("a")).unwrap();
         assert_eq!(b.open(Channel::Datagram, first.clone(), now()), Ok(message("a")));
-        a.stood_still(now());
+        a.pass(now() + STANDSTILL);
+        let same = a.seal(Channel::Datagram, message("a")).unwrap();
+        a.pass(now() + STANDSTILL * 2 + Duration::from_millis(1));
         assert_eq!(sent(&mut a, &mut b), Ok(message("a")));
-        let replayed = b.open(Channel::Datagram, first, now()).unwrap_err();
+        let replayed = b.open(Channel::Datagram, first.clone(), now()).unwrap_err();
         assert_eq!(replayed, NoMessage::Unusable(Unusable::Replayed));
+        // The session is in the open part of each message.
+        let have_one = |one: &[u8], other: &[u8]| one.windows(12).any(|part| other.windows(12).any(|of| of == part));
+        let after = a.seal(Channel::Datagram, message("a")).unwrap();
+        assert!(have_one(&first, &same) && !have_one(&first, &after));
     }
 }

@@ -109,8 +109,8 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// A member on that address and port; with port 0 on any. Where there are keys, what it says is sealed. Its membership is reached at the node's own address and that
-    /// port, or the one that is advertised. `counts`: whether there are metrics. `seeds`: whom it asks to be let in, by
+    /// A member on that address and port; with port 0 on any. Where there are keys, what it says is sealed. Its membership is
+    /// reached at the node's own address and that port, or the one that is advertised. `counts`: whether there are metrics. `seeds`: whom it asks to be let in, by
     /// address or name.
     ///
     /// # Errors
@@ -126,7 +126,7 @@ impl Node {
         let sockets = Sockets::bind(bind)?;
         let port = sockets.port()?;
         let envelope = Envelope::new(&settings.label, node.id().clone(), keys, clock.now())?;
-        if matches!(envelope, Envelope::Sealed(_)) {
+        if matches!(envelope, Envelope::Sealed { .. }) {
             settings.datagram -= OVERHEAD;
         }
         let mut membership = Box::new(Membership::new(settings, counts));

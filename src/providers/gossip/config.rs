@@ -112,8 +112,13 @@ fn seeds(descriptor: &ProviderDescriptor) -> Result<Vec<Place>, ProvisioningErro
             descriptor.refuse(ErrorCode::InvalidValue, "endpoints", reason)
         })
     };
-    let mut seeds: Vec<Place> = descriptor.endpoints.iter().map(read).collect::<Result<_, _>>()?;
-    seeds.dedup();
+    let mut seeds = Vec::new();
+    for endpoint in &descriptor.endpoints {
+        let seed = read(endpoint)?;
+        if !seeds.contains(&seed) {
+            seeds.push(seed);
+        }
+    }
     Ok(seeds)
 }
 
@@ -212,6 +217,8 @@ mod tests {
         ] {
             assert_eq!(refused(descriptor().endpoint(bad)), (ErrorCode::InvalidValue, "endpoints".into()), "{bad}");
         }
+        let twice = descriptor().endpoint("10.0.0.1").endpoint("10.0.0.2").endpoint("10.0.0.1:7946");
+        assert_eq!(Config::read(&twice).unwrap().seeds.len(), 2);
         let many = (0..=SEEDS).fold(descriptor(), |descriptor, n| descriptor.endpoint(format!("n{n}")));
         assert_eq!(refused(many), (ErrorCode::InvalidValue, "endpoints".into()));
     }

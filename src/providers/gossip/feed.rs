@@ -42,7 +42,7 @@ pub(super) struct Feed {
 #[derive(Default)]
 struct State {
     /// Whom the member has found dead and not seen come back, until its quarantine is over.
-    excluded: BTreeMap<NodeId, Timestamp>,
+    quarantined: BTreeMap<NodeId, Quarantine>,
     /// As they were announced last; absent before the first time.
     members: Option<Members>,
     standing: Standing,
@@ -53,6 +53,14 @@ struct State {
     streams: BTreeMap<u64, Outlet>,
     count: u64,
     logged: BTreeMap<String, Instant>,
+}
+
+/// How long somebody is out.
+#[derive(Clone, Copy, Debug)]
+struct Quarantine {
+    until: Timestamp,
+    /// The hub has been told, with the update that the node was missing from.
+    is_told: bool,
 }
 
 /// Where the local node stands.
@@ -150,6 +158,11 @@ impl Feed {
         lock(&self.state).streams.remove(&number);
     }
 
+    /// Whether a stream is open.
+    pub(super) fn is_watched(&self) -> bool {
+        !lock(&self.state).streams.is_empty()
+    }
+
     /// The sign of life that is due.
     pub(super) fn sign_of_life(&self) -> ProviderEvent {
         let state = lock(&self.state);
@@ -215,6 +228,7 @@ impl Feed {
     }
 
     fn apply(&self, update: &TopologyUpdate) -> Result<(), String> {
+        self.exclude(update);
         let came = update.joined.iter().chain(&update.updated).cloned().map(MemberChange::Upsert);
         let gone = update.left.iter().chain(&update.dead).filter(|node| !update.members.contains(node.id()));
         let changes: Vec<MemberChange> = gone.map(|node| MemberChange::Remove(node.id().clone())).chain(came).collect();
@@ -233,6 +247,23 @@ impl Feed {
         match full {
             0 => Ok(()),
             full => Err(format!("{full} of {} streams do not take what is reported", state.streams.len())),
+        }
+    }
+
+    /// Whoever is dead in the update is out of the hub's topology from now on, and not before: deaths are settled together,
+    /// and until then one may be contradicted. The hub hears of it before the change itself, which it might wait with.
+    fn exclude(&self, update: &TopologyUpdate) {
+        for node in &update.dead {
+            let until = match lock(&self.state).quarantined.get_mut(node.id()) {
+                Some(quarantine) if !quarantine.is_told => {
+                    quarantine.is_told = true;
+                    quarantine.until
+                }
+                _ => continue,
+            };
+            let reason = format!("the gossip provider {} has found that it does not answer", self.provider);
+            let lasting = until.since(update.at);
+            self.exclusions.tell(Exclusion::Begins { node: node.id().clone(), reason, lasting });
         }
     }
 
@@ -259,13 +290,11 @@ impl Feed {
                 self.stands(Standing::Outside);
             }
             Event::Quarantined { at, node, until } => {
-                {
-                    let excluded = &mut lock(&self.state).excluded;
-                    excluded.retain(|_, until| *until > *at);
-                    excluded.insert(node.clone(), *until);
-                }
-                let reason = format!("the gossip provider {} has found that it does not answer", self.provider);
-                self.exclusions.tell(Exclusion::Begins { node: node.clone(), reason, lasting: until.since(*at) });
+                let quarantined = &mut lock(&self.state).quarantined;
+                quarantined.retain(|_, quarantine| quarantine.until > *at);
+                // One that the hub knows of is as long as it was.
+                let begins = Quarantine { until: *until, is_told: false };
+                quarantined.entry(node.clone()).and_modify(|known| known.until = *until).or_insert(begins);
             }
             Event::Transition { node, to: MemberState::Up, .. } => self.readmit(node.id()),
             Event::Ruled { node, sentence: Sentence::LetIn { .. }, .. } => self.readmit(node),
@@ -313,8 +342,8 @@ impl Feed {
 
     /// The node is a member again, or may be.
     fn readmit(&self, node: &NodeId) {
-        let was_excluded = lock(&self.state).excluded.remove(node).is_some();
-        if was_excluded {
+        let was_told = lock(&self.state).quarantined.remove(node).is_some_and(|quarantine| quarantine.is_told);
+        if was_told {
             self.exclusions.tell(Exclusion::Ends { node: node.clone() });
         }
     }
@@ -498,29 +527,53 @@ mod tests {
         assert_eq!((feed.standing().0, why(&feed)), (Standing::Ended, Some(ErrorCode::NodeIdTaken)));
     }
 
-    #[test]
-    fn m3_1_m3_4_whom_the_member_excludes_the_hub_is_told_and_when_that_is_over() {
+    /// A feed, and what the hub hears of it.
+    fn excluding() -> (Arc<Feed>, impl Fn() -> Vec<Exclusion>) {
         let heard = Arc::new(std::sync::Mutex::new(Vec::new()));
         let listener = Arc::clone(&heard);
         let exclusions = Exclusions::to(move |exclusion| listener.lock().unwrap().push(exclusion));
-        let feed = Feed::new(ProviderId::of("g"), exclusions);
-        let up = |name: &str| Event::Transition { at: at(5), node: node(name), from: None, to: MemberState::Up };
+        (Feed::new(ProviderId::of("g"), exclusions), move || std::mem::take(&mut *heard.lock().unwrap()))
+    }
+
+    fn begins(name: &str, seconds: u64) -> Exclusion {
+        let reason = "the gossip provider g has found that it does not answer".to_owned();
+        Exclusion::Begins { node: id(name), reason, lasting: Duration::from_secs(seconds) }
+    }
+
+    fn up(name: &str) -> Event {
+        Event::Transition { at: at(5), node: node(name), from: None, to: MemberState::Up }
+    }
+
+    #[test]
+    fn m3_1_m4_3_whom_the_member_excludes_the_hub_is_told_with_the_update_that_settles_the_death() {
+        let (feed, heard) = excluding();
         feed.tell(up("a"));
         feed.tell(Event::Quarantined { at: at(0), node: id("a"), until: at(10) });
-        feed.tell(up("b"));
-        feed.tell(up("a"));
-        feed.tell(up("a"));
-        let told = std::mem::take(&mut *heard.lock().unwrap());
-        let reason = "the gossip provider g has found that it does not answer".to_owned();
-        let begins = Exclusion::Begins { node: id("a"), reason, lasting: Duration::from_secs(10) };
-        assert_eq!(told, [begins, Exclusion::Ends { node: id("a") }]);
         feed.tell(Event::Quarantined { at: at(0), node: id("b"), until: at(10) });
+        feed.tell(up("b"));
+        assert_eq!(heard(), [], "a death may be contradicted until it is settled");
+        feed.apply(&TopologyUpdate { at: at(2), ..update(2, &["b"], Some("a")) }).unwrap();
+        assert_eq!(heard(), [begins("a", 8)]);
+        feed.apply(&update(3, &["b"], Some("a"))).unwrap();
+        assert_eq!(heard(), [], "once");
+        feed.tell(up("a"));
+        feed.tell(up("a"));
+        assert_eq!(heard(), [Exclusion::Ends { node: id("a") }]);
+        feed.apply(&update(4, &["a"], Some("b"))).unwrap();
+        assert_eq!(heard(), [], "it is not quarantined");
+    }
+
+    #[test]
+    fn m3_4_an_operator_who_lets_somebody_in_ends_the_exclusion_and_what_is_over_is_forgotten() {
+        let (feed, heard) = excluding();
+        feed.tell(Event::Quarantined { at: at(0), node: id("b"), until: at(10) });
+        feed.apply(&update(1, &["a"], Some("b"))).unwrap();
         let sentence = Sentence::LetIn { incarnation: 0, version: 0 };
         feed.tell(Event::Ruled { at: at(1), node: id("b"), sentence });
-        assert_eq!(heard.lock().unwrap().last(), Some(&Exclusion::Ends { node: id("b") }));
+        assert_eq!(heard(), [begins("b", 10), Exclusion::Ends { node: id("b") }]);
         feed.tell(Event::Quarantined { at: at(20), node: id("c"), until: at(30) });
         feed.tell(Event::Quarantined { at: at(40), node: id("d"), until: at(50) });
-        assert_eq!(lock(&feed.state).excluded.len(), 1, "what is over is forgotten");
+        assert_eq!(lock(&feed.state).quarantined.len(), 1);
     }
 
     #[test]

@@ -102,9 +102,9 @@ impl GossipMembership {
         Self { seat }
     }
 
-    /// Whether the local node is a member now.
+    /// Whether the local node is a member now; never in client mode.
     pub fn is_member(&self) -> bool {
-        self.seat.feed.standing().0 == Standing::Inside
+        self.seat.is_running() && self.seat.feed.standing().0 == Standing::Inside
     }
 
     /// What is amiss: the node is not let in, hears from nobody, or was declared dead.

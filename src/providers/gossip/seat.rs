@@ -76,6 +76,11 @@ impl Seat {
         }
     }
 
+    /// Whether a member runs, or somebody watches.
+    pub(super) fn is_used(&self) -> bool {
+        self.is_running() || self.feed.is_watched()
+    }
+
     pub(super) fn is_running(&self) -> bool {
         lock(&self.node).is_some() && self.feed.standing().0 != Standing::Ended
     }
@@ -87,10 +92,9 @@ impl Seat {
 
     /// The member leaves. Whether it had ended within that time: members are told, and one is waited for.
     pub(super) fn leave(&self, budget: Duration) -> bool {
-        let left = match lock(&self.node).take() {
-            Some(node) => node.leave(budget),
-            None => true,
-        };
+        // Outside of the lock: whoever asks something of it does not wait.
+        let node = lock(&self.node).take();
+        let left = node.is_none_or(|node| node.leave(budget));
         self.feed.ends();
         left
     }

@@ -13,6 +13,9 @@ use crate::provider::{CancelToken, ProviderEvent, ProviderStream, ProviderTermin
 /// How often a sign of life is given: well within what is promised.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
 
+/// How long the end of an observer's thread is waited for, which may be in the middle of something.
+const ENDED: Duration = Duration::from_millis(500);
+
 /// See the module.
 pub(super) struct GossipStream {
     feed: Arc<Feed>,
@@ -51,5 +54,11 @@ impl ProviderStream for GossipStream {
 impl Drop for GossipStream {
     fn drop(&mut self) {
         self.feed.close(self.number);
+        if let Some((observer, _)) = self.observer.take() {
+            observer.stop();
+            // What it told after the next stream has begun would be believed.
+            observer.wait(ENDED);
+            self.feed.ends();
+        }
     }
 }
