@@ -124,6 +124,7 @@ pub use providers::KubernetesFactory;
 #[cfg_attr(docsrs, doc(cfg(feature = "gossip")))]
 pub use providers::{
     GossipEvent, GossipFactory, GossipMembership, GossipMetrics, GossipState, GossipUpdate, QuarantinedNode,
+    RefusedTransition,
 };
 pub use providers::{InMemoryCluster, InMemoryFactory, InMemoryFaults, InMemoryProvider};
 pub use registry::{

@@ -76,11 +76,12 @@ mod wire;
 use wire::message;
 
 #[cfg(all(feature = "gossip", unix))]
+pub use metrics::GossipMetrics;
+#[cfg(all(feature = "gossip", unix))]
 pub(crate) use {
     event::{Event, MemberState, Scarce},
     lifecycle::NotDone,
     machine::Order,
-    metrics::Metrics,
     place::Place,
     quarantine::{Quarantined, Refusal},
     record::Life,
@@ -88,4 +89,5 @@ pub(crate) use {
     sealing::keyring::Keyring,
     settings::Settings,
     settling::TopologyUpdate,
+    table::Refused,
 };

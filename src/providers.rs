@@ -27,6 +27,7 @@ pub use consul::ConsulFactory;
 #[cfg(all(feature = "gossip", unix))]
 pub use gossip::{
     GossipEvent, GossipFactory, GossipMembership, GossipMetrics, GossipState, GossipUpdate, QuarantinedNode,
+    RefusedTransition,
 };
 pub use in_memory::{InMemoryCluster, InMemoryFactory, InMemoryFaults, InMemoryProvider};
 #[cfg(feature = "kubernetes")]

@@ -8,13 +8,14 @@ use std::time::Duration;
 use super::applying::Applying;
 use super::event::Event;
 use super::machine::{Input, Machine, Order, Output};
-use super::metrics::Metrics;
+use super::metrics::GossipMetrics;
 use super::outbox::Outbox;
 use super::place::Place;
 use super::quarantine::Quarantined;
 use super::rulings::MOST;
 use super::settings::Settings;
 use super::settling::TopologyUpdate;
+use super::table::Refused;
 use super::wire::{ROOM, fits};
 use crate::clock::Timestamp;
 use crate::topology::{ClusterNode, Members, NodeId};
@@ -81,7 +82,7 @@ pub(super) struct Membership {
     settings: Settings,
     machine: Option<Machine>,
     applying: Applying,
-    metrics: Option<Metrics>,
+    metrics: Option<GossipMetrics>,
     /// As they were announced last, also after the end.
     members: Members,
     quarantined: Vec<Quarantined>,
@@ -95,7 +96,7 @@ impl Membership {
             settings,
             machine: None,
             applying: Applying::default(),
-            metrics: counts.then(Metrics::default),
+            metrics: counts.then(GossipMetrics::default),
             members: Members::new(),
             quarantined: Vec::new(),
             effects: Outbox::default(),
@@ -123,7 +124,7 @@ impl Membership {
         let machine = Machine::new(self.settings.clone(), (node, gossip_port), seeds, seed, now);
         self.machine = Some(machine.ok_or(NotDone::Incarnation)?);
         self.applying = Applying::default();
-        self.metrics = self.metrics.take().map(|_| Metrics::default());
+        self.metrics = self.metrics.take().map(|_| GossipMetrics::default());
         self.members = Members::new();
         self.collect(now);
         Ok(())
@@ -226,8 +227,15 @@ impl Membership {
     ///
     /// # Errors
     /// [`NotDone::MetricsDisabled`], every time.
-    pub(super) fn metrics(&self) -> Result<&Metrics, NotDone> {
-        self.metrics.as_ref().ok_or(NotDone::MetricsDisabled)
+    pub(super) fn metrics(&self) -> Result<GossipMetrics, NotDone> {
+        let counted = self.metrics.clone().ok_or(NotDone::MetricsDisabled)?;
+        let refused_transitions = self.machine.as_ref().map_or(0, |machine| machine.table().refused().1);
+        Ok(GossipMetrics { refused_transitions, ..counted })
+    }
+
+    /// The transitions that were refused last, the oldest first; none while it does not run.
+    pub(super) fn refused(&self) -> Vec<Refused> {
+        self.machine.as_ref().map_or_else(Vec::new, |machine| machine.table().refused().0.cloned().collect())
     }
 
     /// The member itself, while it runs.

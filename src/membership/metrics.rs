@@ -5,53 +5,64 @@ use super::machine::Output;
 use super::settling::TopologyUpdate;
 use crate::clock::Timestamp;
 
-/// What a member has counted since its start. All of it is as of the last step.
+/// What a member of a gossip cluster has counted since its start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Metrics {
+#[non_exhaustive]
+pub struct GossipMetrics {
     /// The members as they were announced last.
-    pub(crate) members: usize,
+    pub members: usize,
     /// When that was; absent while nothing has been.
-    pub(crate) updated_at: Option<Timestamp>,
+    pub updated_at: Option<Timestamp>,
     /// The updates of the topology.
-    pub(crate) updates: u64,
-    /// Those who came in them, whose kinds or metadata changed, who left and who died.
-    pub(crate) joined: u64,
-    pub(crate) changed: u64,
-    pub(crate) left: u64,
-    pub(crate) died: u64,
-    /// Suspicions, and those that were contradicted.
-    pub(crate) suspicions: u64,
-    pub(crate) contradictions: u64,
-    /// Members found dead.
-    pub(crate) deaths: u64,
-    /// Nodes that were not let in here.
-    pub(crate) turned_away: u64,
+    pub updates: u64,
+    /// Those who came in them.
+    pub joined: u64,
+    /// Those whose kinds or metadata changed.
+    pub changed: u64,
+    /// Those who left by their own word, or came back in another life.
+    pub left: u64,
+    /// Those who were declared dead in them.
+    pub died: u64,
+    /// Suspicions.
+    pub suspicions: u64,
+    /// Suspicions that were contradicted.
+    pub contradictions: u64,
+    /// How often other nodes were not let in here.
+    pub turned_away: u64,
     /// How often this node was not let in itself.
-    pub(crate) refused: u64,
+    pub refused: u64,
+    /// Changes of somebody's state that were refused, since they make no sense:
+    /// [`refused_transitions`](crate::GossipMembership::refused_transitions).
+    pub refused_transitions: u64,
     /// Messages that were not taken.
-    pub(crate) unusable: u64,
+    pub unusable: u64,
     /// How often nobody was heard.
-    pub(crate) isolations: u64,
+    pub isolations: u64,
     /// How often the process stood still.
-    pub(crate) standstills: u64,
-    /// How often the host could not apply an update.
-    pub(crate) not_applied: u64,
-    /// Datagrams sent, and the bytes in them.
-    pub(crate) datagrams: u64,
-    pub(crate) datagram_bytes: u64,
-    /// Questions asked and answered over the reliable channel, and the bytes in them.
-    pub(crate) questions: u64,
-    pub(crate) question_bytes: u64,
+    pub standstills: u64,
+    /// How often an update could not be applied.
+    pub not_applied: u64,
+    /// Datagrams sent.
+    pub datagrams: u64,
+    /// The bytes in them.
+    pub datagram_bytes: u64,
+    /// Questions asked and answered over connections.
+    pub questions: u64,
+    /// The bytes in them.
+    pub question_bytes: u64,
+    /// Datagrams of a flood that were thrown away unread.
+    pub datagrams_dropped: u64,
+    /// Connections that were turned away, since there were too many.
+    pub connections_turned_away: u64,
 }
 
-impl Metrics {
+impl GossipMetrics {
     /// Something was told.
     pub(super) fn count(&mut self, event: &Event) {
         match event {
             Event::Transition { from, to, .. } => match (from, to) {
                 (_, MemberState::Suspect) => self.suspicions += 1,
                 (Some(MemberState::Suspect), MemberState::Up) => self.contradictions += 1,
-                (_, MemberState::Dead) => self.deaths += 1,
                 _ => {}
             },
             Event::Topology(update) => self.update(update),
@@ -102,7 +113,7 @@ mod tests {
 
     #[test]
     fn m5_1_each_datagram_and_each_question_is_counted_once_with_its_bytes() {
-        let (mut metrics, to) = (Metrics::default(), Place::new("h", 1));
+        let (mut metrics, to) = (GossipMetrics::default(), Place::new("h", 1));
         for length in [3, 4] {
             metrics.sent(&Output::Send { to: to.clone(), bytes: vec![0; length] });
         }
@@ -124,7 +135,7 @@ mod tests {
             dead: nodes(4),
             members: members(&["n8", "n9"]),
         };
-        let mut metrics = Metrics::default();
+        let mut metrics = GossipMetrics::default();
         metrics.count(&Event::Topology(Arc::new(update.clone())));
         metrics.count(&Event::Topology(Arc::new(TopologyUpdate { members: Members::new(), ..update })));
         assert_eq!((metrics.updates, metrics.members, metrics.updated_at), (2, 0, Some(Timestamp::from_millis(9))));

@@ -50,7 +50,7 @@ pub(super) struct Change {
 
 /// Why a transition is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Illegal {
+pub(crate) enum Illegal {
     /// Nobody has heard of the node.
     Unknown,
     /// It is in another life, or has contradicted already.
@@ -80,10 +80,10 @@ impl fmt::Display for Illegal {
 
 /// A transition that was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Refused {
-    pub(super) at: Timestamp,
-    pub(super) node: NodeId,
-    pub(super) reason: Illegal,
+pub(crate) struct Refused {
+    pub(crate) at: Timestamp,
+    pub(crate) node: NodeId,
+    pub(crate) reason: Illegal,
 }
 
 /// See the module.
@@ -159,7 +159,6 @@ impl Table {
     }
 
     /// The transitions that were refused last, the oldest first, and how many there were in all.
-    #[cfg(test)]
     pub(super) fn refused(&self) -> (impl Iterator<Item = &Refused>, u64) {
         (self.refused.iter(), self.refusals)
     }

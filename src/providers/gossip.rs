@@ -25,12 +25,13 @@ use self::config::Config;
 pub use self::event::{GossipEvent, GossipState, GossipUpdate};
 use self::feed::{Feed, Standing, Teller, WATCHING};
 use self::keys::Keys;
-pub use self::membership::{GossipMembership, GossipMetrics, QuarantinedNode};
+pub use self::membership::{GossipMembership, QuarantinedNode, RefusedTransition};
 use self::registration::GossipRegistration;
 use self::seat::Seat;
 use self::stream::GossipStream;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::id::{ProviderId, ProviderKind};
+pub use crate::membership::GossipMetrics;
 use crate::membership::Life;
 use crate::membership::transport::Node;
 use crate::provider::{

@@ -258,11 +258,11 @@ impl Machine {
 
     /// This node says that the other does not answer.
     pub(super) fn accuse(&mut self, target: &NodeId, now: Timestamp) {
-        let Some((life, version)) = self.table.get(target).map(|record| (record.life(), record.version())) else {
-            return;
-        };
+        // Whoever is unknown has none, and the table refuses and remembers that.
+        let known = self.table.get(target).map(|record| (record.life().incarnation, record.version()));
+        let (incarnation, version) = known.unwrap_or_default();
         let (own, bounds) = (self.own.id().clone(), self.bounds());
-        if let Ok(Some(change)) = self.table.accuse((target, life.incarnation, version), &own, bounds, now) {
+        if let Ok(Some(change)) = self.table.accuse((target, incarnation, version), &own, bounds, now) {
             self.apply(&change, true, now);
         }
     }

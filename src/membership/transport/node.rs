@@ -18,7 +18,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::membership::event::Event;
 use crate::membership::lifecycle::{Membership, NotDone};
 use crate::membership::machine::{Input, Order};
-use crate::membership::metrics::Metrics;
+use crate::membership::metrics::GossipMetrics;
 use crate::membership::observer::Observer;
 use crate::membership::place::Place;
 use crate::membership::quarantine::Quarantined;
@@ -27,6 +27,7 @@ use crate::membership::sealing::OVERHEAD;
 use crate::membership::sealing::keyring::Keyring;
 use crate::membership::settings::Settings;
 use crate::membership::settling::TopologyUpdate;
+use crate::membership::table::Refused;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Mutex, lock};
 use crate::thread::Thread;
@@ -232,20 +233,25 @@ impl Node {
     ///
     /// # Errors
     /// [`NotDone::MetricsDisabled`]; [`NotDone::NotStarted`] of an observer.
-    pub(crate) fn metrics(&self) -> Result<Metrics, NotDone> {
-        self.ask(|membership, _| membership.metrics().cloned()).unwrap_or(Err(NotDone::NotStarted))
+    pub(crate) fn metrics(&self) -> Result<GossipMetrics, NotDone> {
+        let counted = self.ask(|membership, _| membership.metrics()).unwrap_or(Err(NotDone::NotStarted))?;
+        let kept_away = &self.shared.counted;
+        Ok(GossipMetrics {
+            datagrams_dropped: kept_away.dropped.load(Ordering::Relaxed),
+            connections_turned_away: kept_away.turned_away.load(Ordering::Relaxed),
+            ..counted
+        })
+    }
+
+    /// The transitions that were refused last, the oldest first.
+    pub(crate) fn refused(&self) -> Vec<Refused> {
+        self.ask(|membership, _| membership.refused()).unwrap_or_default()
     }
 
     /// Other keys from now on; nothing where there were none at the start.
     pub(crate) fn set_keys(&self, keys: Keyring) {
         *lock(&self.shared.keys) = Some(keys);
         self.shared.wake();
-    }
-
-    /// How many datagrams of a flood were thrown away, and how many connections were turned away since there were too many.
-    pub(crate) fn kept_away(&self) -> (u64, u64) {
-        let counted = &self.shared.counted;
-        (counted.dropped.load(Ordering::Relaxed), counted.turned_away.load(Ordering::Relaxed))
     }
 
     /// The seeds are others from now on.

@@ -11,7 +11,7 @@ use crate::clock::Timestamp;
 use crate::error::ProvisioningError;
 use crate::event::EventStream;
 use crate::membership::transport::Node;
-use crate::membership::{NotDone, Order};
+use crate::membership::{GossipMetrics, NotDone, Order};
 use crate::topology::{ClusterNode, Members, NodeId};
 
 /// Somebody who would not be let in now.
@@ -30,52 +30,17 @@ pub struct QuarantinedNode {
     pub is_pinned: bool,
 }
 
-/// What a member of a gossip cluster has counted since its start.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// A change of somebody's state that was refused, since it makes no sense: what a rumour says that was overtaken, for example,
+/// or evidence against a node that nobody knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct GossipMetrics {
-    /// The members as they were announced last.
-    pub members: usize,
-    /// When that was; absent while nothing has been.
-    pub updated_at: Option<Timestamp>,
-    /// The updates of the topology.
-    pub updates: u64,
-    /// Those who came in them.
-    pub joined: u64,
-    /// Those whose kinds or metadata changed.
-    pub changed: u64,
-    /// Those who left by their own word, or came back in another life.
-    pub left: u64,
-    /// Those who were declared dead.
-    pub died: u64,
-    /// Suspicions.
-    pub suspicions: u64,
-    /// Suspicions that were contradicted.
-    pub contradictions: u64,
-    /// How often other nodes were not let in here.
-    pub turned_away: u64,
-    /// How often this node was not let in itself.
-    pub refused: u64,
-    /// Messages that were not taken.
-    pub unusable: u64,
-    /// How often nobody was heard.
-    pub isolations: u64,
-    /// How often the process stood still.
-    pub standstills: u64,
-    /// How often an update could not be applied.
-    pub not_applied: u64,
-    /// Datagrams sent.
-    pub datagrams: u64,
-    /// The bytes in them.
-    pub datagram_bytes: u64,
-    /// Questions asked and answered over connections.
-    pub questions: u64,
-    /// The bytes in them.
-    pub question_bytes: u64,
-    /// Datagrams of a flood that were thrown away unread.
-    pub datagrams_dropped: u64,
-    /// Connections that were turned away, since there were too many.
-    pub connections_turned_away: u64,
+pub struct RefusedTransition {
+    /// When.
+    pub at: Timestamp,
+    /// Whose.
+    pub node: NodeId,
+    /// Why, in words.
+    pub reason: String,
 }
 
 /// The membership of the local node in a gossip cluster: of the provider of that name, from
@@ -152,54 +117,19 @@ impl GossipMembership {
     /// [`ErrorCode::NotStarted`](crate::ErrorCode::NotStarted), and
     /// [`ErrorCode::MetricsDisabled`](crate::ErrorCode::MetricsDisabled) every time where the definition has `metrics` off.
     pub fn metrics(&self) -> Result<GossipMetrics, ProvisioningError> {
-        let read = |node: &Node| Ok((node.metrics()?, node.kept_away()));
-        let (counted, (datagrams_dropped, connections_turned_away)) =
-            self.order("reading the metrics of a gossip member", read)?;
-        let crate::membership::Metrics {
-            members,
-            updated_at,
-            updates,
-            joined,
-            changed,
-            left,
-            died,
-            suspicions,
-            contradictions,
-            deaths: _,
-            turned_away,
-            refused,
-            unusable,
-            isolations,
-            standstills,
-            not_applied,
-            datagrams,
-            datagram_bytes,
-            questions,
-            question_bytes,
-        } = counted;
-        Ok(GossipMetrics {
-            members,
-            updated_at,
-            updates,
-            joined,
-            changed,
-            left,
-            died,
-            suspicions,
-            contradictions,
-            turned_away,
-            refused,
-            unusable,
-            isolations,
-            standstills,
-            not_applied,
-            datagrams,
-            datagram_bytes,
-            questions,
-            question_bytes,
-            datagrams_dropped,
-            connections_turned_away,
-        })
+        self.order("reading the metrics of a gossip member", Node::metrics)
+    }
+
+    /// The changes of somebody's state that were refused last, since they make no sense: 64 at the most, the oldest first;
+    /// none while the member does not run.
+    pub fn refused_transitions(&self) -> Vec<RefusedTransition> {
+        let refused = self.seat.ask(Node::refused).unwrap_or_default();
+        let shown = |refused: crate::membership::Refused| RefusedTransition {
+            at: refused.at,
+            reason: refused.reason.to_string(),
+            node: refused.node,
+        };
+        refused.into_iter().map(shown).collect()
     }
 
     /// Nobody lets that node in, for so long or until it is [lifted](Self::lift). A member stays one until it is gone.

@@ -1,6 +1,7 @@
 //! What comes to a member from its own process: where the seeds are, what hosts say, and what the program has found.
 
 use super::*;
+use crate::membership::table::Illegal;
 
 fn looked_up(outputs: &[Output]) -> usize {
     outputs.iter().filter(|output| matches!(output, Output::LookUp)).count()
@@ -79,6 +80,9 @@ fn m3_1_what_the_program_has_found_counts_as_an_accusation_and_of_strangers_noth
     let id = |name: &str| NodeId::new(name).unwrap();
     member.machine.handle(member.now, Input::Evidence(id("n9")));
     assert_eq!(member.events(), []);
+    let (refused, count) = member.machine.table().refused();
+    let refused: Vec<_> = refused.map(|refused| (refused.node.clone(), refused.reason)).collect();
+    assert_eq!((refused, count), (vec![(id("n9"), Illegal::Unknown)], 1));
     member.machine.handle(member.now, Input::Evidence(id("n1")));
     let State::Suspect(accusers) = member.state("n1").unwrap() else { panic!() };
     assert_eq!(accusers.iter().collect::<Vec<_>>(), [&id("n0")]);
