@@ -110,9 +110,9 @@ pub use hub::{Decision, ProviderStatus, ProviderWatchHub, RemoteHealth, RemoteNo
 pub use id::{ProviderId, ProviderKind};
 pub use metrics::{BridgeMetrics, Histogram, ProvisioningMetrics};
 pub use provider::{
-    CancelGuard, CancelToken, Capabilities, ClusterProvider, Credential, Exclusion, Exclusions, MemberChange,
-    ProviderDescriptor, ProviderEnvironment, ProviderEvent, ProviderFactory, ProviderRole, ProviderStream,
-    ProviderTermination, Registration, RegistrationSite, RetryPolicy, SIGN_OF_LIFE,
+    CancelGuard, CancelToken, Capabilities, ClusterProvider, Credential, Exclusion, Exclusions, LocalNode,
+    MemberChange, ProviderDescriptor, ProviderEnvironment, ProviderEvent, ProviderFactory, ProviderRole,
+    ProviderStream, ProviderTermination, Registration, RegistrationSite, RetryPolicy, SIGN_OF_LIFE,
 };
 #[cfg(feature = "consul")]
 #[cfg_attr(docsrs, doc(cfg(feature = "consul")))]

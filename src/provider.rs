@@ -14,6 +14,7 @@ mod cancel;
 mod descriptor;
 mod event;
 mod exclusions;
+mod local_node;
 mod name;
 mod registration;
 mod retry;
@@ -28,6 +29,7 @@ pub(crate) use descriptor::MAX_PRIORITY;
 pub use descriptor::{Credential, ProviderDescriptor, ProviderRole};
 pub use event::{MemberChange, ProviderEvent, ProviderTermination};
 pub use exclusions::{Exclusion, Exclusions};
+pub use local_node::LocalNode;
 pub use registration::{Registration, RegistrationSite};
 pub use retry::RetryPolicy;
 
@@ -124,7 +126,7 @@ pub struct ProviderEnvironment {
     pub secrets: Secrets,
     /// In member mode, the local node. A factory that makes providers which register refuses in
     /// [`create`](ProviderFactory::create) a node that its backend cannot carry.
-    pub local_node: Option<Arc<ClusterNode>>,
+    pub local_node: LocalNode,
     /// How the provider paces what it tries again by itself.
     pub retry: RetryPolicy,
     /// Where a provider that detects failures by itself tells whom it excludes.
@@ -137,7 +139,7 @@ impl ProviderEnvironment {
         Self {
             clock,
             secrets: Secrets::default(),
-            local_node: None,
+            local_node: LocalNode::default(),
             retry: RetryPolicy::default(),
             exclusions: Exclusions::default(),
         }
@@ -152,7 +154,7 @@ impl ProviderEnvironment {
 
     /// Sets the local node: member mode; `None` for client mode.
     #[must_use]
-    pub fn local_node(mut self, node: impl Into<Option<Arc<ClusterNode>>>) -> Self {
+    pub fn local_node(mut self, node: impl Into<LocalNode>) -> Self {
         self.local_node = node.into();
         self
     }
@@ -175,7 +177,7 @@ impl ProviderEnvironment {
 impl fmt::Debug for ProviderEnvironment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ProviderEnvironment")
-            .field("local_node", &self.local_node.as_ref().map(|node| node.id()))
+            .field("local_node", &self.local_node.get().map(|node| node.id().clone()))
             .field("retry", &self.retry)
             .finish_non_exhaustive()
     }

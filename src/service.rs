@@ -37,7 +37,7 @@ use crate::provider::ProviderDescriptor;
 use crate::registry::{Enablement, ProviderEntry};
 use crate::sync::{Mutex, lock};
 use crate::text::line::log_line;
-use crate::topology::ProviderSnapshot;
+use crate::topology::{ClusterNode, ProviderSnapshot};
 use crate::validator::ValidationReport;
 
 /// How long a shutdown waits for the hub's thread and for the streams' threads, all in all, before it leaves them to end
@@ -194,6 +194,29 @@ impl ClusterProvisioningService {
         let now = self.hub.clock.now();
         self.providers
             .change("reloading the providers", |registry, cancel| registry.replace_all(definitions, now, cancel))
+    }
+
+    /// Describes the local node anew: it has the kinds and metadata of `node` from now on, with every provider that registers
+    /// it. Its id, address, port and incarnation stay, whatever `node` says of them. Returns at once; a provider that cannot
+    /// carry what the node is described as keeps it registered as it was, with a warning.
+    ///
+    /// # Errors
+    /// [`ErrorCode::InvalidNode`] in client mode, which has no node, and where `node` has another id; and [`ErrorCode::Draining`].
+    pub fn describe(&self, node: &ClusterNode) -> Result<(), ProvisioningError> {
+        let doing = "describing the local node anew";
+        self.hub.forbid_while_draining(doing)?;
+        let refused =
+            |detail: String| Err(ProvisioningError::new(ErrorCode::InvalidNode, doing, detail).with_field("id"));
+        match self.hub.local_node() {
+            None => refused("in client mode there is no local node".to_owned()),
+            Some(local) if local.id() != node.id() => {
+                refused(format!("the local node is {}, and not {}", local.id(), node.id()))
+            }
+            Some(_) => {
+                self.hub.local_node.describe(node);
+                Ok(())
+            }
+        }
     }
 
     /// Judges a definition as [`register`](Self::register) would, without changing anything and without counting as a

@@ -123,8 +123,8 @@ impl ProviderValidator {
     }
 
     /// The local node, in member mode.
-    pub(crate) fn local_node(&self) -> Option<&Arc<ClusterNode>> {
-        self.environment.local_node.as_ref()
+    pub(crate) fn local_node(&self) -> Option<Arc<ClusterNode>> {
+        self.environment.local_node.get()
     }
 
     fn make(

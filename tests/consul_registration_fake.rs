@@ -116,6 +116,26 @@ fn consul_point_18_the_check_has_the_times_of_the_definition_to_the_millisecond(
 }
 
 #[test]
+fn p1_4_consul_a_node_that_is_described_anew_is_registered_over_what_is_there_and_what_cannot_be_is_refused() {
+    let fake = Fake::start(|_, stream| ok(stream));
+    let mut registration = join(&member(&fake));
+    let described =
+        |key: &str| ClusterNode::builder("n1", "10.0.0.1", 8090).incarnation(8).metadata(key, "b").build().unwrap();
+    registration.describe(&described("zone")).unwrap();
+    assert_eq!(asked(&fake), ["register", "pass"], "it is registered with the next join");
+    registration.join(&CancelToken::new()).unwrap();
+    assert_eq!(asked(&fake), ["register", "pass", "register", "pass"]);
+    let meta =
+        || serde_json::from_str::<serde_json::Value>(&orders(&fake).iter().rfind(|at| is_register(at)).unwrap().body);
+    let expected = serde_json::json!({"id": "n1", "incarnation": "8", "zone": "b"});
+    assert_eq!(meta().unwrap()["Meta"], expected);
+    let refused = registration.describe(&described("no key of Consul's")).unwrap_err();
+    assert_eq!((refused.code(), refused.field()), (ErrorCode::InvalidNode, Some("metadata")), "{refused}");
+    registration.join(&CancelToken::new()).unwrap();
+    assert_eq!(meta().unwrap()["Meta"], expected, "as it was");
+}
+
+#[test]
 fn consul_point_18_a_pass_answered_404_or_500_registers_the_node_again_in_the_same_round() {
     for unknown in ["404 Not Found", "500 Internal Server Error"] {
         let agent = Arc::new(Agent::default());

@@ -228,6 +228,107 @@ fn m1_4_changed_metadata_reaches_everybody() {
     assert_eq!(b.gossip.local_node().unwrap().kinds().collect::<Vec<_>>(), ["worker"]);
 }
 
+/// A member of two clusters: by gossip, and in memory.
+fn in_both(
+    name: &str,
+    incarnation: u64,
+    seeds: &[u16],
+    cluster: &InMemoryCluster,
+) -> (Member, EventStream<Arc<ProvisioningEvent>>) {
+    let factory = GossipFactory::new();
+    let node = ClusterNode::builder(name, "127.0.0.1", 7000).incarnation(incarnation).build().unwrap();
+    let builder = ClusterProvisioningService::builder()
+        .factory(Arc::new(factory.clone()))
+        .factory(Arc::new(InMemoryFactory::new().cluster("c", cluster)))
+        .provider(definition(seeds))
+        .provider(ProviderDescriptor::new("memory", ProviderKind::in_memory()).unwrap())
+        .member(node);
+    let events = builder.subscribe(1_000);
+    let service = builder.start().unwrap();
+    let gossip = factory.membership("gossip").unwrap();
+    (Member { service, gossip }, events)
+}
+
+fn in_memory(cluster: &InMemoryCluster, name: &str) -> Option<Arc<ClusterNode>> {
+    cluster.members().get(name).cloned()
+}
+
+#[test]
+fn m4_5_p1_4_a_life_that_gossip_has_to_raise_is_the_same_with_all_providers() {
+    let (a, cluster) = (Member::new("a", &[]), InMemoryCluster::new(SystemClock::shared()));
+    let (former, _) = in_both("b", 5, &[a.port()], &cluster);
+    wait_shown(&a.service, &["a", "b"]);
+    former.service.drain().unwrap();
+    wait_shown(&a.service, &["a"]);
+    // Its former life is remembered, and it says that it is the same.
+    let (b, mut events) = in_both("b", 5, &[a.port()], &cluster);
+    wait("it is registered in its new life", || in_memory(&cluster, "b").is_some_and(|node| node.incarnation() == 6));
+    let seen = || a.gossip.members().get("b").map(|node| node.incarnation());
+    wait("others see it in that life", || seen() == Some(6));
+    assert_eq!(b.service.hub().local_node().unwrap().incarnation(), 6);
+    b.service.wait_ready(PATIENCE).unwrap();
+    while let Ok(event) = events.try_recv() {
+        if let ProvisioningEvent::Warning(warning) = &*event {
+            assert_ne!(warning.error.code(), ErrorCode::NodeIdTaken, "it takes itself for another");
+        }
+    }
+}
+
+#[test]
+fn p1_4_a_node_that_is_described_anew_is_so_with_every_provider() {
+    let (a, cluster) = (Member::new("a", &[]), InMemoryCluster::new(SystemClock::shared()));
+    let (b, _) = in_both("b", 5, &[a.port()], &cluster);
+    wait_shown(&a.service, &["a", "b"]);
+    let described = ClusterNode::builder("b", "10.9.9.9", 1).kind("worker").metadata("zone", "b").build().unwrap();
+    b.service.describe(&described).unwrap();
+    let expected = ClusterNode::builder("b", "127.0.0.1", 7000).incarnation(5).kind("worker").metadata("zone", "b");
+    let expected = expected.build().unwrap();
+    wait("in memory", || in_memory(&cluster, "b").as_deref() == Some(&expected));
+    wait("by gossip", || a.gossip.members().get("b").map(|node| &**node) == Some(&expected));
+    assert_eq!(b.service.hub().local_node().as_deref(), Some(&expected));
+    let refused =
+        |service: &ClusterProvisioningService, name: &str| service.describe(&self::described(name)).unwrap_err().code();
+    assert_eq!(refused(&b.service, "c"), ErrorCode::InvalidNode);
+    let client = ClusterProvisioningService::builder().provider(definition(&[a.port()])).start().unwrap();
+    assert_eq!(refused(&client, "b"), ErrorCode::InvalidNode);
+    b.service.drain().unwrap();
+    assert_eq!(refused(&b.service, "b"), ErrorCode::Draining);
+}
+
+#[test]
+fn p1_4_a_description_that_gossip_cannot_carry_leaves_the_member_as_it_was_with_a_warning() {
+    let (a, cluster) = (Member::new("a", &[]), InMemoryCluster::new(SystemClock::shared()));
+    let (b, mut events) = in_both("b", 5, &[a.port()], &cluster);
+    wait_shown(&a.service, &["a", "b"]);
+    let large = ClusterNode::builder("b", "127.0.0.1", 7000).metadata("text", "x".repeat(600)).build().unwrap();
+    b.service.describe(&large).unwrap();
+    loop {
+        if let ProvisioningEvent::Warning(warning) = &*events.recv_timeout(PATIENCE).unwrap()
+            && warning.error.code() == ErrorCode::InvalidNode
+        {
+            assert_eq!(warning.error.provider().map(ToString::to_string).as_deref(), Some("gossip"));
+            break;
+        }
+    }
+    wait("whoever can carry it shows it", || in_memory(&cluster, "b").is_some_and(|node| node.metadata().count() == 1));
+    assert!(b.gossip.is_member() && a.gossip.members().get("b").unwrap().metadata().count() == 0);
+}
+
+#[test]
+fn p1_4_a_definition_that_is_looked_at_touches_neither_the_running_member_nor_its_handle_nor_its_port() {
+    let factory = GossipFactory::new();
+    let fixed = |port: u16| definition(&[]).parameter("bind", format!("127.0.0.1:{port}"));
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let builder = ClusterProvisioningService::builder().factory(Arc::new(factory.clone()));
+    let service = builder.provider(fixed(free)).member(described("a")).start().unwrap();
+    let gossip = factory.membership("gossip").unwrap();
+    // Its own port is taken by itself.
+    assert_eq!(service.validate(&fixed(free), true).unwrap().problems().next(), None);
+    let other = service.validate(&fixed(free).endpoint("127.0.0.1:1").priority(7), true).unwrap();
+    assert_eq!(other.problems().map(|error| error.code()).collect::<Vec<_>>(), [ErrorCode::DuplicateName]);
+    assert!(gossip.is_member() && factory.membership("gossip").unwrap().port() == Some(free));
+}
+
 const KEY: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 const OTHER: &str = "BAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 

@@ -83,7 +83,7 @@ fn the_other_settings_are_made_from_outside_too() {
     let environment = ProviderEnvironment::new(SystemClock::shared());
     let environment = environment.secrets(secrets).local_node(Arc::clone(&local)).retry(retry);
     assert_eq!(environment.secrets.get("consul").map(Secret::expose), Some("hush"));
-    assert_eq!((environment.local_node.as_ref(), environment.retry.longest), (Some(&local), seconds(9)));
+    assert_eq!((environment.local_node.get(), environment.retry.longest), (Some(local), seconds(9)));
     assert!(!format!("{environment:?}").contains("hush"));
     assert_eq!(Capabilities::new(true, false), Capabilities::WATCH);
     assert_eq!(Capabilities::new(true, true), Capabilities::WATCH_AND_REGISTER);
@@ -182,7 +182,7 @@ fn everything_that_is_delivered_or_published_serialises_with_hashes_times_and_co
     let hub = service.hub().clone();
 
     let snapshot = service.wait_for_members(3, PATIENCE).unwrap();
-    assert_eq!(hub.local_node().map(|node| node.id().as_str()), Some("n1"));
+    assert_eq!(hub.local_node().map(|node| node.id().to_string()), Some("n1".to_owned()));
     let ids: Vec<_> = (&snapshot.members).into_iter().map(|node| node.id().as_str()).collect();
     assert_eq!(ids, ["n1", "n2", "n3"]);
     assert!(snapshot.members.get("n2").is_some() && !snapshot.members.contains("n9"));

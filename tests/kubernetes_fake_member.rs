@@ -158,3 +158,29 @@ fn kubernetes_point_16_where_readiness_does_not_count_a_member_is_one_before_it_
     service.shutdown();
     assert!(!shop.lock().unwrap().is_registered(), "taken away on shutdown, too");
 }
+
+#[test]
+fn p1_4_kubernetes_a_node_that_is_described_anew_has_its_pod_carry_that_and_nothing_of_before() {
+    let (fake, shop) = Shop::start();
+    shop.lock().unwrap().become_ready();
+    let service = service(&fake, "on");
+    wait_for("it is a member", || shows(&service, &["n1", "other"]));
+    let described = |kind: &str, key: &str| {
+        ClusterNode::builder("n1", "10.0.0.1", 7001).kind(kind).metadata(key, "b").build().unwrap()
+    };
+    let carried = |part: &str| {
+        let shop = shop.lock().unwrap();
+        let ours = shop.own["metadata"][part].as_object().cloned().unwrap_or_default();
+        ours.keys().filter_map(|key| key.strip_prefix("cluster.proto.actor/")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let has = |part: &str, key: &str| carried(part).iter().any(|carried| carried == key);
+    service.describe(&described("one", "zone")).unwrap();
+    wait_for("the pod carries it", || has("annotations", "zone"));
+    service.describe(&described("two", "rack")).unwrap();
+    wait_for("the pod carries the other", || has("annotations", "rack") && !has("annotations", "zone"));
+    assert_eq!(shop.lock().unwrap().own["metadata"]["annotations"]["cluster.proto.actor/incarnation"], json!("7"));
+    let snapshot = || service.hub().snapshot().unwrap();
+    wait_for("everybody sees it", || snapshot().members.get("n1").is_some_and(|node| node.kinds().eq(["two"])));
+    service.drain().unwrap();
+    assert_eq!((carried("labels"), carried("annotations")), (vec![], vec![]));
+}

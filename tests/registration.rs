@@ -125,7 +125,7 @@ impl ProviderFactory for Desks {
         descriptor: &ProviderDescriptor,
         environment: &ProviderEnvironment,
     ) -> Result<Arc<dyn ClusterProvider>, ProvisioningError> {
-        let node = environment.local_node.as_ref().expect("member mode");
+        let node = environment.local_node.get().expect("member mode");
         assert_eq!((node.id().as_str(), node.incarnation()), ("n1", 7), "the whole node is handed over");
         Ok(Arc::new(Desk { descriptor: descriptor.clone(), script: self.0.clone() }))
     }

@@ -116,5 +116,5 @@ fn p3_5_a_wait_ends_when_the_service_drains_and_none_is_possible_inside_a_callba
 fn p1_4_a_host_knows_its_own_node_in_member_mode_alone() {
     assert_eq!(Running::new(&["a"]).hub().local_node(), None);
     let member = Running::with(&["a"], |builder| builder.member(node("me")));
-    assert_eq!(member.hub().local_node().map(|node| node.id().as_str()), Some("me"));
+    assert_eq!(member.hub().local_node().map(|node| node.id().to_string()), Some("me".to_owned()));
 }

@@ -262,7 +262,7 @@ fn p1_1_factories_get_the_secrets_the_clock_the_local_node_and_the_pauses_of_the
         (Some("first"), Some("second"), None)
     );
     assert_eq!(environment.clock.now(), clock.now());
-    assert_eq!(environment.local_node.as_ref().map(|node| node.id().as_str()), Some("me"));
+    assert_eq!(environment.local_node.get().map(|node| node.id().to_string()), Some("me".to_owned()));
     assert_eq!((environment.retry.first, environment.retry.longest), (millis(70), millis(700)));
 }
 

@@ -16,6 +16,7 @@ use crate::error::{ErrorCode, ProvisioningError};
 use crate::event::{EventStream, OwnershipChange, PlacementGate, ProvisioningEvent, StreamEnded, Subscriptions};
 use crate::id::ProviderId;
 use crate::metrics::ProvisioningMetrics;
+use crate::provider::LocalNode;
 use crate::topology::{BlockSource, BlockedNodes, ClusterNode, NodeId, Position, ProviderSnapshot};
 
 /// The handle by which the host reads the topology and orders things, from any thread and from inside callbacks. Cheap
@@ -32,7 +33,7 @@ pub struct ProviderWatchHub {
     pub(crate) subscriptions: Subscriptions<Arc<ProvisioningEvent>>,
     /// Counted by whoever validates, not by the hub.
     pub(crate) validation_failures: Arc<AtomicU64>,
-    pub(crate) local_node: Option<Arc<ClusterNode>>,
+    pub(crate) local_node: LocalNode,
 }
 
 impl ProviderWatchHub {
@@ -41,9 +42,10 @@ impl ProviderWatchHub {
         self.publication.load().snapshot.clone()
     }
 
-    /// The local node, in member mode.
-    pub fn local_node(&self) -> Option<&Arc<ClusterNode>> {
-        self.local_node.as_ref()
+    /// The local node, in member mode, as it is described now: its incarnation may be greater than at the start, where that one
+    /// was known to others already.
+    pub fn local_node(&self) -> Option<Arc<ClusterNode>> {
+        self.local_node.get()
     }
 
     /// The snapshot to build a partition map from.

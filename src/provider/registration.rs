@@ -5,7 +5,8 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, never};
 
 use super::CancelToken;
-use crate::error::ProvisioningError;
+use crate::error::{ErrorCode, ProvisioningError};
+use crate::topology::ClusterNode;
 
 /// The registration of the local node with one provider: made by
 /// [`ClusterProvider::registration`](super::ClusterProvider::registration) without anything being registered yet, and
@@ -28,6 +29,20 @@ pub trait Registration: Send {
     /// its stream no longer shows the node. Default: nowhere.
     fn early_renewal(&self) -> Receiver<()> {
         never()
+    }
+
+    /// The node is described as that from now on: with other kinds or metadata, or in a later life. Its id, address and port
+    /// are the same. Registers nothing by itself: it is called before [`join`](Self::join), which registers the node as it is
+    /// described now, also where it was registered already.
+    ///
+    /// # Errors
+    /// The backend cannot carry what the node is described as. It stays registered as it was, with a warning.
+    ///
+    /// Default: [`ErrorCode::Unsupported`](crate::ErrorCode::Unsupported).
+    fn describe(&mut self, node: &ClusterNode) -> Result<(), ProvisioningError> {
+        let detail = "this provider registers a node as it was at the start";
+        let error = ProvisioningError::new(ErrorCode::Unsupported, "describing the local node anew", detail);
+        Err(error.with_advice(format!("start the process again to have {} registered as it is now", node.id())))
     }
 
     /// Keeps the registration alive. Must return soon after `cancel` fires.

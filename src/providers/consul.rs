@@ -172,9 +172,10 @@ struct Heritage {
 impl ConsulProvider {
     fn new(descriptor: &ProviderDescriptor, environment: &ProviderEnvironment) -> Result<Self, ProvisioningError> {
         let config = Arc::new(Config::read(descriptor)?);
-        let local = environment.local_node.as_deref();
+        let local = environment.local_node.get();
         let define = |node| Definition::new(node, config.query.service(), config.ttl, config.deregister_after);
-        let definition = local.map(define).transpose().map_err(|error| error.with_provider(&descriptor.id))?;
+        let definition =
+            local.as_deref().map(define).transpose().map_err(|error| error.with_provider(&descriptor.id))?;
         Ok(Self {
             presence: Arc::new(Presence::new(environment.local_node.clone())),
             definition,
@@ -284,18 +285,21 @@ impl ClusterProvider for ConsulProvider {
     }
 
     fn registration(&self, node: &ClusterNode) -> Result<Box<dyn Registration>, ProvisioningError> {
-        let is_local = self.presence.local().is_some_and(|local| **local == *node);
-        let Some(definition) = self.definition.as_ref().filter(|_| is_local) else {
+        let is_local = self.presence.local().is_some_and(|local| local.id() == node.id());
+        if self.definition.is_none() || !is_local {
             let detail = "the provider was not made for this node";
             let error = ProvisioningError::new(ErrorCode::Unsupported, "registering the local node", detail);
             return Err(error.with_provider(&self.descriptor.id));
-        };
+        }
+        let definition =
+            Definition::new(node, self.config.query.service(), self.config.ttl, self.config.deregister_after);
+        let definition = definition.map_err(|error| error.with_provider(&self.descriptor.id))?;
         Ok(Box::new(ConsulRegistration::new(registration::Parts {
             id: self.descriptor.id.clone(),
             config: Arc::clone(&self.config),
             credential: self.credential(),
             clock: Arc::clone(&self.environment.clock),
-            definition: definition.clone(),
+            definition,
             presence: Arc::clone(&self.presence),
             retry: self.environment.retry,
             succeeded: Arc::clone(&self.succeeded),

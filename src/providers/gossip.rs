@@ -35,8 +35,8 @@ pub use crate::membership::GossipMetrics;
 use crate::membership::Life;
 use crate::membership::transport::Node;
 use crate::provider::{
-    CancelToken, Capabilities, ClusterProvider, Exclusions, ProviderDescriptor, ProviderEnvironment, ProviderFactory,
-    ProviderStream, Registration, RegistrationSite, SIGN_OF_LIFE,
+    CancelToken, Capabilities, ClusterProvider, Exclusions, LocalNode, ProviderDescriptor, ProviderEnvironment,
+    ProviderFactory, ProviderStream, Registration, RegistrationSite, SIGN_OF_LIFE,
 };
 use crate::sync::{Mutex, lock};
 use crate::topology::{ClusterNode, NodeId};
@@ -113,7 +113,7 @@ impl GossipFactory {
     ) -> Result<Arc<dyn ClusterProvider>, ProvisioningError> {
         let config = Arc::new(Config::read(descriptor)?);
         let (mut seat, mut succeeds) = (None, None);
-        if let Some(former) = former.filter(|former| former.local.is_some()) {
+        if let Some(former) = former.filter(|former| former.is_member()) {
             if former.config.is_same_member(&config) {
                 (seat, succeeds) = (Some(Arc::clone(&former.seat)), Some(Arc::clone(&former.is_succeeded)));
             } else if former.seat.is_running() {
@@ -123,8 +123,9 @@ impl GossipFactory {
             }
         }
         let seat = seat.unwrap_or_else(|| {
-            let (clock, exclusions) = (Arc::clone(&environment.clock), environment.exclusions.clone());
-            Seat::new(descriptor.id.clone(), clock, exclusions)
+            let (local, exclusions) = (environment.local_node.clone(), environment.exclusions.clone());
+            let feed = Feed::new(descriptor.id.clone(), local, exclusions);
+            Seat::new(descriptor.id.clone(), Arc::clone(&environment.clock), feed)
         });
         {
             // The definition may be looked at alone, and never come into force.
@@ -190,7 +191,7 @@ struct GossipProvider {
     keys: Arc<Keys>,
     environment: ProviderEnvironment,
     /// In member mode.
-    local: Option<Arc<ClusterNode>>,
+    local: LocalNode,
     /// The provider of an edited definition runs the same member.
     is_succeeded: Arc<AtomicBool>,
     /// The same of the one that this one succeeds.
@@ -199,6 +200,10 @@ struct GossipProvider {
 }
 
 impl GossipProvider {
+    fn is_member(&self) -> bool {
+        self.local.get().is_some()
+    }
+
     /// The definition is in force.
     fn comes_into_force(&self) {
         if let Some(succeeds) = &self.succeeds {
@@ -247,7 +252,7 @@ impl ClusterProvider for GossipProvider {
     /// In member mode: whether this node can listen. Whether a seed answers does not matter, since all may begin at once.
     /// In client mode: whether a member answers.
     fn check_connectivity(&self, cancel: &CancelToken) -> Result<(), ProvisioningError> {
-        if let Some(local) = &self.local {
+        if let Some(local) = self.local.get() {
             self.keys.read()?;
             if self.seat.is_running() {
                 return Ok(());
@@ -265,7 +270,7 @@ impl ClusterProvider for GossipProvider {
                 "in client mode a member has to be named that is asked",
             ));
         }
-        let feed = Feed::new(self.descriptor.id.clone(), Exclusions::default());
+        let feed = Feed::new(self.descriptor.id.clone(), LocalNode::default(), Exclusions::default());
         let _observer = self.observer(&feed)?;
         let ends = Instant::now() + ANSWERED;
         loop {
@@ -286,7 +291,7 @@ impl ClusterProvider for GossipProvider {
 
     fn watch(&self, cancel: &CancelToken) -> Result<Box<dyn ProviderStream>, ProvisioningError> {
         self.comes_into_force();
-        if self.local.is_some() {
+        if self.is_member() {
             return Ok(Box::new(GossipStream::open(&self.seat.feed, cancel, None)));
         }
         // The stream before has ended, and its observer with it.
@@ -307,7 +312,7 @@ impl ClusterProvider for GossipProvider {
     }
 
     fn registration_site(&self) -> Option<RegistrationSite> {
-        let local = self.local.as_ref()?;
+        let local = self.local.get()?;
         let bind = self.config.bind(local.address());
         (bind.port() != 0).then(|| RegistrationSite::new(format!("gossip {bind}"), &self.config.settings.label))
     }

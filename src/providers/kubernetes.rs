@@ -42,7 +42,7 @@ use self::stream::Parts;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::id::ProviderKind;
 use crate::provider::{
-    CancelToken, Capabilities, ClusterProvider, ProviderDescriptor, ProviderEnvironment, ProviderFactory,
+    CancelToken, Capabilities, ClusterProvider, LocalNode, ProviderDescriptor, ProviderEnvironment, ProviderFactory,
     ProviderStream, Registration, RegistrationSite,
 };
 use crate::providers::presence::Presence;
@@ -161,7 +161,6 @@ impl ProviderFactory for KubernetesFactory {
 /// What a provider needs to register the local node.
 struct Member {
     pod: String,
-    marks: Marks,
     uid: Arc<OnceLock<String>>,
     /// Which pod the registration of an edited definition has marked; and the same of the one that this one replaces.
     succeeded: Arc<OnceLock<String>>,
@@ -176,7 +175,7 @@ impl Member {
         descriptor: &ProviderDescriptor,
     ) -> Result<Option<Self>, ProvisioningError> {
         let (Select::Pods { .. }, Some(cluster)) = (&config.select, &config.cluster) else { return Ok(None) };
-        let marks = Marks::of(node, cluster).map_err(|error| error.with_provider(&descriptor.id))?;
+        Marks::of(node, cluster).map_err(|error| error.with_provider(&descriptor.id))?;
         let Some(pod) = config.pod.clone() else {
             let reason = "which pod the process runs in is not known: neither POD_NAME nor HOSTNAME is a pod's name";
             let error = descriptor.refuse(ErrorCode::MissingField, "pod", reason);
@@ -184,7 +183,7 @@ impl Member {
                 "hand metadata.name to the container as POD_NAME, or name the pod with the parameter pod",
             ));
         };
-        Ok(Some(Self { pod, marks, uid: Arc::default(), succeeded: Arc::default(), succeeds: None }))
+        Ok(Some(Self { pod, uid: Arc::default(), succeeded: Arc::default(), succeeds: None }))
     }
 }
 
@@ -201,12 +200,12 @@ struct KubernetesProvider {
 impl KubernetesProvider {
     fn new(descriptor: &ProviderDescriptor, environment: &ProviderEnvironment) -> Result<Self, ProvisioningError> {
         let config = Arc::new(Config::read(descriptor)?);
-        let member = match environment.local_node.as_deref() {
-            Some(node) => Member::new(node, &config, descriptor)?,
+        let member = match environment.local_node.get() {
+            Some(node) => Member::new(&node, &config, descriptor)?,
             None => None,
         };
         // A provider that does not register the local node does not wait for it either.
-        let local = environment.local_node.clone().filter(|_| member.is_some());
+        let local = if member.is_some() { environment.local_node.clone() } else { LocalNode::default() };
         Ok(Self {
             presence: Arc::new(Presence::new(local)),
             member,
@@ -276,8 +275,8 @@ impl ClusterProvider for KubernetesProvider {
     }
 
     fn registration(&self, node: &ClusterNode) -> Result<Box<dyn Registration>, ProvisioningError> {
-        let is_local = self.presence.local().is_some_and(|local| **local == *node);
-        let Some(member) = self.member.as_ref().filter(|_| is_local) else {
+        let is_local = self.presence.local().is_some_and(|local| local.id() == node.id());
+        let (Some(member), Some(cluster)) = (self.member.as_ref().filter(|_| is_local), &self.config.cluster) else {
             let detail = "the provider was not made for this node, or its definition names no cluster of pods";
             let error = ProvisioningError::new(ErrorCode::Unsupported, "registering the local node", detail);
             return Err(error.with_provider(&self.descriptor.id));
@@ -288,7 +287,7 @@ impl ClusterProvider for KubernetesProvider {
             login: self.login(),
             clock: Arc::clone(&self.environment.clock),
             pod: member.pod.clone(),
-            marks: member.marks.clone(),
+            marks: Marks::of(node, cluster).map_err(|error| error.with_provider(&self.descriptor.id))?,
             presence: Arc::clone(&self.presence),
             retry: self.environment.retry,
             uid: Arc::clone(&member.uid),

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use crate::provider::LocalNode;
 use crate::topology::ClusterNode;
 
 /// How far the registration of the local node has come.
@@ -34,7 +35,7 @@ pub(in crate::providers) enum Sighting {
 /// The local node as its watch and its registration see it.
 #[derive(Debug)]
 pub(in crate::providers) struct Presence {
-    local: Option<Arc<ClusterNode>>,
+    local: LocalNode,
     standing: Mutex<Standing>,
     /// What the registration has not taken yet: that the node was shown, or absent, or shown and then absent.
     sightings: Mutex<Vec<Sighting>>,
@@ -43,16 +44,16 @@ pub(in crate::providers) struct Presence {
 }
 
 impl Presence {
-    pub(in crate::providers) fn new(local: Option<Arc<ClusterNode>>) -> Self {
+    pub(in crate::providers) fn new(local: LocalNode) -> Self {
         // One message is enough: it asks for a look, and says nothing else.
         let (wake, woken) = bounded(1);
-        let standing = if local.is_some() { Standing::Joining } else { Standing::Client };
+        let standing = if local.get().is_some() { Standing::Joining } else { Standing::Client };
         Self { local, standing: Mutex::new(standing), sightings: Mutex::default(), wake, woken }
     }
 
-    /// The local node in member mode.
-    pub(in crate::providers) fn local(&self) -> Option<&Arc<ClusterNode>> {
-        self.local.as_ref()
+    /// The local node in member mode, as it is described now.
+    pub(in crate::providers) fn local(&self) -> Option<Arc<ClusterNode>> {
+        self.local.get()
     }
 
     pub(in crate::providers) fn standing(&self) -> Standing {
@@ -100,7 +101,7 @@ mod tests {
 
     #[test]
     fn consul_point_19_whoever_is_woken_by_an_absence_learns_of_it_and_whether_the_node_was_shown_before() {
-        let presence = Presence::new(Some(Arc::new(ClusterNode::builder("n1", "h", 1).build().unwrap())));
+        let presence = Presence::new(Arc::new(ClusterNode::builder("n1", "h", 1).build().unwrap()).into());
         let seen = |sightings: &[Sighting]| {
             sightings.iter().for_each(|sighting| presence.report(*sighting));
             (presence.absences().try_recv().is_ok(), presence.take_sightings())
@@ -123,13 +124,13 @@ mod tests {
     #[test]
     fn consul_point_10_a_member_is_joining_until_its_registration_says_otherwise_and_a_client_stays_one() {
         let local = Arc::new(ClusterNode::builder("n1", "h", 1).build().unwrap());
-        let presence = Presence::new(Some(local.clone()));
-        assert_eq!((presence.local(), presence.standing()), (Some(&local), Standing::Joining));
+        let presence = Presence::new(local.clone().into());
+        assert_eq!((presence.local(), presence.standing()), (Some(local), Standing::Joining));
         for standing in [Standing::Registered, Standing::Left] {
             presence.set_standing(standing);
             assert_eq!(presence.standing(), standing);
         }
-        let client = Presence::new(None);
+        let client = Presence::new(LocalNode::default());
         assert_eq!((client.local(), client.standing()), (None, Standing::Client));
     }
 }

@@ -28,7 +28,8 @@ use crate::hub::{Bridges, Dispatcher, HubCore, HubSettings, ProviderWatchHub};
 use crate::id::ProviderKind;
 use crate::panics::Foreign;
 use crate::provider::{
-    CancelToken, Exclusion, Exclusions, ProviderDescriptor, ProviderEnvironment, ProviderFactory, RetryPolicy,
+    CancelToken, Exclusion, Exclusions, LocalNode, ProviderDescriptor, ProviderEnvironment, ProviderFactory,
+    RetryPolicy,
 };
 use crate::registry::{ProviderRegistry, RegistrySettings};
 use crate::secret::{Secret, Secrets};
@@ -293,13 +294,13 @@ impl ServiceBuilder {
             Store::File(path) => Some(Box::new(FileProviderStore::open(path)?)),
             Store::Custom(store) => Some(store),
         };
-        let member = self.member.map(Arc::new);
+        let local_node = LocalNode::from(self.member.map(Arc::new));
         let retry = RetryPolicy::new(self.hub.failover.backoff_initial, self.hub.failover.backoff_max);
         let exclusions = Exclusions::default();
         let environment = ProviderEnvironment {
             clock: Arc::clone(&clock),
             secrets: Secrets::new(self.secrets),
-            local_node: member.clone(),
+            local_node: local_node.clone(),
             retry,
             exclusions: exclusions.clone(),
         };
@@ -320,7 +321,7 @@ impl ServiceBuilder {
             hub_thread: Arc::new(OnceLock::new()),
             subscriptions: publisher.subscriptions(),
             validation_failures: Arc::new(AtomicU64::new(0)),
-            local_node: member.clone(),
+            local_node: local_node.clone(),
         };
         exclusions.connect({
             let hub = hub.clone();
@@ -351,7 +352,7 @@ impl ServiceBuilder {
         });
         let hub_thread =
             spawned.map_err(|error| ProvisioningError::new(ErrorCode::ThreadRefused, SETTING_UP, error.to_string()))?;
-        let registrations = Registrations::new(member, hub.clone(), clock, self.leave_budget);
+        let registrations = Registrations::new(local_node.clone(), hub.clone(), clock, self.leave_budget);
         let timeout = self.registry.connectivity_timeout;
         let providers = ProviderSet::new(registry, validator, timeout, hub.clone(), registrations, cancel.clone());
         let providers = Arc::new(providers);
@@ -363,6 +364,14 @@ impl ServiceBuilder {
             progress,
             leave_budget: self.leave_budget,
         };
+        local_node.connect({
+            let providers = Arc::downgrade(&providers);
+            move || {
+                if let Some(providers) = providers.upgrade() {
+                    providers.registrations().describe();
+                }
+            }
+        });
         providers.registrations().start()?;
         providers.begin()?;
         for difference in &report.differences {

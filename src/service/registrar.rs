@@ -156,6 +156,8 @@ struct Entry {
     forced: Duration,
     /// An early renewal was asked for.
     hurried: bool,
+    /// What is registered describes the node as it was before.
+    outdated: bool,
     failing: bool,
 }
 
@@ -211,6 +213,7 @@ impl Registrar {
                 began: Timestamp::default(),
                 forced: SHORTEST,
                 hurried: false,
+                outdated: false,
                 failing: false,
             });
         }
@@ -311,6 +314,9 @@ impl Registrar {
         if entry.state == State::Absent {
             entry.state = State::Doubtful { renews: false };
         }
+        if step == Step::Join {
+            entry.outdated = false;
+        }
         entry.began = now;
         step
     }
@@ -366,6 +372,16 @@ impl Registrar {
         if let Some(entry) = self.entries.get_mut(&id).filter(|entry| entry.state == State::Joined) {
             entry.due = entry.due.min(now.max(entry.began + entry.forced));
             entry.hurried = true;
+        }
+    }
+
+    /// The node is described anew: whoever holds it, or is asking for it, registers it once more, at once.
+    pub(crate) fn described(&mut self, now: Timestamp) {
+        for entry in self.entries.values_mut().filter(|entry| entry.farewell.is_none() && entry.may_be_registered()) {
+            entry.outdated = true;
+            if entry.working.is_none() && entry.state == State::Joined {
+                entry.due = entry.due.min(now.max(entry.began + entry.forced));
+            }
         }
     }
 
@@ -507,6 +523,7 @@ impl Entry {
         }
         match self.state {
             State::Doubtful { renews: false } if self.superseded => Step::Rest(now + FAREWELL),
+            State::Joined | State::Doubtful { renews: true } if self.outdated => Step::Join,
             State::Joined | State::Doubtful { renews: true } => Step::Renew,
             State::Absent | State::Doubtful { renews: false } | State::Lost => Step::Join,
             State::Gone => Step::End,
@@ -552,7 +569,7 @@ impl Entry {
         let presses = std::mem::take(&mut self.hurried) || interval < SHORTEST;
         self.forced = if presses { self.forced_longer() } else { SHORTEST };
         // Whoever asks early does not wait longer for what is due anyway.
-        self.due = now + if interval < SHORTEST { self.forced } else { interval };
+        self.due = now + if self.outdated || interval < SHORTEST { self.forced } else { interval };
     }
 
     fn forced_longer(&self) -> Duration {
@@ -592,6 +609,13 @@ impl Entry {
     ) {
         let pause = jitter.scale(PAUSE, 0.5);
         match step {
+            // It was registered all the while, and its former description goes on to be kept alive.
+            Step::Join if matches!(before, State::Joined | State::Doubtful { renews: true }) => {
+                self.state = State::Doubtful { renews: true };
+                self.outdated = true;
+                self.forced = self.forced_longer();
+                self.due = now + interval.max(self.forced).min(pause);
+            }
             Step::Join => {
                 // What an attempt before it may have registered may still be there.
                 if proves_absence(error.code()) {
@@ -685,6 +709,39 @@ mod tests {
         registrar.answered(only, Outcome::Done(Duration::from_secs(5)), at(1010));
         registrar.asked(only, at(1010));
         assert_eq!(registrar.step(only, at(1010)), Step::Rest(at(1030)), "asking again and again does not help");
+    }
+
+    #[test]
+    fn p1_4_a_node_that_is_described_anew_is_registered_once_more_and_what_fails_goes_on_as_it_was() {
+        let (mut registrar, only) = joined();
+        registrar.described(at(100));
+        assert_eq!(registrar.step(only, at(100)), Step::Join);
+        // Again, while that is under way.
+        registrar.described(at(101));
+        registrar.answered(only, done(), at(105));
+        let Step::Rest(until) = registrar.step(only, at(105)) else { panic!("no pause") };
+        assert!(until < at(200), "{until:?}");
+        assert_eq!(registrar.step(only, until), Step::Join);
+        registrar.answered(only, error(ErrorCode::BackendUnavailable), until);
+        let Step::Rest(again) = registrar.step(only, until) else { panic!("no pause") };
+        assert!(again <= until + PAUSE, "{again:?}");
+        assert_eq!(registrar.step(only, again), Step::Join);
+        registrar.answered(only, done(), again);
+        assert_eq!(registrar.step(only, again + Duration::from_secs(1)), Step::Renew, "it is as it is described");
+    }
+
+    #[test]
+    fn p1_4_a_description_reaches_whoever_is_being_registered_and_nobody_who_goes() {
+        let (mut registrar, only) = one();
+        registrar.described(at(0));
+        assert_eq!(registrar.step(only, at(0)), Step::Join);
+        registrar.described(at(1));
+        registrar.answered(only, done(), at(2));
+        assert_eq!(registrar.step(only, at(1000)), Step::Join);
+        registrar.answered(only, done(), at(1000));
+        registrar.drain(at(1001));
+        registrar.described(at(1001));
+        assert_eq!(registrar.step(only, at(1001)), Step::Leave);
     }
 
     #[test]

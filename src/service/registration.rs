@@ -15,7 +15,7 @@ use crate::error::{ErrorCode, ProvisioningError};
 use crate::hub::{Input, ProviderWatchHub};
 use crate::id::{ProviderId, ProviderKind};
 use crate::panics::{Foreign, caught, discard};
-use crate::provider::{CancelToken, ClusterProvider, Registration, RegistrationSite};
+use crate::provider::{CancelToken, ClusterProvider, LocalNode, Registration, RegistrationSite};
 use crate::sync::{Condvar, Mutex, deadline, lock, wait_until};
 use crate::text::line::log_line;
 use crate::thread::Thread;
@@ -42,7 +42,7 @@ pub(super) struct Registrations {
 
 /// What the keeper, the workers and those who wait share.
 struct Shared {
-    node: Arc<ClusterNode>,
+    node: LocalNode,
     hub: ProviderWatchHub,
     clock: Arc<dyn Clock>,
     /// How long a deregistration may take.
@@ -68,18 +68,21 @@ struct Worker {
 
 impl Registrations {
     /// None yet. Without a node: client mode.
-    pub(super) fn new(
-        node: Option<Arc<ClusterNode>>,
-        hub: ProviderWatchHub,
-        clock: Arc<dyn Clock>,
-        budget: Duration,
-    ) -> Self {
-        let shared = node.map(|node| {
+    pub(super) fn new(node: LocalNode, hub: ProviderWatchHub, clock: Arc<dyn Clock>, budget: Duration) -> Self {
+        let shared = node.get().map(|_| {
             let registrar = Registrar::new(clock.now().as_nanos(), budget);
             let board = Mutex::new(Board { registrar, candidates: BTreeMap::new(), workers: BTreeMap::new() });
             Arc::new(Shared { node, hub, clock, budget, board, changed: Condvar::new() })
         });
         Self { shared }
+    }
+
+    /// The local node is described anew: whoever holds it registers it as it is now.
+    pub(super) fn describe(&self) {
+        if let Some(shared) = &self.shared {
+            lock(&shared.board).registrar.described(shared.clock.now());
+            shared.wake();
+        }
     }
 
     /// Starts the keeper. It ends when everything has been left.
@@ -197,7 +200,15 @@ impl Shared {
         let cancel = CancelToken::new();
         lock(&self.board).workers.insert(id, Worker { wake, cancel: cancel.clone() });
         let (start, started) = bounded::<()>(1);
-        let work = Work { candidate, woken, cancel, shared: Arc::clone(self), registration: None, early: never() };
+        let work = Work {
+            candidate,
+            woken,
+            cancel,
+            shared: Arc::clone(self),
+            registration: None,
+            described: None,
+            early: never(),
+        };
         let spawned = Thread::Join(name.as_str()).spawn(move || {
             // Not before the registrar knows.
             _ = started.recv();
@@ -283,6 +294,8 @@ struct Work {
     cancel: CancelToken,
     shared: Arc<Shared>,
     registration: Option<Box<dyn Registration>>,
+    /// As what it was told to register the node.
+    described: Option<Arc<ClusterNode>>,
     /// Where the provider asks for early renewals.
     early: Receiver<()>,
 }
@@ -337,14 +350,27 @@ impl Work {
         &mut self,
         question: impl FnOnce(&mut dyn Registration, &Work) -> Result<(), ProvisioningError>,
     ) -> Result<(), ProvisioningError> {
-        let mut registration = match self.registration.take() {
-            Some(registration) => registration,
-            None => {
-                let made = guarded(|| self.candidate.provider.registration(&self.shared.node))?;
+        let node = self.shared.node.get();
+        let mut registration = match (self.registration.take(), &node) {
+            (Some(mut registration), Some(node)) => {
+                if self.described.as_ref().is_none_or(|described| !Arc::ptr_eq(described, node))
+                    && let Err(error) = guarded(|| registration.describe(node))
+                {
+                    // Told once: it stays registered as it was.
+                    drop(self.shared.hub.send(Input::Warn(error.with_provider(&self.candidate.name))));
+                }
+                registration
+            }
+            (Some(registration), None) => registration,
+            (None, Some(node)) => {
+                let made = guarded(|| self.candidate.provider.registration(node))?;
                 self.early = caught(|| made.early_renewal()).unwrap_or_else(|_| never());
                 made
             }
+            // Client mode has no registrations.
+            (None, None) => return Ok(()),
         };
+        self.described = node;
         let answer = guarded(|| question(&mut *registration, self));
         self.registration = Some(registration);
         answer

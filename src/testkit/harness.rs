@@ -19,7 +19,7 @@ use crate::hub::{
 use crate::id::ProviderId;
 use crate::metrics::ProvisioningMetrics;
 use crate::panics::Foreign;
-use crate::provider::{ProviderEvent, ProviderRole, ProviderTermination};
+use crate::provider::{LocalNode, ProviderEvent, ProviderRole, ProviderTermination};
 use crate::topology::{BlockSource, BlockedNodes, ClusterNode, Members, NodeId, Position, ProviderSnapshot, Revision};
 
 /// How a harness's hub is set up. The defaults are the service's.
@@ -134,7 +134,7 @@ impl SetUp {
             hub_thread: Arc::new(OnceLock::new()),
             subscriptions: publisher.subscriptions(),
             validation_failures: Arc::default(),
-            local_node: None,
+            local_node: LocalNode::default(),
         };
         let (shown, inbox) = (Arc::clone(&publication), Arc::clone(&mailbox));
         let dispatcher = Dispatcher::new(bridges, publisher, shown, clock.clone(), inbox, slow_bridge);

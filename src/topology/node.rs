@@ -104,6 +104,14 @@ impl ClusterNode {
         }
     }
 
+    /// This node in the life of that incarnation, with the kinds and metadata of the other. It is there always, since both are
+    /// nodes.
+    pub(crate) fn described_as(&self, incarnation: u64, by: &ClusterNode) -> Option<ClusterNode> {
+        let builder = Self::builder(self.id().as_str(), self.address(), self.port()).incarnation(incarnation);
+        let builder = builder.kinds(by.kinds());
+        by.metadata().fold(builder, |builder, (key, value)| builder.metadata(key, value)).build().ok()
+    }
+
     /// The node's id.
     pub fn id(&self) -> &NodeId {
         &self.id

@@ -11,7 +11,7 @@ use crate::clock::SystemClock;
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::id::{ProviderId, ProviderKind};
 use crate::provider::{
-    CancelToken, Capabilities, ClusterProvider, ProviderDescriptor, ProviderEnvironment, ProviderFactory,
+    CancelToken, Capabilities, ClusterProvider, LocalNode, ProviderDescriptor, ProviderEnvironment, ProviderFactory,
     ProviderStream,
 };
 use crate::secret::{Secret, Secrets};
@@ -177,7 +177,7 @@ pub(crate) fn validator() -> (ProviderValidator, Arc<Backends>) {
     let environment = ProviderEnvironment {
         clock: SystemClock::shared(),
         secrets: Secrets::new([("consul".to_owned(), Secret::new("hunter2"))]),
-        local_node: None,
+        local_node: LocalNode::default(),
         retry: crate::provider::RetryPolicy::default(),
         exclusions: crate::provider::Exclusions::default(),
     };

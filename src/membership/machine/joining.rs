@@ -220,7 +220,7 @@ impl Machine {
             return;
         }
         let incarnation = incarnation + 1;
-        let node = with_incarnation(self.own.node(), incarnation);
+        let node = self.own.node().described_as(incarnation, self.own.node()).map(Arc::new);
         let Some(own) = node.and_then(|node| Record::new(node, 0, State::Up, 0)) else { return };
         self.own = own.reached_at(self.own.gossip_port());
         self.tell(Event::Succeeded { at: now, incarnation });
@@ -301,7 +301,8 @@ impl Machine {
 
     /// This node has these kinds and metadata from now on; what else that node is does not count.
     pub(super) fn describe(&mut self, node: &ClusterNode, now: Timestamp) {
-        let Some(node) = described(self.own.node(), node).filter(|node| fits(node)) else {
+        let own = self.own.node();
+        let Some(node) = own.described_as(own.incarnation(), node).filter(fits).map(Arc::new) else {
             return self.tell(Event::NoRoom { at: now, of: Scarce::Metadata });
         };
         if *node == **self.own.node() {
@@ -458,22 +459,6 @@ impl Machine {
         self.dismiss_observers(now);
         self.tell(Event::Left { at: now });
     }
-}
-
-fn with_incarnation(node: &ClusterNode, incarnation: u64) -> Option<Arc<ClusterNode>> {
-    rebuilt(node, incarnation, node)
-}
-
-/// The node with the kinds and metadata of the other.
-fn described(node: &ClusterNode, by: &ClusterNode) -> Option<Arc<ClusterNode>> {
-    rebuilt(node, node.incarnation(), by)
-}
-
-fn rebuilt(node: &ClusterNode, incarnation: u64, described_by: &ClusterNode) -> Option<Arc<ClusterNode>> {
-    let builder = ClusterNode::builder(node.id().as_str(), node.address(), node.port()).incarnation(incarnation);
-    let builder = builder.kinds(described_by.kinds());
-    let metadata = described_by.metadata();
-    metadata.fold(builder, |builder, (key, value)| builder.metadata(key, value)).build().ok().map(Arc::new)
 }
 
 #[cfg(test)]

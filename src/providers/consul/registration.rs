@@ -33,6 +33,7 @@ use crate::providers::budget::Budget;
 use crate::providers::presence::{Presence, Sighting, Standing};
 use crate::secret::Secret;
 use crate::text::line::log_line;
+use crate::topology::ClusterNode;
 
 const REGISTERING: &str = "registering the local node";
 const RENEWING: &str = "renewing the registration of the local node";
@@ -397,6 +398,13 @@ impl Registration for ConsulRegistration {
     fn join(&mut self, cancel: &CancelToken) -> Result<(), ProvisioningError> {
         self.repair.demanded(self.clock.now());
         self.work(cancel).map_err(|error| error.with_provider(&self.id))
+    }
+
+    fn describe(&mut self, node: &ClusterNode) -> Result<(), ProvisioningError> {
+        let (service, config) = (self.definition.service().to_owned(), &self.config);
+        let definition = Definition::new(node, &service, config.ttl, config.deregister_after);
+        self.definition = definition.map_err(|error| error.with_provider(&self.id))?;
+        Ok(())
     }
 
     fn renew_interval(&self) -> Duration {

@@ -64,7 +64,7 @@ pub(super) fn open(parts: Parts, cancel: &CancelToken) -> Result<WatchStream<Ser
     let watch = ServiceWatch {
         watch: connection::open(&config, credential.clone(), cancel, Purpose::Watch).map_err(named)?,
         probe: connection::open(&config, credential, cancel, Purpose::Probe).map_err(named)?,
-        machine: Machine::new(settings, presence.local().cloned(), known, seed, clock.now()),
+        machine: Machine::new(settings, presence.local(), known, seed, clock.now()),
         config,
         memory,
         presence,
@@ -90,6 +90,7 @@ impl Watch for ServiceWatch {
             Some(Reply::Probe(result)) => Input::Probe(result),
         };
         let is_watch = matches!(input, Input::Watch(..));
+        self.machine.describe_local(self.presence.local());
         self.machine.handle(now, self.presence.standing(), input);
         if is_watch {
             *self.memory.lock().unwrap_or_else(PoisonError::into_inner) = self.machine.memory();

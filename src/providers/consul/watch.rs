@@ -203,6 +203,11 @@ pub(super) struct Machine {
 }
 
 impl Machine {
+    /// The local node is described as that now.
+    pub(super) fn describe_local(&mut self, local: Option<Arc<ClusterNode>>) {
+        self.local = local;
+    }
+
     /// A machine that begins at `now`.
     pub(super) fn new(
         settings: Settings,

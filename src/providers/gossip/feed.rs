@@ -15,7 +15,7 @@ use crate::event::Publisher;
 use crate::id::ProviderId;
 use crate::membership::transport::{Host, Reason};
 use crate::membership::{Event, MemberState, Place, Refusal, Sentence, TopologyUpdate};
-use crate::provider::{Exclusion, Exclusions, MemberChange, ProviderEvent};
+use crate::provider::{Exclusion, Exclusions, LocalNode, MemberChange, ProviderEvent};
 use crate::sync::{Condvar, Mutex, deadline, lock, wait_until};
 use crate::text::line::log_line;
 use crate::topology::{Members, NodeId, Revision};
@@ -36,6 +36,7 @@ pub(super) struct Feed {
     state: Mutex<State>,
     changed: Condvar,
     events: Publisher<GossipEvent>,
+    local: LocalNode,
     exclusions: Exclusions,
 }
 
@@ -127,9 +128,9 @@ impl State {
 }
 
 impl Feed {
-    pub(super) fn new(provider: ProviderId, exclusions: Exclusions) -> Arc<Self> {
+    pub(super) fn new(provider: ProviderId, local: LocalNode, exclusions: Exclusions) -> Arc<Self> {
         let (state, changed) = (Mutex::new(State::default()), Condvar::new());
-        Arc::new(Self { provider, state, changed, events: Publisher::new(), exclusions })
+        Arc::new(Self { provider, state, changed, events: Publisher::new(), local, exclusions })
     }
 
     /// What happens is published here.
@@ -298,8 +299,11 @@ impl Feed {
             }
             Event::Transition { node, to: MemberState::Up, .. } => self.readmit(node.id()),
             Event::Ruled { node, sentence: Sentence::LetIn { .. }, .. } => self.readmit(node),
-            // It has to ask anew.
-            Event::Succeeded { .. } => self.stands(Standing::Outside),
+            // It has to ask anew, and is the same everywhere.
+            Event::Succeeded { incarnation, .. } => {
+                self.stands(Standing::Outside);
+                self.local.raise(*incarnation);
+            }
             Event::Refused { refusal, .. } => {
                 let code = match refusal {
                     Refusal::IdTaken { .. } => ErrorCode::NodeIdTaken,
@@ -422,7 +426,7 @@ mod tests {
     }
 
     fn feed() -> Arc<Feed> {
-        Feed::new(ProviderId::of("g"), Exclusions::default())
+        Feed::new(ProviderId::of("g"), LocalNode::default(), Exclusions::default())
     }
 
     /// The update to these members, of which the last one came and that one has died.
@@ -532,7 +536,9 @@ mod tests {
         let heard = Arc::new(std::sync::Mutex::new(Vec::new()));
         let listener = Arc::clone(&heard);
         let exclusions = Exclusions::to(move |exclusion| listener.lock().unwrap().push(exclusion));
-        (Feed::new(ProviderId::of("g"), exclusions), move || std::mem::take(&mut *heard.lock().unwrap()))
+        (Feed::new(ProviderId::of("g"), LocalNode::default(), exclusions), move || {
+            std::mem::take(&mut *heard.lock().unwrap())
+        })
     }
 
     fn begins(name: &str, seconds: u64) -> Exclusion {

@@ -8,6 +8,7 @@ use super::feed::{JOINING, Standing};
 use super::keys::Keys;
 use super::seat::Seat;
 use crate::error::{ErrorCode, ProvisioningError};
+use crate::membership::NotDone;
 use crate::provider::{CancelToken, Credential, Registration};
 use crate::topology::ClusterNode;
 
@@ -18,6 +19,8 @@ const KEYS_READ: Duration = Duration::from_secs(2);
 const LET_IN: Duration = Duration::from_secs(5);
 /// How long a cancellation goes unnoticed meanwhile.
 const NOTICED: Duration = Duration::from_millis(20);
+
+const DESCRIBING: &str = "describing the local node anew";
 
 /// See the module.
 pub(super) struct GossipRegistration {
@@ -60,6 +63,16 @@ impl Registration for GossipRegistration {
                 }
                 (standing, why) => return Err(self.outside(standing, why)),
             }
+        }
+    }
+
+    fn describe(&mut self, node: &ClusterNode) -> Result<(), ProvisioningError> {
+        self.local = Arc::new(node.clone());
+        let described = Arc::clone(&self.local);
+        // Its incarnation is the member's own to raise.
+        match self.seat.ask(|member| member.describe(described)) {
+            Some(Err(why)) if why != NotDone::NotStarted => Err(self.seat.refused(DESCRIBING, why)),
+            _ => Ok(()),
         }
     }
 

@@ -12,7 +12,6 @@ use crate::error::{ErrorCode, ProvisioningError};
 use crate::id::ProviderId;
 use crate::membership::NotDone;
 use crate::membership::transport::Node;
-use crate::provider::Exclusions;
 use crate::sync::{Mutex, lock};
 use crate::topology::ClusterNode;
 
@@ -25,8 +24,8 @@ pub(super) struct Seat {
 }
 
 impl Seat {
-    pub(super) fn new(provider: ProviderId, clock: Arc<dyn Clock>, exclusions: Exclusions) -> Arc<Self> {
-        Arc::new(Self { feed: Feed::new(provider.clone(), exclusions), provider, clock, node: Mutex::new(None) })
+    pub(super) fn new(provider: ProviderId, clock: Arc<dyn Clock>, feed: Arc<Feed>) -> Arc<Self> {
+        Arc::new(Self { feed, provider, clock, node: Mutex::new(None) })
     }
 
     /// Runs the member, unless it runs.

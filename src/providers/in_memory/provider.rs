@@ -218,6 +218,11 @@ impl Registration for InMemoryRegistration {
         self.assert()
     }
 
+    fn describe(&mut self, node: &ClusterNode) -> Result<(), ProvisioningError> {
+        self.node = Arc::new(node.clone());
+        Ok(())
+    }
+
     fn renew_interval(&self) -> Duration {
         self.ttl / 3
     }

@@ -510,7 +510,7 @@ fn p1_1_the_factory_serves_named_clusters_and_refuses_what_it_does_not_know() {
     let environment = ProviderEnvironment {
         clock: SystemClock::shared(),
         secrets: Secrets::default(),
-        local_node: None,
+        local_node: LocalNode::default(),
         retry: RetryPolicy::default(),
         exclusions: crate::provider::Exclusions::default(),
     };

@@ -34,6 +34,7 @@ use crate::id::ProviderId;
 use crate::provider::{CancelToken, Registration, RetryPolicy};
 use crate::providers::budget::Budget;
 use crate::providers::presence::{Presence, Sighting, Standing};
+use crate::topology::ClusterNode;
 
 const REGISTERING: &str = "registering the local node";
 const LEAVING: &str = "deregistering the local node";
@@ -308,6 +309,14 @@ impl Registration for KubernetesRegistration {
     fn join(&mut self, cancel: &CancelToken) -> Result<(), ProvisioningError> {
         self.upkeep.demanded(self.clock.now());
         self.work(cancel).map_err(|error| error.with_provider(&self.id))
+    }
+
+    fn describe(&mut self, node: &ClusterNode) -> Result<(), ProvisioningError> {
+        let cluster = self.config.cluster.as_deref().unwrap_or_default();
+        self.marks = Marks::of(node, cluster).map_err(|error| error.with_provider(&self.id))?;
+        // What the pod carries is no longer what was patched: whoever takes it away looks first.
+        self.patched = false;
+        Ok(())
     }
 
     fn renew_interval(&self) -> Duration {

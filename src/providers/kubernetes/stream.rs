@@ -56,7 +56,7 @@ pub(super) fn open(parts: Parts, cancel: &CancelToken) -> Result<WatchStream<Sel
     let watch = SelectionWatch {
         watch: connection::open(&config, &query, login.clone(), cancel, Purpose::Watch).map_err(named)?,
         probe: connection::open(&config, &query, login, cancel, Purpose::Probe).map_err(named)?,
-        machine: Machine::new(settings, presence.local().cloned(), seed, clock.now()),
+        machine: Machine::new(settings, presence.local(), seed, clock.now()),
         presence,
     };
     Ok(WatchStream::begin(id, "watching the members", clock, cancel, watch))
@@ -82,6 +82,7 @@ impl Watch for SelectionWatch {
             Some(Reply::Closed(number, end)) => Input::Closed(number, end),
             Some(Reply::Probe(result)) => Input::Probe(result),
         };
+        self.machine.describe_local(self.presence.local());
         self.machine.handle(now, self.presence.standing(), input);
     }
 

@@ -188,6 +188,11 @@ pub(super) struct Machine {
 }
 
 impl Machine {
+    /// The local node is described as that now.
+    pub(super) fn describe_local(&mut self, local: Option<Arc<ClusterNode>>) {
+        self.local = local;
+    }
+
     /// A machine that begins at `now`, with a list.
     pub(super) fn new(settings: Settings, local: Option<Arc<ClusterNode>>, seed: u64, now: Timestamp) -> Self {
         let mut jitter = Jitter::new(seed);
