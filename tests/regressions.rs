@@ -107,6 +107,43 @@ fn p5_3_the_end_of_an_exclusion_brings_nobody_back_whom_the_provider_has_lost_me
     assert_eq!(hub.snapshot().unwrap().members, members(&["n2"]), "held back, and nobody invented");
 }
 
+/// n1 leaves and is back so often that its next leave is held.
+fn flaps(hub: &mut Harness) {
+    for _ in 0..3 {
+        hub.show("a", members(&["n2"]));
+        hub.advance(SECOND);
+        hub.show("a", members(&["n1", "n2"]));
+        hub.advance(SECOND);
+    }
+}
+
+#[test]
+fn p2_5_the_end_of_an_exclusion_brings_nobody_back_whose_leave_would_have_been_held() {
+    for is_excluded_first in [true, false] {
+        let mut hub = Harness::new(&[("a", 1)]);
+        hub.show("a", members(&["n1", "n2"]));
+        flaps(&mut hub);
+        let exclude = |hub: &mut Harness| {
+            hub.block(&node("n1"), BlockSource::FailureDetector, "dead", Some(5 * SECOND)).unwrap();
+            hub.advance(SECOND);
+        };
+        if is_excluded_first {
+            exclude(&mut hub);
+        }
+        hub.show("a", members(&["n2"]));
+        hub.advance(SECOND);
+        if !is_excluded_first {
+            assert_eq!(hub.snapshot().unwrap().members, members(&["n1", "n2"]), "its leave is held");
+            exclude(&mut hub);
+        }
+        assert_eq!(hub.snapshot().unwrap().members, members(&["n2"]));
+        hub.take();
+        hub.advance(5 * SECOND);
+        assert!(hub.blocked().is_empty());
+        assert_eq!(hub.snapshot().unwrap().members, members(&["n2"]), "nobody invented");
+    }
+}
+
 #[test]
 fn p2_5_a_switch_from_a_provider_to_its_next_definition_is_reconfigured_also_under_a_pin() {
     let provider = |id| HarnessProvider::new(id, 1);

@@ -232,6 +232,11 @@ impl BlockList {
         self.excluded.len()
     }
 
+    /// Whether a failure detector has taken that node out.
+    pub(super) fn excludes(&self, node: &NodeId) -> bool {
+        self.excluded.contains(node)
+    }
+
     /// The members without those that a failure detector has taken out.
     pub(super) fn without_excluded(&self, members: &Members) -> Members {
         let mut members = members.clone();

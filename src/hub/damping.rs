@@ -8,7 +8,8 @@
 //!
 //! Only what was delivered is held, and only while the provider followed is the one that showed it. Whatever decides about
 //! more than one member sees through the hold and lets go of everyone: a switch, the end of the stream, draining, and a
-//! set in which nobody else is left.
+//! set in which nobody else is left. Whoever a failure detector takes out is let go of, too: the end of the exclusion would
+//! else bring back somebody who has left.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -93,8 +94,7 @@ pub(super) struct Damping {
 }
 
 impl Damping {
-    /// What the provider followed shows has changed, and it has lost these. `delivered`: the members that the last delivery
-    /// was made of.
+    /// What the provider followed shows has changed, and it has lost these. `delivered`: the members that went out last.
     pub(super) fn note(
         &mut self,
         (provider, shown): (&ProviderId, &Members),
@@ -139,6 +139,15 @@ impl Damping {
         });
         turn.decide(format!("not back in time, and gone: {}", names(&gone)));
         self.join(shown);
+    }
+
+    /// Lets go of those: who is out already comes back for no moment.
+    pub(super) fn let_go(&mut self, is_out: impl Fn(&NodeId) -> bool, shown: &Members) {
+        let before = self.away.len();
+        self.away.retain(|id, _| !is_out(id));
+        if self.away.len() < before {
+            self.join(shown);
+        }
     }
 
     /// Lets go of everyone who is away.

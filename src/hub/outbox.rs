@@ -103,10 +103,13 @@ impl Outbox {
         policy: &FailoverPolicy,
         turn: &mut Turn<'_>,
     ) {
-        self.damping.note((slot.id(), slot.members()), lost, &self.accepted, policy.flap_damping, turn);
+        let none = Members::new();
+        let delivered = self.delivered.as_ref().map_or(&none, |delivered| &delivered.members);
+        self.damping.note((slot.id(), slot.members()), lost, delivered, policy.flap_damping, turn);
     }
 
-    /// Ends what is held of leaves, where the time is over, or where nobody would be left but those who are away.
+    /// Ends what is held of leaves, where the time is over, of whomever a failure detector has taken out, or where nobody
+    /// would be left but those who are away.
     pub(super) fn review_leaves(&mut self, slot: &Slot, blocks: &BlockList, turn: &mut Turn<'_>) {
         if self.damping.members().is_none() {
             return;
@@ -114,6 +117,7 @@ impl Outbox {
         if blocks.without_excluded(slot.members()).is_empty() {
             self.damping.release();
         } else {
+            self.damping.let_go(|id| blocks.excludes(id), slot.members());
             self.damping.expire(slot.members(), turn);
         }
     }
