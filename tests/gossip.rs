@@ -123,7 +123,7 @@ fn p1_4_a_member_that_cannot_listen_is_refused_with_the_address() {
 }
 
 #[test]
-fn m5_2_m5_4_m5_5_whoever_subscribes_is_told_each_transition_and_update_with_its_time() {
+fn m5_1_m5_2_m5_4_m5_5_whoever_subscribes_is_told_each_transition_and_update_with_its_time() {
     let a = Member::new("a", &[]);
     wait_shown(&a.service, &["a"]);
     let mut events = a.gossip.subscribe(1_000);
@@ -150,6 +150,114 @@ fn m5_2_m5_4_m5_5_whoever_subscribes_is_told_each_transition_and_update_with_its
     assert_eq!(updates[1].number, updates[0].number + 1);
     let metrics = a.gossip.metrics().unwrap();
     assert_eq!((metrics.members, metrics.joined, metrics.left), (1, 2, 1));
+}
+
+#[test]
+fn m1_1_m1_2_a_member_listens_from_its_start_and_gives_its_port_back_at_its_end() {
+    let a = Member::new("a", &[]);
+    let at = ("127.0.0.1", a.port());
+    assert!(a.gossip.is_member());
+    assert!(std::net::UdpSocket::bind(at).is_err() && std::net::TcpListener::bind(at).is_err());
+    a.service.drain().unwrap();
+    assert!(!a.gossip.is_member());
+    // Connections that were made there may be remembered by the system for a while: only a listener is asked for.
+    assert!(std::net::UdpSocket::bind(at).is_ok(), "the port is free as soon as it has left");
+}
+
+#[test]
+fn m1_5_the_members_can_be_read_before_the_join_and_after_the_end() {
+    let factory = GossipFactory::new();
+    let builder = ClusterProvisioningService::builder().factory(Arc::new(factory.clone())).join_timeout(PATIENCE * 2);
+    // Nobody is there yet.
+    let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let builder = builder.provider(definition(&[port])).member(described("b"));
+    let starting = std::thread::spawn(move || builder.start());
+    wait("it asks to be let in", || factory.membership("gossip").is_some_and(|gossip| gossip.port().is_some()));
+    let gossip = factory.membership("gossip").unwrap();
+    assert!(gossip.members().is_empty() && !gossip.is_member());
+    let a = Member::with("a", definition(&[]).parameter("bind", format!("127.0.0.1:{port}")));
+    let b = starting.join().unwrap().unwrap();
+    wait("both are members", || gossip.members().len() == 2);
+    b.drain().unwrap();
+    assert!(gossip.members().is_empty());
+    drop(a);
+}
+
+#[test]
+fn m2_1_m2_2_whoever_asks_to_be_let_in_is_joining_and_a_member_when_it_has_answered() {
+    let a = Member::new("a", &[]);
+    let mut events = a.gossip.subscribe(1_000);
+    let _b = Member::new("b", &[a.port()]);
+    let mut states = Vec::new();
+    while states.last().map(|(_, to)| *to) != Some(GossipState::Up) {
+        match events.recv_timeout(PATIENCE).unwrap() {
+            GossipEvent::State { node, from, to, .. } if *node.id() == id("b") => states.push((from, to)),
+            _ => {}
+        }
+    }
+    assert_eq!(states, [(None, GossipState::Joining), (Some(GossipState::Joining), GossipState::Up)]);
+    wait("it is announced", || a.gossip.members().contains("b"));
+}
+
+#[test]
+fn m2_5_a_change_that_makes_no_sense_is_refused_and_its_reason_kept() {
+    let a = Member::new("a", &[]);
+    assert_eq!(a.gossip.refused_transitions(), []);
+    a.gossip.suspect(id("stranger")).unwrap();
+    let refused = a.gossip.refused_transitions();
+    assert_eq!((refused.len(), &refused[0].node, &*refused[0].reason), (1, &id("stranger"), "nobody has heard of it"));
+    assert_eq!(a.gossip.metrics().unwrap().refused_transitions, 1);
+    a.service.drain().unwrap();
+    assert_eq!(a.gossip.refused_transitions(), []);
+}
+
+#[test]
+fn m4_1_m4_2_a_change_that_is_settled_is_an_update_and_nothing_else_is() {
+    let a = Member::new("a", &[]);
+    let b = Member::new("b", &[a.port()]);
+    wait_shown(&a.service, &["a", "b"]);
+    wait("all hold the same", || a.gossip.converged().is_some() && b.gossip.converged().is_some());
+    let mut events = a.gossip.subscribe(1_000);
+    let counted = || a.gossip.metrics().unwrap();
+    let before = counted();
+    wait("it has probed many times", || counted().datagrams > before.datagrams + 10);
+    assert_eq!(counted().updates, before.updates);
+    b.service.drain().unwrap();
+    let update = loop {
+        if let GossipEvent::Update(update) = events.recv_timeout(PATIENCE).unwrap() {
+            break update;
+        }
+    };
+    let ids = |nodes: &[Arc<ClusterNode>]| nodes.iter().map(|node| node.id().to_string()).collect::<Vec<_>>();
+    assert_eq!((ids(&update.left), ids(&update.dead), update.members.len()), (vec!["b".to_owned()], vec![], 1));
+    assert!(update.joined.is_empty() && update.updated.is_empty());
+    assert_eq!((counted().updates, counted().members), (before.updates + 1, 1));
+}
+
+#[test]
+fn m4_3_changes_that_follow_each_other_at_once_are_few_updates_of_which_the_last_says_all() {
+    let a = Member::new("a", &[]);
+    let b = Member::new("b", &[a.port()]);
+    wait_shown(&a.service, &["a", "b"]);
+    let mut events = a.gossip.subscribe(1_000);
+    let changes = 100;
+    for number in 1..=changes {
+        let node = ClusterNode::builder("b", "127.0.0.1", 7000).metadata("number", number.to_string());
+        b.gossip.describe(node.build().unwrap()).unwrap();
+        // One datagram or more each: the next change is another moment's.
+        std::thread::yield_now();
+    }
+    let number =
+        |update: &GossipUpdate| update.members.get("b").and_then(|node| Some(node.metadata().next()?.1.to_owned()));
+    let mut updates: Vec<Arc<GossipUpdate>> = Vec::new();
+    while updates.last().and_then(|update| number(update)) != Some(changes.to_string()) {
+        if let GossipEvent::Update(update) = events.recv_timeout(PATIENCE).unwrap() {
+            updates.push(update);
+        }
+    }
+    assert!(updates.len() < changes / 2, "{} updates", updates.len());
+    let apart = updates.windows(2).map(|pair| pair[1].at.since(pair[0].at));
+    apart.for_each(|apart| assert!(apart >= Duration::from_millis(200), "{apart:?}"));
 }
 
 #[test]
@@ -366,13 +474,24 @@ fn m1_4_members_with_one_key_find_each_other_and_the_key_is_changed_while_they_r
         println!("{what}");
     };
     both("one key");
-    // Each step reaches everybody before the next, and one after the other.
-    let steps = [&[KEY, OTHER][..], &[OTHER, KEY], &[OTHER]];
-    for step in steps {
-        for name in ["a", "b"] {
-            files.write(name, step);
+    // Each step reaches everybody before the next, as a client finds that seals with the first of its own keys: a member
+    // knows the new key, then seals with it, and at last no longer knows the old one.
+    let steps = [
+        (&[KEY, OTHER][..], &[OTHER, KEY][..], true),
+        (&[OTHER, KEY], &[OTHER], true),
+        (&[OTHER], &[KEY, OTHER], false),
+    ];
+    for (step, client, is_let_in) in steps {
+        files.write("client", client);
+        for member in [&a, &b] {
+            let name = member.gossip.local_node().unwrap().id().to_string();
+            let definition = files.definition("client", &[member.port()]);
+            let builder = || ClusterProvisioningService::builder().connectivity_timeout(Duration::from_secs(2));
+            let answers = || builder().provider(definition.clone()).start().is_ok();
+            assert_ne!(answers(), is_let_in, "before the step, {name} has not taken it");
+            files.write(&name, step);
+            wait(&format!("{name} has taken {step:?}"), || answers() == is_let_in);
         }
-        std::thread::sleep(Duration::from_millis(4500)); // the files are read every two seconds
         both(&format!("{step:?}"));
     }
     // A client has the new key alone, and so has whoever joins now.

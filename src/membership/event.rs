@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::message::Unusable;
 use super::place::Place;
 use super::quarantine::Refusal;
+use super::record::State;
 use super::rulings::Sentence;
 use super::settling::TopologyUpdate;
 use crate::clock::Timestamp;
@@ -19,6 +20,18 @@ pub(crate) enum MemberState {
     Suspect,
     Dead,
     Left,
+}
+
+impl MemberState {
+    /// That of a record.
+    pub(super) fn of(state: &State) -> Self {
+        match state {
+            State::Up => Self::Up,
+            State::Suspect(_) => Self::Suspect,
+            State::Dead { .. } => Self::Dead,
+            State::Left => Self::Left,
+        }
+    }
 }
 
 /// Of what there may be so many only.

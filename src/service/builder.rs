@@ -78,7 +78,7 @@ impl ServiceBuilder {
             registry: RegistrySettings::default(),
             slow_bridge: Duration::from_millis(100),
             leave_budget: Duration::from_secs(2),
-            join_timeout: Duration::from_secs(10),
+            join_timeout: Duration::from_secs(30),
             member: None,
             clock: SystemClock::shared(),
         };
@@ -172,7 +172,7 @@ impl ServiceBuilder {
     }
 
     /// How long [`start`](Self::start) waits in member mode for the first registration, with a provider that was pending at
-    /// first perhaps. Default 10 s; at most a day.
+    /// first perhaps. Default 30 s, which is longer than a first quarantine of gossip's; at most a day.
     #[must_use]
     pub fn join_timeout(mut self, timeout: Duration) -> Self {
         self.join_timeout = timeout;

@@ -129,6 +129,8 @@ impl Machine {
     fn welcome(&mut self, channel: u64, record: Record, now: Timestamp) {
         let known = self.table.get(record.id());
         let (incarnation, version) = known.map_or((0, 0), |known| (known.node().incarnation(), known.version()));
+        let from = known.map(|known| MemberState::of(known.state()));
+        let lives = known.is_some_and(|known| known.state().is_active() && known.life() == record.life());
         let is_over = known.is_some_and(|known| !known.state().is_active() || known.place() != record.place());
         let mut answer = vec![Part::Welcome { incarnation, version }];
         answer.extend(self.table.all().cloned().map(Part::Record));
@@ -138,8 +140,11 @@ impl Machine {
         if is_over && incarnation >= record.node().incarnation() {
             return;
         }
-        let node = Arc::clone(record.node());
-        self.tell(Event::Transition { at: now, node, from: None, to: MemberState::Joining });
+        // It may ask once more, since it did not hear the answer.
+        if !lives && !self.is_joining(&record) {
+            let node = Arc::clone(record.node());
+            self.tell(Event::Transition { at: now, node, from, to: MemberState::Joining });
+        }
         let joiner = Joiner { record, since: now, pinged: 0, numbers: Vec::new() };
         self.admissions.joiners.insert(joiner.record.id().clone(), joiner);
         self.advance_admissions(now);
@@ -183,6 +188,11 @@ impl Machine {
         }
     }
 
+    /// Whether the node of that record is on its way in, in that life.
+    pub(super) fn is_joining(&self, record: &Record) -> bool {
+        self.admissions.joiners.get(record.id()).is_some_and(|joiner| joiner.record.life() == record.life())
+    }
+
     /// Whether that answer is one of somebody who is on its way in, or of who has an id already.
     pub(super) fn answered_admission(&mut self, number: PingNumber, life: &Life, now: Timestamp) -> bool {
         if let Some(contest) = self.admissions.contests.remove(&number) {
@@ -199,8 +209,8 @@ impl Machine {
         };
         if joiner.record.life() == *life {
             let record = joiner.record.clone();
-            self.admissions.joiners.remove(&life.id);
             self.hear(&record, now);
+            self.admissions.joiners.remove(&life.id);
         }
         true
     }

@@ -130,13 +130,13 @@ impl Machine {
     }
 
     fn tell_transition(&mut self, before: Option<&Record>, record: &Record, now: Timestamp) {
-        let state = |record: &Record| match record.state() {
-            State::Up => MemberState::Up,
-            State::Suspect(_) => MemberState::Suspect,
-            State::Dead { .. } => MemberState::Dead,
-            State::Left => MemberState::Left,
+        let state = |record: &Record| MemberState::of(record.state());
+        let lived = before.is_some_and(|before| before.state().is_active() && before.life() == record.life());
+        let (from, to) = match self.is_joining(record) && !lived {
+            // Whatever it was before, it has asked to be let in since.
+            true => (Some(MemberState::Joining), state(record)),
+            false => (before.map(state), state(record)),
         };
-        let (from, to) = (before.map(state), state(record));
         if from != Some(to) {
             let node = Arc::clone(record.node());
             self.tell(Event::Transition { at: now, node, from, to });

@@ -1,6 +1,6 @@
 //! What has to hold of a member after each step.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::clock::Timestamp;
@@ -19,6 +19,8 @@ pub(super) struct Checks {
     last_at: Option<Timestamp>,
     members: Members,
     states: BTreeMap<NodeId, MemberState>,
+    /// Who has asked this member to be let in, and was not seen up since.
+    joining: BTreeSet<NodeId>,
     own: (u64, u64),
     is_isolated: bool,
 }
@@ -82,9 +84,23 @@ impl Checks {
         let wrong = |why: &str| Err(format!("{node} went from {from:?} to {to:?}, {why}"));
         if to == Joining {
             // At the one member alone that was asked, of a life that is not the one that is known.
-            return if from.is_none() { Ok(()) } else { wrong("and was known") };
+            self.joining.insert(node.clone());
+            let known = self.states.get(node).copied();
+            // Nothing is told of whoever is known from others as gone.
+            let is_gone = |state| matches!(state, None | Some(Dead | Left));
+            return match from == known || (is_gone(from) && is_gone(known)) {
+                true => Ok(()),
+                false => wrong(&format!("and was {known:?}")),
+            };
         }
         let known = self.states.insert(node.clone(), to);
+        if from == Some(Joining) {
+            return match (self.joining.remove(node), to) {
+                (true, Up | Suspect) => Ok(()),
+                (true, _) => wrong("which is no transition"),
+                (false, _) => wrong("and has not asked to be let in"),
+            };
+        }
         // Whoever has been gone for long is forgotten; and nothing is told of whoever is known from others as gone.
         let is_unknown = |state| matches!(state, None | Some(Dead | Left));
         if from != known && !(is_unknown(from) && is_unknown(known)) {
@@ -195,12 +211,17 @@ mod tests {
             results.try_for_each(|result| result)
         };
         assert_eq!(
-            goes(&[(None, Joining), (None, Up), (Some(Up), Suspect), (Some(Suspect), Dead), (Some(Dead), Up)]),
+            goes(&[(None, Joining), (Some(Joining), Up), (Some(Up), Suspect), (Some(Suspect), Dead), (Some(Dead), Up)]),
             Ok(())
         );
         assert_eq!(goes(&[(None, Up), (Some(Up), Left), (None, Up)]), Ok(()), "forgotten meanwhile");
+        assert_eq!(goes(&[(None, Up), (Some(Up), Joining), (Some(Joining), Up)]), Ok(()), "another life");
+        assert_eq!(goes(&[(None, Joining), (None, Up)]), Ok(()), "let in elsewhere, after it was given up here");
         for wrong in [
             &[(Some(Up), Joining)][..],
+            &[(Some(Joining), Up)],
+            &[(None, Joining), (Some(Joining), Up), (Some(Joining), Up)],
+            &[(None, Joining), (Some(Joining), Dead)],
             &[(Some(Suspect), Dead)],
             &[(None, Up), (Some(Suspect), Dead)],
             &[(None, Up), (None, Suspect)],

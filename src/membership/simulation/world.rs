@@ -432,6 +432,7 @@ impl<M: Protocol> World<M> {
         let name = match (before, state) {
             (_, Seen::Joining) => "-> joining",
             (None, Seen::Up) => "new -> up",
+            (Some(Seen::Joining), Seen::Up) => "joining -> up",
             (Some(Seen::Up), Seen::Suspect) => "up -> suspect",
             (Some(Seen::Suspect), Seen::Up) => "suspect -> up",
             (Some(Seen::Suspect), Seen::Dead) => "suspect -> dead",
