@@ -73,7 +73,8 @@ pub struct FailoverPolicy {
     /// The provider followed may be Degraded for this long before a healthy standby takes over. Default 15 s.
     #[serde(with = "text::duration")]
     pub degraded_grace: Duration,
-    /// At the start a lower provider waits this long for one of higher rank that has not answered yet. Default 1 s.
+    /// At the start a lower provider waits this long for one of higher priority that has not answered yet, or does not show
+    /// the local node yet where the lower one does. Default 1 s.
     #[serde(with = "text::duration")]
     pub initial_grace: Duration,
     /// A standby that lacks more than this share of the current members is not followed until its set has not shrunk

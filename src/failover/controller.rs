@@ -150,7 +150,12 @@ impl FailoverController {
             None => SwitchReason::Initial,
             Some(_) => SwitchReason::Reconfigured,
         };
-        let may_yet_come = |better: &Candidate<'_>| better.priority > best.priority && better.tracker.is_unheard();
+        // What shows the local node will be so a moment after that is registered there.
+        let may_yet_come = |better: &Candidate<'_>| {
+            let lacks_local_node =
+                best.shows_local_node && !better.shows_local_node && better.is(ProviderHealth::Healthy);
+            better.priority > best.priority && (better.tracker.is_unheard() || lacks_local_node)
+        };
         let waiting = reason == SwitchReason::Initial && now.since(self.started) < self.policy.initial_grace;
         if waiting && candidates.iter().any(may_yet_come) {
             return Choice::Stay;
@@ -461,9 +466,24 @@ mod tests {
         fixture.refresh(0, 0.0);
         fixture.refresh(1, 0.0);
         fixture.trackers[0].1 = false;
-        fixture.expect(0.0, 1, SwitchReason::Initial);
+        assert_eq!(fixture.choice(0.9), Choice::Stay, "it is about to be registered there");
+        fixture.expect(1.0, 1, SwitchReason::Initial);
         fixture.trackers[0].1 = true;
-        fixture.expect(10.0, 0, SwitchReason::PriorityRestored);
+        fixture.expect(11.0, 0, SwitchReason::PriorityRestored);
+    }
+
+    #[test]
+    fn a_provider_that_shows_the_local_node_within_the_initial_grace_is_followed_first() {
+        let mut fixture = fixture(&[10, 5]);
+        fixture.refresh(0, 0.0);
+        fixture.refresh(1, 0.0);
+        fixture.trackers[0].1 = false;
+        assert_eq!(fixture.choice(0.0), Choice::Stay);
+        fixture.trackers[0].1 = true;
+        assert_eq!(fixture.choice(0.1), Choice::Switch { to: 0, reason: SwitchReason::Initial });
+        // Nobody is waited for in vain where the other lacks the node too.
+        (fixture.trackers[0].1, fixture.trackers[1].1) = (false, false);
+        assert_eq!(fixture.choice(0.1), Choice::Switch { to: 0, reason: SwitchReason::Initial });
     }
 
     #[test]
