@@ -1,12 +1,13 @@
 //! A tour that needs nothing installed: `cargo run --example quickstart`.
 //!
-//! Four simulated nodes form a cluster in this process's memory. Two providers watch it, and the service makes one
-//! steady view of what they say: a PlacementSupervisor ([`placement`]) spreads 300 keys over the nodes, a
+//! Four nodes form a cluster in this process. Two providers watch it: a registry in memory, and the gossip of the nodes
+//! themselves ([`neighbours`]). The service makes one steady view of what they say: a PlacementSupervisor ([`placement`]) spreads 300 keys over the nodes, a
 //! PartitionManager ([`partitions`]) keeps the leases, and Remoting ([`remoting`]) the channels. Then things happen to
 //! the cluster. Throughout it is checked that every key has exactly one owner who can write to it, that positions and
 //! tokens only rise, and that every channel opens and closes once ([`checks`]); the exit code tells.
 
 mod checks;
+mod neighbours;
 mod partitions;
 mod placement;
 mod remoting;
@@ -21,6 +22,7 @@ use std::time::{Duration, Instant};
 use cluster_provisioning::*;
 
 use checks::Checks;
+use neighbours::Neighbours;
 use partitions::Partitions;
 use placement::{Placement, owner_of, usable};
 use remoting::{Channel, Remoting};
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
 
 struct Demo {
     cluster: InMemoryCluster,
+    neighbours: Neighbours,
     service: ClusterProvisioningService,
     parts: Parts,
     events: EventStream<Arc<ProvisioningEvent>>,
@@ -71,10 +74,12 @@ impl Demo {
         let mut screen = Screen::new();
         let title = screen.wrap("cluster-provisioning: one steady view of who is in the cluster", "");
         screen.say(&screen.paint(Ink::Bold, &title));
-        scene_title(&mut screen, 1, "The service starts", START);
+        scene_title(&mut screen, 1, "The service starts", &START.replace("SECOND", Neighbours::WHAT));
 
+        let others = [node(2, 1)?, node(3, 1)?, node(4, 1)?];
         let cluster = InMemoryCluster::new(SystemClock::shared());
-        cluster.register_all([node(2, 1)?, node(3, 1)?, node(4, 1)?]);
+        cluster.register_all(others.clone());
+        let neighbours = Neighbours::start(others)?;
 
         let checks = Arc::new(Checks::default());
         let parts = Parts {
@@ -91,14 +96,11 @@ impl Demo {
         policy.cooldown = Duration::from_secs(1);
         policy.failback_hold = Duration::from_secs(1);
 
-        let provider = |id, priority| {
-            let descriptor = ProviderDescriptor::new(id, ProviderKind::in_memory())?;
-            Ok::<_, ProvisioningError>(descriptor.priority(priority).parameter("heartbeat", "250ms"))
-        };
+        let primary = ProviderDescriptor::new("primary", ProviderKind::in_memory())?.parameter("heartbeat", "250ms");
         let builder = ClusterProvisioningService::builder()
             .factory(Arc::new(InMemoryFactory::new().cluster("demo", &cluster)))
-            .provider(provider("primary", 100)?)
-            .provider(provider("standby", 50)?)
+            .provider(primary.priority(100))
+            .provider(neighbours.provider()?.priority(50))
             .member(node(1, 1)?)
             .failover(policy)
             .placement_supervisor(parts.placement.clone())
@@ -107,10 +109,10 @@ impl Demo {
         let events = builder.subscribe(10_000);
         let service = builder.start()?;
         let position = Position::default();
-        let mut demo = Self { cluster, service, parts, events, position, screen, scene: 1 };
+        let mut demo = Self { cluster, neighbours, service, parts, events, position, screen, scene: 1 };
         demo.service.wait_ready(PATIENCE)?;
         demo.until("four members and a healthy standby", |hub| {
-            hub.snapshot().is_some_and(|snapshot| snapshot.members.len() == 4) && all_healthy(hub)
+            hub.snapshot().is_some_and(|snapshot| snapshot.members.len() == 4) && all_agree(hub)
         })?;
         demo.finish_scene("")?;
         Ok(demo)
@@ -151,8 +153,10 @@ impl Demo {
     fn a_node_joins(&mut self) -> Outcome {
         self.begin("A node joins", JOIN);
         let before = self.parts.partitions.owners();
-        self.cluster.register(node(5, 1)?);
-        self.until("five members", |hub| hub.snapshot().is_some_and(|snapshot| snapshot.members.len() == 5))?;
+        self.joins(node(5, 1)?)?;
+        self.until("five members", |hub| {
+            hub.snapshot().is_some_and(|snapshot| snapshot.members.len() == 5) && all_agree(hub)
+        })?;
         let moved = self.moved(&before);
         let to_it = self.parts.partitions.owned().get(&id("node-5")?).copied().unwrap_or_default();
         self.check(moved == to_it, "only what the new node owns has moved");
@@ -166,7 +170,7 @@ impl Demo {
         let faults = self.cluster.faults(&ProviderId::new("primary")?);
         faults.refuse_connections(cause.clone());
         faults.end_streams(ProviderTermination::Errored { reason: cause });
-        self.until("the failover", |hub| is_active(hub, "standby") && has_given_up(hub, "primary"))?;
+        self.until("the failover", |hub| is_active(hub, Neighbours::PROVIDER) && has_given_up(hub, "primary"))?;
         let unmoved = self.moved(&before) == 0;
         self.check(unmoved, "a failover moves no key");
         self.finish_scene("No key moved and no channel closed: both providers show the same members.")?;
@@ -184,7 +188,7 @@ impl Demo {
     fn it_comes_back(&mut self) -> Outcome {
         self.begin("It comes back", BACK);
         self.cluster.faults(&ProviderId::new("primary")?).accept_connections();
-        self.until("the failback", |hub| is_active(hub, "primary") && all_healthy(hub))?;
+        self.until("the failback", |hub| is_active(hub, "primary") && all_agree(hub))?;
         self.finish_scene("")
     }
 
@@ -216,10 +220,10 @@ impl Demo {
         let (opened, closed) = self.parts.remoting.counts();
         let node_2 = id("node-2")?;
         self.parts.partitions.forget(&node_2);
-        self.cluster.register(node(2, 2)?);
+        self.joins(node(2, 2)?)?;
         self.until("the second life", |hub| {
             let lives = hub.snapshot().and_then(|snapshot| Some(snapshot.members.get(&node_2)?.incarnation()));
-            lives == Some(2)
+            lives == Some(2) && all_agree(hub)
         })?;
         let counts = self.parts.remoting.counts();
         self.check(counts == (opened + 1, closed + 1), "a restart is a leave and a join");
@@ -242,6 +246,12 @@ impl Demo {
             "A new placement was refused (draining); node-6, which joined meanwhile, is not shown any more; the \
              cluster no longer lists node-1.",
         )
+    }
+
+    /// The node is in the registry, and in the others' gossip.
+    fn joins(&mut self, node: ClusterNode) -> Outcome {
+        self.cluster.register(node.clone());
+        self.neighbours.join(node)
     }
 
     fn begin(&mut self, title: &str, text: &str) {
@@ -347,8 +357,11 @@ fn has_given_up(hub: &ProviderWatchHub, provider: &str) -> bool {
     hub.providers().iter().any(|status| of(status) && status.health == ProviderHealth::Unreachable)
 }
 
-fn all_healthy(hub: &ProviderWatchHub) -> bool {
-    hub.providers().iter().all(|status| status.health == ProviderHealth::Healthy)
+/// Every provider is healthy, and all show the same.
+fn all_agree(hub: &ProviderWatchHub) -> bool {
+    let providers = hub.providers();
+    let first = providers.first().and_then(|status| status.hash);
+    providers.iter().all(|status| status.health == ProviderHealth::Healthy && status.hash == first)
 }
 
 fn id(node: &str) -> Result<NodeId, ProvisioningError> {
@@ -356,21 +369,21 @@ fn id(node: &str) -> Result<NodeId, ProvisioningError> {
 }
 
 fn node(number: u16, incarnation: u64) -> Result<ClusterNode, ProvisioningError> {
-    ClusterNode::builder(format!("node-{number}"), format!("10.0.0.{number}"), 7000 + number)
+    ClusterNode::builder(format!("node-{number}"), "127.0.0.1", 7000 + number)
         .incarnation(incarnation)
         .kind("user")
         .build()
 }
 
 const START: &str = "\
-Two providers, primary and standby, watch one cluster. Both are asked all the time; the \
-one with the higher priority is followed (▶). node-1 is this process: the service has \
+Two providers watch one cluster: primary, a registry in this process's memory, and \
+SECOND. Both are asked all the time; the one with the higher priority is followed (▶). node-1 is this process: the service has \
 registered it. What the hub delivers is numbered and comes in this order to everyone:";
 const JOIN: &str = "\
 node-5 registers. Rendezvous hashing gives it its share of the keys, and Remoting opens \
 a channel to it.";
 const FAIL: &str = "\
-The primary's stream breaks, and its backend refuses connections. The standby has been \
+The primary's stream breaks, and its backend refuses connections. The other one has been \
 watching all along: it takes over within the same tick.";
 const BACK: &str = "\
 The primary's backend answers again. It is followed again once it has been healthy for a \
