@@ -481,6 +481,11 @@ mod tests {
         assert_eq!(fixture.choice(0.0), Choice::Stay);
         fixture.trackers[0].1 = true;
         assert_eq!(fixture.choice(0.1), Choice::Switch { to: 0, reason: SwitchReason::Initial });
+        let mut doubted = self::fixture(&[10, 5]);
+        doubted.trackers[0].2.doubted(error());
+        doubted.refresh(1, 0.0);
+        assert_eq!(doubted.choice(0.9), Choice::Stay, "an answer that is not believed is no failure");
+        doubted.expect(1.0, 1, SwitchReason::Initial);
         // Nobody is waited for in vain where the other lacks the node too.
         (fixture.trackers[0].1, fixture.trackers[1].1) = (false, false);
         assert_eq!(fixture.choice(0.1), Choice::Switch { to: 0, reason: SwitchReason::Initial });

@@ -165,9 +165,9 @@ impl HealthTracker {
         self.has_snapshot
     }
 
-    /// Whether nothing at all has been heard of it yet, good or bad.
+    /// Whether it has neither shown its members yet nor failed. A first answer that is not believed is neither.
     pub(crate) fn is_unheard(&self) -> bool {
-        !self.has_snapshot && self.errors == 0 && self.error.is_none()
+        !self.has_snapshot && self.errors == 0
     }
 
     /// Errors in a row.
