@@ -1,5 +1,5 @@
 //! Gossip clusters on real networks: each member is a process on a host of its own, and the hosts' network is cut, unplugged,
-//! lossy, narrow and flooded; members are killed and stand still.
+//! lossy, narrow and flooded; members are killed and stand still; keys are wrong, and changed; what was sent is sent again.
 //!
 //! Needs root, iproute2 and nftables. Most of the time is waiting, so that many of these run side by side.
 #![cfg(all(feature = "gossip", target_os = "linux"))]
@@ -10,6 +10,8 @@ mod flood;
 mod gossip_cluster;
 #[path = "support/gossip_member.rs"]
 mod gossip_member;
+#[path = "support/key_files.rs"]
+mod key_files;
 #[path = "support/member.rs"]
 mod member;
 #[path = "support/members.rs"]
@@ -19,10 +21,12 @@ mod network;
 #[path = "support/process.rs"]
 mod process;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use cluster_provisioning::{GossipFactory, ProviderDescriptor};
 use gossip_cluster::{Cluster, IDS, LABEL, SOON, definition, is_gossip, lasting, setup, start, wait_joined};
-use member::now;
+use key_files::{KEY, KeyFiles, OTHER};
+use member::{Line, Setup, now};
 use members::{MemberProcess, after};
 use network::{Network, Shape};
 use process::{cpu_time, resident};
@@ -249,22 +253,72 @@ fn m2_5_a_member_with_another_label_is_told_so_and_is_in_nobodys_topology() {
     let trouble = other.wait_line("trouble", SOON, |line| line.what == "trouble" && line.code == "access-denied");
     assert!(trouble.text.contains("another label"), "{}", trouble.text);
     println!("n6 says: {}", trouble.text);
-    let told = || cluster.all.iter().flat_map(MemberProcess::lines).find(|line| is_gossip(line, "unusable"));
-    let ends = std::time::Instant::now() + SOON;
-    while told().is_none() {
-        assert!(std::time::Instant::now() < ends, "nobody says that it was not taken");
-        lasting(Duration::from_millis(50));
-    }
-    println!("a member says: {}", told().unwrap().text);
+    println!("a member says: {}", wait_unusable(&cluster, "another label").text);
     // Many rounds of asking.
     lasting(Duration::from_secs(5));
-    for process in cluster.all.iter().chain([&other]) {
-        let shown = process.lines().into_iter().filter(|line| line.what == "snapshot");
-        let is_foreign = |ids: &[String]| ids.iter().any(|id| (id == "n6") != (process.name() == "n6"));
-        assert!(!shown.into_iter().any(|line| is_foreign(&line.ids)), "{}", process.name());
+    assert_nobody_shows_strangers(&cluster, &[&other]);
+    cluster.finish();
+}
+
+#[test]
+fn m2_5_hosts_with_another_key_or_none_are_told_so_and_are_in_nobodys_topology() {
+    let Some(network) = Network::start(Shape { hosts: 7, ..Shape::default() }) else { return };
+    let keys = KeyFiles::new();
+    keys.write("right", &[KEY]);
+    keys.write("wrong", &[OTHER]);
+    let sealed = |name: &str, setup: Setup| Setup { providers: sealed(&keys, name, setup.providers), ..setup };
+    let cluster = Cluster::on(network, |_, setup| sealed("right", setup));
+    let other = start(&cluster.network, 6, &sealed("wrong", setup(&cluster.network, 6, "n6")));
+    let none = start(&cluster.network, 7, &setup(&cluster.network, 7, "n7"));
+    for (process, told, seen) in [
+        (&other, "it does not have the key that this node encrypts with", "a key that this node does not have"),
+        (
+            &none,
+            "its cluster encrypts, and this node does not",
+            "it is not encrypted, and this node takes nothing else",
+        ),
+    ] {
+        let trouble = process.wait_line("trouble", SOON, |line| line.what == "trouble" && line.code == "access-denied");
+        assert!(trouble.text.contains(told), "{}", trouble.text);
+        println!("{} says: {}", process.name(), trouble.text);
+        println!("a member says: {}", wait_unusable(&cluster, seen).text);
+    }
+    // Many rounds of asking.
+    lasting(Duration::from_secs(5));
+    assert_nobody_shows_strangers(&cluster, &[&other, &none]);
+    cluster.finish();
+}
+
+/// The definitions with the keys of the file of that name.
+fn sealed(keys: &KeyFiles, name: &str, providers: Vec<ProviderDescriptor>) -> Vec<ProviderDescriptor> {
+    providers.into_iter().map(|definition| keys.seal(name, definition)).collect()
+}
+
+/// Waits until a member says that it has not taken a message, for a reason with these words.
+fn wait_unusable(cluster: &Cluster, words: &str) -> Line {
+    let ends = Instant::now() + SOON;
+    loop {
+        let mut lines = cluster.all.iter().flat_map(MemberProcess::lines);
+        if let Some(line) = lines.find(|line| is_gossip(line, "unusable") && line.text.contains(words)) {
+            return line;
+        }
+        assert!(Instant::now() < ends, "nobody says that {words}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// None of the members ever showed one of the strangers, nobody left for them, and they showed nobody but themselves.
+fn assert_nobody_shows_strangers(cluster: &Cluster, strangers: &[&MemberProcess]) {
+    for process in cluster.all.iter().chain(strangers.iter().copied()) {
+        let is_stranger = strangers.iter().any(|stranger| stranger.name() == process.name());
+        let may_show = |id: &str| if is_stranger { id == process.name() } else { IDS.contains(&id) };
+        for line in process.lines() {
+            let shown = line.ids.iter().filter(|_| line.what == "snapshot" || is_gossip(&line, "update"));
+            let mut ids = shown.map(|shown| shown.split('@').next().unwrap());
+            assert!(ids.all(may_show), "{}: {line:?}", process.name());
+        }
     }
     cluster.assert_nobody_left_but(&IDS, &[]);
-    cluster.finish();
 }
 
 #[test]
@@ -374,7 +428,7 @@ fn m1_4_seeds_with_one_name_are_found_by_whichever_address_somebody_answers() {
         network.set_names(host, &[(nobody, named), (network.address(2), named)]);
     }
     let cluster = Cluster::on(network, |_, mut setup| {
-        let definition = cluster_provisioning::GossipFactory::descriptor("gossip", LABEL).unwrap();
+        let definition = GossipFactory::descriptor("gossip", LABEL).unwrap();
         setup.providers = vec![definition.endpoint(named)];
         setup
     });
