@@ -322,6 +322,89 @@ fn assert_nobody_shows_strangers(cluster: &Cluster, strangers: &[&MemberProcess]
 }
 
 #[test]
+fn m1_4_m2_4_keys_are_changed_under_load_and_loss_and_nobody_leaves_and_no_change_is_missed() {
+    let Some(network) = Network::start(Shape { hosts: 8, ..Shape::default() }) else { return };
+    let keys = KeyFiles::new();
+    IDS.iter().for_each(|id| keys.write(id, &[KEY]));
+    keys.write("former", &[KEY]);
+    keys.write("later", &[OTHER]);
+    let mut cluster = Cluster::on(network, |_, setup| {
+        let id = setup.node.as_ref().unwrap().id.clone();
+        Setup { providers: sealed(&keys, &id, setup.providers), ..setup }
+    });
+    for host in 1..=5 {
+        cluster.network.drop_at(host, "numgen random mod 10 < 1");
+    }
+    let mut described = 0;
+    // What is in the files, and who reads what members say by then and is understood.
+    for (ring, reads) in [(&[KEY, OTHER][..], "former"), (&[OTHER, KEY], "later"), (&[OTHER], "later")] {
+        let marks: Vec<usize> = cluster.all.iter().map(MemberProcess::mark).collect();
+        IDS.iter().for_each(|id| keys.write(id, ring));
+        let began = now();
+        // Changes come until each says that it has read its file, and for a while after that.
+        let has_other_keys = |(process, mark): (&MemberProcess, &usize)| {
+            process.since(*mark).iter().any(|line| line.what == "log" && line.text.contains("goes on with other keys"))
+        };
+        let (mut rounds_since, ends) = (0, Instant::now() + SOON);
+        while rounds_since < 5 {
+            match cluster.all.iter().zip(&marks).all(has_other_keys) {
+                true => rounds_since += 1,
+                false => assert!(Instant::now() < ends, "somebody has not taken this step"),
+            }
+            described += 1;
+            cluster.all.iter_mut().for_each(|process| process.command(&format!("describe {described}")));
+            wait_described(&cluster, &described.to_string());
+        }
+        println!("taken, with {described} changes of each by then, after {:?}", after(began, now()));
+        for host in 1..=5 {
+            assert_eq!(lets_in(&cluster.network, &keys, host, reads), "");
+        }
+    }
+    assert_eq!(cluster.deaths(), Default::default());
+    cluster.assert_nobody_left_but(&IDS, &[]);
+    for process in &cluster.all {
+        for line in process.since(cluster.mark_of(process.name())) {
+            let is_refusal =
+                is_gossip(&line, "refused") || is_gossip(&line, "unusable") || line.code == "access-denied";
+            assert!(!is_refusal, "{}: {line:?}", process.name());
+        }
+    }
+    for host in 1..=5 {
+        let refused = lets_in(&cluster.network, &keys, host, "former");
+        assert!(refused.contains("it does not have the key that this node encrypts with"), "{refused}");
+    }
+    let [former, later] = [(6, "n6", "former"), (7, "n7", "later")].map(|(host, id, name)| {
+        let setup = setup(&cluster.network, host, id);
+        start(&cluster.network, host, &Setup { providers: sealed(&keys, name, setup.providers), ..setup })
+    });
+    wait_joined(&later);
+    former.wait_line("trouble", SOON, |line| line.what == "trouble" && line.code == "access-denied");
+    cluster.all.push(later);
+    let ids = ["n1", "n2", "n3", "n4", "n5", "n7"];
+    cluster.wait_members(&ids);
+    cluster.wait_one_view(&ids);
+    cluster.assert_nobody_left_but(&IDS, &[]);
+    cluster.print_counted();
+    cluster.finish();
+}
+
+/// Whether the member on that host lets in somebody who has the keys of that file and only watches: nothing, or why not.
+/// Where packets are lost it is asked again until it answers.
+fn lets_in(network: &Network, keys: &KeyFiles, host: u8, name: &str) -> String {
+    let definition = GossipFactory::descriptor("gossip", LABEL).unwrap().endpoint(network.address(host).to_string());
+    let setup = Setup { node: None, providers: vec![keys.seal(name, definition)] };
+    let ends = Instant::now() + SOON;
+    loop {
+        let process = start(network, 8, &setup);
+        let line = process.wait_line("started", SOON, |line| matches!(line.what.as_str(), "started" | "refused"));
+        if line.code != "backend-unavailable" {
+            return line.text;
+        }
+        assert!(Instant::now() < ends, "{}", line.text);
+    }
+}
+
+#[test]
 fn m1_4_members_that_have_nothing_but_ipv6_find_each_other_and_whoever_is_killed_is_dead() {
     let Some(mut cluster) = Cluster::start(Shape { is_v6: true, ..Shape::default() }) else { return };
     let at = cluster.kill("n2");
