@@ -156,12 +156,27 @@ impl Cluster {
 
     /// What each has done, in words.
     pub fn print_counted(&mut self) {
-        for process in &mut self.all {
+        let counted = self.counted();
+        self.all.iter().zip(counted).for_each(|(process, counted)| println!("{}: {counted}", process.name()));
+    }
+
+    /// How often that was counted by each.
+    pub fn count(&mut self, what: &str) -> Vec<u64> {
+        let of = |counted: &String| {
+            let (_, rest) = counted.split_once(&format!(" {what}: ")).unwrap();
+            let digits = rest.split(|c: char| !c.is_ascii_digit()).next().unwrap();
+            digits.parse().unwrap()
+        };
+        self.counted().iter().map(of).collect()
+    }
+
+    fn counted(&mut self) -> Vec<String> {
+        let counted = self.all.iter_mut().map(|process| {
             let mark = process.mark();
             process.command("metrics");
-            let line = process.wait_line_since(mark, "metrics", SOON, |line| line.what == "metrics");
-            println!("{}: {}", process.name(), line.text);
-        }
+            process.wait_line_since(mark, "metrics", SOON, |line| line.what == "metrics").text
+        });
+        counted.collect()
     }
 
     /// What holds for everyone, whatever happened.
