@@ -35,6 +35,9 @@ pub fn start(network: &Network, host: u8, setup: &Setup) -> MemberProcess {
     MemberProcess::run(name, network.command(host, program.to_str().unwrap()), setup)
 }
 
+/// How long a member that has died is kept out at first.
+pub const QUARANTINE: Duration = Duration::from_secs(10);
+
 /// How long a fault lasts. Nothing is waited for: the time itself is the fault.
 pub fn lasting(duration: Duration) {
     std::thread::sleep(duration);
@@ -132,6 +135,24 @@ impl Cluster {
         for process in self.but(id) {
             let line = process.wait_line_since(self.mark_of(process.name()), "dead", SOON, |line| is_dead(line, id));
             println!("{id} is dead at {} after {:?}", process.name(), after(since, line.at));
+        }
+    }
+
+    /// Since the mark that member was declared dead, and nobody announced it again before its quarantine was over, which
+    /// began with the first of its deaths as the others saw it. With two of these it was longer.
+    pub fn assert_waited_for_its_quarantine(&self, id: &str) {
+        let of = |process: &MemberProcess| process.since(self.mark_of(process.name()));
+        let quarantined = self.but(id).flat_map(of).filter(|line| is_gossip(line, "quarantined") && line.ids == [id]);
+        let died = quarantined.map(|line| line.at).min().unwrap();
+        for process in self.but(id) {
+            let has = |ids: &[String]| ids.iter().any(|other| other == id);
+            let mut updates = of(process).into_iter().filter(|line| is_gossip(line, "update"));
+            // Where it contradicted in time it never went.
+            let Some(_) = updates.find(|line| has(&line.left)) else { continue };
+            let back = updates.find(|line| has(&line.joined)).unwrap();
+            let waited = after(died, back.at);
+            println!("{id} is back at {} {waited:?} after it was declared dead", process.name());
+            assert!(waited > QUARANTINE - Duration::from_secs(1), "it did not wait: {waited:?}");
         }
     }
 
