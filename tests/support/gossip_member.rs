@@ -22,7 +22,7 @@ const LOOKED: Duration = Duration::from_millis(50);
 const UNUSABLE: usize = 20;
 
 /// A factory that gives each membership away as soon as there is one: before it begins.
-struct Watched(GossipFactory, Sender<(GossipMembership, EventStream<GossipEvent>)>);
+pub struct Watched(pub GossipFactory, pub Sender<(GossipMembership, EventStream<GossipEvent>)>);
 
 impl ProviderFactory for Watched {
     fn kind(&self) -> ProviderKind {
