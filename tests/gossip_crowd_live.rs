@@ -90,6 +90,7 @@ fn m1_4_m3_1_a_hundred_members_on_one_host_have_one_view_and_find_whoever_is_kil
     all.print_used();
     let killed: BTreeSet<String> = (90..100).map(name).collect();
     assert_eq!(who_left(all.lines()), killed, "nobody else ever left anybody's topology");
+    all.finish();
 }
 
 #[test]
@@ -137,6 +138,7 @@ fn m2_4_of_two_hundred_members_two_that_lose_most_of_what_they_receive_take_nobo
     let mut left = who_left(all.since());
     left.retain(|left| !ill.contains(left));
     assert_eq!(left, BTreeSet::new(), "healthy ones left somebody's topology");
+    all.finish();
 }
 
 /// Members in processes of many, and some in processes of their own.
@@ -249,6 +251,11 @@ impl Members {
             sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
         }
         sums
+    }
+
+    /// What holds for everyone, whatever happened.
+    fn finish(self) {
+        self.processes().for_each(MemberProcess::check);
     }
 
     /// What each crowd has used until now.
