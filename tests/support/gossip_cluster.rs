@@ -35,6 +35,9 @@ pub fn start(network: &Network, host: u8, setup: &Setup) -> MemberProcess {
     MemberProcess::run(name, network.command(host, program.to_str().unwrap()), setup)
 }
 
+/// How long a member that has died is kept out at first.
+pub const QUARANTINE: Duration = Duration::from_secs(10);
+
 /// How long a fault lasts. Nothing is waited for: the time itself is the fault.
 pub fn lasting(duration: Duration) {
     std::thread::sleep(duration);
@@ -135,6 +138,24 @@ impl Cluster {
         }
     }
 
+    /// Since the mark that member was declared dead, and nobody announced it again before its quarantine was over, which
+    /// began with the first of its deaths as the others saw it. With two of these it was longer.
+    pub fn assert_waited_for_its_quarantine(&self, id: &str) {
+        let of = |process: &MemberProcess| process.since(self.mark_of(process.name()));
+        let quarantined = self.but(id).flat_map(of).filter(|line| is_gossip(line, "quarantined") && line.ids == [id]);
+        let died = quarantined.map(|line| line.at).min().unwrap();
+        for process in self.but(id) {
+            let has = |ids: &[String]| ids.iter().any(|other| other == id);
+            let mut updates = of(process).into_iter().filter(|line| is_gossip(line, "update"));
+            // Where it contradicted in time it never went.
+            let Some(_) = updates.find(|line| has(&line.left)) else { continue };
+            let back = updates.find(|line| has(&line.joined)).unwrap();
+            let waited = after(died, back.at);
+            println!("{id} is back at {} {waited:?} after it was declared dead", process.name());
+            assert!(waited > QUARANTINE - Duration::from_secs(1), "it did not wait: {waited:?}");
+        }
+    }
+
     /// Who was declared dead since the mark, and at whom.
     pub fn deaths(&self) -> BTreeSet<(String, String)> {
         let of = |process: &MemberProcess| {
@@ -156,12 +177,27 @@ impl Cluster {
 
     /// What each has done, in words.
     pub fn print_counted(&mut self) {
-        for process in &mut self.all {
+        let counted = self.counted();
+        self.all.iter().zip(counted).for_each(|(process, counted)| println!("{}: {counted}", process.name()));
+    }
+
+    /// How often that was counted by each.
+    pub fn count(&mut self, what: &str) -> Vec<u64> {
+        let of = |counted: &String| {
+            let (_, rest) = counted.split_once(&format!(" {what}: ")).unwrap();
+            let digits = rest.split(|c: char| !c.is_ascii_digit()).next().unwrap();
+            digits.parse().unwrap()
+        };
+        self.counted().iter().map(of).collect()
+    }
+
+    fn counted(&mut self) -> Vec<String> {
+        let counted = self.all.iter_mut().map(|process| {
             let mark = process.mark();
             process.command("metrics");
-            let line = process.wait_line_since(mark, "metrics", SOON, |line| line.what == "metrics");
-            println!("{}: {}", process.name(), line.text);
-        }
+            process.wait_line_since(mark, "metrics", SOON, |line| line.what == "metrics").text
+        });
+        counted.collect()
     }
 
     /// What holds for everyone, whatever happened.

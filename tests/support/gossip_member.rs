@@ -1,7 +1,7 @@
 //! A member of a gossip cluster as a process of its own: the whole service, and all that its membership tells.
 //!
-//! What the service tells are the lines of [`member`](crate::member). What the membership tells are lines `gossip`, and
-//! what is amiss of it lines `trouble`, with no text once it is over.
+//! What the service tells are the lines of [`member`](crate::member). What the membership tells are lines `gossip`, what is
+//! amiss of it lines `trouble`, with no text once it is over, and what the library logs lines `log`.
 #![allow(dead_code)]
 
 use std::collections::BTreeSet;
@@ -22,7 +22,7 @@ const LOOKED: Duration = Duration::from_millis(50);
 const UNUSABLE: usize = 20;
 
 /// A factory that gives each membership away as soon as there is one: before it begins.
-struct Watched(GossipFactory, Sender<(GossipMembership, EventStream<GossipEvent>)>);
+pub struct Watched(pub GossipFactory, pub Sender<(GossipMembership, EventStream<GossipEvent>)>);
 
 impl ProviderFactory for Watched {
     fn kind(&self) -> ProviderKind {
@@ -46,12 +46,29 @@ impl ProviderFactory for Watched {
     }
 }
 
+/// Tells what is logged.
+struct Logger;
+
+impl log::Log for Logger {
+    fn enabled(&self, _: &log::Metadata) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record) {
+        tell(word("log", record.args().to_string()));
+    }
+
+    fn flush(&self) {}
+}
+
 /// Is the member, until told to end. Does nothing where nobody asked for one.
 pub fn run() {
     let Ok(setup) = std::env::var(SETUP) else { return };
     let setup: Setup = serde_json::from_str(&setup).unwrap();
     // The test harness has begun a line of its own.
     println!();
+    log::set_logger(&Logger).unwrap();
+    log::set_max_level(log::LevelFilter::Info);
     let (made, memberships) = channel();
     let factory = GossipFactory::new();
     let mut builder =
