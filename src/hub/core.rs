@@ -31,7 +31,7 @@ use crate::provider::{ProviderEvent, ProviderTermination};
 use crate::topology::{BlockSource, BlockedNode, NodeId, Position};
 
 /// The hub looks at the time at least this often, so that a standstill of the process shows as a gap.
-const HOUSEKEEPING: Duration = Duration::from_secs(1);
+const HOUSEKEEPING: Duration = Duration::from_secs(2);
 /// A longer gap between two ticks means that the process stood still: nobody could have been heard meanwhile.
 const STANDSTILL: Duration = Duration::from_secs(5);
 

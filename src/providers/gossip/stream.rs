@@ -10,8 +10,9 @@ use super::keys::Keys;
 use crate::membership::transport::Node;
 use crate::provider::{CancelToken, ProviderEvent, ProviderStream, ProviderTermination};
 
-/// How often a sign of life is given: well within what is promised.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
+/// How often a sign of life is given: within what is promised. Whoever has keys looks after them as often as members do.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(4);
+const KEYS_READ: Duration = Duration::from_secs(2);
 
 /// How long the end of an observer's thread is waited for, which may be in the middle of something.
 const ENDED: Duration = Duration::from_millis(500);
@@ -35,13 +36,14 @@ impl GossipStream {
 
 impl ProviderStream for GossipStream {
     fn next(&mut self) -> ProviderEvent {
+        let pause = if self.observer.is_some() { KEYS_READ } else { SIGN_OF_LIFE };
         if self.cancel.is_cancelled() {
             return ProviderEvent::Terminated(ProviderTermination::Ended);
         }
         select! {
             recv(self.reports) -> event => event.unwrap_or(ProviderEvent::Terminated(ProviderTermination::Ended)),
             recv(self.cancel.receiver()) -> _ => ProviderEvent::Terminated(ProviderTermination::Ended),
-            default(SIGN_OF_LIFE) => {
+            default(pause) => {
                 if let Some((observer, keys)) = &self.observer {
                     keys.changed().into_iter().for_each(|keys| observer.set_keys(keys));
                 }
