@@ -55,7 +55,7 @@ fn replay_process() {
 }
 
 #[test]
-fn m3_1_m3_3_m3_4_who_is_killed_is_dead_everywhere_and_its_next_life_waits_for_the_quarantine() {
+fn m3_1_m3_2_m3_3_m3_4_who_is_killed_is_dead_everywhere_and_its_next_life_waits_for_the_quarantine() {
     let Some(mut cluster) = Cluster::start(Shape::default()) else { return };
     let at = cluster.kill("n5");
     cluster.wait_dead("n5", at);
@@ -83,6 +83,8 @@ fn m3_1_m3_3_m3_4_who_is_killed_is_dead_everywhere_and_its_next_life_waits_for_t
         after(died, joined.at)
     );
     println!("refused at {:?}, let in at {:?} after its start", after(began, refused.at), after(began, joined.at));
+    cluster.wait_members(&IDS);
+    cluster.assert_waited_for_its_quarantine("n5");
     cluster.all.push(process);
     cluster.wait_members(&IDS);
     let (lives, _) = cluster.wait_one_view(&IDS);

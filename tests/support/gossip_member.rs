@@ -112,7 +112,7 @@ pub fn run() {
         let (command, argument) = command.split_once(' ').unwrap_or((&command, ""));
         match command {
             "drain" => tell(word("drained", outcome(service.drain()))),
-            "describe" => tell(word("described", outcome(describe(&gossip, argument)))),
+            "describe" => tell(word("described", outcome(describe(&service, argument)))),
             "metrics" => tell(word("metrics", format!("{:?}", gossip.metrics()))),
             "quarantined" => {
                 let ids = gossip.quarantined().iter().map(|entry| entry.id.to_string()).collect();
@@ -127,10 +127,10 @@ pub fn run() {
 }
 
 /// The local node has that text among its metadata.
-fn describe(gossip: &GossipMembership, text: &str) -> Result<(), ProvisioningError> {
-    let own = gossip.local_node().unwrap();
+fn describe(service: &ClusterProvisioningService, text: &str) -> Result<(), ProvisioningError> {
+    let own = service.hub().local_node().unwrap();
     let node = ClusterNode::builder(own.id().as_str(), own.address(), own.port()).metadata("text", text).build()?;
-    gossip.describe(node)
+    service.describe(&node)
 }
 
 /// Tells whatever the membership tells.

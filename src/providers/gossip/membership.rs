@@ -158,15 +158,6 @@ impl GossipMembership {
         self.order("suspecting a node", |member| member.accuse(node))
     }
 
-    /// The local node has the kinds and metadata of `node` from now on; what else `node` says does not count.
-    ///
-    /// # Errors
-    /// [`ErrorCode::NotStarted`](crate::ErrorCode::NotStarted), or
-    /// [`ErrorCode::InvalidNode`](crate::ErrorCode::InvalidNode) where they have more than 512 bytes together.
-    pub fn describe(&self, node: ClusterNode) -> Result<(), ProvisioningError> {
-        self.order("changing the local node's metadata", |member| member.describe(Arc::new(node)))
-    }
-
     /// What happens from now on. `capacity` is how many events may wait to be read before the oldest are lost.
     pub fn subscribe(&self, capacity: usize) -> EventStream<GossipEvent> {
         self.seat.feed.events().subscribe(capacity)
