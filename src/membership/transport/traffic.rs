@@ -10,6 +10,7 @@
 //!   it does not take makes it send nothing. What it sends can be opened, and fits into a datagram.
 //! - Of one host no more datagrams are looked at than the limit says.
 //! - A question is answered once, while whoever asked still waits. One that is not taken is refused with the reason.
+//! - An update that the host could not apply is offered again.
 //! - What has to hold of a member holds.
 
 mod carrying;
@@ -25,7 +26,7 @@ use super::envelope::Envelope;
 use super::flood::Flood;
 use super::frame::{Frame, PIECE};
 use super::names::Names;
-use super::resident::Resident;
+use super::resident::{Onlooker, Resident};
 use crate::clock::Timestamp;
 use crate::membership::lifecycle::Membership;
 use crate::membership::machine::{Input, Order, Question};
@@ -106,7 +107,7 @@ struct Traffic {
     members: Members,
     updates: u64,
     applies: bool,
-    /// Something was not applied.
+    /// The last update was not applied.
     missed: bool,
     /// How many datagrams the node has sent, and how it has replied to questions.
     sent: usize,
@@ -153,7 +154,7 @@ impl Traffic {
             }
             _ => {
                 let own = Life { id: id(own), incarnation: 1 };
-                Resident::Observer(Box::new(Observer::new(LABEL, own, seeds, 1, now)))
+                Resident::Observer(Box::new(Onlooker::new(Observer::new(LABEL, own, seeds, 1, now))))
             }
         };
         let sealers = (0..SEALERS).map(|number| match number {

@@ -24,6 +24,8 @@ const OPEN: usize = 24;
 const ASKED: usize = 8;
 /// How long whoever asks waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(8);
+/// After so long at the most what was not applied is offered again.
+const OFFERED: Duration = Duration::from_secs(30);
 /// As the carrier has it.
 const OVERTAKEN: Question = Question(u64::MAX);
 /// A sealed message is no shorter.
@@ -451,7 +453,7 @@ impl Traffic {
                     self.updates += 1;
                     assert!(update.number >= self.updates, "update {} is the {}th", update.number, self.updates);
                 }
-                self.missed |= !self.applies;
+                self.missed = !self.applies;
                 let result = if self.applies { Ok(()) } else { Err("not now".to_owned()) };
                 self.resident.applied(update.number, result, self.now);
             }
@@ -476,22 +478,29 @@ impl Traffic {
                     assert_eq!(self.checks.step(machine), Ok(()));
                 }
             }
-            Resident::Observer(observer) => {
-                assert!(self.missed || self.members == *observer.members());
+            Resident::Observer(onlooker) => {
+                assert!(self.missed || self.members == *onlooker.observer().members());
             }
         }
     }
 
-    /// Time passes, and nothing else arrives: whoever has asked is answered.
+    /// Time passes, and nothing else arrives: whoever has asked is answered, and what was not applied is offered again.
     pub(super) fn come_to_rest(&mut self) {
-        let waits = |traffic: &Self| traffic.connections.values().any(|connection| connection.asked.is_some());
-        let ends = self.now + PATIENCE;
-        while waits(self) && !self.resident.has_ended() {
-            let Some(next) = self.resident.next_at().filter(|next| *next < ends) else { break };
+        let is_asked = |traffic: &Self| traffic.connections.values().any(|connection| connection.asked.is_some());
+        self.pass_while(PATIENCE, is_asked);
+        assert!(!is_asked(self) || self.resident.has_ended(), "somebody has asked, and nobody answers");
+        self.applies = true;
+        self.pass_while(OFFERED, |traffic| traffic.missed);
+        assert!(!self.missed || self.resident.has_ended(), "an update was not applied, and is not offered again");
+    }
+
+    fn pass_while(&mut self, longest: Duration, goes_on: impl Fn(&Self) -> bool) {
+        let ends = self.now + longest;
+        while goes_on(self) && !self.resident.has_ended() {
+            let Some(next) = self.resident.next_at().filter(|next| *next <= ends) else { return };
             self.now = next.max(self.now);
             self.pass();
             self.follow_up();
         }
-        assert!(!waits(self) || self.resident.has_ended(), "somebody has asked, and nobody answers");
     }
 }
