@@ -8,6 +8,7 @@ mod cost;
 mod foca;
 mod memberlist;
 mod plot;
+mod real;
 mod report;
 mod rows;
 mod samples;
@@ -21,7 +22,20 @@ use rows::{Extent, ROWS};
 
 fn main() -> ExitCode {
     let (mut is_quick, mut only, mut columns) = (false, None, [false; 4]);
-    let mut arguments = std::env::args().skip(1);
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    // Processes of a cluster, which this program starts itself.
+    match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["cluster", kind, ref rest @ ..] => {
+            real::cluster(kind, rest.contains(&"idle"));
+            return ExitCode::SUCCESS;
+        }
+        ["member", kind, name, ..] => {
+            real::member(kind, name, &words[3..]);
+            return ExitCode::SUCCESS;
+        }
+        _ => {}
+    }
+    let mut arguments = words.into_iter();
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--quick" => is_quick = true,

@@ -23,13 +23,17 @@ pub struct Run {
     pub deaths: Vec<Death>,
 }
 
+/// Those of a data centre. Its own `lan` has the time of a probe and the pause between two the other way round than
+/// memberlist in Go.
+pub fn settings() -> Options {
+    Options::lan().with_probe_interval(secs(1)).with_probe_timeout(Duration::from_millis(500))
+}
+
 async fn start(node: usize) -> Node {
     let mut options =
         NetTransportOptions::<Name, TokioSocketAddrResolver, TokioTcp>::new(SmolStr::new(format!("n{node:07}")));
     options.add_bind_address((Ipv4Addr::LOCALHOST, 0).into());
-    // Its own `lan` has these two the other way round than memberlist in Go.
-    let settings = Options::lan().with_probe_interval(secs(1)).with_probe_timeout(Duration::from_millis(500));
-    Node::new(options, settings).await.expect("a socket on this machine")
+    Node::new(options, settings()).await.expect("a socket on this machine")
 }
 
 /// Looks every 20 ms until every node sees that many others alive, itself among them; also, when the first one does.

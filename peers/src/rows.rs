@@ -11,7 +11,7 @@ use crate::foca::FocaMember;
 use crate::report::{Column, Report};
 use crate::samples::Samples;
 use crate::scenarios::{self, Death, Healed, Idle, Illness, Ordeal, Starts};
-use crate::{chitchat, cost, memberlist};
+use crate::{chitchat, cost, memberlist, real};
 
 /// How much is measured.
 #[derive(Clone, Copy)]
@@ -23,12 +23,13 @@ pub struct Extent {
 }
 
 impl Extent {
-    fn measures(self, column: Column) -> bool {
+    /// Whether that column is measured.
+    pub fn measures(self, column: Column) -> bool {
         self.columns[column as usize]
     }
 
     /// So many runs, or a fifth of them.
-    fn runs(self, runs: u64) -> u64 {
+    pub fn runs(self, runs: u64) -> u64 {
         if self.is_quick { runs.div_ceil(5) } else { runs }
     }
 }
@@ -37,7 +38,7 @@ impl Extent {
 type Measure = fn(&mut Report, Extent);
 
 /// All groups, in the order of the table.
-pub const ROWS: [(&str, Measure); 10] = [
+pub const ROWS: [(&str, Measure); 11] = [
     ("join", join),
     ("kill", kill),
     ("false-deaths", false_deaths),
@@ -48,6 +49,7 @@ pub const ROWS: [(&str, Measure); 10] = [
     ("thousand", thousand),
     ("idle", idle),
     ("cost", cost),
+    ("real", real::rows),
 ];
 
 fn ours(start: &Start, _: usize) -> GossipMember {

@@ -19,11 +19,17 @@ mod protocol;
 mod script;
 mod world;
 
+#[cfg(all(feature = "gossip", unix))]
+pub(in crate::membership) use checks::Checks;
 pub use member::GossipMember;
+#[cfg(all(feature = "gossip", unix))]
+pub(in crate::membership) use member::{id, place};
 pub use network::Network;
 pub use protocol::{Act, Arrival, Protocol, Seen, Start, View};
 #[cfg(feature = "gossip")]
 pub use script::open_any_sealed;
+#[cfg(all(feature = "gossip", unix))]
+pub(in crate::membership) use script::{LABEL, NODES, Script};
 pub use script::{read_any_message, run_any_script};
 pub use world::{Counts, Sighting, World};
 

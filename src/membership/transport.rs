@@ -15,6 +15,7 @@
 //! | [`resident`] | what is run: a member or an observer |
 //! | [`node`] | how others speak to the thread |
 //! | [`carrier`] | the thread |
+//! | `traffic` | any bytes as what arrives, for tests |
 
 mod carrier;
 mod connections;
@@ -25,10 +26,14 @@ mod names;
 mod node;
 mod resident;
 mod sockets;
+#[cfg(any(test, feature = "testkit"))]
+mod traffic;
 
 pub(crate) use frame::Reason;
 pub(crate) use node::{Host, Node};
 pub(crate) use sockets::everywhere;
+#[cfg(any(test, feature = "testkit"))]
+pub use traffic::run_any_traffic;
 
 #[cfg(test)]
 mod tests;

@@ -25,3 +25,6 @@ pub use crate::membership::simulation::{
 };
 #[doc(hidden)]
 pub use crate::membership::simulation::{read_any_message, run_any_script};
+#[cfg(all(feature = "gossip", unix))]
+#[doc(hidden)]
+pub use crate::membership::transport::run_any_traffic;

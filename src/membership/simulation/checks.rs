@@ -14,7 +14,7 @@ const PACE: Duration = Duration::from_millis(200);
 
 /// What is remembered from the steps before.
 #[derive(Debug, Default)]
-pub(super) struct Checks {
+pub(in crate::membership) struct Checks {
     updates: u64,
     last_at: Option<Timestamp>,
     members: Members,
@@ -27,7 +27,7 @@ pub(super) struct Checks {
 
 impl Checks {
     /// Something was told.
-    pub(super) fn event(&mut self, event: &Event) -> Result<(), String> {
+    pub(in crate::membership) fn event(&mut self, event: &Event) -> Result<(), String> {
         match event {
             Event::Topology(update) => self.update(update),
             Event::Transition { node, from, to, .. } => self.transition(node.id(), *from, *to),
@@ -117,7 +117,7 @@ impl Checks {
     }
 
     /// The member has done what it was called for.
-    pub(super) fn step(&mut self, machine: &Machine) -> Result<(), String> {
+    pub(in crate::membership) fn step(&mut self, machine: &Machine) -> Result<(), String> {
         if !machine.members().is_same(&self.members) && *machine.members() != self.members {
             return Err("the members are not what was announced".to_owned());
         }

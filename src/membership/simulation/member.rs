@@ -39,7 +39,7 @@ pub struct GossipMember {
     is_later: bool,
 }
 
-pub(super) fn place(node: usize) -> Place {
+pub(in crate::membership) fn place(node: usize) -> Place {
     thread_local! {
         // Every datagram says where it comes from.
         static PLACES: RefCell<Vec<Place>> = const { RefCell::new(Vec::new()) };
@@ -60,7 +60,7 @@ pub(super) fn number_of(place: &Place) -> usize {
 }
 
 /// Eight bytes.
-pub(super) fn id(node: usize) -> NodeId {
+pub(in crate::membership) fn id(node: usize) -> NodeId {
     NodeId::new(format!("n{node:07}")).unwrap_or_else(|_| unreachable!("a letter and digits"))
 }
 

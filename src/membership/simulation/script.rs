@@ -17,34 +17,34 @@ use crate::membership::record::Life;
 use crate::membership::settings::Settings;
 use crate::topology::{ClusterNode, NodeId};
 
-const LABEL: &str = "scripted";
+pub(in crate::membership) const LABEL: &str = "scripted";
 /// So many nodes are spoken of.
-const NODES: u8 = 8;
+pub(in crate::membership) const NODES: u8 = 8;
 
 /// Takes bytes from the front.
-struct Script<'a>(&'a [u8]);
+pub(in crate::membership) struct Script<'a>(pub(in crate::membership) &'a [u8]);
 
 impl<'a> Script<'a> {
-    fn byte(&mut self) -> Option<u8> {
+    pub(in crate::membership) fn byte(&mut self) -> Option<u8> {
         let (byte, rest) = self.0.split_first()?;
         self.0 = rest;
         Some(*byte)
     }
 
     /// As many bytes as the next one says.
-    fn bytes(&mut self) -> Option<&'a [u8]> {
+    pub(in crate::membership) fn bytes(&mut self) -> Option<&'a [u8]> {
         let length = usize::from(self.byte()?).min(self.0.len());
         let (bytes, rest) = self.0.split_at(length);
         self.0 = rest;
         Some(bytes)
     }
 
-    fn node(&mut self) -> Option<usize> {
+    pub(in crate::membership) fn node(&mut self) -> Option<usize> {
         Some(usize::from(self.byte()? % NODES))
     }
 
     /// A message whose head is right, of somebody.
-    fn message(&mut self) -> Option<(usize, Vec<u8>)> {
+    pub(in crate::membership) fn message(&mut self) -> Option<(usize, Vec<u8>)> {
         let (sender, incarnation) = (self.node()?, u64::from(self.byte()? % 4));
         let writer = MessageWriter::new(LabelHash::of(LABEL), &Life { id: id(sender), incarnation });
         Some((sender, [&writer.into_bytes(), self.bytes()?].concat()))

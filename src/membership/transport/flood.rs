@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 /// How many in a second, and as many at once. A seed that a thousand members join at once sends no single one of them more
 /// than a few.
-const RATE: f64 = 5_000.0;
+pub(super) const RATE: f64 = 5_000.0;
 /// How many hosts are told apart. Whoever is quiet for a second is forgotten when there are more.
 const HOSTS: usize = 4_096;
 const QUIET: Duration = Duration::from_secs(1);

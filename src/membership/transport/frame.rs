@@ -17,7 +17,7 @@ pub(super) const LONGEST: usize = 64 * 1024 * 1024;
 /// How much is read at a time: one connection does not keep the others waiting.
 const AT_A_TIME: usize = 256 * 1024;
 /// Room is made as the bytes arrive, and not because a length says so.
-const PIECE: usize = 16 * 1024;
+pub(super) const PIECE: usize = 16 * 1024;
 
 /// Why a question is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use super::carrier::Carrier;
 use super::envelope::Envelope;
 use super::frame::Reason;
-use super::resident::Resident;
+use super::resident::{Onlooker, Resident};
 use super::sockets::Sockets;
 use crate::backoff::Jitter;
 use crate::clock::{Clock, Timestamp};
@@ -159,7 +159,7 @@ impl Node {
     ) -> io::Result<Self> {
         let envelope = Envelope::new(label, own.id.clone(), keys, clock.now())?;
         let observer = Observer::new(label, own, seeds.clone(), seed(), clock.now());
-        Self::run(Resident::Observer(Box::new(observer)), None, seeds, envelope, clock, host)
+        Self::run(Resident::Observer(Box::new(Onlooker::new(observer))), None, seeds, envelope, clock, host)
     }
 
     fn run(
@@ -208,7 +208,7 @@ impl Node {
                 Some(_) => Standing::Outside,
             },
             Resident::Observer(_) if self.shared.is_stopped() => Standing::Ended,
-            Resident::Observer(observer) if observer.follows().is_some() => Standing::Inside,
+            Resident::Observer(onlooker) if onlooker.observer().follows().is_some() => Standing::Inside,
             Resident::Observer(_) => Standing::Outside,
         };
         (standing, resident.members().clone())

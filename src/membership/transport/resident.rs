@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use crate::clock::Timestamp;
+use crate::membership::applying::Applying;
 use crate::membership::event::Event;
 use crate::membership::lifecycle::{Effect, Membership};
 use crate::membership::machine::{Input, Output, Question};
 use crate::membership::message::Unusable;
-use crate::membership::observer::{self, Observer};
+use crate::membership::observer::{Deed, Observer};
 use crate::membership::place::Place;
 use crate::membership::settling::TopologyUpdate;
 #[cfg(test)]
@@ -17,7 +18,16 @@ use crate::topology::Members;
 #[derive(Debug)]
 pub(super) enum Resident {
     Member(Box<Membership>),
-    Observer(Box<Observer>),
+    Observer(Box<Onlooker>),
+}
+
+/// An observer, and whether the host has taken over what it sees: of a member the membership knows that itself.
+#[derive(Debug)]
+pub(super) struct Onlooker {
+    observer: Observer,
+    applying: Applying,
+    /// What is wanted beside what the observer wants.
+    wishes: Vec<Wish>,
 }
 
 /// What is to be done.
@@ -53,12 +63,7 @@ impl Resident {
         match (self, input) {
             // Whoever has ended hears nothing.
             (Self::Member(membership), input) => _ = membership.handle(now, input),
-            (Self::Observer(observer), Input::Answered { question, answer }) => {
-                observer.answered(question, answer.as_deref(), now);
-            }
-            (Self::Observer(observer), Input::Seeds(places)) => observer.find_seeds(places),
-            (Self::Observer(observer), Input::Time) => observer.pass(now),
-            (Self::Observer(_), _) => {}
+            (Self::Observer(onlooker), input) => onlooker.handle(now, input),
         }
     }
 
@@ -66,16 +71,7 @@ impl Resident {
     pub(super) fn wishes(&mut self, into: &mut Vec<Wish>) {
         match self {
             Self::Member(membership) => into.extend(std::iter::from_fn(|| membership.effect()).map(of_member)),
-            Self::Observer(observer) => {
-                let follows = observer.follows().is_some();
-                while let Some(deed) = observer.deed() {
-                    // Who the members are is asked again, of seeds if need be: their names may mean others by now.
-                    if matches!(deed, observer::Deed::Ask { .. }) && !follows {
-                        into.push(Wish::LookUp);
-                    }
-                    into.push(of_observer(deed));
-                }
-            }
+            Self::Observer(onlooker) => onlooker.wishes(into),
         }
     }
 
@@ -83,7 +79,7 @@ impl Resident {
     pub(super) fn next_at(&self) -> Option<Timestamp> {
         match self {
             Self::Member(membership) => membership.next_at(),
-            Self::Observer(observer) => observer.next_at(),
+            Self::Observer(onlooker) => onlooker.next_at(),
         }
     }
 
@@ -97,14 +93,72 @@ impl Resident {
     pub(super) fn members(&self) -> &Members {
         match self {
             Self::Member(membership) => membership.members(),
-            Self::Observer(observer) => observer.members(),
+            Self::Observer(onlooker) => onlooker.observer.members(),
         }
     }
 
     /// Whether the update of that number could be applied.
     pub(super) fn applied(&mut self, number: u64, result: Result<(), String>, now: Timestamp) {
-        if let Self::Member(membership) = self {
-            membership.applied(number, result, now);
+        match self {
+            Self::Member(membership) => membership.applied(number, result, now),
+            Self::Observer(onlooker) => onlooker.applied(number, result, now),
+        }
+    }
+}
+
+impl Onlooker {
+    pub(super) fn new(observer: Observer) -> Self {
+        Self { observer, applying: Applying::default(), wishes: Vec::new() }
+    }
+
+    pub(super) fn observer(&self) -> &Observer {
+        &self.observer
+    }
+
+    fn handle(&mut self, now: Timestamp, input: Input) {
+        match input {
+            Input::Answered { question, answer } => self.observer.answered(question, answer.as_deref(), now),
+            Input::Seeds(places) => self.observer.find_seeds(places),
+            Input::Time => self.observer.pass(now),
+            _ => {}
+        }
+        self.wishes.extend(self.applying.due(now).map(Wish::Apply));
+    }
+
+    fn wishes(&mut self, into: &mut Vec<Wish>) {
+        into.append(&mut self.wishes);
+        let follows = self.observer.follows().is_some();
+        while let Some(deed) = self.observer.deed() {
+            into.extend(match deed {
+                // Who the members are is asked again, of seeds if need be: their names may mean others by now.
+                Deed::Ask { .. } if !follows => Some(Wish::LookUp),
+                _ => None,
+            });
+            into.push(match deed {
+                Deed::Ask { question, to, bytes } => Wish::Ask { question, to, bytes },
+                Deed::Topology(update) => {
+                    let update = Arc::new(update);
+                    self.applying.offered(Arc::clone(&update));
+                    Wish::Apply(update)
+                }
+                Deed::Follows { member, .. } => Wish::Follows(Some(member)),
+                Deed::Leaves { .. } => Wish::Follows(None),
+            });
+        }
+    }
+
+    fn next_at(&self) -> Option<Timestamp> {
+        self.observer.next_at().into_iter().chain(self.applying.next_at()).min()
+    }
+
+    fn applied(&mut self, number: u64, result: Result<(), String>, now: Timestamp) {
+        match result {
+            Ok(()) => self.applying.applied(number),
+            Err(why) => {
+                let failures = self.applying.failed(number, now);
+                let told = failures.map(|failures| Event::NotApplied { at: now, number, failures, why });
+                self.wishes.extend(told.map(Wish::Tell));
+            }
         }
     }
 }
@@ -118,14 +172,5 @@ fn of_member(effect: Effect) -> Wish {
         Effect::Do(Output::LookUp) => Wish::LookUp,
         Effect::Do(Output::Event(event)) => Wish::Tell(event),
         Effect::Apply(update) => Wish::Apply(update),
-    }
-}
-
-fn of_observer(deed: observer::Deed) -> Wish {
-    match deed {
-        observer::Deed::Ask { question, to, bytes } => Wish::Ask { question, to, bytes },
-        observer::Deed::Topology(update) => Wish::Apply(Arc::new(update)),
-        observer::Deed::Follows { member, .. } => Wish::Follows(Some(member)),
-        observer::Deed::Leaves { .. } => Wish::Follows(None),
     }
 }

@@ -1,17 +1,20 @@
 //! Members of a real network, on this host.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use super::frame::Reason;
+use super::frame::{Frame, Reason};
 use super::node::{Host, Node, Standing};
+use crate::backoff::Jitter;
 use crate::clock::{Clock, SystemClock};
 use crate::membership::event::Event;
 use crate::membership::lifecycle::NotDone;
 use crate::membership::machine::Order;
+use crate::membership::message::{LabelHash, MessageWriter};
 use crate::membership::place::Place;
 use crate::membership::record::Life;
 use crate::membership::settings::Settings;
@@ -201,6 +204,20 @@ fn m4_4_a_host_that_panics_is_offered_the_topology_again() {
 }
 
 #[test]
+fn m4_4_m5_5_a_host_that_panics_is_offered_the_topology_of_an_observer_again() {
+    let (a, _) = start("a", vec![]);
+    wait_for(&a, &["a"]);
+    let own = Life { id: id("observer"), incarnation: 1 };
+    let (sender, told) = unbounded();
+    let (clock, host) = (SystemClock::shared(), Box::new(Recorder(sender, true)));
+    let observer = Node::observer(("test", None), own, vec![at(&a)], &clock, host).unwrap();
+    wait_told(&told, |told| matches!(told, Told::Event(Event::NotApplied { failures: 1, .. })));
+    wait_told(&told, |told| matches!(told, Told::Update(update) if update.number == 1));
+    wait_told(&told, |told| matches!(told, Told::Event(Event::NotApplied { failures: 2, .. })));
+    assert_eq!(names(&observer), ["a"]);
+}
+
+#[test]
 fn m2_5_whatever_a_stranger_sends_the_members_hear_each_other_still() {
     let (a, _) = start("a", vec![]);
     let (b, _) = start("b", vec![at(&a)]);
@@ -214,6 +231,63 @@ fn m2_5_whatever_a_stranger_sends_the_members_hear_each_other_still() {
     let (c, _) = start("c", vec![at(&a)]);
     [&a, &b, &c].into_iter().for_each(|node| wait_for(node, &["a", "b", "c"]));
     drop(silent);
+}
+
+/// A seed that answers each question by what comes next of these, and then holds the connection for a while or lets go of it.
+fn hostile(answers: Vec<Vec<u8>>) -> Place {
+    let listener = TcpListener::bind(loopback(0)).unwrap();
+    let place = Place::new("127.0.0.1", listener.local_addr().unwrap().port());
+    std::thread::spawn(move || {
+        let mut held = Vec::new();
+        for (number, answer) in answers.iter().cycle().enumerate() {
+            let Ok((mut stream, _)) = listener.accept() else { return };
+            _ = stream.read(&mut [0; 2000]);
+            _ = stream.write_all(answer);
+            held.extend((number % 2 == 0).then_some(stream));
+            held.drain(..held.len().saturating_sub(8));
+        }
+    });
+    place
+}
+
+#[test]
+fn m2_5_whatever_a_seed_answers_whoever_asks_is_let_in_by_another_one_and_an_observer_is_told() {
+    let mut jitter = Jitter::new(1);
+    let mut junk = |length: usize| (0..length).map(|_| jitter.next() as u8).collect::<Vec<u8>>();
+    let framed = |bytes: Vec<u8>| Frame::Message(bytes).into_bytes();
+    let headed = |rest: Vec<u8>| {
+        let writer = MessageWriter::new(LabelHash::of("test"), &Life { id: id("seed"), incarnation: 1 });
+        [writer.into_bytes(), rest].concat()
+    };
+    let all = vec![
+        vec![0xff; 9],
+        vec![],
+        vec![0, 0, 0, 0, 6],
+        vec![0, 0],
+        vec![0, 0, 0, 0, 99],
+        [&5000u32.to_be_bytes()[..], &junk(4000)].concat(),
+        junk(300),
+        framed(junk(1)),
+        framed(junk(3000)),
+        framed(headed(junk(40))),
+        framed(headed(vec![19, 0])),
+        framed(headed(vec![35, 10, 1, 2, 3, 4, 5, 6, 7, 8, 1, 0])),
+    ];
+    let reasons = vec![vec![0, 0, 0, 0, 6], vec![0, 0, 0, 0, 99], framed(junk(9))];
+    let (a, _) = start("a", vec![]);
+    let (b, _told) = start("b", vec![hostile(all.clone()), at(&a)]);
+    [&a, &b].into_iter().for_each(|node| wait_for(node, &["a", "b"]));
+    let own = Life { id: id("observer"), incarnation: 1 };
+    let (clock, host) = (SystemClock::shared(), Box::new(Recorder(unbounded().0, false)));
+    let observer = Node::observer(("test", None), own, vec![hostile(all), at(&b)], &clock, host).unwrap();
+    wait_for(&observer, &["a", "b"]);
+    let (c, at_c) = start("c", vec![hostile(reasons)]);
+    wait_told(&at_c, |told| matches!(told, Told::RefusedBy(Reason::Busy)));
+    wait_told(&at_c, |told| matches!(told, Told::RefusedBy(Reason::Other(99))));
+    wait_told(&at_c, |told| matches!(told, Told::Event(Event::Unusable { .. })));
+    c.set_seeds(vec![at(&b)]);
+    [&a, &b, &c].into_iter().for_each(|node| wait_for(node, &["a", "b", "c"]));
+    wait_for(&observer, &["a", "b", "c"]);
 }
 
 #[test]
