@@ -139,7 +139,7 @@ impl Traffic {
         let own = if standing == 2 { usize::from(NODES) } else { 0 };
         let envelope = match seals {
             false => Envelope::Plain,
-            true => Envelope::Sealed(Box::new(sealing(LABEL, own, RINGS[0])?)),
+            true => Envelope::Sealed { sealing: Box::new(sealing(LABEL, own, RINGS[0])?), round: now },
         };
         let mut settings = Settings::lan(LABEL);
         settings.datagram -= if seals { OVERHEAD } else { 0 };
@@ -192,7 +192,7 @@ impl Traffic {
     }
 
     fn seals(&self) -> bool {
-        matches!(self.envelope, Envelope::Sealed(_))
+        matches!(self.envelope, Envelope::Sealed { .. })
     }
 
     fn is_member(&self) -> bool {
@@ -342,7 +342,7 @@ impl Traffic {
             3 => {
                 // As the carrier does, but with what is the same in each run.
                 let start = (self.now.as_nanos() / 1_000_000, [script.byte()?, 99, 0, 0, 0, 0]);
-                if let Envelope::Sealed(sealing) = &mut self.envelope {
+                if let Envelope::Sealed { sealing, .. } = &mut self.envelope {
                     _ = sealing.begin_anew(start.0, start.1);
                 }
             }
