@@ -79,7 +79,10 @@ fn member(name: &str, sealed: &str, seeds: &[String]) {
     });
     while let Ok(event) = delivered.recv() {
         let now = clock.now();
-        if let ProvisioningEvent::Snapshot(delivery) = &*event {
+        // What is told again, since the block list has changed, is no news.
+        if let ProvisioningEvent::Snapshot(delivery) = &*event
+            && !delivery.diff.is_empty()
+        {
             say(&format!("members {}", delivery.snapshot.members.len()));
             if let Some(at) = learned.lock().unwrap().remove(&delivery.snapshot.members.hash()) {
                 say(&format!("latency {}", now.since(at).as_micros()));

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use api::{SOON, TOKEN, begin, chunk, descriptor, event, is_list, is_watch, json, list_with, merge, pod};
-use cluster_provisioning::{ClusterNode, ClusterProvisioningService, Secret};
+use cluster_provisioning::{ClusterNode, ClusterProvisioningService, Secret, Secrets};
 use fake::{Fake, Request, send};
 use serde_json::{Value, json};
 
@@ -183,4 +183,20 @@ fn p1_4_kubernetes_a_node_that_is_described_anew_has_its_pod_carry_that_and_noth
     wait_for("everybody sees it", || snapshot().members.get("n1").is_some_and(|node| node.kinds().eq(["two"])));
     service.drain().unwrap();
     assert_eq!((carried("labels"), carried("annotations")), (vec![], vec![]));
+}
+
+#[test]
+fn p1_4_kubernetes_whoever_leaves_before_it_was_registered_as_described_leaves_nothing_of_before_either() {
+    let (fake, shop) = Shop::start();
+    let node = ClusterNode::builder("n1", "10.0.0.1", 7001).incarnation(7).kind("one").metadata("zone", "b").build();
+    let node = node.unwrap();
+    let descriptor = descriptor(&fake.url()).parameter("pod", "orders-0");
+    let secrets = Secrets::new([("kubernetes".to_owned(), Secret::new(TOKEN))]);
+    let provider = pods::provider_of(&descriptor, secrets, Some(node.clone()));
+    let mut registration = pods::join(&*provider, &node).unwrap();
+    let described = ClusterNode::builder("n1", "10.0.0.1", 7001).incarnation(8).build().unwrap();
+    registration.describe(&described).unwrap();
+    registration.leave(SOON).unwrap();
+    let own = &shop.lock().unwrap().own["metadata"];
+    assert_eq!((&own["labels"], &own["annotations"]), (&json!({"app": "orders"}), &json!({})));
 }
