@@ -97,6 +97,7 @@ planted_bugs! {
     RetiresTooSoon: "registration";
     JoinsWhileLeaving: "registration";
     AsksWithoutEnd: "registration";
+    RenewedAsItWas: "registration";
     RegistrationMissing: "registration";
     RegistrationLeftBehind: "registration";
 }
@@ -351,7 +352,7 @@ impl PlantedBug {
 
     /// Spoils what happened to registrations.
     pub(super) fn spoil_registrations(self, acts: &mut Vec<(Timestamp, RegistrationAct)>) {
-        use RegistrationAct::{Answered, Asked, Executed};
+        use RegistrationAct::{Answered, Asked, Described, Executed};
         let leaves = |step: Step| matches!(step, Step::Leave | Step::Retire);
         match self {
             PlantedBug::LeaveLost => acts.retain(|(_, act)| match act {
@@ -373,6 +374,12 @@ impl PlantedBug {
                     _ => None,
                 });
                 acts.extend(asked);
+            }
+            PlantedBug::RenewedAsItWas => {
+                // As if nobody were told of it.
+                if let Some(next) = acts.iter().position(|(_, act)| matches!(act, Asked { step: Step::Renew, .. })) {
+                    acts.insert(next, (acts[next].0, Described));
+                }
             }
             PlantedBug::AsksWithoutEnd => {
                 let asked = acts.iter().find(|(_, act)| matches!(act, Asked { step: Step::Join, .. })).cloned();

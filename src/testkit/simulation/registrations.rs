@@ -84,6 +84,8 @@ pub(super) enum RegistrationAct {
     Ended { id: RegistrationId },
     /// The backend no longer holds what was registered there.
     Lost { place: Place },
+    /// The node is described anew.
+    Described,
 }
 
 /// A request under way.
@@ -184,13 +186,23 @@ impl Registrations {
         self.refusals = workers;
     }
 
-    /// A provider asks for an early renewal.
+    /// A provider asks for an early renewal, or the node is described anew.
     pub(super) fn hurry(&mut self) {
+        if self.dice.chance(400) {
+            return self.describe();
+        }
         let ids: Vec<_> = self.workers.keys().copied().collect();
         if let Some(id) = self.dice.pick(&ids).copied() {
             self.registrar.asked(id, self.now);
             self.wake();
         }
+    }
+
+    /// The node is described anew, which all that hold it are to tell.
+    pub(super) fn describe(&mut self) {
+        self.act(RegistrationAct::Described);
+        self.registrar.described(self.now);
+        self.wake();
     }
 
     /// All faults are over.

@@ -184,6 +184,8 @@ transitions! {
     JoinFailed = "registration: join failed";
     /// A registration was lost, and made again.
     JoinedAgain = "registration: lost";
+    /// The local node was described anew.
+    DescribedAnew = "registration: described anew";
     /// A renewal failed.
     RenewalFailed = "registration: renewal failed";
     /// The node was deregistered because its provider was removed, or while draining.
@@ -326,6 +328,7 @@ impl Counter {
         use RegistrationAct::*;
         let transition = match act {
             WorkerRefused => Transition::WorkerRefused,
+            Described => Transition::DescribedAnew,
             BrokenOff => Transition::BrokenOff,
             Answered { step: Step::Join, error: None, .. } => Transition::Joined,
             Answered { step: Step::Join, error: Some(_), .. } => Transition::JoinFailed,

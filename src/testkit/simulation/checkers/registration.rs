@@ -35,12 +35,14 @@ struct Known {
     /// Why the last deregistration failed.
     failed: Option<ErrorCode>,
     letting_go: bool,
+    /// The node was described anew since it was asked to register it.
+    outdated: bool,
     unwanted_since: Option<Timestamp>,
     asked: VecDeque<Timestamp>,
 }
 
-/// Whatever may be registered is deregistered, nothing else is, an edit lets nobody see the node leave, and no backend is
-/// asked without end.
+/// Whatever may be registered is deregistered, nothing else is, an edit lets nobody see the node leave, no backend is
+/// asked without end, and what is renewed describes the node as it is.
 #[derive(Default)]
 pub(in super::super) struct Registration {
     known: BTreeMap<RegistrationId, Known>,
@@ -67,6 +69,9 @@ impl Registration {
                 for known in self.known.values_mut().filter(|known| known.place == *place) {
                     known.joined = false;
                 }
+            }
+            RegistrationAct::Described => {
+                self.known.values_mut().for_each(|known| known.outdated = known.sent);
             }
             RegistrationAct::Ended { id } => return self.check_end(*id, at),
             RegistrationAct::Executed { .. } | RegistrationAct::WorkerRefused | RegistrationAct::BrokenOff => {}
@@ -100,6 +105,7 @@ impl Registration {
                 left: false,
                 failed: None,
                 letting_go: false,
+                outdated: false,
                 unwanted_since: None,
                 asked: VecDeque::new(),
             });
@@ -157,6 +163,8 @@ impl Registration {
             Step::Rest(_) | Step::End => {}
         }
         let Some(known) = self.known.get_mut(&id) else { return Err(format!("{id:?} is asked, and not known")) };
+        ensure!(step != Step::Renew || !known.outdated, "{id:?} is renewed as the node was described before");
+        known.outdated &= step != Step::Join;
         match step {
             Step::Join | Step::Renew => {
                 known.sent_before = known.sent && !known.left;
