@@ -232,7 +232,7 @@ fn parts() -> Vec<(&'static str, Part)> {
 fn wire() -> Value {
     let of = |part: &Part| {
         let mut writer = Writer::default();
-        write_part(&mut writer, part, now());
+        write_part(&mut writer, part, None, now());
         hex(&writer.into_bytes())
     };
     let rows = parts().into_iter().map(|(name, part)| json!({ "part": name, "bytes": of(&part) }));

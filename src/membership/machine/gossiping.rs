@@ -26,7 +26,7 @@ impl Machine {
 
     pub(super) fn tell_everybody(&mut self, subject: Subject, class: Class, part: &Part, now: Timestamp) {
         let mut writer = Writer::default();
-        write_part(&mut writer, part, now);
+        write_part(&mut writer, part, None, now);
         self.rumours.spread(subject, class, Arc::from(writer.into_bytes()));
         // News of life and death go out almost at once, and those after them at the pace of gossip. Whoever joins waits for
         // others who do, for whoever hears of it now may be few.

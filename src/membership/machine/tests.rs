@@ -1308,7 +1308,7 @@ fn m1_4_whoever_stood_still_or_was_isolated_excuses_no_difference_though_all_agr
 /// Whether a rumour of that record need not be read again.
 fn has_heard(member: &Member, record: &Record) -> bool {
     let mut writer = crate::membership::wire::Writer::default();
-    crate::membership::wire::part::write_part(&mut writer, &Part::Record(record.clone()), member.now);
+    crate::membership::wire::part::write_part(&mut writer, &Part::Record(record.clone()), None, member.now);
     let bytes = writer.into_bytes();
     let mut reader = crate::membership::wire::Reader::new(&bytes);
     reader.byte().unwrap();

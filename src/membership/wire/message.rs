@@ -98,7 +98,10 @@ pub(in crate::membership) struct Message {
 
 /// Writes a message.
 #[derive(Clone, Debug)]
-pub(in crate::membership) struct MessageWriter(Writer);
+pub(in crate::membership) struct MessageWriter {
+    writer: Writer,
+    sender: Life,
+}
 
 impl MessageWriter {
     /// Of that sender, without a part yet.
@@ -108,25 +111,25 @@ impl MessageWriter {
         writer.byte(VERSION);
         writer.byte(VERSION);
         write_life(&mut writer, sender);
-        Self(writer)
+        Self { writer, sender: sender.clone() }
     }
 
     pub(in crate::membership) fn part(&mut self, part: &Part, now: Timestamp) {
-        write_part(&mut self.0, part, now);
+        write_part(&mut self.writer, part, Some(&self.sender), now);
     }
 
     /// A part that has been written already.
     pub(in crate::membership) fn rumour(&mut self, part: &[u8]) {
-        self.0.append(part);
+        self.writer.append(part);
     }
 
     /// How many bytes a datagram of so many has room for still.
     pub(in crate::membership) fn room(&self, datagram: usize) -> usize {
-        datagram.saturating_sub(self.0.len())
+        datagram.saturating_sub(self.writer.len())
     }
 
     pub(in crate::membership) fn into_bytes(self) -> Vec<u8> {
-        self.0.into_bytes()
+        self.writer.into_bytes()
     }
 }
 
@@ -182,7 +185,7 @@ fn read(bytes: &[u8], label: LabelHash, heard: Option<&Heard>, now: Timestamp) -
             }
             _ => None,
         };
-        if let Some(part) = read_part(&mut reader, now)? {
+        if let Some(part) = read_part(&mut reader, &message.sender, now)? {
             message.parts.push(part);
             message.fingerprints.extend(fingerprint);
         }
@@ -229,6 +232,28 @@ mod tests {
         assert_eq!(bytes[4..], *b"\x01\x01\x02n1\xac\x02\x04\x01\x01\x13\0");
         let parts = vec![Part::Nack(PingNumber(1)), Part::Noted];
         assert_eq!(read(&bytes), Ok(Message { sender: sender(), parts, fingerprints: vec![] }));
+    }
+
+    #[test]
+    fn m1_4_an_answer_names_its_sender_once_and_whoever_else_has_answered_in_full() {
+        let answer = |life: Life| Part::Acknowledgement {
+            number: PingNumber(1),
+            life,
+            digest: 2,
+            hash: 3,
+            confirmed: crate::membership::convergence::Confirmed::All,
+        };
+        let written = |life: Life| {
+            let mut writer = MessageWriter::new(label(), &sender());
+            writer.part(&answer(life.clone()), now());
+            let bytes = writer.into_bytes();
+            assert_eq!(read(&bytes).unwrap().parts, [answer(life)]);
+            bytes.len()
+        };
+        let another =
+            [("n2", 300), ("n1", 301)].map(|(id, incarnation)| Life { id: NodeId::new(id).unwrap(), incarnation });
+        let own = written(sender());
+        assert_eq!(another.map(written), [own + 4, own + 4], "two letters, and two bytes of the incarnation");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! | kind | part | content |
 //! |---|---|---|
 //! | 1 | ping | number, id (text) and incarnation of whom it is for, digest (8 bytes) |
-//! | 2 | acknowledgement | number, id and incarnation of who answers, digest (8 bytes), hash of the topology (8 bytes), who has confirmed it |
+//! | 2 | acknowledgement | number, id and incarnation of who answers, or an empty id alone where that is the sender of the message, digest (8 bytes), hash of the topology (8 bytes), who has confirmed it |
 //! | 3 | ping request | number, id and incarnation of whom to ping, host (text), port, milliseconds left |
 //! | 4 | nack | number |
 //! | 5 | record | see [`record`](super::record) |
@@ -116,10 +116,10 @@ const QUARANTINED: u8 = 0;
 const KEPT_OUT: u8 = 1;
 const ID_TAKEN: u8 = 2;
 
-/// Writes the part, as of `now`.
-pub(in crate::membership) fn write_part(writer: &mut Writer, part: &Part, now: Timestamp) {
+/// Writes the part, as of `now`, for a message of that sender; absent where the part is to be in messages of any.
+pub(in crate::membership) fn write_part(writer: &mut Writer, part: &Part, sender: Option<&Life>, now: Timestamp) {
     writer.byte(kind(part));
-    writer.measured(|inner| write_content(inner, part, now));
+    writer.measured(|inner| write_content(inner, part, sender, now));
 }
 
 fn kind(part: &Part) -> u8 {
@@ -142,7 +142,7 @@ fn kind(part: &Part) -> u8 {
     }
 }
 
-fn write_content(inner: &mut Writer, part: &Part, now: Timestamp) {
+fn write_content(inner: &mut Writer, part: &Part, sender: Option<&Life>, now: Timestamp) {
     match part {
         Part::Record(record) => write_record(inner, record, now),
         Part::Ping { number, subject, digest } => {
@@ -152,7 +152,11 @@ fn write_content(inner: &mut Writer, part: &Part, now: Timestamp) {
         }
         Part::Acknowledgement { number, life, digest, hash, confirmed } => {
             inner.number(number.0);
-            write_life(inner, life);
+            match sender == Some(life) {
+                // The head of the message has named it.
+                true => inner.text(""),
+                false => write_life(inner, life),
+            }
             inner.fixed(*digest);
             inner.fixed(*hash);
             match confirmed {
@@ -198,8 +202,12 @@ fn write_content(inner: &mut Writer, part: &Part, now: Timestamp) {
     }
 }
 
-/// Reads a part that arrived at `now`; `None` if it is one that this version does not know.
-pub(in crate::membership) fn read_part(reader: &mut Reader<'_>, now: Timestamp) -> Result<Option<Part>, Malformed> {
+/// Reads a part of a message of that sender, which arrived at `now`; `None` if it is one that this version does not know.
+pub(in crate::membership) fn read_part(
+    reader: &mut Reader<'_>,
+    sender: &Life,
+    now: Timestamp,
+) -> Result<Option<Part>, Malformed> {
     let kind = reader.byte()?;
     let mut inner = Reader::new(reader.bytes()?);
     Ok(Some(match kind {
@@ -208,7 +216,7 @@ pub(in crate::membership) fn read_part(reader: &mut Reader<'_>, now: Timestamp) 
         }
         ACKNOWLEDGEMENT => Part::Acknowledgement {
             number: PingNumber(inner.number()?),
-            life: read_life(&mut inner)?,
+            life: read_answering(&mut inner, sender)?,
             digest: inner.fixed()?,
             hash: inner.fixed()?,
             confirmed: read_confirmed(&mut inner)?,
@@ -282,6 +290,18 @@ pub(super) fn read_life(reader: &mut Reader<'_>) -> Result<Life, Malformed> {
     match reader.number()? {
         incarnation if incarnation <= GREATEST => Ok(Life { id, incarnation }),
         _ => Err(Malformed::Incarnation),
+    }
+}
+
+/// Who answers: where no id is said, the sender.
+fn read_answering(reader: &mut Reader<'_>, sender: &Life) -> Result<Life, Malformed> {
+    let mut ahead = reader.clone();
+    match ahead.text()? {
+        "" => {
+            *reader = ahead;
+            Ok(sender.clone())
+        }
+        _ => read_life(reader),
     }
 }
 
@@ -457,12 +477,12 @@ mod tests {
 
     fn written(part: &Part) -> Vec<u8> {
         let mut writer = Writer::default();
-        write_part(&mut writer, part, now());
+        write_part(&mut writer, part, None, now());
         writer.into_bytes()
     }
 
     fn read(bytes: &[u8]) -> Result<Option<Part>, Malformed> {
-        read_part(&mut Reader::new(bytes), now())
+        read_part(&mut Reader::new(bytes), &life("sender"), now())
     }
 
     #[test]
