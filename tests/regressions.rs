@@ -1,5 +1,6 @@
 //! What the fault simulation once found, each in its smallest form.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use cluster_provisioning::testkit::{Harness, HarnessProvider, HarnessSettings, members};
@@ -142,6 +143,39 @@ fn p2_5_the_end_of_an_exclusion_brings_nobody_back_whose_leave_would_have_been_h
         assert!(hub.blocked().is_empty());
         assert_eq!(hub.snapshot().unwrap().members, members(&["n2"]), "nobody invented");
     }
+}
+
+#[test]
+fn p2_5_a_life_that_began_and_ended_within_a_window_is_not_held_since_nobody_has_seen_it() {
+    let with = |lives: &[(&str, u64)]| {
+        let node = |(id, incarnation): &(&str, u64)| {
+            ClusterNode::builder(*id, "10.0.0.1", 8080).incarnation(*incarnation).build().unwrap()
+        };
+        let mut members = Members::new();
+        lives.iter().for_each(|life| _ = members.insert(Arc::new(node(life))));
+        members
+    };
+    let mut hub = Harness::new(&[("a", 1)]);
+    for _ in 0..3 {
+        hub.show("a", with(&[("n1", 1), ("n2", 1)]));
+        hub.advance(SECOND);
+        hub.show("a", with(&[("n2", 1)]));
+        hub.advance(SECOND);
+    }
+    hub.show("a", with(&[("n1", 1), ("n2", 1)]));
+    hub.advance(SECOND);
+    // Something else goes out, so that what follows waits for the window.
+    hub.show("a", with(&[("n1", 1), ("n2", 1), ("n3", 1)]));
+    hub.take();
+    hub.show("a", with(&[("n1", 2), ("n2", 1), ("n3", 1)]));
+    hub.show("a", with(&[("n2", 1), ("n3", 1)]));
+    hub.advance(SECOND);
+    assert_eq!(hub.snapshot().unwrap().members, with(&[("n2", 1), ("n3", 1)]));
+    let moved = hub.take().into_iter().filter_map(|event| match event {
+        ProvisioningEvent::RemoteTopology(change) => Some(change.event),
+        _ => None,
+    });
+    assert_eq!(moved.collect::<Vec<_>>(), [RemoteTopologyChange::Leave]);
 }
 
 #[test]

@@ -6,7 +6,7 @@
 //! enough to be believed gone. The idea is that of route flap damping (RFC 2439), with two differences: leaves are counted
 //! within a window where routers let a penalty decay, and what flaps is kept where they withdraw it.
 //!
-//! Only what was delivered is held, and only while the provider followed is the one that showed it. Whatever decides about
+//! Only what was delivered is held, in the life in which it was, and only while the provider followed is the one that showed it. Whatever decides about
 //! more than one member sees through the hold and lets go of everyone: a switch, the end of the stream, draining, and a
 //! set in which nobody else is left. Whoever a failure detector takes out is let go of, too: the end of the exclusion would
 //! else bring back somebody who has left.
@@ -111,7 +111,8 @@ impl Damping {
         let (mut held, mut new) = (Vec::new(), Vec::new());
         for node in lost {
             let before = self.leaves.add(node.id(), turn.now());
-            if before < policy.leaves || !delivered.contains(node.id()) {
+            // Whoever went out in another life, or not at all, would join by being held.
+            if before < policy.leaves || !delivered.get(node.id()).is_some_and(|out| out.is_same_life(&node)) {
                 continue;
             }
             let id = node.id().clone();

@@ -355,7 +355,13 @@ impl Model {
         let followed = self.slot(self.followed).filter(|slot| !self.draining && Some(slot.key) != self.terminated);
         let followed = followed.filter(|slot| !self.given_up.contains(&slot.key));
         let shows_someone = followed.is_some_and(|slot| !self.visible(&slot.shown).is_empty());
-        if shows_someone { self.flaps.expire(policy, self.now) } else { self.flaps.see_through() }
+        if !shows_someone {
+            return self.flaps.see_through();
+        }
+        let excluded = |id: &NodeId| self.blocks.contains_key(&(id.clone(), BlockSource::FailureDetector));
+        let out: Vec<NodeId> = self.flaps.away.keys().filter(|id| excluded(id)).cloned().collect();
+        self.flaps.let_go(&out);
+        self.flaps.expire(policy, self.now);
     }
 
     /// What time alone brings about before anything else: blocks end, windows run out.
@@ -573,7 +579,8 @@ impl Model {
         if let (Some(before), Some(damping), true) =
             (before, policy.flap_damping, refreshes && followed && !self.draining)
         {
-            self.flaps.follow((&before, &shown), &self.accepted, damping, now);
+            let delivered = self.delivered.as_ref().map(|delivered| delivered.members.clone()).unwrap_or_default();
+            self.flaps.follow((&before, &shown), &delivered, damping, now);
         }
         (refreshes && followed).then_some(changed)
     }
@@ -646,7 +653,7 @@ impl Flaps {
     fn follow(
         &mut self,
         (before, shown): (&Members, &Members),
-        accepted: &Members,
+        delivered: &Members,
         policy: FlapDamping,
         now: Timestamp,
     ) {
@@ -657,7 +664,7 @@ impl Flaps {
             let of_late = |(id, at): &&(NodeId, Timestamp)| id == node.id() && now < *at + policy.within;
             let leaves = self.leaves.iter().filter(of_late).count();
             self.leaves.push((node.id().clone(), now));
-            if leaves >= policy.leaves as usize && accepted.contains(node.id()) {
+            if leaves >= policy.leaves as usize && delivered.get(node.id()).is_some_and(|out| out.is_same_life(node)) {
                 self.away.insert(node.id().clone(), (Arc::clone(node), now));
                 self.held += 1;
             }
@@ -668,6 +675,12 @@ impl Flaps {
         let away = self.away.len();
         self.away.retain(|_, (_, since)| now < *since + policy.hold);
         self.gone += (away - self.away.len()) as u64;
+    }
+
+    /// A failure detector has taken these out.
+    fn let_go(&mut self, out: &[NodeId]) {
+        self.away.retain(|id, _| !out.contains(id));
+        self.seen_through += out.len() as u64;
     }
 
     fn see_through(&mut self) {

@@ -181,7 +181,7 @@ impl Checker for Coalescing {
 }
 
 /// Whoever is delivered, and no longer shown by the provider followed, has flapped and has not been away for longer than may
-/// be, and neither a switch nor an end of the stream has come meanwhile. Found from what was shown alone, without the model's
+/// be, was delivered all the while, and neither a switch nor an end of the stream has come meanwhile. Found from what was shown alone, without the model's
 /// notion of what is held.
 #[derive(Default)]
 pub(super) struct HeldLeaves {
@@ -214,6 +214,8 @@ impl Checker for HeldLeaves {
                 let id = node.id();
                 let Some(policy) = model.policy().flap_damping else { return Err(format!("{id} is gone")) };
                 ensure!(!switched && !slot.ended, "{id} is held although more is decided about");
+                let joins = delivery.diff.joined().iter().any(|joined| joined.id() == id);
+                ensure!(!joins, "{id} comes back, and is not shown");
                 let lost = self.lost.get(id).map_or(&[][..], Vec::as_slice);
                 let last = lost.last().copied().unwrap_or_default();
                 ensure!(tick.at < last + policy.hold, "{id} has been away since {last}");
