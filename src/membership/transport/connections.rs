@@ -1,7 +1,7 @@
 //! The reliable channel: a connection for each question, over which its answer comes back.
 //!
 //! Each connection is in one stage, has until a deadline to go on, and is gone after [`LIFE`] whatever it does; there are
-//! so many at a time, and they hold so many bytes together. So whoever is slow, sends without end or opens connections
+//! so many at a time, and they hold so many bytes together, of what arrives and of answers. So whoever is slow, sends without end or opens connections
 //! without end costs little and keeps nobody else waiting.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -20,7 +20,7 @@ const INBOUND: usize = 512;
 const PER_ADDRESS: usize = 256;
 /// How many questions are asked at a time.
 const OUTBOUND: usize = 256;
-/// How many bytes are held of what arrives, by all connections together.
+/// How many bytes are held of what arrives, by all connections together, and as many of answers that leave.
 const HELD: usize = 2 * LONGEST;
 /// How long a connection may take to be made, and may stand still: an observer's answer takes five seconds.
 const CONNECTED: Duration = Duration::from_secs(3);
@@ -79,6 +79,14 @@ impl Connection {
     fn held(&self) -> usize {
         match &self.stage {
             Stage::Hearing(reader) | Stage::Listening(reader) => reader.held(),
+            _ => 0,
+        }
+    }
+
+    /// How many bytes of an answer it holds.
+    fn answering(&self) -> usize {
+        match &self.stage {
+            Stage::Answering(writer) => writer.held(),
             _ => 0,
         }
     }
@@ -169,12 +177,19 @@ impl Connections {
         }
     }
 
-    /// The answer on that channel; nothing where whoever asked has gone.
+    /// The answer on that channel; nothing where whoever asked has gone. Where those that others do not take leave no room
+    /// for it, that is told.
     pub(super) fn answer(&mut self, channel: u64, frame: Frame, now: Instant) {
+        let waiting: usize = self.open.values().map(Connection::answering).sum();
         if let Some(connection) = self.open.get_mut(&channel)
             && matches!(connection.stage, Stage::Deciding)
         {
-            connection.stage = Stage::Answering(FrameWriter::new(frame));
+            let is_refusal = matches!(frame, Frame::Refusal(_));
+            let mut answer = FrameWriter::new(frame);
+            if !is_refusal && waiting + answer.held() > HELD {
+                answer = FrameWriter::new(Frame::Refusal(Reason::Busy));
+            }
+            connection.stage = Stage::Answering(answer);
             connection.until = now + STILL;
             self.advance(channel, now);
         }
@@ -453,6 +468,37 @@ mod tests {
         let mut told = Vec::new();
         clients.last_mut().unwrap().read_to_end(&mut told).unwrap();
         assert_eq!(told, Frame::Refusal(Reason::Busy).into_bytes());
+    }
+
+    #[test]
+    fn m2_5_no_more_is_held_of_answers_that_nobody_takes_than_there_is_room_for_and_the_rest_is_told_so() {
+        let (listener, at) = listener();
+        let mut connections = Connections::default();
+        let ask = |connections: &mut Connections| {
+            let mut client = TcpStream::connect(at).unwrap();
+            client.write_all(&Frame::Message(vec![1]).into_bytes()).unwrap();
+            let Happened::Asked { channel, .. } = next(connections, Some(&listener)) else { panic!() };
+            (client, channel)
+        };
+        let long = Frame::Message(vec![7; LONGEST - 100]);
+        let (first, channel) = ask(&mut connections);
+        connections.answer(channel, long.clone(), Instant::now());
+        let (_second, channel) = ask(&mut connections);
+        connections.answer(channel, long, Instant::now());
+        let answered = |connections: &mut Connections, (mut client, channel): (TcpStream, u64)| {
+            connections.answer(channel, Frame::Message(vec![7; 1000]), Instant::now());
+            let mut told = Vec::new();
+            client.read_to_end(&mut told).unwrap();
+            told.len()
+        };
+        let third = ask(&mut connections);
+        assert_eq!(answered(&mut connections, third), 5, "a refusal");
+        drop(first);
+        while connections.open.len() > 1 {
+            look_after(&mut connections, None);
+        }
+        let fourth = ask(&mut connections);
+        assert_eq!(answered(&mut connections, fourth), 1004);
     }
 
     #[test]

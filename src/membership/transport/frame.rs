@@ -177,6 +177,11 @@ impl FrameWriter {
         Self { bytes: frame.into_bytes(), written: 0 }
     }
 
+    /// How many bytes it holds.
+    pub(super) fn held(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Writes what there is room for; whether all is written.
     ///
     /// # Errors
