@@ -6,16 +6,12 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use super::Round;
+use super::{DATAGRAM, IN_GO, Round, SEGMENT};
 
 /// How long anything is waited for.
 const LONGEST: Duration = Duration::from_secs(120);
 /// How many have no seeds but those before them: all others have these for seeds.
 const SEEDS: usize = 3;
-/// What the headers take of a datagram, and of a segment of a connection: of IP, and of UDP or of TCP with its timestamps.
-const DATAGRAM: f64 = 28.0;
-const SEGMENT: f64 = 52.0;
-
 /// What a process said.
 struct Said {
     node: usize,
@@ -47,8 +43,15 @@ fn name(node: usize) -> String {
 impl Cluster {
     fn start(&mut self, seeds: &[String]) {
         let node = self.nodes.len();
-        let mut command = Command::new(std::env::current_exe().expect("this program"));
-        command.args(["member", &self.kind, &name(node)]).args(seeds);
+        let program = std::env::current_exe().expect("this program");
+        let mut command = match self.kind == IN_GO {
+            true => Command::new(program.with_file_name(IN_GO)),
+            false => Command::new(program),
+        };
+        if self.kind != IN_GO {
+            command.args(["member", &self.kind]);
+        }
+        command.arg(name(node)).args(seeds);
         // The input ends with this process, and the child with its input.
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a process");
         let out = BufReader::new(child.stdout.take().expect("its output"));

@@ -437,6 +437,8 @@ mod tests {
     use super::super::frame::{LONGEST, Reason};
     use super::carrying::HELD;
     use super::*;
+    use crate::membership::record::{Record, State};
+    use crate::membership::wire::part::Part;
     use proptest::prelude::*;
 
     const PLAIN: u8 = 0;
@@ -540,6 +542,25 @@ mod tests {
         let channel = *traffic.connections.keys().next().unwrap();
         traffic.arrive(channel, vec![7; HELD], 1000);
         assert!(traffic.connections.is_empty(), "it was let go of");
+    }
+
+    #[test]
+    fn m4_4_m5_5_what_the_host_of_an_observer_could_not_apply_is_offered_again() {
+        let fails = step(20, &[&[4]]);
+        let mut traffic = after(OBSERVER, &[step(16, &[]), fails]);
+        let node = ClusterNode::builder(id(1).as_str(), place(1).host(), 7000).incarnation(1).build().unwrap();
+        let record = Record::new(Arc::new(node), 0, State::Up, 0).unwrap().reached_at(place(1).port());
+        let (members, _) = Members::from_nodes(vec![Arc::clone(record.node())]);
+        let mut writer = MessageWriter::new(LabelHash::of(LABEL), &Life { id: id(1), incarnation: 1 });
+        writer.part(&Part::Observed { hash: members.hash(), is_whole: true, gone: vec![] }, traffic.now);
+        writer.part(&Part::Record(record), traffic.now);
+        let bytes = writer.into_bytes();
+        let (channel, _) = traffic.connections.iter().find(|(_, it)| it.question.is_some()).unwrap();
+        traffic.arrive(*channel, Frame::Message(bytes).into_bytes(), 7);
+        traffic.follow_up();
+        assert!(traffic.missed && traffic.members.is_empty());
+        traffic.come_to_rest();
+        assert_eq!(traffic.members, members);
     }
 
     proptest! {
