@@ -35,6 +35,8 @@ struct Joiner {
     since: Timestamp,
     pinged: usize,
     numbers: Vec<PingNumber>,
+    /// It was told to be up, which may come from others before it answers here.
+    is_up: bool,
 }
 
 /// Somebody who asks under an id that another process has.
@@ -145,7 +147,7 @@ impl Machine {
             let node = Arc::clone(record.node());
             self.tell(Event::Transition { at: now, node, from, to: MemberState::Joining });
         }
-        let joiner = Joiner { record, since: now, pinged: 0, numbers: Vec::new() };
+        let joiner = Joiner { record, since: now, pinged: 0, numbers: Vec::new(), is_up: false };
         self.admissions.joiners.insert(joiner.record.id().clone(), joiner);
         self.advance_admissions(now);
     }
@@ -189,8 +191,18 @@ impl Machine {
     }
 
     /// Whether the node of that record is on its way in, in that life.
-    pub(super) fn is_joining(&self, record: &Record) -> bool {
-        self.admissions.joiners.get(record.id()).is_some_and(|joiner| joiner.record.life() == record.life())
+    fn is_joining(&self, record: &Record) -> bool {
+        let joiner = self.admissions.joiners.get(record.id());
+        joiner.is_some_and(|joiner| !joiner.is_up && joiner.record.life() == record.life())
+    }
+
+    /// The node of that record is up; whether it was on its way in until now.
+    pub(super) fn comes_in(&mut self, record: &Record) -> bool {
+        let was_joining = self.is_joining(record);
+        if let Some(joiner) = self.admissions.joiners.get_mut(record.id()).filter(|_| was_joining) {
+            joiner.is_up = true;
+        }
+        was_joining
     }
 
     /// Whether that answer is one of somebody who is on its way in, or of who has an id already.

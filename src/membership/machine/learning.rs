@@ -132,11 +132,10 @@ impl Machine {
     fn tell_transition(&mut self, before: Option<&Record>, record: &Record, now: Timestamp) {
         let state = |record: &Record| MemberState::of(record.state());
         let lived = before.is_some_and(|before| before.state().is_active() && before.life() == record.life());
-        let (from, to) = match self.is_joining(record) && !lived {
-            // Whatever it was before, it has asked to be let in since.
-            true => (Some(MemberState::Joining), state(record)),
-            false => (before.map(state), state(record)),
-        };
+        // Whatever it was before, it has asked to be let in since.
+        let comes_in = record.state().is_active() && !lived && self.comes_in(record);
+        let from = if comes_in { Some(MemberState::Joining) } else { before.map(state) };
+        let to = state(record);
         if from != Some(to) {
             let node = Arc::clone(record.node());
             self.tell(Event::Transition { at: now, node, from, to });
