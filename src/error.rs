@@ -96,7 +96,7 @@ error_codes! {
     InvalidConfig = "invalid-config", Validation, "correct the setting that the message names";
     /// A required field is absent or empty.
     MissingField = "missing-field", Validation, "give the field that the message names a value";
-    /// A field is not known for this kind of provider.
+    /// A field is not known, for this kind of provider or in a configuration.
     UnknownField = "unknown-field", Validation, "remove the field or correct its spelling";
     /// A field has a value that is malformed or out of range.
     InvalidValue = "invalid-value", Validation, "correct the value as the message says";

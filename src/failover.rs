@@ -20,6 +20,7 @@ use crate::text;
 
 /// Whether standbys watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[cfg_attr(all(test, feature = "config"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum StandbyMode {
@@ -32,8 +33,8 @@ pub enum StandbyMode {
 
 /// When health changes and when another provider is followed. Every duration can be set; the defaults suit most.
 ///
-/// Made from the defaults, setting by setting, or read from a configuration, in which durations are texts and what is left
-/// out has its default:
+/// Made from the defaults, setting by setting, or read from a configuration, in which durations are texts, what is left
+/// out has its default, and what is switched off is `off` (or `null`):
 ///
 /// ```
 /// use std::time::Duration;
@@ -45,52 +46,55 @@ pub enum StandbyMode {
 /// assert_eq!(made, read);
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(all(test, feature = "config"), derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct FailoverPolicy {
     /// Without any event for this long a provider is Unreachable. Default 15 s.
-    #[serde(with = "text::duration")]
+    #[serde(with = "text::DurationText")]
     pub silence_timeout: Duration,
     /// This many errors in a row make a provider Unreachable. Default 3.
     pub max_errors: u32,
     /// The first pause before a terminated stream is opened again; each further one is twice as long, and each is
     /// multiplied by a random factor between 0.5 and 1. The providers that come along pace what they ask again by it
     /// too. Default 2 s.
-    #[serde(with = "text::duration")]
+    #[serde(with = "text::DurationText")]
     pub backoff_initial: Duration,
     /// The longest such pause. Default 30 s.
-    #[serde(with = "text::duration")]
+    #[serde(with = "text::DurationText")]
     pub backoff_max: Duration,
     /// A provider that was healthy for this long begins again with the first pause. Default 30 s.
-    #[serde(with = "text::duration")]
+    #[serde(with = "text::DurationText")]
     pub backoff_reset: Duration,
     /// The least time between a switch and a voluntary one after it. Default 10 s.
-    #[serde(with = "text::duration")]
+    #[serde(with = "text::DurationText")]
     pub cooldown: Duration,
     /// A better provider must have been healthy for this long before it is followed again. Default 10 s.
-    #[serde(with = "text::duration")]
+    #[serde(with = "text::DurationText")]
     pub failback_hold: Duration,
     /// The provider followed may be Degraded for this long before a healthy standby takes over. Default 15 s.
-    #[serde(with = "text::duration")]
+    #[serde(with = "text::DurationText")]
     pub degraded_grace: Duration,
     /// At the start a lower provider waits this long for one of higher priority that has not answered yet, or does not show
     /// the local node yet where the lower one does. Default 1 s.
-    #[serde(with = "text::duration")]
+    #[serde(with = "text::DurationText")]
     pub initial_grace: Duration,
     /// A standby that lacks more than this share of the current members is not followed until its set has not shrunk
     /// for [`guard_hold`](Self::guard_hold). 0 to 1; default 0.5.
     pub guard_share: f64,
     /// See [`guard_share`](Self::guard_share). Default 10 s.
-    #[serde(with = "text::duration")]
+    #[serde(with = "text::DurationText")]
     pub guard_hold: Duration,
     /// The same guard against a sudden loss within the provider followed: a set that lacks more than this share of the
     /// current members is held back for [`guard_hold`](Self::guard_hold). Off (`None`) by default.
+    #[serde(with = "text::OrOff::<f64>")]
     pub mass_loss_share: Option<f64>,
     /// Holds the leaves of members that flap within the provider followed. On by default, as [`FlapDamping`] says; `None`
-    /// (`null` in a configuration) switches it off, and every leave is told at once.
+    /// (`off` in a configuration) switches it off, and every leave is told at once.
+    #[serde(with = "text::OrOff::<FlapDamping>")]
     pub flap_damping: Option<FlapDamping>,
     /// Data older than this counts as unavailable. Off (`None`) by default: last known good data serves for ever.
-    #[serde(with = "text::optional_duration")]
+    #[serde(with = "text::OrOff::<text::Pause>")]
     pub max_stale: Option<Duration>,
     /// Whether standbys watch. Default: hot.
     pub standby: StandbyMode,

@@ -1,4 +1,4 @@
-//! Small files that hold credentials and certificates: read whole, up to a limit, and only if they are regular files;
+//! Small files that hold credentials, certificates or settings: read whole, up to a limit, and only if they are regular files;
 //! and whether one has changed.
 
 use std::fs::File;

@@ -41,7 +41,7 @@
 //!
 //! # Features
 //!
-//! `consul`, `gossip` and `kubernetes` (all by default), `kubeconfig`, and [`testkit`] for hosts' own tests. Each item says which
+//! `consul`, `gossip` and `kubernetes` (all by default), `kubeconfig`, `config`, and [`testkit`] for hosts' own tests. Each item says which
 //! feature it needs.
 //!
 //! # The manual
@@ -59,12 +59,14 @@ mod backoff;
 mod bridge;
 mod civil;
 mod clock;
+#[cfg(feature = "config")]
+mod config;
 #[cfg(any(feature = "_http", all(feature = "gossip", unix)))]
 mod credential;
 mod error;
 mod event;
 mod failover;
-#[cfg(any(feature = "_http", all(feature = "gossip", unix)))]
+#[cfg(any(feature = "_http", feature = "config", all(feature = "gossip", unix)))]
 mod file;
 mod health;
 #[cfg(feature = "_http")]
@@ -98,6 +100,9 @@ mod validator;
 
 pub use bridge::{Deduplicator, PartitionManagerBridge, PlacementSupervisorBridge, RemotingBridge};
 pub use clock::{Clock, SystemClock, Timestamp};
+#[cfg(feature = "config")]
+#[cfg_attr(docsrs, doc(cfg(feature = "config")))]
+pub use config::{MemberConfig, ServiceConfig};
 pub use error::{ErrorCategory, ErrorCode, ProvisioningError};
 pub use event::{
     EventStream, GateChanged, HealthChanged, Lease, LeaseUpdate, NoEvent, OwnershipChange, PauseReason, PlacementGate,

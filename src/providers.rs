@@ -32,3 +32,18 @@ pub use gossip::{
 pub use in_memory::{InMemoryCluster, InMemoryFactory, InMemoryFaults, InMemoryProvider};
 #[cfg(feature = "kubernetes")]
 pub use kubernetes::KubernetesFactory;
+
+/// What a file may say of the parameters of each kind, as a JSON Schema.
+#[cfg(all(test, feature = "config"))]
+pub(crate) fn parameter_schemas() -> Vec<(crate::id::ProviderKind, serde_json::Value)> {
+    use crate::id::ProviderKind;
+    vec![
+        #[cfg(feature = "consul")]
+        (ProviderKind::consul(), consul::parameters::ALL.schema()),
+        #[cfg(all(feature = "gossip", unix))]
+        (ProviderKind::gossip(), gossip::parameters::ALL.schema()),
+        (ProviderKind::in_memory(), in_memory::parameters::ALL.schema()),
+        #[cfg(feature = "kubernetes")]
+        (ProviderKind::kubernetes(), kubernetes::parameters::ALL.schema()),
+    ]
+}

@@ -5,7 +5,8 @@ pub(crate) mod line;
 
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer, Serializer, de};
+use serde::de::{self, IntoDeserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The longest duration that a configuration may name.
 const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
@@ -68,10 +69,10 @@ fn distance(from: &str, to: &str) -> usize {
     row.last().copied().unwrap_or_default()
 }
 
-/// Durations as [`parse_duration`] reads them.
-pub(crate) mod duration {
-    use super::*;
+/// Durations as [`parse_duration`] reads them, for `#[serde(with = …)]`.
+pub(crate) struct DurationText;
 
+impl DurationText {
     pub(crate) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
         let millis = duration.as_millis();
         match millis.is_multiple_of(1000) {
@@ -81,30 +82,103 @@ pub(crate) mod duration {
     }
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-        read(&String::deserialize(deserializer)?)
-    }
-
-    pub(super) fn read<E: de::Error>(text: &str) -> Result<Duration, E> {
+        let text = String::deserialize(deserializer)?;
         let shown: String = text.chars().take(40).collect();
-        let refuse = || E::custom(format!("{shown:?} is no duration such as 1500ms, 30s, 10m or 1h, of 24 h at most"));
-        parse_duration(text).ok_or_else(refuse)
+        let refuse =
+            || de::Error::custom(format!("{shown:?} is no duration such as 1500ms, 30s, 10m or 1h, of 24 h at most"));
+        parse_duration(&text).ok_or_else(refuse)
     }
 }
 
-/// The same where there may be none.
-pub(crate) mod optional_duration {
-    use super::*;
+/// A duration that reads itself as [`DurationText`] does.
+#[derive(Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Pause(#[serde(with = "DurationText")] Duration);
 
-    pub(crate) fn serialize<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
-        match duration {
-            Some(duration) => super::duration::serialize(duration, serializer),
-            None => serializer.serialize_none(),
+impl From<Duration> for Pause {
+    fn from(duration: Duration) -> Self {
+        Self(duration)
+    }
+}
+
+impl From<Pause> for Duration {
+    fn from(pause: Pause) -> Self {
+        pause.0
+    }
+}
+
+/// A setting that may be `off`, for `#[serde(with = …)]`: written so, since a TOML file has no `null`, which is read as well. `T`
+/// is how it looks where it is on.
+pub(crate) struct OrOff<T>(std::marker::PhantomData<T>);
+
+impl<T> OrOff<T> {
+    pub(crate) fn serialize<V, S>(value: &Option<V>, serializer: S) -> Result<S::Ok, S::Error>
+    where
+        V: Copy + Into<T>,
+        T: Serialize,
+        S: Serializer,
+    {
+        match value {
+            Some(value) => (*value).into().serialize(serializer),
+            None => serializer.serialize_str(OFF),
         }
     }
 
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-        let text = Option::<String>::deserialize(deserializer)?;
-        text.map(|text| super::duration::read(&text)).transpose()
+    pub(crate) fn deserialize<'de, V, D>(deserializer: D) -> Result<Option<V>, D::Error>
+    where
+        T: Deserialize<'de> + Into<V>,
+        D: Deserializer<'de>,
+    {
+        let on = deserializer.deserialize_any(OffOr(std::marker::PhantomData::<T>))?;
+        Ok(on.map(Into::into))
+    }
+}
+
+const OFF: &str = "off";
+
+/// Reads what [`OrOff`] reads.
+struct OffOr<T>(std::marker::PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> de::Visitor<'de> for OffOr<T> {
+    type Value = Option<T>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("`off` or the setting")
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_none<E: de::Error>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+        match text {
+            OFF => Ok(None),
+            text => T::deserialize(text.into_deserializer()).map(Some),
+        }
+    }
+
+    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Self::Value, E> {
+        T::deserialize(value.into_deserializer()).map(Some)
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Self::Value, E> {
+        T::deserialize(number.into_deserializer()).map(Some)
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<Self::Value, E> {
+        T::deserialize(number.into_deserializer()).map(Some)
+    }
+
+    fn visit_f64<E: de::Error>(self, number: f64) -> Result<Self::Value, E> {
+        T::deserialize(number.into_deserializer()).map(Some)
+    }
+
+    fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        T::deserialize(de::value::MapAccessDeserializer::new(map)).map(Some)
     }
 }
 

@@ -17,17 +17,18 @@ use crate::text;
 /// draining, when another provider is followed, when the stream ends, and when nobody else is left. What is out of range
 /// is refused by [`FailoverPolicy::validate`](crate::FailoverPolicy::validate), when the service starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(all(test, feature = "config"), derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct FlapDamping {
     /// How many leaves are told at once. 1 at least; default 3.
     pub leaves: u32,
     /// For how long a leave is counted; a day at most. Default 60 s.
-    #[serde(with = "text::duration")]
+    #[serde(with = "text::DurationText")]
     pub within: Duration,
     /// How long a member that flaps may be away without being told as gone; more than zero, and at most
     /// [`within`](Self::within). Default 10 s.
-    #[serde(with = "text::duration")]
+    #[serde(with = "text::DurationText")]
     pub hold: Duration,
 }
 

@@ -15,6 +15,7 @@ pub(crate) const MAX_PRIORITY: i64 = 1000;
 
 /// Where a provider's credential comes from. It names a source and never holds the credential itself.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(all(test, feature = "config"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum Credential {
@@ -31,6 +32,7 @@ pub enum Credential {
 
 /// What the members that a provider shows are to those of the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[cfg_attr(all(test, feature = "config"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum ProviderRole {
@@ -66,6 +68,7 @@ impl fmt::Display for ProviderRole {
 /// # Ok::<(), cluster_provisioning::ProvisioningError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(all(test, feature = "config"), derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct ProviderDescriptor {
@@ -75,6 +78,7 @@ pub struct ProviderDescriptor {
     pub kind: ProviderKind,
     /// The higher, the rather it is selected: 0 to 1,000. Default 0. Ties go to the one registered first.
     #[serde(default)]
+    #[cfg_attr(all(test, feature = "config"), schemars(range(min = 0, max = MAX_PRIORITY)))]
     pub priority: i64,
     /// What its members are to those of the others. Default: a mirror.
     #[serde(default, skip_serializing_if = "is_mirror")]

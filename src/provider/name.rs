@@ -1,6 +1,6 @@
 //! What makes a text the name of a provider or of a kind.
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, de};
 
 use crate::error::{ErrorCode, ProvisioningError};
 use crate::id::{ProviderId, ProviderKind};
@@ -30,14 +30,19 @@ impl ProviderKind {
 
 impl<'de> Deserialize<'de> for ProviderId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::new(String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+        Self::new(String::deserialize(deserializer)?).map_err(refused)
     }
 }
 
 impl<'de> Deserialize<'de> for ProviderKind {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::new(String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+        Self::new(String::deserialize(deserializer)?).map_err(refused)
     }
+}
+
+/// In a text that says itself what is being read.
+fn refused<E: de::Error>(error: ProvisioningError) -> E {
+    E::custom(format_args!("no name: {}", error.detail()))
 }
 
 fn check<'a>(field: &'static str, name: &'a str) -> Result<&'a str, ProvisioningError> {

@@ -15,7 +15,7 @@ mod environment;
 mod failure;
 mod lineage;
 pub(crate) mod mark;
-mod parameters;
+pub(in crate::providers) mod parameters;
 mod query;
 mod registration;
 mod stream;

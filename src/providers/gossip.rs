@@ -8,7 +8,7 @@ mod event;
 mod feed;
 mod keys;
 mod membership;
-mod parameters;
+pub(in crate::providers) mod parameters;
 mod registration;
 mod seat;
 mod stream;

@@ -8,7 +8,7 @@
 //! and callers' code runs outside it.
 
 mod faults;
-mod parameters;
+pub(in crate::providers) mod parameters;
 mod provider;
 mod state;
 

@@ -17,7 +17,7 @@ pub(crate) mod kubeconfig;
 mod label;
 mod login;
 mod object;
-mod parameters;
+pub(in crate::providers) mod parameters;
 mod query;
 mod registration;
 mod stream;

@@ -320,6 +320,50 @@ impl Form {
     }
 }
 
+/// As a JSON Schema.
+#[cfg(all(test, feature = "config"))]
+impl Parameters {
+    pub(in crate::providers) fn schema(self) -> serde_json::Value {
+        let properties: serde_json::Map<_, _> =
+            self.0.iter().map(|parameter| (parameter.name.to_owned(), parameter.schema())).collect();
+        let required = self.0.iter().filter(|parameter| matches!(parameter.default, Preset::Told("required")));
+        serde_json::json!({
+            "properties": properties,
+            "required": required.map(|parameter| parameter.name).collect::<Vec<_>>(),
+            "additionalProperties": false,
+        })
+    }
+}
+
+#[cfg(all(test, feature = "config"))]
+impl Parameter {
+    fn schema(&self) -> serde_json::Value {
+        let (range, default) = (self.form.shown(), self.default.shown());
+        let mut schema = self.form.schema();
+        schema["description"] = format!("{} (range: {range}; default: {default})", self.meaning).into();
+        if let Preset::Value(text) = self.default {
+            schema["default"] = text.into();
+        }
+        schema
+    }
+}
+
+#[cfg(all(test, feature = "config"))]
+impl Form {
+    fn schema(&self) -> serde_json::Value {
+        use serde_json::json;
+        match *self {
+            Form::Duration(..) => json!({"type": "string", "pattern": "^[0-9]+(ms|s|m|h)$"}),
+            Form::DurationOrOff(..) => json!({"type": "string", "pattern": "^([0-9]+(ms|s|m|h)|off)$"}),
+            Form::Size => json!({"type": "string", "pattern": "^[0-9]+(KiB|MiB)$"}),
+            Form::Number(..) => json!({"type": "string", "pattern": "^[0-9]+$"}),
+            Form::Choice(choices) => json!({"type": "string", "enum": choices}),
+            Form::Text(longest) => json!({"type": "string", "minLength": 1, "maxLength": longest}),
+            Form::Own(_) => json!({"type": "string", "minLength": 1}),
+        }
+    }
+}
+
 fn shown(duration: Duration) -> String {
     match duration.as_millis() as u64 {
         millis if millis % 3_600_000 == 0 => format!("{} h", millis / 3_600_000),

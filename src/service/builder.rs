@@ -1,5 +1,8 @@
 //! Setting a service up.
 
+#[cfg(feature = "config")]
+mod configuration;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -66,7 +69,7 @@ enum Store {
 
 impl ServiceBuilder {
     /// Nothing but the defaults, and the kinds that come with this library and need no more than their descriptors.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let builder = Self {
             providers: Vec::new(),
             factories: BTreeMap::new(),

@@ -17,13 +17,14 @@ use crate::text;
 
 /// When enabling is suppressed, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(all(test, feature = "config"), derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct SuppressionSettings {
     /// More failures than this within the window suppress enabling. Default 5.
     pub threshold: usize,
     /// The window, and also how long it must stay free of failures for the suppression to end. Default 60 s.
-    #[serde(with = "text::duration")]
+    #[serde(with = "text::DurationText")]
     pub window: Duration,
 }
 

@@ -132,7 +132,7 @@ pub(super) static ENVIRONMENT: Parameter = Parameter {
 };
 
 /// All of them, as the page shows them.
-pub(super) static ALL: Parameters = Parameters(&[
+pub(in crate::providers) static ALL: Parameters = Parameters(&[
     &SERVICE,
     &WAIT,
     &DATACENTER,

@@ -70,7 +70,7 @@ pub(super) static METRICS: Parameter = Parameter {
 };
 
 /// All of them, as the page shows them.
-pub(super) static ALL: Parameters = Parameters(&[
+pub(in crate::providers) static ALL: Parameters = Parameters(&[
     &LABEL,
     &BIND,
     &ADVERTISE_PORT,

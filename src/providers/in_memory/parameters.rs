@@ -23,7 +23,7 @@ pub(super) static HEARTBEAT: Parameter = Parameter {
 };
 
 /// All of them, as the page shows them.
-pub(super) static ALL: Parameters = Parameters(&[&CLUSTER, &TTL, &HEARTBEAT]);
+pub(in crate::providers) static ALL: Parameters = Parameters(&[&CLUSTER, &TTL, &HEARTBEAT]);
 
 #[cfg(test)]
 mod tests {

@@ -149,7 +149,7 @@ pub(super) static TLS_SERVER_NAME: Parameter = Parameter {
 };
 
 /// All of them, as the page shows them.
-pub(super) static ALL: Parameters = Parameters(&[
+pub(in crate::providers) static ALL: Parameters = Parameters(&[
     &SOURCE,
     &CLUSTER,
     &SELECTOR,
