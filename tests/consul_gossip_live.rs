@@ -2,7 +2,6 @@
 #![cfg(all(feature = "consul", feature = "gossip", unix))]
 
 #[path = "support/consul.rs"]
-#[allow(dead_code)]
 mod consul;
 
 use std::sync::Arc;
